@@ -1,0 +1,22 @@
+"""jcs-ct: COVID-19 on chest CT by joint classification and segmentation. A research tool, no medical device."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["JcsError", "__version__", "create_model"]
+
+if TYPE_CHECKING:
+    from jcs_ct.errors import JcsError
+    from jcs_ct.weights import create_model
+
+_HOMES = {"create_model": "jcs_ct.weights", "JcsError": "jcs_ct.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import jcs_ct` does not load PyTorch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'jcs_ct' has no attribute {name!r}; it has {', '.join(__all__)}")

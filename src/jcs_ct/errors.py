@@ -1,0 +1,55 @@
+"""The error family: every problem a user can cause or meet is one of these and fits on one line.
+
+A line names the file, what was found and what was expected, and what to do about it.
+Library code raises; only the command line turns an error into an exit status (`exit_status`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+class JcsError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        message: What was found, and what was expected.
+        path: The file, folder or archive member it is about.
+        hint: What to do about it.
+    """
+
+    exit_status = 2
+
+    def __init__(self, message: str, *, path: str | PathLike[str] | None = None, hint: str | None = None) -> None:
+        self.message, self.path, self.hint = message, None if path is None else str(path), hint
+        super().__init__(self.line())
+
+    def line(self) -> str:
+        """Return the whole problem on one line, without control characters (file names may hold them)."""
+        text = f"{self.path}: {self.message}" if self.path is not None else self.message
+        if self.hint:
+            text += f" ({self.hint})"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+class UsageError(JcsError):
+    """Arguments that cannot be used, or that contradict one another."""
+
+
+class InputError(JcsError):
+    """A file, folder or archive that cannot be used as a slice, a study or a feature file."""
+
+
+class WeightsError(JcsError):
+    """Weights that are missing, unsafe, damaged, or belong to another network."""
+
+
+class OutputError(JcsError):
+    """A result that cannot be written, or that would overwrite an older one."""
+
+
+class DownloadError(JcsError):
+    """A download that failed; the hint says what to fetch by hand and where to put it."""
