@@ -43,6 +43,10 @@ class InputError(JcsError):
     """A file, folder or archive that cannot be used as a slice, a study or a feature file."""
 
 
+class ShapeError(JcsError, ValueError):
+    """A tensor or array whose shape, type or values a network or a recipe cannot take."""
+
+
 class WeightsError(JcsError):
     """Weights that are missing, unsafe, damaged, or belong to another network."""
 

@@ -1,0 +1,137 @@
+"""`jcs-single` and `jcs-joint`: the segmenters of JCS, with deep supervision at five levels.
+
+Source: Wu et al., IEEE TIP 2021; the parameter names are those of the published checkpoints. Departure: the networks
+return logits (the published ones end in a sigmoid), so that losses and exports can work on them.
+
+Sizes: any H and W of at least 16, not only multiples of a stride. `inputs="features"` takes the stage-1 features of
+the COVID-CS release instead of an image and returns maps of the size of the VGG features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jcs_ct.errors import ShapeError
+from jcs_ct.models import decoder, res2net, vgg
+from jcs_ct.models.layers import EnhancedFeatureModule, check_input, resize
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MINIMUM = 16  # three poolings to stage 5, one more to level 6
+
+
+class Segmenter(nn.Module):
+    """What both segmenters have: VGG-16, two enhanced feature modules, the decoder, five side outputs."""
+
+    def __init__(self, inputs: str = "image") -> None:
+        super().__init__()
+        self.vgg16 = vgg.VGG16(inputs)
+        self.gpd = EnhancedFeatureModule(512, (1, 3, 6, 9))
+        self.gpd1 = EnhancedFeatureModule(512, (1, 2, 3, 4))
+        self.fpn = decoder.Decoder()
+        for i, channels in enumerate(decoder.CHANNELS[:-1], 1):
+            self.add_module(f"cls{i}", nn.Conv2d(channels, 1, 1))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Return six levels, finest first: VGG stages 1–4, the refined stage 5, and level 6 made from it."""
+        levels = self.vgg16(x)
+        levels[-1] = self.gpd(levels[-1])
+        return [*levels, self.gpd1(F.max_pool2d(levels[-1], 2))]
+
+    def decode(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return the logits N×5×rows×columns, finest first, of six levels."""
+        maps = [resize(self.get_submodule(f"cls{i}")(level), size) for i, level in enumerate(self.fpn(levels), 1)]
+        return torch.cat(maps, dim=1)
+
+
+class SingleSegmenter(Segmenter):
+    """`jcs-single`: segmentation from the VGG path alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits N×5×H×W of an image N×3×H×W, or of VGG stage-1 features N×64×H×W.
+
+        Raises:
+            ShapeError: The channels are wrong, or H or W is below 16.
+        """
+        check_input(x, "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
+        return self.decode(self.encode(x), (x.shape[2], x.shape[3]))
+
+
+class ConvBatchNormReLU(nn.Module):
+    """3×3 convolution with bias, ordinary batch norm, ReLU (`conv.*`, `bn.*`)."""
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.bn = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N×c_in×H×W to N×c_out×H×W."""
+        return F.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class ClassifierFusion(nn.Module):
+    """Bring the classifier's features into the segmenter: three convolutions on each of five levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = list(zip(vgg.CHANNELS, res2net.CHANNELS, strict=True))
+        self.cat_modules = nn.ModuleList(ConvBatchNormReLU(a + b, a) for a, b in pairs)
+        self.se_modules = nn.ModuleList(ConvBatchNormReLU(a, a) for a, _ in pairs)
+        self.fuse_modules = nn.ModuleList(ConvBatchNormReLU(a, a) for a, _ in pairs)
+
+    def forward(self, vgg_levels: Sequence[Tensor], res2net_levels: Sequence[Tensor]) -> list[Tensor]:
+        """Return five levels with VGG's channels at Res2Net's sizes (strides 2 to 32)."""
+        fused = []
+        for i, (a, b) in enumerate(zip(vgg_levels, res2net_levels, strict=True)):
+            x = torch.cat([resize(a, (b.shape[2], b.shape[3])), b], dim=1)
+            fused.append(self.fuse_modules[i](self.se_modules[i](self.cat_modules[i](x))))
+        return fused
+
+
+class JointSegmenter(Segmenter):
+    """`jcs-joint`: the classifier's features (Res2Net-101 v1b) feed the segmenter."""
+
+    def __init__(self, inputs: str = "image") -> None:
+        super().__init__(inputs)
+        self.res2net = res2net.Res2Net101(inputs)
+        self.fuse = ClassifierFusion()
+
+    def forward(self, x: Tensor, res2net_feats: Tensor | None = None) -> Tensor:
+        """Return logits N×5×H×W.
+
+        Args:
+            x: An image N×3×H×W; with `inputs="features"`: VGG stage-1 features N×64×H×W.
+            res2net_feats: Only with `inputs="features"`: N×64×ceil(H/2)×ceil(W/2).
+
+        Raises:
+            ShapeError: The channels are wrong, H or W is below 16, or the two feature maps do not belong together.
+        """
+        check_input(x, "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
+        size = (x.shape[2], x.shape[3])
+        if not self.vgg16.first_stage:
+            if res2net_feats is not None:
+                raise ShapeError("an image takes no second input; build the network with inputs='features' for two")
+            res2net_feats = x
+        elif res2net_feats is None:
+            raise ShapeError("stage-1 features of VGG came alone, those of Res2Net are needed too")
+        else:
+            needed = (x.shape[0], 64, (size[0] + 1) // 2, (size[1] + 1) // 2)
+            if tuple(res2net_feats.shape) != needed:
+                raise ShapeError(
+                    f"Res2Net stage-1 features of shape {'×'.join(map(str, res2net_feats.shape))} came, "
+                    f"{'×'.join(map(str, needed))} belong to VGG features of {size[0]}×{size[1]}"
+                )
+        vgg_levels = self.encode(x)
+        fused = self.fuse(vgg_levels[:-1], self.res2net.pyramid(res2net_feats))
+        return self.decode([*fused, vgg_levels[-1]], size)
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Return the lesion probability N×H×W in [0, 1]: the finest of the five maps N×5×H×W."""
+    return cast("Tensor", logits[:, 0].sigmoid())

@@ -1,0 +1,1 @@
+"""What training needs: losses and schedules. Inference never imports this package."""

@@ -1,0 +1,72 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+OFFICIAL = {
+    "jcs-single": "jcs_single",
+    "jcs-joint": "jcs_joint",
+    "jcs-classifier": "res2net101_v1b_classifier",
+}
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, NDArray[Any]]:
+    """What the official networks compute (see `jcs_ct.golden`)."""
+    from jcs_ct.golden import golden as load
+
+    return load()
+
+
+@pytest.fixture(scope="session")
+def official_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Names and shapes of the official checkpoints, by the names of our networks."""
+    table = json.loads((ROOT / "tests/golden/official_state_dicts.json").read_text())
+    return {name: {k: tuple(v) for k, v in table[official].items()} for name, official in OFFICIAL.items()}
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., nn.Module]:
+    """`filled(name, inputs="image")`: a network with the golden weights; each is made once a session."""
+    from jcs_ct.golden import filled_model
+
+    made: dict[tuple[str, str], nn.Module] = {}
+
+    def get(name: str, inputs: str = "image") -> nn.Module:
+        if (name, inputs) not in made:
+            made[name, inputs] = filled_model(name, inputs)
+        return made[name, inputs]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real CT data that lies beside a developer's checkout; the test is skipped without it."""
+    folder = Path(os.environ.get("JCS_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "ct100" / "images").is_dir():
+        pytest.skip("needs the real CT data, which is not part of the repository")
+    return folder
+
+
+@pytest.fixture
+def slice_pixels() -> NDArray[np.uint8]:
+    """A picture with some structure, 96×80×3 grey."""
+    rng = np.random.default_rng(7)
+    rows, columns = np.mgrid[0:96, 0:80]
+    grey = 120 + 90 * np.sin(rows / 9) * np.cos(columns / 7) + rng.normal(0, 12, (96, 80))
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
