@@ -44,7 +44,9 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         temporary.chmod(0o666 & ~mask)
         temporary.replace(destination)
     except OSError as error:
-        raise OutputError(f"cannot be written: {error.strerror or error}", path=destination, hint="check the disk") from error
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", path=destination, hint="check the disk"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,1 +1,92 @@
-"""placeholder."""
+"""The `jcs` command: parse, call, render, nothing else. `jcs --help` loads neither PyTorch nor NumPy."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct import __version__
+from jcs_ct.errors import JcsError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+# Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
+COMMANDS = {
+    "segment": ("jcs_ct.cli.segment:segment", "Lesion maps of slices."),
+    "classify": ("jcs_ct.cli.classify:classify", "COVID-19 probability of slices."),
+    "explain": (
+        "jcs_ct.cli.explain:explain",
+        "Attention maps of slices, of one checkpoint or several side by side.",
+    ),
+    "features": ("jcs_ct.cli.features:features", "Stage-1 features in the COVID-CS format (.mat)."),
+    "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
+    "demo": ("jcs_ct.cli.demo:demo", "A phantom study made on the spot, and a self-check of the networks."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, without importing one of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="jcs")
+def jcs() -> None:
+    """COVID-19 on chest CT by joint classification and segmentation (JCS).
+
+    A research tool, no medical device: it must not be used to diagnose or treat anyone.
+
+    Exit status: 0 done, 1 some case failed (each named, the others written), 2 wrong arguments or unusable input.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run `jcs` and exit: the one place where an error becomes an exit status."""
+    words = sys.argv[1:] if arguments is None else arguments
+
+    def stop(_signal: int, _frame: FrameType | None) -> Any:
+        raise KeyboardInterrupt  # so that half-written files are removed on the way out
+
+    signal.signal(signal.SIGTERM, stop)
+    for stream in (
+        sys.stdout,
+        sys.stderr,
+    ):  # names of files may hold what the terminal's encoding cannot show
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = jcs.main(args=words, prog_name="jcs", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("jcs: stopped; what was finished is kept", err=True)
+        status = 130
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except JcsError as error:
+        if "--verbose" in words:
+            traceback.print_exc()
+        click.echo(f"jcs: error: {error.line()}", err=True)
+        status = error.exit_status
+    sys.exit(status if isinstance(status, int) else 0)

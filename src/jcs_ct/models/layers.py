@@ -47,7 +47,7 @@ class ConvReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×c_out×H×W."""
-        return F.relu(self.conv(x), inplace=True)
+        return F.relu(self.conv(x))  # not in place: whoever hooks `conv` sees its own output
 
 
 class SqueezeExcitation(nn.Module):

@@ -56,11 +56,11 @@ class Bottle2neck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×4·planes×ceil(H/stride)×ceil(W/stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        groups = F.relu(self.bn1(self.conv1(x)), inplace=True).split(self.width, dim=1)
+        groups = F.relu(self.bn1(self.conv1(x))).split(self.width, dim=1)
         outputs: list[Tensor] = []
         for i, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
             group = groups[i] if i == 0 or self.first else groups[i] + outputs[-1]
-            outputs.append(F.relu(bn(conv(group)), inplace=True))
+            outputs.append(F.relu(bn(conv(group))))
         last = F.avg_pool2d(groups[-1], 3, self.stride, padding=1) if self.first else groups[-1]
         x = self.bn3(self.conv3(torch.cat([*outputs, last], dim=1)))
         return F.relu(x + shortcut, inplace=True)
@@ -79,10 +79,10 @@ class Res2Net101(nn.Module):
         self.conv1 = nn.Sequential(
             nn.Conv2d(3, 32, 3, stride=2, padding=1, bias=False),
             FrozenBatchNorm2d(32),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Conv2d(32, 32, 3, padding=1, bias=False),
             FrozenBatchNorm2d(32),
-            nn.ReLU(inplace=True),
+            nn.ReLU(),
             nn.Conv2d(32, 64, 3, padding=1, bias=False),
         )
         self.bn1 = FrozenBatchNorm2d(64)
@@ -97,7 +97,7 @@ class Res2Net101(nn.Module):
     def stage_one(self, image: Tensor) -> Tensor:
         """Return the stage-1 features N×64×ceil(H/2)×ceil(W/2) of an image N×3×H×W."""
         check_input(image, "an image", 3, 1)
-        return F.relu(self.bn1(self.conv1(image)), inplace=True)
+        return F.relu(self.bn1(self.conv1(image)))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """Return the five levels, finest first.

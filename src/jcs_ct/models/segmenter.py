@@ -72,7 +72,7 @@ class ConvBatchNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×c_out×H×W."""
-        return F.relu(self.bn(self.conv(x)), inplace=True)
+        return F.relu(self.bn(self.conv(x)))
 
 
 class ClassifierFusion(nn.Module):
