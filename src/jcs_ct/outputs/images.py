@@ -1,0 +1,166 @@
+"""Maps to files, and the pixels of the pictures that people look at. Text and layout are in `figures`.
+
+Every picture leaves the slice's grey levels as they are wherever nothing is drawn: a reader must be able to
+trust what lies under and beside an overlay.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.files import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+Box = tuple[int, int, int, int]
+"""Part of a slice in pixels: top, left, bottom, right; the last two are excluded, as in a Python slice."""
+
+
+def save_map(path: Path, probability: NDArray[np.floating], *, overwrite: bool = False) -> None:
+    """Write a probability map as an 8-bit grey PNG, floor(255 · p).
+
+    Args:
+        path: The file.
+        probability: Float H×W in [0, 1].
+        overwrite: Replace the file if it exists.
+
+    Raises:
+        OutputError: The map is no H×W map of [0, 1], or the file cannot be written or exists.
+    """
+    checked = checked_map(probability, "probability map", path=path)
+    # In double precision, where 255 · p is exact for every single-precision p.
+    levels = np.floor(255 * checked.astype(np.float64)).astype(np.uint8)
+    write_whole(path, encode_png(levels), overwrite=overwrite)
+
+
+def save_array(path: Path, values: NDArray[np.floating], *, overwrite: bool = False) -> None:
+    """Write a map as a NumPy file: float32 H×W in [0, 1].
+
+    Args:
+        path: The file; the name is kept as it is.
+        values: Float H×W in [0, 1].
+        overwrite: Replace the file if it exists.
+
+    Raises:
+        OutputError: As in `save_map`.
+    """
+    data = io.BytesIO()
+    checked = checked_map(values, "map", path=path)
+    np.save(data, np.ascontiguousarray(checked, np.float32), allow_pickle=False)
+    write_whole(path, data.getvalue(), overwrite=overwrite)
+
+
+def checked_map(
+    values: NDArray[np.floating], what: str, shape: tuple[int, ...] | None = None, path: Path | None = None
+) -> NDArray[np.floating]:
+    """Return `values` if it is a float map H×W of finite numbers in [0, 1].
+
+    Args:
+        values: The map.
+        what: What an error calls it.
+        shape: Rows and columns it must have.
+        path: File that an error names.
+
+    Raises:
+        OutputError: It is something else.
+    """
+    if values.ndim != 2 or values.size == 0 or not np.issubdtype(values.dtype, np.floating):
+        raise OutputError(f"{what} is {values.dtype} {values.shape}, expected a float map, rows × columns", path=path)
+    if shape is not None and values.shape != shape[:2]:
+        raise OutputError(f"{what} is {values.shape}, its slice is {shape[:2]}: they must be on one grid", path=path)
+    low, high = float(values.min()), float(values.max())  # NaN anywhere makes both NaN
+    if not (low >= 0 and high <= 1):
+        raise OutputError(f"{what} holds values from {low:g} to {high:g}, expected 0 to 1 and no NaN", path=path)
+    return values
+
+
+def grey_levels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the slice as H×W×3 in grey, so that colour means an overlay and nothing else.
+
+    Args:
+        pixels: uint8 H×W×3. Grey pixels stay exactly as they are, colours become their luminance.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise UsageError(f"slice is {pixels.dtype} {pixels.shape}, expected uint8, rows × columns × 3")
+    wide = pixels.astype(np.int32)
+    # Rec. 601 weights in thousandths, which add up to 1000: equal channels come out unchanged.
+    luminance = (299 * wide[..., 0] + 587 * wide[..., 1] + 114 * wide[..., 2] + 500) // 1000
+    return np.repeat(luminance.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def resized(array: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Return the array with rows and columns repeated `factor` times; below −1, every −factor pixels become one.
+
+    A smaller picture is the mean of its pixels (masks: any). Rows and columns that do not fill a block go.
+    """
+    if factor >= 1:
+        return array.repeat(factor, axis=0).repeat(factor, axis=1)
+    step = -factor
+    rows, columns = array.shape[0] // step, array.shape[1] // step
+    blocks = array[: rows * step, : columns * step].reshape(rows, step, columns, step, *array.shape[2:])
+    if array.dtype == bool:
+        return np.asarray(blocks.any(axis=(1, 3)))
+    mean = blocks.mean(axis=(1, 3))
+    reduced: NDArray[Any] = np.rint(mean) if array.dtype == np.uint8 else mean
+    return reduced.astype(array.dtype)
+
+
+def border(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """Return the pixels of the mask within `width` pixels of its outside: an outline that covers nothing else."""
+    inner = np.pad(mask, 1)
+    for _ in range(width):
+        core = inner.copy()
+        core[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
+        inner = core
+    return mask & ~inner[1:-1, 1:-1]
+
+
+def blend(
+    pixels: NDArray[np.uint8],
+    colour: NDArray[np.generic] | tuple[int, int, int],
+    share: NDArray[np.floating] | float,
+) -> NDArray[np.uint8]:
+    """Return uint8 H×W×3 with `share` (0–1, H×W or one number) of every pixel replaced by `colour` (0–255)."""
+    weight = np.asarray(share, np.float32)[..., None]
+    mixed = pixels + (np.asarray(colour, np.float32) - pixels) * weight
+    return np.rint(mixed).astype(np.uint8)
+
+
+def dashed(line: NDArray[np.bool_], dash: int) -> NDArray[np.bool_]:
+    """Return the outline with gaps as long as its dashes, `dash` pixels."""
+    rows, columns = np.arange(line.shape[0])[:, None], np.arange(line.shape[1])
+    return np.asarray(line & ((rows + columns) // dash % 2 == 0))
+
+
+def colour_table(name: str) -> NDArray[np.float32]:
+    """Return the 256 colours (0–255) of a matplotlib colour map."""
+    from matplotlib import colormaps
+
+    if name not in colormaps:
+        raise UsageError(f"colour map {name!r} is not known", hint="plasma, inferno, magma, viridis, cividis, jet …")
+    rgba = colormaps[name](np.linspace(0, 1, 256))
+    return np.asarray(255 * np.asarray(rgba)[:, :3], np.float32)
+
+
+def encode_png(pixels: NDArray[np.uint8], description: str = "") -> bytes:
+    """Return a grey (H×W) or RGB (H×W×3) picture as a PNG; the same pixels give the same bytes, without a date."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    metadata = PngInfo()
+    metadata.add_text("Software", "jcs-ct")
+    if description:
+        metadata.add_text("Description", description)
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata)
+    return data.getvalue()

@@ -1,0 +1,182 @@
+"""A sheet with pictures and text, laid out in pixels from top to bottom, and rendered to a PNG.
+
+Pictures are pasted pixel by pixel, never resampled. Matplotlib sets the text, through its objects only: no
+pyplot, no global state, and its own font, so that a sheet looks the same on every machine. No text is cut off:
+what is too long is wrapped, or shortened in the middle, where file names differ least.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jcs_ct.outputs.images import encode_png
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+Colour = tuple[int, int, int]
+
+PAPER: Colour = (22, 23, 26)
+INK: Colour = (236, 236, 236)
+FAINT: Colour = (168, 170, 176)
+
+
+class Sheet:
+    """A column of text and pictures; `y` is where the next one goes.
+
+    Args:
+        width: Width between the margins (pixels).
+        unit: Scale of text and gaps: 1 for a slice of 512 × 512.
+    """
+
+    def __init__(self, width: int, unit: float) -> None:
+        self.unit, self.width = unit, width
+        self.margin = self.px(18)
+        self.y = self.px(14)
+        self._pictures: list[tuple[int, int, NDArray[np.uint8]]] = []
+        self._words: list[tuple[float, float, str, float, bool, Colour, str]] = []
+
+    def px(self, units: float) -> int:
+        """Return so many units in whole pixels, at least one."""
+        return max(1, round(units * self.unit))
+
+    def gap(self, units: float) -> None:
+        """Leave room."""
+        self.y += self.px(units)
+
+    def picture(self, pixels: NDArray[np.uint8], left: int, *, advance: bool = True) -> None:
+        """Put a picture (uint8 H×W×3) `left` pixels from the left margin, and go on below it unless told not to."""
+        self._pictures.append((self.margin + left, self.y, pixels))
+        if advance:
+            self.y += len(pixels)
+
+    def line(
+        self, text: str, *, size: float = 13, bold: bool = False, colour: Colour = INK,
+        left: int = 0, width: int | None = None, align: str = "left", advance: bool = True,
+    ) -> None:  # fmt: skip
+        """Write one line, shortened in the middle to `width` pixels; `align` says where in that width it stands."""
+        room = self.width - left if width is None else width
+        pixels = size * self.unit
+        words = shortened(text, room, pixels, bold)
+        if words:
+            x = self.margin + left + {"left": 0.0, "center": room / 2, "right": float(room)}[align]
+            self._words.append((x, self.y + 1.02 * pixels, words, pixels, bold, colour, align))
+        if advance:
+            self.y += round(1.4 * pixels)
+
+    def paragraph(self, text: str, *, size: float = 13, colour: Colour = INK, left: int = 0, most: int = 3) -> None:
+        """Write a text over as many lines as it needs, at most `most`."""
+        for words in _wrapped(text, self.width - left, size * self.unit, most):
+            self.line(words, size=size, colour=colour, left=left)
+
+    def swatch(self, patch: NDArray[np.uint8], text: str) -> None:
+        """Write a line of a legend: a patch of `swatch_shape` and what it stands for."""
+        height, width = patch.shape[:2]
+        top = self.y
+        self.y += max(0, round((1.3 * 13 * self.unit - height) / 2))
+        self.picture(patch, 0, advance=False)
+        self.y = top
+        self.paragraph(text, left=width + self.px(8))
+
+    @property
+    def swatch_shape(self) -> tuple[int, int]:
+        """Rows and columns of a legend's patch."""
+        return self.px(13), self.px(24)
+
+    def png(self) -> bytes:
+        """Return the sheet as a PNG file."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        width, height = self.width + 2 * self.margin, self.y + self.px(10)
+        # 72 dots per inch make a point a pixel. A hair more than the whole number keeps truncation from losing one.
+        figure = Figure(figsize=((width + 0.01) / 72, (height + 0.01) / 72), dpi=72, facecolor=_unit_range(PAPER))
+        canvas: Any = FigureCanvasAgg(figure)
+        for x, baseline, words, size, bold, colour, align in self._words:
+            figure.text(
+                x / width, 1 - baseline / height, words, fontproperties=_font(bold, size), color=_unit_range(colour),
+                ha=align, va="baseline", parse_math=False, usetex=False,
+            )  # fmt: skip
+        canvas.draw()
+        pixels = np.array(canvas.buffer_rgba(), np.uint8)[..., :3]
+        for left, top, picture in self._pictures:
+            pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+        return encode_png(np.ascontiguousarray(pixels))
+
+
+def drawable(text: str, *, bold: bool = False) -> str:
+    """Return the text with "?" for what the font cannot show (it has no CJK) and for control characters."""
+    known = _glyphs(bold)
+    flat = " ".join(text.split())
+    return "".join(c if c.isprintable() and ord(c) in known else "?" for c in flat)
+
+
+def shortened(text: str, room: float, size: float, bold: bool = False) -> str:
+    """Return the drawable text, its middle replaced by "…" where it is wider than `room` pixels."""
+    words = drawable(text, bold=bold)
+    if _text_width(words, size, bold) <= room:
+        return words
+    fits, fails = 0, len(words)  # how many characters may stay
+    while fails - fits > 1:
+        kept = (fits + fails) // 2
+        if _text_width(_middle_cut(words, kept), size, bold) <= room:
+            fits = kept
+        else:
+            fails = kept
+    return _middle_cut(words, fits)
+
+
+def _middle_cut(words: str, kept: int) -> str:
+    return f"{words[: (kept + 1) // 2]}…{words[len(words) - kept // 2 :]}"
+
+
+def _wrapped(text: str, room: float, size: float, most: int) -> Iterable[str]:
+    """Return the lines of a text; what does not fit on `most` lines is shortened on the last."""
+    lines = [""]
+    for word in drawable(text).split(" "):
+        longer = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(lines) == most or not lines[-1] or _text_width(longer, size, bold=False) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [line for line in lines if line]
+
+
+def _unit_range(colour: Colour) -> tuple[float, float, float]:
+    return colour[0] / 255, colour[1] / 255, colour[2] / 255
+
+
+def _font_file(bold: bool) -> str:
+    import matplotlib as mpl
+
+    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"))
+
+
+def _font(bold: bool, size: float) -> Any:
+    from matplotlib.font_manager import FontProperties
+
+    return FontProperties(fname=_font_file(bold), size=size)
+
+
+@lru_cache(maxsize=2)
+def _glyphs(bold: bool) -> frozenset[int]:
+    """Return the characters that the font has."""
+    from matplotlib.font_manager import get_font
+
+    return frozenset(get_font(_font_file(bold)).get_charmap())
+
+
+def _text_width(words: str, size: float, bold: bool) -> float:
+    """Return the width of a line in pixels."""
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    if not words:
+        return 0.0
+    renderer: Any = RendererAgg
+    return float(renderer(1, 1, 72).get_text_width_height_descent(words, _font(bold, size), ismath=False)[0])
