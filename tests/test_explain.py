@@ -56,7 +56,9 @@ def test_layer_cam_is_its_formula(picture: torch.Tensor, filled: Filled) -> None
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "layer"), [("jcs-single", "fpn.fuse.0"), ("jcs-joint", "fpn.fuse.2"), ("jcs-joint", "gpd")])
+@pytest.mark.parametrize(
+    ("name", "layer"), [("jcs-single", "fpn.fuse.0"), ("jcs-joint", "fpn.fuse.2"), ("jcs-joint", "gpd")]
+)
 def test_a_segmenter_is_explained_too(name: str, layer: str, picture: torch.Tensor, filled: Filled) -> None:
     model = filled(name)
     with torch.inference_mode():
@@ -78,7 +80,8 @@ def test_a_layer_that_the_answer_does_not_need_is_named() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             self.aside(x)
-            return self.used(x)
+            used: torch.Tensor = self.used(x)
+            return used
 
     with pytest.raises(UsageError, match="does not depend on layer 'aside'"):
         attend(Aside(), [torch.rand(1, 1, 4, 4).requires_grad_()], "aside", lambda y: y.sum())
@@ -96,7 +99,8 @@ def test_a_map_that_is_zero_everywhere_is_reported(picture: torch.Tensor, filled
 
 
 @pytest.mark.parametrize(
-    ("raw", "reason"), [([[np.nan, 1.0]], "not finite"), ([[0.0, 0.0]], "zero everywhere"), ([[2.0, 2.0]], "the same everywhere")]
+    ("raw", "reason"),
+    [([[np.nan, 1.0]], "not finite"), ([[0.0, 0.0]], "zero everywhere"), ([[2.0, 2.0]], "the same everywhere")],
 )
 def test_degenerate_maps_have_a_reason(raw: list[list[float]], reason: str) -> None:
     class Fixed(torch.nn.Module):
@@ -105,7 +109,8 @@ def test_degenerate_maps_have_a_reason(raw: list[list[float]], reason: str) -> N
             self.layer = torch.nn.Identity()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x).sum(dim=(2, 3))
+            kept: torch.Tensor = self.layer(x)
+            return kept.sum(dim=(2, 3))
 
     values = torch.tensor(raw)[None, None]
     found = attend(Fixed(), [values], "layer", lambda y: y.sum())

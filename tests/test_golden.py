@@ -10,6 +10,7 @@ import torch
 
 from jcs_ct.explain import attend, class_answer
 from jcs_ct.golden import check, fill_array
+from jcs_ct.golden import golden as shipped
 from jcs_ct.io.features import dequantise, quantise
 from jcs_ct.metrics import release_iou, release_mae
 from jcs_ct.models.segmenter import probabilities
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 MATCHED = {  # which test below matches which arrays; the first test holds this against the file
     "input": {"image"},
-    "backbones": {f"{b}_stage{i}_{what}" for b in ("vgg", "res2net") for i in range(1, 6) for what in ("mean", "shape")},
+    "backbones": {
+        f"{b}_stage{i}_{what}" for b in ("vgg", "res2net") for i in range(1, 6) for what in ("mean", "shape")
+    },
     "maps": {"single_maps", "joint_maps", "classifier_logits"},
     "features": {
         "vgg_feats_mean",
@@ -60,6 +63,11 @@ def image(golden: Golden) -> torch.Tensor:
 
 def test_no_array_is_left_out(golden: Golden) -> None:
     assert set().union(*MATCHED.values()) == set(golden)
+
+
+def test_the_self_check_ships_the_same_numbers(golden: Golden) -> None:
+    for name, array in shipped().items():
+        np.testing.assert_array_equal(array, golden[name])
 
 
 def test_fill_is_the_published_function() -> None:
@@ -153,7 +161,9 @@ def test_exact_features_give_what_the_image_gives(name: str, golden: Golden, fil
 def test_grad_cam(golden: Golden, filled: Filled) -> None:
     found = attend(filled("jcs-classifier"), [image(golden)[:1]], "layer4", class_answer(1))
     np.testing.assert_allclose(found.raw, golden["gradcam_layer4_class1_raw"], rtol=1e-4)
-    np.testing.assert_allclose(found.scaled(resize_map(found.raw, (224, 224))), golden["gradcam_224"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        found.scaled(resize_map(found.raw, (224, 224))), golden["gradcam_224"], rtol=0, atol=1e-5
+    )
 
 
 def test_losses_and_gradients(golden: Golden, filled: Filled) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def test_f_measure_loss_is_fbeta_of_hard_masks() -> None:
     target, found = rng.random((2, 8, 9)) > 0.5, rng.random((2, 8, 9)) > 0.5
     logits = torch.from_numpy(np.where(found, 50.0, -50.0).astype(np.float32))[:, None].expand(2, 5, 8, 9)
     loss = f_measure_loss(logits, torch.from_numpy(target.astype(np.float32)))
-    expected = 5 * np.mean([1 - fbeta_score(t.ravel(), f.ravel(), beta=math.sqrt(0.3)) for t, f in zip(target, found, strict=True)])
+    expected = 5 * np.mean(
+        [1 - fbeta_score(t.ravel(), f.ravel(), beta=math.sqrt(0.3)) for t, f in zip(target, found, strict=True)]
+    )
     assert float(loss) == pytest.approx(expected, abs=1e-5)
 
 
@@ -58,7 +61,7 @@ def test_a_long_first_epoch_warms_up_for_200_iterations_only() -> None:
     assert rates[0] == pytest.approx(2.5e-5 * 0.1045)
     assert rates[199] == pytest.approx(2.5e-5)
     assert rates[200] == pytest.approx(2.5e-5 * (1 - 200 / 3000) ** 0.9)
-    assert all(a > b for a, b in zip(rates[200:], rates[201:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[200:]))
     for outside in (-1, 3000):
         with pytest.raises(UsageError, match="one from 0 to 2999 is needed"):
             poly_lr(outside, 3000, 500)
@@ -81,5 +84,7 @@ def test_the_releases_iou_is_the_jaccard_index_at_its_threshold() -> None:
 
     rng = np.random.default_rng(1)
     probabilities, masks = rng.random((4, 12, 9)) ** 3, rng.random((4, 12, 9)) > 0.6
-    expected = np.mean([jaccard_score(m.ravel(), (p > 2 * p.mean()).ravel()) for p, m in zip(probabilities, masks, strict=True)])
+    expected = np.mean(
+        [jaccard_score(m.ravel(), (p > 2 * p.mean()).ravel()) for p, m in zip(probabilities, masks, strict=True)]
+    )
     assert release_iou(probabilities, masks) == pytest.approx(expected, abs=1e-12)

@@ -77,12 +77,12 @@ def watch(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
     trainable = [p for p in model.parameters() if p.requires_grad]
     try:
         for parameter in trainable:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)
         yield
     finally:
         handle.remove()
         for parameter in trainable:
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_()
 
 
 def attend(

@@ -1,6 +1,6 @@
 """The parity self-check: do the networks compute the published numbers on this machine?
 
-`assets/golden.npz` holds what the official networks compute, in float32 on a CPU, with weights that are a pure function
+`assets/self_check.npz` holds what the official networks compute, in float32 on a CPU, with weights that are a pure function
 of each tensor's name and shape (`fill`). Whoever runs `check` sees whether this build of PyTorch, on this processor,
 reproduces them; no trained weights are needed.
 """
@@ -47,8 +47,8 @@ def fill(state_dict: dict[str, Tensor], salt: int = 0) -> dict[str, Tensor]:
 
 
 def golden() -> dict[str, NDArray[Any]]:
-    """Return every golden array by name."""
-    data = files("jcs_ct").joinpath("assets/golden.npz").read_bytes()
+    """Return the golden input and what the three networks make of it, by name."""
+    data = files("jcs_ct").joinpath("assets/self_check.npz").read_bytes()
     with np.load(BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
 

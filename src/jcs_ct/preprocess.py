@@ -5,7 +5,7 @@ One code path for training and inference. A recipe never guesses: pictures are e
 | recipe | what |
 | --- | --- |
 | `release-segmentation` | 512×512, OpenCV's 8-bit bilinear filter, ImageNet mean and std |
-| `release-classification` | shorter side to 256 (Pillow's antialiased bilinear), centre crop 224, the same mean and std |
+| `release-classification` | shorter side to 256 (Pillow's antialiased bilinear), centre crop 224, same mean and std |
 | `whole-slice-classification` | the same without the crop, so that the lung's edge is seen; for attention maps |
 """
 

@@ -89,4 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         click.echo(f"jcs: error: {error.line()}", err=True)
         status = error.exit_status
+    except Exception as error:  # noqa: BLE001  # a user sees one line; the traceback is there for whoever asks
+        if "--verbose" in words:
+            traceback.print_exc()
+        text = (str(error).splitlines() or [""])[0]
+        click.echo(f"jcs: error: unforeseen {type(error).__name__}: {text} (run it again with --verbose)", err=True)
+        status = 1
     sys.exit(status if isinstance(status, int) else 0)

@@ -36,7 +36,7 @@ class Bottle2neck(nn.Module):
     def __init__(self, c_in: int, planes: int, stride: int, *, first: bool) -> None:
         super().__init__()
         width = planes * BASE_WIDTH // 64
-        self.first, self.stride, self.width = first, stride, width
+        self.first, self.stride = first, stride
         self.conv1 = nn.Conv2d(c_in, width * SCALE, 1, bias=False)
         self.bn1 = FrozenBatchNorm2d(width * SCALE)
         self.convs = nn.ModuleList(
@@ -56,7 +56,7 @@ class Bottle2neck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×4·planes×ceil(H/stride)×ceil(W/stride)."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        groups = F.relu(self.bn1(self.conv1(x))).split(self.width, dim=1)
+        groups = F.relu(self.bn1(self.conv1(x))).chunk(SCALE, dim=1)
         outputs: list[Tensor] = []
         for i, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
             group = groups[i] if i == 0 or self.first else groups[i] + outputs[-1]

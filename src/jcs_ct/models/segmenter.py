@@ -9,7 +9,7 @@ the COVID-CS release instead of an image and returns maps of the size of the VGG
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -134,4 +134,4 @@ class JointSegmenter(Segmenter):
 
 def probabilities(logits: Tensor) -> Tensor:
     """Return the lesion probability N×H×W in [0, 1]: the finest of the five maps N×5×H×W."""
-    return cast("Tensor", logits[:, 0].sigmoid())
+    return logits[:, 0].sigmoid()

@@ -28,4 +28,4 @@ def poly_lr(
         raise UsageError(f"iteration {iteration} came, one from 0 to {total - 1} is needed")
     if iteration < min(warmup, per_epoch):
         return base * (0.1 + 0.9 * (iteration + 1) / warmup)
-    return base * (1 - iteration / total) ** power
+    return base * float((1 - iteration / total) ** power)

@@ -1,0 +1,76 @@
+"""`jcs classify`: COVID-19 probability of slices."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import (
+    Run,
+    common_options,
+    find,
+    inputs_argument,
+    model_option,
+    notes_of,
+    progress,
+    refuse_existing,
+)
+from jcs_ct.errors import InputError
+from jcs_ct.files import whole_file
+
+if TYPE_CHECKING:
+    from jcs_ct.io.sources import Source
+
+
+@click.command()
+@inputs_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
+@model_option()
+@click.option("--threshold", type=click.FloatRange(0, 1), help="For the label; default: that of the weights.")
+@common_options("classify")
+def classify(
+    run: Run,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: str | None,
+    threshold: float | None,
+) -> None:
+    """Write a table with the columns file, probability (of COVID-19) and label (1 where it reaches the threshold).
+
+    INPUT as for `jcs segment`. A slice that fails is named and left out of the table.
+    """
+    from jcs_ct import pipeline
+
+    reporter = run.reporter
+    sources = find(inputs, out, reporter)
+    refuse_existing([out], sources, overwrite=run.overwrite)
+
+    from jcs_ct.runtime import open_network
+
+    network = open_network(model, run.device, ["classification"])
+    cut = network.threshold if threshold is None else threshold
+    reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
+
+    def work(source: Source) -> tuple[tuple[str, ...], float]:
+        item = pipeline.read(source, network)
+        return item.notes, pipeline.classify(item, network)
+
+    with whole_file(out, overwrite=run.overwrite) as temporary:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["file", "probability", "label"])
+            for source, (notes, probability) in progress(pipeline.each(sources, work), len(sources), reporter):
+                notes_of(source.label, notes, reporter)
+                label = int(probability >= cut)
+                table.writerow([source.label, f"{probability:.6f}", label])
+                reporter.case(
+                    f"{source.label}: p = {probability:.4f}",
+                    file=source.label,
+                    probability=probability,
+                    label=label,
+                )
+        if not reporter.done:  # an empty table would look like a result
+            raise InputError("none of the slices could be classified, so there is no table", path=out)

@@ -1,0 +1,210 @@
+"""What the commands share: their options, what they say and where, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jcs_ct.errors import InputError, JcsError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from jcs_ct.io.sources import Source
+    from jcs_ct.pipeline import Outcome
+
+F = TypeVar("F", bound="Callable[..., Any]")
+T = TypeVar("T")
+
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+
+
+def model_option(*, multiple: bool = False) -> Callable[[F], F]:
+    """Return the option `--model NAME|FILE`, once or several times."""
+    text = "Stored weights (see `jcs models list`) or a file"
+    more = "; give it several times to compare." if multiple else "."
+    return click.option("--model", "-m", metavar="NAME|FILE", multiple=multiple, help=text + more)
+
+
+def common_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add what every command on slices has; the function gets `run: Run` instead of a parameter for each.
+
+    The exit status is what `run.reporter.finish()` returns after the function.
+    """
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def wrapper(device: str, overwrite: bool, quiet: bool, verbose: bool, as_json: bool, **rest: Any) -> None:
+            reporter = Reporter(command, quiet=quiet, verbose=verbose, as_json=as_json)
+            function(run=Run(reporter, device, overwrite), **rest)
+            click.get_current_context().exit(reporter.finish())
+
+        return _with_options(wrapper)
+
+    return decorate
+
+
+def _with_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.option("--verbose", is_flag=True, help="More lines, and tracebacks."),
+        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+        click.option(
+            "--runtime",
+            type=click.Choice(["auto", "torch"]),
+            default="auto",
+            show_default=True,
+            expose_value=False,
+            help="How the network is executed; auto is torch, the only one so far.",
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+            default="auto",
+            show_default=True,
+            help="Where the network runs.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+class Reporter:
+    """Says what happens (standard error), collects what a script wants to know (`--json`), counts failures."""
+
+    def __init__(self, command: str, *, quiet: bool, verbose: bool, as_json: bool) -> None:
+        self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
+        self.result: dict[str, Any] = {"command": command, "cases": [], "failed": [], "notes": []}
+        self.done = 0
+        if not verbose:  # libraries write to the log about things that are named here in one line anyway
+            logging.getLogger("PIL").setLevel(logging.ERROR)
+
+    def note(self, text: str) -> None:
+        """Say something a user should know."""
+        self.result["notes"].append(text)
+        if not self.quiet:
+            _say(f"jcs: note: {text}")
+
+    def say(self, text: str) -> None:
+        """Say something that is not worth keeping."""
+        if not self.quiet:
+            _say(text)
+
+    def problem(self, error: JcsError, details: str = "") -> None:
+        """Name a case that failed."""
+        self.result["failed"].append({"source": error.path, "message": error.line()})
+        if details and self.verbose:
+            _say(details)
+        _say(f"jcs: error: {error.line()}")
+
+    def case(self, summary: str, **facts: Any) -> None:
+        """Record a case that was written."""
+        self.done += 1
+        if self.as_json:
+            self.result["cases"].append(facts)
+        if self.verbose:
+            _say(summary)
+
+    def finish(self) -> int:
+        """Print the JSON if asked for, and return the exit status."""
+        failed = len(self.result["failed"])
+        if self.as_json:
+            click.echo(json.dumps(self.result, indent=2, ensure_ascii=False))
+        if not self.quiet:
+            _say(f"jcs: {self.done} done, {failed} failed" if failed else f"jcs: {self.done} done")
+        if not failed:
+            return 0
+        return 1 if self.done else 2
+
+
+def _say(text: str) -> None:
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode():
+        click.echo(text, err=True)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the common options say.
+
+    Attributes:
+        reporter: Where to say things.
+        device: "auto", "cpu", "cuda" or "mps".
+        overwrite: Whether results may replace files.
+    """
+
+    reporter: Reporter
+    device: str
+    overwrite: bool
+
+
+def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
+    """Return the sources that the arguments name; what lies in the output folder is left out.
+
+    Raises:
+        InputError: Nothing usable was named (each problem is reported before).
+    """
+    from jcs_ct.io.sources import find_sources
+
+    found = find_sources(inputs)
+    for note in found.notes:
+        reporter.note(note)
+    for problem in found.problems:
+        reporter.problem(problem)
+    own = out.resolve()
+    sources = [s for s in found.sources if own not in s.path.resolve().parents]
+    if len(sources) < len(found.sources):
+        reporter.note(f"{len(found.sources) - len(sources)} files in the output folder {out} are not read as input")
+    if not sources:
+        raise InputError(
+            "no slice to work on", hint="give PNG, JPEG, TIFF or BMP slices: files, folders, lists or a .zip"
+        )
+    return sources
+
+
+def refuse_existing(paths: Iterable[Path], sources: Iterable[Source], *, overwrite: bool) -> None:
+    """Refuse to start when a result exists already, or would replace an input.
+
+    Raises:
+        OutputError: Names the first of them and counts the others.
+    """
+    read = {source.path.resolve() for source in sources}
+    existing = [path for path in paths if path.exists()]
+    replaced = [path for path in existing if path.resolve() in read]
+    if replaced:
+        raise OutputError("is an input, a result would replace it", path=replaced[0], hint="use another output folder")
+    if existing and not overwrite:
+        others = f", and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise OutputError(f"exists already{others}", path=existing[0], hint="use --overwrite, or another output folder")
+
+
+def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> Iterator[tuple[Source, T]]:
+    """Yield what succeeded, report what failed, and show a bar on a terminal or a line now and then in a log."""
+    from tqdm import tqdm
+
+    quiet = reporter.quiet or None  # None: only on a terminal
+    every = max(1, total // 10)
+    with tqdm(total=total, unit="slice", disable=quiet, leave=False) as bar:
+        for i, outcome in enumerate(outcomes, 1):
+            if outcome.error is not None:
+                reporter.problem(outcome.error, outcome.details)
+            else:
+                assert outcome.value is not None  # noqa: S101  # no error, so there is a value
+                yield outcome.source, outcome.value
+            bar.update()
+            if bar.disable and i % every == 0 and not reporter.verbose:
+                reporter.say(f"jcs: {i} of {total}")
+
+
+def notes_of(name: str, notes: Sequence[str], reporter: Reporter) -> None:
+    """Report what was noticed when a slice was read."""
+    for note in notes:
+        reporter.note(f"{name}: {note}")

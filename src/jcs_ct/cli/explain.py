@@ -1,0 +1,126 @@
+"""`jcs explain`: attention maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import (
+    Run,
+    common_options,
+    find,
+    inputs_argument,
+    model_option,
+    notes_of,
+    progress,
+    refuse_existing,
+)
+from jcs_ct.errors import UsageError
+
+if TYPE_CHECKING:
+    from jcs_ct.io.sources import Source
+    from jcs_ct.pipeline import SliceAttention
+
+METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
+
+
+@click.command()
+@inputs_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for pictures and maps.")
+@model_option(multiple=True)
+@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="See below.")
+@click.option("--layer", help="Dotted name of the module to look at; default: the network's own.")
+@click.option("--colormap", default="plasma", show_default=True, help="A Matplotlib colour map.")
+@common_options("explain")
+def explain(
+    run: Run,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: tuple[str, ...],
+    method: str,
+    layer: str | None,
+    colormap: str,
+) -> None:
+    """Write OUT/<stem>.png (overlay) and OUT/<stem>.npy (float32, on the slice's grid, in [0, 1]) for every slice.
+
+    grad-cam and layer-cam look at the whole slice. grad-cam-release looks at the centre crop that the release shows to
+    its classifier; the rest of the map is 0 and marked as not seen. With --model given twice or more, the picture
+    shows the checkpoints side by side and there is one OUT/<stem>.<model>.npy for each. INPUT as for `jcs segment`,
+    pictures only.
+    """
+    from jcs_ct import pipeline
+    from jcs_ct.files import write_whole
+    from jcs_ct.outputs import figures, images
+
+    reporter = run.reporter
+    images.colour_table(colormap)  # an unknown name ends here, not at the first slice
+    sources = find(inputs, out, reporter)
+
+    from jcs_ct.runtime import open_network
+
+    networks = [open_network(name, run.device, ["classification", "segmentation"]) for name in model or (None,)]
+    names = [network.card.name for network in networks]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two models are called {names[0]}", hint="import one of them under another --name")
+    reporter.result |= {"model": names, "method": method}
+
+    def paths(source: Source) -> tuple[Path, list[Path]]:
+        ends = [""] if len(names) == 1 else [f".{name}" for name in names]
+        return out / f"{source.name}.png", [out / f"{source.name}{end}.npy" for end in ends]
+
+    everything = [path for source in sources for path in (paths(source)[0], *paths(source)[1])]
+    refuse_existing(everything, sources, overwrite=run.overwrite)
+
+    def work(source: Source) -> list[pipeline.SliceAttention]:
+        image = pipeline.read_image(source)
+        found = [pipeline.explain(image, network, method, layer) for network in networks]
+        if len(found) == 1:
+            picture = figures.attention_overlay(
+                image.pixels,
+                found[0].map,
+                title=source.name,
+                caption=f"{names[0]} · {method}, {found[0].layer}{_probability(found[0])}",
+                seen=_box(found[0]),
+                degenerate=found[0].degenerate,
+                colormap=colormap,
+            )
+        else:
+            picture = figures.compare_attention(
+                image.pixels,
+                [(name, f.map, f.probability) for name, f in zip(names, found, strict=True)],
+                title=source.name,
+                caption=method,
+                colormap=colormap,
+            )
+        pictures, arrays = paths(source)
+        for path, one in zip(arrays, found, strict=True):
+            images.save_array(path, one.map, overwrite=run.overwrite)
+        write_whole(pictures, picture, overwrite=run.overwrite)
+        return found
+
+    for source, found in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, found[0].image.notes, reporter)
+        for name, one in zip(names, found, strict=True):
+            if one.degenerate:
+                reporter.note(f"{source.label}: the attention map of {name} is empty: {one.degenerate}")
+        reporter.case(
+            f"{source.label}: {paths(source)[0]}",
+            source=source.label,
+            picture=str(paths(source)[0]),
+            maps=[str(path) for path in paths(source)[1]],
+            probability=[one.probability for one in found],
+            degenerate=[one.degenerate for one in found],
+        )
+
+
+def _probability(found: SliceAttention) -> str:
+    return "" if found.probability is None else f" · COVID-19 p = {found.probability:.3f}"
+
+
+def _box(found: SliceAttention) -> tuple[int, int, int, int] | None:
+    if found.seen is None:
+        return None
+    top, left, bottom, right = (round(edge) for edge in found.seen)
+    return top, left, bottom, right

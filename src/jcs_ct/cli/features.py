@@ -1,0 +1,71 @@
+"""`jcs features`: stage-1 features in the COVID-CS format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import (
+    Run,
+    common_options,
+    find,
+    inputs_argument,
+    model_option,
+    notes_of,
+    progress,
+    refuse_existing,
+)
+from jcs_ct.errors import UsageError
+
+if TYPE_CHECKING:
+    from jcs_ct.io.sources import Source
+
+
+@click.command()
+@inputs_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the .mat files.")
+@model_option(multiple=True)
+@click.option("--half", is_flag=True, help="From 256×256 pictures, like the half-size set (segmentation only).")
+@common_options("features")
+def features(
+    run: Run,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: tuple[str, ...],
+    half: bool,
+) -> None:
+    """Write OUT/<stem>.mat for every slice: uint8, value·20, saturating.
+
+    jcs-joint weights give both networks' features (vgg_feats 1×64×512×512, res2net_feats 1×64×256×256), jcs-single
+    VGG's alone, jcs-classifier one array of 64×112×112. Two ImageNet backbones, --model given twice, make one file
+    with both. INPUT as for `jcs segment`, pictures only.
+    """
+    from jcs_ct import pipeline
+    from jcs_ct.io.features import ARRAYS, write_features
+
+    reporter = run.reporter
+    sources = find(inputs, out, reporter)
+    files = {source.name: out / f"{source.name}.mat" for source in sources}
+    refuse_existing(files.values(), sources, overwrite=run.overwrite)
+
+    from jcs_ct.runtime import open_network
+
+    networks = [open_network(name, run.device) for name in model or (None,)]
+    kinds = [which for network in networks for which in network.spec.feature_arrays]
+    if len(set(kinds)) < len(kinds):
+        raise UsageError(f"the models give {' and '.join(kinds)} features", hint="one of each kind fits in a file")
+    reporter.result["model"] = [network.card.name for network in networks]
+
+    def work(source: Source) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+        image = pipeline.read_image(source)
+        merged = {k: v for network in networks for k, v in pipeline.features(image, network, half=half).items()}
+        arrays = {which: merged[which] for which in ARRAYS if which in merged}
+        write_features(files[source.name], arrays, overwrite=run.overwrite)
+        return image.notes, {which: list(array.shape) for which, array in arrays.items()}
+
+    for source, (notes, shapes) in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, notes, reporter)
+        text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
+        reporter.case(f"{source.label}: {text}", source=source.label, file=str(files[source.name]), shapes=shapes)

@@ -1,0 +1,218 @@
+"""`jcs models`: what weights there are, and how they come in. Listing and showing load no PyTorch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.weights.catalogue import CATALOGUE
+from jcs_ct.weights.store import check_name, find_stored, list_stored, unknown_name, weights_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from jcs_ct.weights.card import WeightsCard
+    from jcs_ct.weights.catalogue import Entry
+    from jcs_ct.weights.store import Stored
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+quiet_option = click.option("--quiet", is_flag=True, help="Problems only.")
+verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
+
+
+@click.group()
+def models() -> None:
+    """Weights: list, show, import, download.
+
+    Imported weights are kept in JCS_HOME/weights (default: the platform's cache folder), each as a safetensors file
+    with a JSON card beside it: its source, checksums, licence, preprocessing and threshold.
+    """
+
+
+@models.command("list")
+@json_option
+@verbose_option
+def list_command(as_json: bool) -> None:
+    """List the weights on this machine, and those that can be had."""
+    rows = _rows()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = [("NAME", "ARCHITECTURE", "STATE", "SIZE", "WHAT")]
+    table += [(r["name"], r["architecture"] or "?", r["state"], _size(r["size"]), r["what"]) for r in rows]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]) - 1)]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    click.echo(f"\nOn this machine: {weights_folder()}")
+    click.echo("More about one: jcs models show NAME")
+
+
+@models.command()
+@click.argument("name")
+@json_option
+@verbose_option
+def show(name: str, as_json: bool) -> None:
+    """Show what is known about the weights NAME: source, checksums, licence, preprocessing, how to get them."""
+    stored, entry = find_stored(check_name(name)), CATALOGUE.get(name)
+    if stored is None and entry is None:
+        raise unknown_name(name)
+    facts = _stored_facts(stored) if stored else {}
+    if entry and not (stored and stored.card):
+        facts |= _entry_facts(entry)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        lines = (value or [None]) if isinstance(value, list) else [value]
+        for i, line in enumerate(lines):
+            click.echo(f"{key if i == 0 else '':{width}}  {'none' if line is None else line}".rstrip())
+
+
+@models.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--name", metavar="N", help="What to call them; default: the catalogue's name, or the file's.")
+@click.option("--as", "architecture", metavar="ARCH", help="Accept this network only; default: found from the tensors.")
+@click.option(
+    "--bn-eps",
+    type=float,
+    metavar="VALUE",
+    help="Added to the variances of frozen batch norms. Default: 1e-5 for ImageNet backbones (as they were trained), "
+    "0 for JCS checkpoints; 0 is what the release does with every file.",
+)
+@click.option("--licence", "--license", metavar="TEXT", help="Licence of the weights, kept in the card.")
+@overwrite_option
+@json_option
+@quiet_option
+@verbose_option
+def import_command(file: Path, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Import a checkpoint FILE (.pth, .pt, .safetensors): an official one, an ImageNet backbone, or one of jcs-ct.
+
+    Only tensors are ever read; nothing in the file is run.
+    """
+    from jcs_ct.weights.loading import import_file
+
+    _report(import_file(file, **options), as_json=as_json, quiet=quiet)
+
+
+@models.command()
+@click.argument("name")
+@click.option("--from", "source", metavar="FILE|URL", help="A file fetched by hand, or another address (https).")
+@click.option("--proxy", metavar="URL", help="Proxy; default: HTTPS_PROXY and the like.")
+@overwrite_option
+@json_option
+@quiet_option
+@verbose_option
+def download(name: str, source: str | None, proxy: str | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Fetch the weights NAME of the catalogue, check them and import them. Goes on where it was stopped."""
+    from jcs_ct.weights.obtain import obtain
+
+    stored = find_stored(name)
+    if stored and stored.card and not overwrite and not quiet:
+        click.echo(f"jcs: {name} is on this machine already (--overwrite fetches it again)", err=True)
+    with _progress(name, quiet=quiet) as progress:
+        card = obtain(name, source=source, proxy=proxy, overwrite=overwrite, progress=progress)
+    _report(card, as_json=as_json, quiet=quiet)
+
+
+def _report(card: WeightsCard, *, as_json: bool, quiet: bool) -> None:
+    """Say what was imported, and everything a user should know about it."""
+    if as_json:
+        click.echo(card.to_json(), nl=False)
+    if not quiet:
+        for note in card.notes:
+            click.echo(f"jcs: note: {note}", err=True)
+        click.echo(f"jcs: {card.name} is ready ({card.architecture}, licence: {card.licence})", err=True)
+
+
+@contextmanager
+def _progress(name: str, *, quiet: bool) -> Iterator[Callable[[int, int | None], None] | None]:
+    """Yield a function that shows how far a download is: a bar on a terminal, a line every tenth in a log."""
+    if quiet:
+        yield None
+        return
+    from tqdm import tqdm
+
+    on_terminal = sys.stderr.isatty()
+    with tqdm(desc=name, unit="B", unit_scale=True, leave=False, disable=not on_terminal) as bar:
+        shown = 0
+
+        def advance(done: int, total: int | None) -> None:
+            nonlocal shown
+            bar.total = total
+            bar.n = done
+            bar.refresh()
+            tenth = 10 * done // total if total else 0
+            if not on_terminal and tenth > shown:
+                click.echo(f"jcs: {name}: {10 * tenth} % of {_size(total)}", err=True)
+                shown = tenth
+
+        yield advance
+
+
+def _rows() -> list[dict[str, Any]]:
+    """Return a row for everything on this machine, then for the rest of the catalogue."""
+    rows = []
+    stored_names = set()
+    for stored in list_stored():
+        entry = CATALOGUE.get(stored.name)
+        card = stored.card
+        stored_names.add(stored.name)
+        rows.append(
+            {
+                "name": stored.name,
+                "architecture": card.architecture if card else None,
+                "state": "ready" if card else "damaged",
+                "size": stored.size,
+                "what": entry.title if entry else card.source_file if card else stored.problem,
+            }
+        )
+    rows += [
+        {
+            "name": entry.name,
+            "architecture": entry.architecture,
+            "state": "to download" if entry.url else "by hand",
+            "size": entry.size,
+            "what": entry.title,
+        }
+        for entry in CATALOGUE.values()
+        if entry.name not in stored_names
+    ]
+    return rows
+
+
+def _stored_facts(stored: Stored) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "state": "ready" if stored.card else "damaged",
+        "file": str(stored.path),
+        "size": stored.size,
+    }
+    return facts | (stored.card.to_dict() if stored.card else {"problem": stored.problem})
+
+
+def _entry_facts(entry: Entry) -> dict[str, Any]:
+    """Return what the catalogue knows about weights that cannot be used yet."""
+    return {
+        "name": entry.name,
+        "architecture": entry.architecture,
+        "what": entry.title,
+        "how": f"jcs models download {entry.name}" if entry.url else entry.by_hand(),
+        "files": [" ".join(filter(None, (f.filename, f.sha256 and f"SHA-256 {f.sha256}", f.url))) for f in entry.files],
+        "download_size": entry.size,
+        "licence": entry.licence,
+        "citation": entry.citation,
+    }
+
+
+def _size(size: int | None) -> str:
+    """Return bytes as a person writes them."""
+    if size is None:
+        return "?"
+    return f"{size / 1e6:.0f} MB" if size >= 10**6 else f"{size / 1e3:.1f} kB"

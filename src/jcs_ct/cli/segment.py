@@ -1,0 +1,83 @@
+"""`jcs segment`: lesion maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import (
+    Run,
+    common_options,
+    find,
+    inputs_argument,
+    model_option,
+    notes_of,
+    progress,
+    refuse_existing,
+)
+
+if TYPE_CHECKING:
+    from jcs_ct.io.sources import Source
+
+
+@click.command()
+@inputs_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
+@model_option()
+@click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="For overlays and areas; default: that of the weights.")
+@common_options("segment")
+def segment(
+    run: Run,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: str | None,
+    overlay: bool,
+    threshold: float | None,
+) -> None:
+    """Write the lesion map of every slice: OUT/<stem>.png, 8-bit, floor(255·p), at the size of the slice.
+
+    INPUT is a slice (PNG, JPEG, TIFF, BMP; already lung-windowed), stage-1 features (.mat), a folder, a list of paths
+    (.txt) or a .zip of these.
+    """
+    from jcs_ct import pipeline
+    from jcs_ct.files import write_whole
+    from jcs_ct.outputs import figures, images
+    from jcs_ct.types import SliceImage
+
+    reporter = run.reporter
+    sources = find(inputs, out, reporter)
+    maps = {source.name: out / f"{source.name}.png" for source in sources}
+    overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
+    refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
+
+    from jcs_ct.runtime import open_network
+
+    network = open_network(model, run.device, ["segmentation"])
+    cut = network.threshold if threshold is None else threshold
+    reporter.result |= {"model": network.card.name, "threshold": cut}
+
+    def work(source: Source) -> tuple[tuple[str, ...], float]:
+        item = pipeline.read(source, network)
+        probability = pipeline.segment(item, network)
+        notes = item.notes
+        if overlay and not isinstance(item, SliceImage):
+            notes += ("stage-1 features hold no picture, so there is no overlay",)
+        elif overlay and isinstance(item, SliceImage):
+            picture = figures.lesion_overlay(
+                item.pixels, probability, cut, title=source.name, caption=network.card.name
+            )
+            write_whole(overlays[source.name], picture, overwrite=run.overwrite)
+        images.save_map(maps[source.name], probability, overwrite=run.overwrite)
+        return notes, float((probability >= cut).mean())
+
+    for source, (notes, share) in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, notes, reporter)
+        reporter.case(
+            f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
+            source=source.label,
+            map=str(maps[source.name]),
+            lesion_share=share,
+        )

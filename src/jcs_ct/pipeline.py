@@ -1,0 +1,212 @@
+"""From a source to a result: the only place where the order of the stages is written.
+
+Everything works on one slice at a time, so that memory does not depend on how many there are. A slice that fails
+becomes an `Outcome` with its error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+
+from jcs_ct import explain as attention
+from jcs_ct.errors import InputError, JcsError, UsageError
+from jcs_ct.io.features import dequantise, quantise, read_features
+from jcs_ct.io.kinds import Kind
+from jcs_ct.io.raster import read_slice
+from jcs_ct.preprocess import prepare, recipe, resize_map, restore
+from jcs_ct.types import SliceImage, StageOneFeatures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.io.sources import Source
+    from jcs_ct.runtime import Network
+
+T = TypeVar("T")
+
+METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[T]):
+    """What became of one source: a value, or the error that stopped it.
+
+    Attributes:
+        source: The input.
+        value: What `work` returned, or None.
+        error: The problem, or None.
+        details: The traceback of a problem that was not foreseen, else "".
+    """
+
+    source: Source
+    value: T | None
+    error: JcsError | None
+    details: str = ""
+
+
+@dataclass(frozen=True)
+class SliceAttention:
+    """What `explain` found on one slice.
+
+    Attributes:
+        image: The slice.
+        map: float32, rows × columns of the slice, in [0, 1].
+        probability: COVID-19 probability of a classifier; None for a segmenter.
+        lesion: Lesion probability of a segmenter on the grid of the slice; None for a classifier.
+        seen: What the network saw: (top, left, bottom, right) in pixels, or None for the whole slice.
+        degenerate: Why the map is empty, or None.
+        layer: The module that was explained.
+    """
+
+    image: SliceImage
+    map: NDArray[np.float32]
+    probability: float | None
+    lesion: NDArray[np.float32] | None
+    seen: tuple[float, float, float, float] | None
+    degenerate: str | None
+    layer: str
+
+
+def each(sources: Iterable[Source], work: Callable[[Source], T]) -> Iterator[Outcome[T]]:
+    """Do `work` for every source, one after the other; yield an outcome each, errors included."""
+    for source in sources:
+        try:
+            yield Outcome(source, work(source), None)
+        except JcsError as error:
+            yield Outcome(source, None, error)
+        except Exception as error:  # noqa: BLE001  # whatever one case meets, the others must still finish
+            text = (str(error).splitlines() or [""])[0]
+            unforeseen = JcsError(
+                f"failed: {type(error).__name__}: {text}"[:300],
+                path=source.label,
+                hint="unforeseen; run it again with --verbose and report it",
+            )
+            yield Outcome(source, None, unforeseen, traceback.format_exc())
+
+
+def read(source: Source, network: Network | None = None) -> SliceImage | StageOneFeatures:
+    """Read a source as a picture, or as stage-1 features if it is a feature file and `network` can take them.
+
+    Raises:
+        InputError: See `read_slice` and `read_features`.
+    """
+    if source.kind is not Kind.MAT:
+        return read_slice(source)
+    if network is None or network.spec.task == "backbone":
+        raise InputError("holds stage-1 features, a picture of a slice is needed here", path=source.label)
+    return read_features(source.read(), source.name, source.label, network.spec.feature_arrays)
+
+
+def read_image(source: Source) -> SliceImage:
+    """Read a source that must be a picture. Raises InputError."""
+    item = read(source)
+    assert isinstance(item, SliceImage)  # noqa: S101  # without a network nothing else comes
+    return item
+
+
+def _feature_arrays(item: StageOneFeatures, network: Network) -> list[NDArray[np.float32]]:
+    held = {"vgg": item.vgg, "res2net": item.res2net}
+    return [dequantise(array) for which in network.spec.feature_arrays if (array := held[which]) is not None]
+
+
+def segment(item: SliceImage | StageOneFeatures, network: Network) -> NDArray[np.float32]:
+    """Return the lesion probability of a slice: float32 in [0, 1], rows × columns of the slice.
+
+    For stage-1 features the grid is that of the VGG features.
+    """
+    if isinstance(item, StageOneFeatures):
+        return _sigmoid(network.logits(_feature_arrays(item, network), "features")[0])
+    values, placement = prepare(item.pixels, recipe(network.card.recipe))
+    return restore(_sigmoid(network.logits([values])[0]), placement)
+
+
+def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
+    """Return the COVID-19 probability of a slice."""
+    if isinstance(item, StageOneFeatures):
+        return _softmax(network.logits(_feature_arrays(item, network), "features"))
+    values, _ = prepare(item.pixels, recipe(network.card.recipe))
+    return _softmax(network.logits([values]))
+
+
+def explain(image: SliceImage, network: Network, method: str, layer: str | None = None) -> SliceAttention:
+    """Return the attention map of a slice on its own grid.
+
+    Args:
+        image: The slice.
+        network: A classifier or a segmenter.
+        method: "grad-cam" or "layer-cam" on the whole slice, or "grad-cam-release": on the centre crop that the
+            release shows to the classifier, scaled there; 0 outside.
+        layer: Dotted name of a module; default: the network's own.
+
+    Raises:
+        UsageError: Unknown method or layer, or "grad-cam-release" of a segmenter.
+    """
+    if method not in METHODS:
+        raise UsageError(f"no attention method is called {method!r}", hint=f"known: {', '.join(METHODS)}")
+    classifier = network.spec.task == "classification"
+    as_released = method == "grad-cam-release"
+    if as_released and not classifier:
+        raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for a segmenter")
+    how = recipe(network.card.recipe if as_released or not classifier else "whole-slice-classification")
+    values, placement = prepare(image.pixels, how)
+    layer = layer or network.spec.attention
+    answer = attention.class_answer() if classifier else attention.lesion_answer(network.threshold)
+    found = attention.attend(
+        network.module(),
+        network.tensors([values]),
+        layer,
+        answer,
+        "layer-cam" if method == "layer-cam" else "grad-cam",
+    )
+    network.finite(found.output)
+    network.finite(found.raw)
+    if as_released:  # scaled on the grid of the crop, as the release does, then brought to the slice
+        values = restore(found.scaled(resize_map(found.raw, placement.crop[2:])), placement)
+    else:
+        values = found.scaled(restore(found.raw, placement))
+    return SliceAttention(
+        image,
+        values,
+        _softmax(found.output) if classifier else None,
+        None if classifier else restore(_sigmoid(found.output[0]), placement),
+        None if placement.whole else placement.seen,
+        found.degenerate,
+        layer,
+    )
+
+
+def features(image: SliceImage, network: Network, *, half: bool = False) -> dict[str, NDArray[np.uint8]]:
+    """Return the quantised stage-1 features of a slice: "vgg" and/or "res2net", uint8 64×H×W.
+
+    Args:
+        image: The slice.
+        network: Any network; one backbone gives its own features, the joint segmenter both.
+        half: From a picture of half the side length (256×256).
+
+    Raises:
+        UsageError: `half` with a classifier, whose features have one size.
+    """
+    how = recipe(network.card.recipe)
+    if half and network.spec.task == "classification":
+        raise UsageError("a classifier's features have one size, 64×112×112", hint="leave --half out")
+    values, _ = prepare(image.pixels, how.at(how.size // 2) if half else how)
+    return {which: quantise(array) for which, array in network.stage_one(values).items()}
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    from scipy.special import expit
+
+    result: NDArray[np.float32] = expit(logits)
+    return result
+
+
+def _softmax(logits: NDArray[np.float32]) -> float:
+    from scipy.special import softmax
+
+    return float(softmax(logits.astype(np.float64))[1])

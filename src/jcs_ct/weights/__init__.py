@@ -1,0 +1,84 @@
+"""Weights: what is known, what is on this machine, how it comes in safely, and networks with weights in them.
+
+The data flow: catalogue → obtain, download → sniff, unpickle (tensors only) → foreign (which network, our names)
+→ loading (card, store). Nothing here imports PyTorch before tensors are needed, so that lists answer at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.errors import WeightsError
+from jcs_ct.weights.card import WeightsCard
+from jcs_ct.weights.catalogue import CATALOGUE, Entry
+from jcs_ct.weights.store import Stored, home, list_stored
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from jcs_ct.weights.loading import import_file, load, write
+
+__all__ = [
+    "CATALOGUE",
+    "Entry",
+    "Stored",
+    "WeightsCard",
+    "create_model",
+    "home",
+    "import_file",
+    "list_stored",
+    "load",
+    "write",
+]
+
+_HEAVY = {
+    "import_file": "jcs_ct.weights.loading",
+    "load": "jcs_ct.weights.loading",
+    "write": "jcs_ct.weights.loading",
+}
+
+
+def create_model(name: str, weights: str | Path | None = None, inputs: str = "image") -> nn.Module:
+    """Build a network, with weights in it, in evaluation mode on the CPU.
+
+    Args:
+        name: A network of the table: "jcs-single", "jcs-joint", "jcs-classifier" or a backbone.
+        weights: Stored name (`jcs models list`) or file; an official `.pth` can be given as it is. None leaves the
+            network with random numbers: good for training from scratch and for tests, its outputs mean nothing.
+        inputs: "image", or "features" for the stage-1 features of the COVID-CS release.
+
+    Raises:
+        UsageError: Unknown `name` or `inputs`.
+        WeightsError: The weights are missing, damaged, unsafe, or belong to another network.
+    """
+    from jcs_ct.models import build_model, model_spec
+
+    if weights is None:
+        return build_model(name, inputs).eval()
+    model_spec(name)  # a wrong name is said before half a gigabyte is read
+
+    import torch
+
+    from jcs_ct.weights.loading import load
+
+    tensors, card = load(weights)
+    if card.architecture != name:
+        raise WeightsError(
+            f"this is {card.architecture}, not {name}",
+            path=weights,
+            hint=f"create {card.architecture!r}, or give other weights",
+        )
+    with torch.device("meta"):  # no random numbers that would be thrown away
+        model = build_model(name, inputs)
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return model.eval()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs PyTorch or the network when it is first used."""
+    if name in _HEAVY:
+        return getattr(import_module(_HEAVY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

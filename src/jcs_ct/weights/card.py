@@ -1,0 +1,135 @@
+"""The card of a set of weights: what a file of tensors is, where it came from, how it has to be used. No torch here.
+
+A card is the JSON beside `NAME.safetensors`. It is written last: nobody vouches for tensors without a card.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.errors import WeightsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
+
+_REIMPORT = "import the weights again: jcs models import FILE"
+
+
+@dataclass(frozen=True)
+class WeightsCard:
+    """What is known about a set of weights.
+
+    Attributes:
+        name: What users call it (`--model NAME`).
+        architecture: Key of `jcs_ct.models.MODELS`.
+        source_file: Name of the file the tensors came from, without its folder.
+        source_kind: "official checkpoint", "ImageNet backbone", "training run" …
+        source_sha256: SHA-256 of that file.
+        source_url: Where it was downloaded, or None.
+        weights_sha256: SHA-256 of the file that holds the tensors now.
+        imported_at: ISO 8601, UTC.
+        jcs_ct_version: Version of the package that wrote the card.
+        recipe: Name of the preprocessing recipe (`jcs_ct.preprocess`).
+        classes: Names of the output's classes in their order; empty for a backbone.
+        threshold: Probability from which a class counts as present; None for a backbone.
+        threshold_from: Where the threshold comes from.
+        licence: Licence of the weights, as far as it is known.
+        citation: What to cite.
+        bn_eps_folded: What was added to the running variances of frozen batch norms (0: nothing).
+        notes: What a user should know, a line each.
+        schema_version: Version of this layout.
+    """
+
+    name: str
+    architecture: str
+    source_file: str
+    source_kind: str
+    source_sha256: str
+    source_url: str | None
+    weights_sha256: str
+    imported_at: str
+    jcs_ct_version: str
+    recipe: str
+    classes: tuple[str, ...]
+    threshold: float | None
+    threshold_from: str
+    licence: str
+    citation: str
+    bn_eps_folded: float
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Return the card as the text of its file."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card as JSON values, the schema version first."""
+        values = asdict(self) | {"classes": list(self.classes), "notes": list(self.notes)}
+        return {"schema_version": values.pop("schema_version")} | values
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, path: Path | str | None = None) -> WeightsCard:
+        """Read a card, checking every field.
+
+        Args:
+            text: Content of the file.
+            path: What an error calls the file.
+
+        Raises:
+            WeightsError: No JSON object, an unknown schema version, or a field that is missing, unknown or wrong.
+        """
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise WeightsError("is not valid JSON", path=path, hint=_REIMPORT) from error
+        if not isinstance(values, dict):
+            raise WeightsError("holds no card: a JSON object was expected", path=path, hint=_REIMPORT)
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION or isinstance(version, bool):
+            raise WeightsError(
+                f"has card version {version!r:.40}, this jcs-ct reads {SCHEMA_VERSION}",
+                path=path,
+                hint="update jcs-ct, or " + _REIMPORT,
+            )
+        known = {field.name for field in fields(cls)}
+        for problem, names in (("lacks", known - values.keys()), ("has unknown fields:", values.keys() - known)):
+            if names:
+                raise WeightsError(f"{problem} {', '.join(sorted(names)[:5]):.200}", path=path, hint=_REIMPORT)
+        for name, value in values.items():
+            if not _fits(name, value):
+                raise WeightsError(f"has a wrong value in {name!r}: {value!r:.60}", path=path, hint=_REIMPORT)
+        return cls(**values | {"classes": tuple(values["classes"]), "notes": tuple(values["notes"])})
+
+    @classmethod
+    def read(cls, path: Path) -> WeightsCard:
+        """Read the card in a file. Raises WeightsError as `from_json` does, and when it cannot be read."""
+        try:
+            if path.stat().st_size > LARGEST_CARD:
+                raise WeightsError(f"is larger than {LARGEST_CARD} bytes, no card is", path=path, hint=_REIMPORT)
+            return cls.from_json(path.read_bytes(), path=path)
+        except OSError as error:
+            raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
+
+
+def _fits(name: str, value: object) -> bool:
+    """Tell whether `value` has the type, and the range, that the field `name` needs."""
+    if name in ("classes", "notes"):
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name in ("threshold", "bn_eps_folded"):
+        if value is None:
+            return name == "threshold"
+        return (
+            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
+        )
+    if name in ("source_sha256", "weights_sha256"):
+        return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+    if name == "source_url" and value is None:
+        return True
+    return isinstance(value, int if name == "schema_version" else str)

@@ -1,0 +1,143 @@
+"""The weights of this machine: `JCS_HOME/weights/NAME.safetensors`, each with its card `NAME.json`.
+
+Names, places and lists; nothing here needs PyTorch. Reading and writing the tensors: `jcs_ct.weights.loading`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from jcs_ct.errors import OutputError, UsageError, WeightsError
+from jcs_ct.weights.card import WeightsCard
+from jcs_ct.weights.catalogue import CATALOGUE
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # Windows keeps these for itself
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One set of weights in the store.
+
+    Attributes:
+        name: What users call it.
+        path: The safetensors file.
+        size: Its bytes.
+        card: Its card, or None when that cannot be used.
+        problem: Why the card cannot be used, on one line.
+    """
+
+    name: str
+    path: Path
+    size: int
+    card: WeightsCard | None
+    problem: str | None = None
+
+
+def home() -> Path:
+    """Return the folder of everything this package keeps: `JCS_HOME`, by default the platform's cache folder."""
+    chosen = os.environ.get("JCS_HOME")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("jcs-ct", appauthor=False)
+
+
+def weights_folder() -> Path:
+    """Return the folder of the imported weights. It need not exist."""
+    return home() / "weights"
+
+
+def check_name(name: str) -> str:
+    """Return `name` when weights can be called so on every platform. Raises UsageError otherwise."""
+    taken = name.lower().endswith((*SUFFIXES, ".json")) or name.endswith(".") or _DEVICES.fullmatch(name)
+    if taken or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"weights cannot be called {name!r:.80}",
+            hint="use up to 64 letters, digits, '-', '_' and '.', no path and no extension",
+        )
+    return name
+
+
+def name_from_file(path: Path) -> str:
+    """Return a name for weights, made from a file's name."""
+    stem = path.name
+    while (suffix := Path(stem).suffix.lower()) in SUFFIXES:
+        stem = stem[: -len(suffix)]
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:64].rstrip("-._")
+    return stem if stem and not _DEVICES.fullmatch(stem) and not stem.endswith(".json") else "imported"
+
+
+def list_stored() -> list[Stored]:
+    """Return what the store holds, by name. A card that cannot be used is reported in its place and raises nothing."""
+    found = []
+    for path in sorted(weights_folder().glob("*.safetensors")):
+        name = path.name.removesuffix(".safetensors")
+        if name.startswith("."):  # a write that has not finished
+            continue
+        try:
+            found.append(Stored(name, path, path.stat().st_size, WeightsCard.read(path.with_suffix(".json"))))
+        except WeightsError as error:
+            found.append(Stored(name, path, path.stat().st_size, None, error.line()))
+    return found
+
+
+def find_stored(name: str) -> Stored | None:
+    """Return the weights called `name` in the store, or None."""
+    return next((stored for stored in list_stored() if stored.name == name), None)
+
+
+def check_free(name: str, *, overwrite: bool) -> None:
+    """Raise OutputError when the name is taken. Tensors without a card are debris of a crash and do not count."""
+    card = weights_folder() / f"{name}.json"
+    if card.exists() and not overwrite:
+        raise OutputError(
+            f"weights called {name!r} exist already", path=card, hint="use --overwrite, or another --name"
+        )
+
+
+def locate(name_or_file: str | Path) -> Path:
+    """Return the file meant by a name in the store or by a path; a stored name goes before a file of the same name.
+
+    Raises:
+        WeightsError: It is neither; the line says how to get it, or which names are known.
+    """
+    path = Path(name_or_file)
+    if isinstance(name_or_file, Path) or len(path.parts) > 1 or path.suffix.lower() in SUFFIXES:
+        return path.expanduser()
+    stored = weights_folder() / f"{name_or_file}.safetensors"
+    if _NAME.fullmatch(name_or_file) and stored.exists():
+        return stored
+    if path.is_file():
+        return path
+    raise unknown_name(name_or_file)
+
+
+def unknown_name(name: str) -> WeightsError:
+    """Return the error for a name that is not in the store: how to get it when it is known, or the known names."""
+    entry = CATALOGUE.get(name)
+    if entry is not None:
+        how = f"run: jcs models download {name}" if entry.url else entry.by_hand()
+        return WeightsError(f"the weights {name!r} are not on this machine yet", hint=how)
+    here = ", ".join(stored.name for stored in list_stored()) or "none"
+    return WeightsError(
+        f"no weights are called {name!r:.80}",
+        hint=f"on this machine: {here}; known: {', '.join(CATALOGUE)}; or give a file",
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file. Raises WeightsError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
+    return digest.hexdigest()

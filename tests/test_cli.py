@@ -1,0 +1,316 @@
+"""The commands on slices: what they write, what they say, how they end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import loadmat
+
+from jcs_ct.cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+NAMES = ("jcs-single", "jcs-joint", "jcs-classifier")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, filled: Callable[..., Any]) -> Path:
+    """A JCS_HOME with three networks, imported from official-looking files; two of the classifier to compare."""
+    import torch
+
+    from jcs_ct.weights import import_file
+
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JCS_HOME", str(folder))
+        for name in NAMES:
+            torch.save(filled(name).state_dict(), folder / "official.pth")
+            import_file(folder / "official.pth", name=name)
+        state = {k: v * 1.01 if k == "fc.weight" else v for k, v in filled("jcs-classifier").state_dict().items()}
+        torch.save(state, folder / "official.pth")
+        import_file(folder / "official.pth", name="other-classifier")
+    return folder
+
+
+@pytest.fixture
+def jcs(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """`jcs(*arguments)` runs the command in an empty folder: (exit status, standard output, standard error)."""
+    monkeypatch.setenv("JCS_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def slices(tmp_path: Path, slice_pixels: NDArray[np.uint8]) -> Path:
+    """A folder with two slices of 96×80."""
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    Image.fromarray(slice_pixels[:, :, 0]).save(folder / "a 1.png")
+    Image.fromarray(255 - slice_pixels).save(folder / "schädel–β.jpg")
+    return folder
+
+
+def pixels_of(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_segment(
+    jcs: Callable[..., Any], slices: Path, tmp_path: Path, slice_pixels: NDArray[np.uint8], home: Path
+) -> None:
+    status, out, err = jcs(
+        "segment", slices, "-o", "maps", "-m", "jcs-single", "--overlay", "--json", "--device", "cpu"
+    )
+    assert status == 0, err
+    report = json.loads(out)
+    assert [c["map"] for c in report["cases"]] == ["maps/a 1.png", "maps/schädel–β.png"]
+    written = pixels_of(tmp_path / "maps/a 1.png")
+    assert written.dtype == np.uint8
+    assert written.shape == (96, 80)
+    # The same by hand, from the stages: prepare, run, sigmoid, back, floor(255·p).
+    import torch
+    from scipy.special import expit
+    from torch.nn import functional as F
+
+    from jcs_ct import create_model
+    from jcs_ct.preprocess import RECIPES, prepare
+
+    values, _ = prepare(slice_pixels, RECIPES["release-segmentation"])
+    with torch.inference_mode():
+        logits = create_model("jcs-single", "jcs-single")(torch.from_numpy(values)[None])[:, :1]
+    p = F.interpolate(torch.from_numpy(expit(logits.numpy())), size=(96, 80), mode="bilinear", antialias=True)
+    np.testing.assert_array_equal(written, np.floor(255 * p.numpy()[0, 0].astype(np.float64)).astype(np.uint8))
+    assert 0 < written.mean() < 255
+    assert {p.name for p in (tmp_path / "maps/overlays").iterdir()} == {"a 1.png", "schädel–β.png"}
+    # Nothing is overwritten, and no half-written file stays behind.
+    before = (tmp_path / "maps/a 1.png").stat().st_mtime_ns
+    status, _, err = jcs("segment", slices, "-o", "maps", "-m", "jcs-single")
+    assert (status, (tmp_path / "maps/a 1.png").stat().st_mtime_ns) == (2, before)
+    assert "exists already, and 1 more" in err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_classify(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
+    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier", "--threshold", "0.1")
+    assert status == 1
+    assert "2 done, 1 failed" in err
+    assert err.count("bad.png") == 1
+    with (tmp_path / "t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(r) for r in rows] == [["file", "probability", "label"]] * 2
+    assert all(0 <= float(r["probability"]) <= 1 for r in rows)
+    assert all(int(r["label"]) == (float(r["probability"]) >= 0.1) for r in rows)
+    assert jcs("classify", slices / "bad.png", "-o", "none.csv", "-m", "jcs-classifier")[0] == 2
+    assert not (tmp_path / "none.csv").exists()
+
+
+@pytest.mark.parametrize("method", ["grad-cam", "layer-cam", "grad-cam-release"])
+def test_explain(method: str, jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    status, _, err = jcs("explain", slices / "a 1.png", "-o", "out", "-m", "jcs-classifier", "--method", method)
+    assert status == 0, err
+    attention = np.load(tmp_path / "out/a 1.npy")
+    assert attention.dtype == np.float32
+    assert attention.shape == (96, 80)
+    assert attention.min() >= 0
+    assert attention.max() <= 1
+    assert pixels_of(tmp_path / "out/a 1.png").shape[1] >= 80
+    outside = attention[:5].any() or attention[-5:].any()
+    assert outside == (method != "grad-cam-release")
+
+
+def test_explain_side_by_side(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    both = ("-m", "jcs-classifier", "-m", "other-classifier")
+    status, out, err = jcs("explain", slices / "a 1.png", "-o", "out", *both, "--json", "--colormap", "viridis")
+    assert status == 0, err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a 1.jcs-classifier.npy",
+        "a 1.other-classifier.npy",
+        "a 1.png",
+    ]
+    assert len(json.loads(out)["cases"][0]["probability"]) == 2
+    assert jcs("explain", slices, "-o", "o2", "-m", "jcs-classifier", "-m", "jcs-classifier")[0] == 2
+
+
+def test_explain_a_segmenter(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    status, out, err = jcs("explain", slices / "a 1.png", "-o", "out", "-m", "jcs-single", "--json")
+    assert status == 0, err
+    case = json.loads(out)["cases"][0]
+    attention = np.load(tmp_path / "out/a 1.npy")
+    assert attention.any() == (case["degenerate"][0] is None)
+
+
+def test_an_empty_attention_map_is_said(
+    jcs: Callable[..., Any], slices: Path, tmp_path: Path, home: Path, filled: Callable[..., Any]
+) -> None:
+    """With a last layer of zeros the gradient is zero: no map, and no division by zero."""
+    import torch
+
+    from jcs_ct.weights import import_file
+
+    state = {k: v * 0 if k == "fc.weight" else v for k, v in filled("jcs-classifier").state_dict().items()}
+    torch.save(state, tmp_path / "zero.pth")
+    import_file(tmp_path / "zero.pth", name="zero-head", overwrite=True)
+    status, _, err = jcs("explain", slices / "a 1.png", "-o", "out", "-m", "zero-head")
+    assert status == 0
+    assert "is empty: zero everywhere" in err
+    assert not np.load(tmp_path / "out/a 1.npy").any()
+
+
+def test_features_and_back(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    one = slices / "a 1.png"
+    assert jcs("features", one, "-o", "half", "-m", "jcs-joint", "--half")[0] == 0
+    half = loadmat(tmp_path / "half/a 1.mat")
+    assert half["vgg_feats"].shape == (1, 64, 256, 256)
+    assert half["res2net_feats"].shape == (1, 64, 128, 128)
+    assert half["vgg_feats"].dtype == np.uint8
+    assert jcs("features", one, "-o", "cls", "-m", "jcs-classifier")[0] == 0
+    assert loadmat(tmp_path / "cls/a 1.mat")["res2net_feats"].shape == (64, 112, 112)
+    # The features go through the networks like the picture, but for their quantisation.
+    assert jcs("classify", tmp_path / "cls", "-o", "f.csv", "-m", "jcs-classifier")[0] == 0
+    assert jcs("classify", one, "-o", "i.csv", "-m", "jcs-classifier")[0] == 0
+    from_features, from_image = ((tmp_path / n).read_text().splitlines()[1].split(",")[1] for n in ("f.csv", "i.csv"))
+    assert float(from_features) == pytest.approx(float(from_image), abs=0.05)
+    status, _, err = jcs("segment", tmp_path / "half", "-o", "maps", "-m", "jcs-joint", "--overlay")
+    assert status == 0
+    assert "hold no picture" in err
+    assert pixels_of(tmp_path / "maps/a 1.png").shape == (256, 256)
+    status, _, err = jcs("segment", tmp_path / "cls", "-o", "m2", "-m", "jcs-joint")
+    assert status == 2
+    assert "no stage-1 features of vgg" in err
+    assert jcs("features", tmp_path / "half", "-o", "again", "-m", "jcs-joint")[0] == 2
+    status, _, err = jcs("features", one, "-o", "again", "-m", "jcs-classifier", "--half")
+    assert (status, "have one size" in err) == (2, True)
+    assert jcs("features", one, "-o", "again", "-m", "jcs-joint", "-m", "jcs-single")[0] == 2
+
+
+def test_full_size_features(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    status, out, _ = jcs("features", slices / "a 1.png", "-o", "full", "-m", "jcs-joint", "--json")
+    assert status == 0
+    shapes = json.loads(out)["cases"][0]["shapes"]
+    assert shapes == {"vgg": [64, 512, 512], "res2net": [64, 256, 256]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["segment", "slices", "-o", "x"], "no --model was given"),
+        (["segment", "slices", "-o", "x", "-m", "nothing"], "nothing"),
+        (["segment", "slices", "-o", "x", "-m", "jcs-classifier"], "needs segmentation"),
+        (["classify", "slices", "-o", "x.csv", "-m", "jcs-single"], "needs classification"),
+        (["explain", "slices", "-o", "x", "-m", "jcs-classifier", "--layer", "layer9"], "no layer is called 'layer9'"),
+        (["explain", "slices", "-o", "x", "-m", "jcs-single", "--method", "grad-cam-release"], "explains a classifier"),
+        (["explain", "slices", "-o", "x", "-m", "jcs-classifier", "--colormap", "nice"], "nice"),
+        (["segment", "slices", "-o", "slices", "-m", "jcs-single"], "no slice to work on"),
+        (["segment", "slices/a 1.png", "-o", "slices", "-m", "jcs-single", "--overwrite"], "no slice to work on"),
+        (["segment", "slices", "-o", "x"], "models import"),
+        (["segment", "slices"], "Missing option"),
+        (["segment", "slices", "-o", "x", "--device", "tpu"], "not one of"),
+        (["segment", "slices", "-o", "x", "-m", "jcs-single", "--device", "mps"], "not available here"),
+        (["paint"], "No such command"),
+    ],
+)
+def test_wrong_arguments_end_with_2(
+    arguments: list[str], says: str, jcs: Callable[..., Any], slices: Path, tmp_path: Path
+) -> None:
+    status, out, err = jcs(*arguments)
+    assert (status, out) == (2, "")
+    assert says in err
+    assert not list((tmp_path / "x").rglob("*")) if (tmp_path / "x").exists() else True
+
+
+def test_an_unforeseen_fault_is_one_line_and_the_others_go_on(
+    jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jcs_ct import pipeline
+
+    real = pipeline.classify
+
+    def faulty(item: Any, network: Any) -> float:
+        if item.name.startswith("a"):
+            raise RuntimeError("boom\nand more")
+        return real(item, network)
+
+    monkeypatch.setattr(pipeline, "classify", faulty)
+    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
+    assert status == 1
+    assert "failed: RuntimeError: boom (unforeseen" in err
+
+
+def test_a_fault_outside_of_a_case_is_one_line(
+    jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jcs_ct.runtime.open_network", lambda *_a, **_k: 1 / 0)
+    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
+    assert status == 1
+    assert "unforeseen ZeroDivisionError" in err
+
+
+def test_weights_that_give_nan_write_nothing(
+    jcs: Callable[..., Any], slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from jcs_ct.runtime import Network
+
+    monkeypatch.setattr(Network, "module", lambda *_: lambda x: torch.full((1, 2), float("nan")))
+    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
+    assert status == 2
+    assert err.count("not finite") == 2
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_quiet_and_verbose(jcs: Callable[..., Any], slices: Path) -> None:
+    assert jcs("classify", slices, "-o", "q.csv", "-m", "jcs-classifier", "--quiet") == (0, "", "")
+    _, _, err = jcs("classify", slices, "-o", "v.csv", "-m", "jcs-classifier", "--verbose")
+    assert err.count("p = ") == 2
+
+
+def test_the_output_folder_is_not_read_again(jcs: Callable[..., Any], slices: Path) -> None:
+    assert jcs("explain", slices, "-o", slices / "out", "-m", "jcs-classifier")[0] == 0
+    status, _, err = jcs("explain", slices, "-o", slices / "out", "-m", "jcs-classifier", "--overwrite")
+    assert status == 0
+    assert "2 files in the output folder" in err
+    assert "2 done" in err
+
+
+def test_an_input_is_never_replaced(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("slices/a 1.png\n")
+    (tmp_path / "t.csv").symlink_to(slices / "a 1.png")
+    status, _, err = jcs("classify", "list.txt", "-o", "t.csv", "-m", "jcs-classifier", "--overwrite")
+    assert status == 2
+    assert "a result would replace it" in err
+
+
+def test_png_in_memory_is_what_the_zip_gives(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        for path in sorted(slices.iterdir()):
+            archive.write(path, f"deep/{path.name}")
+    assert jcs("classify", "s.zip", "-o", "z.csv", "-m", "jcs-classifier")[0] == 0
+    assert jcs("classify", slices, "-o", "f.csv", "-m", "jcs-classifier")[0] == 0
+    zipped, folder = (
+        [line.rsplit(",", 2)[1] for line in (tmp_path / n).read_text(encoding="utf-8").splitlines()]
+        for n in ("z.csv", "f.csv")
+    )
+    assert zipped == folder

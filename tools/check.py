@@ -1,0 +1,21 @@
+"""Everything that must pass: format, lint, types, tests with branch coverage. What `make test` and CI run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKS = (
+    ("ruff", "format", "--check", "src", "tests", "tools"),
+    ("ruff", "check", "src", "tests", "tools"),
+    ("mypy",),
+    ("pytest", "--cov", "--cov-report=term", "--cov-fail-under=90", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
+)
+
+for check in CHECKS:
+    print(f"== {' '.join(check)}", flush=True)
+    status = subprocess.run([sys.executable, "-m", *check], cwd=ROOT, check=False).returncode
+    if status:
+        sys.exit(status)
