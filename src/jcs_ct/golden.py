@@ -1,8 +1,8 @@
 """The parity self-check: do the networks compute the published numbers on this machine?
 
-`assets/self_check.npz` holds what the official networks compute, in float32 on a CPU, with weights that are a pure function
-of each tensor's name and shape (`fill`). Whoever runs `check` sees whether this build of PyTorch, on this processor,
-reproduces them; no trained weights are needed.
+`assets/self_check.npz` holds what the official networks compute, in float32 on a CPU, with weights that are a pure
+function of each tensor's name and shape (`fill`). Whoever runs `check` sees whether this build of PyTorch, on this
+processor, reproduces them; no trained weights are needed.
 """
 
 from __future__ import annotations
