@@ -41,13 +41,16 @@ def official_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
 @pytest.fixture(scope="session")
 def filled() -> Callable[..., nn.Module]:
     """`filled(name, inputs="image")`: a network with the golden weights; each is made once a session."""
+    import torch
+
     from jcs_ct.golden import filled_model
 
     made: dict[tuple[str, str], nn.Module] = {}
 
     def get(name: str, inputs: str = "image") -> nn.Module:
         if (name, inputs) not in made:
-            made[name, inputs] = filled_model(name, inputs)
+            with torch.inference_mode(False):  # whoever asks first; parameters must be able to carry gradients
+                made[name, inputs] = filled_model(name, inputs)
         return made[name, inputs]
 
     return get

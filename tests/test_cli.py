@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from jcs_ct.cli import main
+from jcs_ct.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -314,3 +315,35 @@ def test_png_in_memory_is_what_the_zip_gives(jcs: Callable[..., Any], slices: Pa
         for n in ("z.csv", "f.csv")
     )
     assert zipped == folder
+
+
+def test_one_network_segments_and_then_explains(jcs: Callable[..., Any], slice_pixels: NDArray[np.uint8]) -> None:
+    """What ran without gradients first must still be able to carry them."""
+    from jcs_ct import pipeline
+    from jcs_ct.runtime import open_network
+    from jcs_ct.types import SliceImage
+
+    network = open_network("jcs-classifier", "cpu")
+    image = SliceImage("a", "a", slice_pixels)
+    assert 0 <= pipeline.classify(image, network) <= 1
+    assert pipeline.explain(image, network, "grad-cam").map.shape == (96, 80)
+    with pytest.raises(UsageError, match="no attention method"):
+        pipeline.explain(image, network, "cam")
+
+
+def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, out, err = jcs("demo", "-o", "d", "--slices", "3", "--json")
+    assert status == 0, err
+    assert err.count(" ok\n") == 3
+    assert [c["network"] for c in json.loads(out)["cases"] if "network" in c] == list(NAMES)
+    assert len(list((tmp_path / "d/dicom").glob("*.dcm"))) == 3
+    assert (tmp_path / "d/phantom-truth.png").is_file()
+    maps = {p.relative_to(tmp_path / "d").parts[0] for p in (tmp_path / "d").rglob("*.png")}
+    assert maps == {"png", "phantom-truth.png"}  # no map from untrained weights
+    assert jcs("demo", "-o", "d", "--slices", "3")[0] == 2
+    from jcs_ct import golden
+
+    monkeypatch.setattr(golden, "check", lambda: [golden.Parity("jcs-single", 1.0, 1e-5)])
+    status, _, err = jcs("demo", "-o", "d", "--slices", "3", "--overwrite")
+    assert status == 1
+    assert "self-check failed: jcs-single" in err

@@ -38,10 +38,11 @@ class Network:
     def module(self, inputs: str = "image") -> nn.Module:
         """Return the network for "image" or "features", in evaluation mode."""
         if inputs not in self._modules:
-            with torch.device("meta"):  # no random values are drawn, and none can be left over: assign replaces all
-                module = build_model(self.spec.name, inputs)
-            module.load_state_dict(self._tensors, strict=True, assign=True)
-            module = module.eval().to(self.device)
+            with torch.inference_mode(False):  # parameters made in inference mode could never carry gradients
+                with torch.device("meta"):  # no random values are drawn, and none can be left over: assign replaces all
+                    module = build_model(self.spec.name, inputs)
+                module.load_state_dict(self._tensors, strict=True, assign=True)
+                module = module.eval().to(self.device)
             self._tensors = module.state_dict()
             self._modules[inputs] = module
         return self._modules[inputs]

@@ -1,0 +1,209 @@
+"""`jcs data`: look for faults and leakage in a data set; make folds of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.cli.common import Reporter
+from jcs_ct.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jcs_ct.datasets.inspection import Inspected
+
+_REPORTS = ("report.json", "report.md")
+
+
+def _options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add what both commands have."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
+        click.option("--verbose", is_flag=True, help="All findings instead of the first of each kind, and tracebacks."),
+        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
+        click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that read."),
+        click.option(
+            "--similarity",
+            type=click.FloatRange(0, 1, min_open=True),
+            help="From where on two pictures are near duplicates; default: 0.95, made for changed copies.",
+        ),
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="NAME=0|1",
+            help="What a further name of a label means (1 = COVID-19); several times.",
+        ),
+        click.option(
+            "--task",
+            type=click.Choice(["segment", "classify"]),
+            help="What it is for: every slice has a mask, or a label. Default: whatever lies there.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group()
+def data() -> None:
+    """Check a data set for faults and leakage; make folds.
+
+    DIR holds train.txt and test.txt ('image mask' per line), a .csv (file,label[,group,source,split]), images/ and
+    masks/, or stage-1 features (.mat) in their place; folds.json gives the folds. Or DIR is one such list or .csv.
+    """
+
+
+@data.command()
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for report.json and report.md.")
+@click.option("--folds-file", help="Folds to check, relative to DIR; default: its folds.json, if any.")
+@click.option("--no-near", is_flag=True, help="Do not look for near duplicates.")
+@_options
+@click.pass_context
+def check(
+    ctx: click.Context,
+    folders: tuple[Path, ...],
+    out: Path | None,
+    folds_file: str | None,
+    no_near: bool,
+    task: Any,
+    labels: tuple[str, ...],
+    similarity: float | None,
+    workers: int,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Read every file of a data set; report faults, and what lies on both sides of a division.
+
+    Several DIR are parts that must not overlap. Exit status: 0 no fault (warnings are none), 1 faults, 2 no data set.
+    """
+    from jcs_ct.datasets.check import check as check_all
+    from jcs_ct.datasets.fingerprint import THRESHOLD
+    from jcs_ct.datasets.folds import FOLDS
+    from jcs_ct.datasets.layouts import open_dataset
+    from jcs_ct.files import write_whole
+
+    if no_near and similarity is not None:
+        raise UsageError("--no-near and --similarity contradict one another", hint="leave one out")
+    if out is not None:
+        _refuse([out / name for name in _REPORTS], overwrite=overwrite)
+    reporter = Reporter("data check", quiet=quiet, verbose=verbose, as_json=as_json)
+    sets = [
+        open_dataset(folder, task, folds=folds_file or FOLDS, labels=_meanings(labels), strict=False)
+        for folder in folders
+    ]
+    report = check_all(
+        sets, similarity=None if no_near else similarity or THRESHOLD, workers=workers, watch=_bar(reporter)
+    )
+    text = json.dumps(report.as_dict(), indent=2, ensure_ascii=False)
+    if out is not None:
+        write_whole(out / "report.json", (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)
+        write_whole(out / "report.md", report.as_markdown().encode(errors="backslashreplace"), overwrite=overwrite)
+    if as_json:
+        failed = [{"source": fault.path, "message": fault.error().line()} for fault in report.faults]
+        result = {**reporter.result, "failed": failed, "notes": list(report.notes), "report": report.as_dict()}
+        click.echo(json.dumps(result, indent=2, ensure_ascii=False))
+    elif quiet:
+        for fault in report.faults:
+            click.echo(f"jcs: error: {fault.error().line()}", err=True)
+    else:
+        click.echo(report.as_text(None if verbose else 20))
+    ctx.exit(0 if report.ok else 1)
+
+
+@data.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file, folds.json.")
+@click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the shuffling.")
+@click.option("--lists", type=click.Path(path_type=Path), help="Also write LISTS/fold<n>/train.txt and test.txt.")
+@click.option("--join-duplicates", is_flag=True, help="Read all pictures; keep equal and nearly equal ones together.")
+@_options
+@click.pass_context
+def split(
+    ctx: click.Context,
+    folder: Path,
+    out: Path,
+    folds: int,
+    seed: int,
+    lists: Path | None,
+    join_duplicates: bool,
+    task: Any,
+    labels: tuple[str, ...],
+    similarity: float | None,
+    workers: int,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Divide a data set into folds that keep a group (patient) together, stratified by label and source.
+
+    What is in the split "test" already is held back. Written down beside the data as folds.json, they are found there.
+    """
+    from jcs_ct.datasets.fingerprint import THRESHOLD
+    from jcs_ct.datasets.layouts import open_dataset
+    from jcs_ct.datasets.split import list_files, make_folds, save_folds, save_lists
+
+    if similarity is not None and not join_duplicates:
+        raise UsageError("--similarity is of use with --join-duplicates only", hint="add it")
+    _refuse([out], overwrite=overwrite)
+    reporter = Reporter("data split", quiet=quiet, verbose=verbose, as_json=as_json)
+    dataset = open_dataset(folder, task, folds=None, labels=_meanings(labels))
+    made = make_folds(
+        dataset,
+        folds,
+        seed,
+        join_duplicates=join_duplicates,
+        similarity=similarity or THRESHOLD,
+        workers=workers,
+        watch=_bar(reporter),
+    )
+    for note in (*dataset.notes, *made.notes):
+        reporter.note(note)
+    if lists is not None:
+        _refuse(list_files(made, lists), overwrite=overwrite)
+        save_lists(made, lists, overwrite=overwrite)
+    save_folds(made, dataset, out, overwrite=overwrite)
+    reporter.result |= {"folds": str(out), "lists": None if lists is None else str(lists), "facts": made.facts}
+    for number, counts in enumerate(made.facts["counts"], 1):
+        parts = ", ".join(f"{name} {count:,}" for name, count in counts["labels_and_sources"].items())
+        reporter.say(f"jcs: fold {number}: {counts['slices']:,} slices, {counts['groups']:,} groups ({parts})")
+        reporter.case(f"jcs: fold {number} written", fold=number, **counts)
+    ctx.exit(reporter.finish())
+
+
+def _meanings(labels: tuple[str, ...]) -> dict[str, int]:
+    """Return what `--label NAME=0|1` says."""
+    meanings = {}
+    for text in labels:
+        name, _, value = text.rpartition("=")
+        if not name or value not in {"0", "1"}:
+            raise UsageError(f"--label {text} came, NAME=0 or NAME=1 is expected", hint="for example --label CP=0")
+        meanings[name] = int(value)
+    return meanings
+
+
+def _refuse(paths: list[Path], *, overwrite: bool) -> None:
+    """Refuse to start when a result exists already."""
+    existing = [path for path in paths if path.exists()]
+    if existing and not overwrite:
+        raise OutputError("exists already", path=existing[0], hint="use --overwrite, or another name")
+
+
+def _bar(reporter: Reporter) -> Callable[[Iterable[Inspected], int], Iterable[Inspected]]:
+    """Return what shows a progress bar on a terminal, and nothing in a log."""
+    from tqdm import tqdm
+
+    def watch(found: Iterable[Inspected], total: int) -> Iterable[Inspected]:
+        bar: Iterable[Inspected] = tqdm(found, total=total, unit="slice", disable=reporter.quiet or None, leave=False)
+        return bar
+
+    return watch

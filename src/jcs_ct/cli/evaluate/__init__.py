@@ -1,0 +1,21 @@
+"""`jcs evaluate`: scores of a model, or of precomputed maps or probabilities."""
+
+from __future__ import annotations
+
+import click
+
+from jcs_ct.cli.evaluate.classify import classify
+from jcs_ct.cli.evaluate.explain import explain
+from jcs_ct.cli.evaluate.segment import segment
+
+
+@click.group()
+def evaluate() -> None:
+    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps).
+
+    Each command writes scores.json, scores.md and plots. Predictions are matched with slices by their stems.
+    """
+
+
+for command in (segment, classify, explain):
+    evaluate.add_command(command)

@@ -1,0 +1,85 @@
+"""`jcs evaluate classify`: probabilities against labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
+from jcs_ct.cli.evaluate.common import (
+    PATH,
+    cut_of,
+    each,
+    matched,
+    one_of,
+    opened,
+    out_option,
+    refuse_itself,
+    selection,
+    write,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcs_ct.evaluate.inputs import Case
+
+
+@click.command()
+@click.option("--labels", type=PATH, required=True, help="A manifest, file,label[,group,source,split], or its folder.")
+@click.option("--predictions", type=PATH, help="Table file,probability, as `jcs classify` writes.")
+@click.option("--against", type=PATH, help="Another model's table, to compare with on the same slices.")
+@model_option()
+@out_option
+@click.option("--threshold", type=click.FloatRange(0, 1), help="COVID-19 where p reaches it; default 0.5.")
+@selection
+@common_options("evaluate classify")
+def classify(
+    run: Run,
+    labels: Path,
+    predictions: Path | None,
+    against: Path | None,
+    model: str | None,
+    out: Path,
+    threshold: float | None,
+    resamples: int,
+    seed: int,
+    **chosen: Any,
+) -> None:
+    """Score probabilities against labels, per slice and per patient, overall and per source: AUC, ECE and others.
+
+    Also writes roc.png, precision_recall.png and calibration.png.
+    """
+    from jcs_ct.evaluate import classify_report, inputs
+    from jcs_ct.evaluate.classify import Options, Slices, report
+
+    names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
+    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    one_of(predictions=predictions, model=model)
+    refuse_itself(predictions, against)
+    cases = inputs.from_dataset(labels, "classify", **chosen)
+    network = opened(run, cases, model, "classification")
+    cut = cut_of(threshold, network)
+    tables = [table for table in (predictions, against) if table is not None]
+    found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]
+    computed: dict[str, float] = {}
+
+    def work(case: Case) -> None:
+        if network is not None:
+            from jcs_ct.evaluate import predict
+
+            computed[case.key] = predict.covid_probability(case, network)
+
+    usable = [case for case in cases.cases if all(case.key in values for values in found)]
+    done = each(usable, work, run.reporter)
+    if not done:
+        return
+    columns = [computed, *found] if network is not None else found
+    sets = [Slices.of_cases(done, values) for values in columns]
+    options = Options(cut, resamples, seed)
+    title = network.card.name if network is not None else str(predictions)
+    content = report(sets[0], options, title, (str(against), sets[1]) if against is not None else None)
+    titles = [title] if against is None else [title, str(against)]
+    drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
+    write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn})

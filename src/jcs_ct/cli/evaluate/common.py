@@ -1,0 +1,133 @@
+"""What the three commands share: their options, their slices, the loop over them, and the files they write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jcs_ct.errors import JcsError, UsageError
+from jcs_ct.files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from jcs_ct.cli.common import Reporter, Run
+    from jcs_ct.evaluate.inputs import Case, Cases
+    from jcs_ct.evaluate.matching import Matched
+    from jcs_ct.runtime import Network
+
+T = TypeVar("T")
+
+PATH = click.Path(path_type=Path)
+out_option = click.option(
+    "-o", "--out", type=PATH, required=True, help="Folder for scores.json, scores.md, tables and plots."
+)
+data_option = click.option("--data", type=PATH, help="A data set: folder, list or manifest (see `jcs data check`).")
+masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
+
+
+def selection(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that choose slices, and those of the bootstrap."""
+    for option in (
+        click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap."),
+        click.option(
+            "--resamples",
+            type=click.IntRange(0),
+            default=1000,
+            show_default=True,
+            help="Bootstrap resamples of groups (patients), for 95 % intervals; 0 for none.",
+        ),
+        click.option("--split", help="Only the slices of this split, such as test."),
+        click.option("--fold", type=click.IntRange(1), help="Only the slices of this fold."),
+        click.option("--folds", type=PATH, help="File of folds; default: folds.json of the data set."),
+    ):
+        function = option(function)
+    return function
+
+
+def one_of(**options: object) -> None:
+    """Raise UsageError unless exactly one of two options was given."""
+    given = [name for name, value in options.items() if value is not None]
+    if len(given) != 1:
+        names = " and ".join(f"--{name}" for name in options)
+        raise UsageError(f"{'both' if given else 'neither'} of {names} came, one of them is needed")
+
+
+def masked_cases(data: Path | None, masks: Path | None, model: str | None, chosen: Mapping[str, Any]) -> Cases:
+    """Return the slices with masks that --data or --masks names.
+
+    Raises:
+        InputError: See `jcs_ct.evaluate.inputs`.
+        UsageError: Options that do not go together.
+    """
+    from jcs_ct.evaluate import inputs
+
+    one_of(data=data, masks=masks)
+    if data is not None:
+        return inputs.from_dataset(data, "segment", **chosen)
+    if model is not None or any(value is not None for value in chosen.values()):
+        raise UsageError("--masks goes without --model, --fold, --folds and --split", hint="give --data instead")
+    assert masks is not None  # noqa: S101  # one of the two is
+    return inputs.from_masks(masks)
+
+
+def opened(run: Run, cases: Cases, model: str | None, task: str) -> Network | None:
+    """Report the notes on the slices, and return the network if one was named."""
+    for note in cases.notes:
+        run.reporter.note(note)
+    if model is None:
+        return None
+    from jcs_ct.runtime import open_network
+
+    return open_network(model, run.device, [task])
+
+
+def cut_of(threshold: float | None, network: Network | None) -> float:
+    """Return the threshold: the one given, else that of the weights, else 0.5."""
+    of_weights = None if network is None else network.card.threshold
+    return next((cut for cut in (threshold, of_weights) if cut is not None), 0.5)
+
+
+def refuse_itself(predictions: Path | None, against: Path | None) -> None:
+    """Raise UsageError if a set of predictions is to be compared with itself."""
+    if predictions is not None and against is not None and predictions.resolve() == against.resolve():
+        raise UsageError("--predictions and --against are the same", path=against, hint="give another model's")
+
+
+def matched(reporter: Reporter, found: tuple[dict[str, T], Matched]) -> dict[str, T]:
+    """Report what did not match, and return what did."""
+    values, match = found
+    for problem in match.problems:
+        reporter.problem(problem)
+    if match.extra:
+        few = ", ".join(match.extra[:3]) + (", …" if len(match.extra) > 3 else "")
+        reporter.note(f"{len(match.extra)} predictions belong to none of the slices chosen, and are not scored: {few}")
+    return values
+
+
+def each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
+    """Do `work` for each slice, with a bar on a terminal; report what fails, and return what succeeded."""
+    from tqdm import tqdm
+
+    done = []
+    for case in tqdm(cases, unit="slice", disable=reporter.quiet or None, leave=False):
+        try:
+            work(case)
+        except JcsError as error:
+            reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
+        else:
+            reporter.case(f"{case.key}: scored", slice=case.name)
+            done.append(case)
+    return done
+
+
+def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    """Write scores.json and the other files, and hand the scores to `--json`."""
+    from jcs_ct.evaluate import tables
+
+    for name, data in {"scores.json": tables.to_json(content), **files}.items():
+        write_whole(out / name, data, overwrite=run.overwrite)
+    run.reporter.result |= {"out": str(out), "scores": tables.plain(dict(content))}
+    run.reporter.say(f"jcs: scores in {out / 'scores.md'}")

@@ -1,0 +1,89 @@
+"""`jcs evaluate explain`: attention maps against masks, and against the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
+from jcs_ct.cli.evaluate.common import (
+    PATH,
+    data_option,
+    each,
+    masked_cases,
+    masks_option,
+    matched,
+    opened,
+    out_option,
+    selection,
+    write,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcs_ct.evaluate.inputs import Case
+
+
+@click.command()
+@data_option
+@masks_option
+@click.option("--maps", type=PATH, required=True, help="Folder of .npy maps, as `jcs explain` writes, or 8-bit maps.")
+@model_option()
+@out_option
+@click.option(
+    "--tolerance", type=click.FloatRange(0), default=0, show_default=True, help="Of the pointing game, pixels."
+)
+@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Of deletion and insertion.")
+@selection
+@common_options("evaluate explain")
+def explain(
+    run: Run,
+    data: Path | None,
+    masks: Path | None,
+    maps: Path,
+    model: str | None,
+    out: Path,
+    tolerance: float,
+    steps: int,
+    resamples: int,
+    seed: int,
+    **chosen: Any,
+) -> None:
+    """Score attention maps against lesion masks: pointing game, energy inside the lesion, Dice of the map.
+
+    With --model (a classifier) also deletion and insertion, which need the slices and so --data. Also writes
+    per_image.csv, and perturbation.png with a model.
+    """
+    from jcs_ct.evaluate import explain as scoring
+    from jcs_ct.evaluate import inputs, tables
+    from jcs_ct.evaluate.maps import read_map
+    from jcs_ct.outputs import plots
+
+    names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
+    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    cases = masked_cases(data, masks, model, chosen)
+    network = opened(run, cases, model, "classification")
+    answer = None
+    if network is not None:
+        from jcs_ct.evaluate import predict
+
+        answer = predict.classifier(network)
+    files = matched(run.reporter, inputs.match_maps(cases, maps))
+    collector = scoring.Collector(str(maps), tolerance=tolerance, steps=steps, resamples=resamples, seed=seed)
+
+    def work(case: Case) -> None:
+        attention = read_map(files[case.key])
+        mask = inputs.mask_for(case, attention.shape, str(files[case.key]))
+        pixels = None if answer is None else predict.pixels_of(case)
+        collector.add(case.name, case.group, attention, mask, pixels, answer)
+
+    each([case for case in cases.cases if case.key in files], work, run.reporter)
+    if not run.reporter.done:
+        return
+    content = collector.report()
+    written = {"scores.md": scoring.to_markdown(content), "per_image.csv": tables.to_csv(collector.rows())}
+    if answer is not None:
+        written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())
+    write(run, out, content, written)

@@ -1,0 +1,109 @@
+"""`jcs evaluate segment`: lesion maps against masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
+from jcs_ct.cli.evaluate.common import (
+    PATH,
+    cut_of,
+    data_option,
+    each,
+    masked_cases,
+    masks_option,
+    matched,
+    one_of,
+    opened,
+    out_option,
+    refuse_itself,
+    selection,
+    write,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcs_ct.evaluate.inputs import Case
+
+
+@click.command()
+@data_option
+@masks_option
+@click.option("--predictions", type=PATH, help="Folder of 8-bit maps, floor(255·p), or .npy maps in [0, 1].")
+@click.option("--against", type=PATH, help="Folder of another model's maps, to compare with on the same slices.")
+@model_option()
+@out_option
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Lesion where p reaches it; default 0.5.")
+@click.option(
+    "--empty",
+    type=click.Choice(["exclude", "one"]),
+    default="exclude",
+    show_default=True,
+    help="Score of an empty mask with an empty prediction: left out and counted, or 1.",
+)
+@click.option("--spacing", type=float, nargs=2, help="Pixel size in mm, row and column, for HD95 in mm.")
+@selection
+@common_options("evaluate segment")
+def segment(
+    run: Run,
+    data: Path | None,
+    masks: Path | None,
+    predictions: Path | None,
+    against: Path | None,
+    model: str | None,
+    out: Path,
+    threshold: float | None,
+    empty: Any,
+    spacing: tuple[float, float] | None,
+    resamples: int,
+    seed: int,
+    **chosen: Any,
+) -> None:
+    """Score lesion maps against masks: Dice, IoU, HD95, S-, E- and F-measure …, and the release's evaluator.
+
+    Also writes per_image.csv and dice.png. With --model every map is stored as `jcs segment` stores it, floor(255·p).
+    """
+    from jcs_ct.evaluate import inputs, maps, segment_report, tables
+    from jcs_ct.evaluate.segment import Collector, Options
+    from jcs_ct.outputs import plots
+
+    names = ["scores.json", "scores.md", "per_image.csv", "dice.png", *(["per_image_against.csv"] if against else [])]
+    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    one_of(predictions=predictions, model=model)
+    refuse_itself(predictions, against)
+    cases = masked_cases(data, masks, model, chosen)
+    network = opened(run, cases, model, "segmentation")
+    cut = cut_of(threshold, network)
+    options = Options(cut, empty, spacing, resamples, seed)
+    folders = [folder for folder in (predictions, against) if folder is not None]
+    collectors = [Collector(str(label), options) for label in ([network.card.name] if network else []) + folders]
+    found = [matched(run.reporter, inputs.match_maps(cases, folder)) for folder in folders]
+    usable = [case for case in cases.cases if all(case.key in files for files in found)]
+
+    def work(case: Case) -> None:
+        pairs = [(maps.read_map(files[case.key]), str(files[case.key])) for files in found]
+        if network is not None:
+            from jcs_ct.evaluate import predict
+
+            pairs.insert(0, (predict.lesion_map(case, network), case.key))
+        # All maps are checked before one of them counts, so that both sides of a comparison have the same slices.
+        truth = [inputs.mask_for(case, probability.shape, label) for probability, label in pairs]
+        for collector, (probability, _), mask in zip(collectors, pairs, truth, strict=True):
+            collector.add(case.name, case.group, probability, mask)
+
+    each(usable, work, run.reporter)
+    if not run.reporter.done:
+        return
+    content = segment_report.report(*collectors)
+    figure = plots.dice_plot(collectors[0].names, {c.label: c.column("dice") for c in collectors}, cut)
+    files = {
+        "scores.md": segment_report.to_markdown(content),
+        "per_image.csv": tables.to_csv(collectors[0].rows()),
+        "dice.png": figure,
+    }
+    if against is not None:
+        files["per_image_against.csv"] = tables.to_csv(collectors[1].rows())
+    write(run, out, content, files)

@@ -1,0 +1,242 @@
+"""Look for what is wrong with data sets: every file is read, one at a time; only hashes and fingerprints are kept.
+
+Faults are what makes training fail or its scores untrue: files that are missing or cannot be read, masks that do not
+fit, two labels for a slice, and whatever lies on both sides of a division. Warnings are what may be meant so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
+from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
+from jcs_ct.datasets.report import KINDS, CheckReport, Finding
+from jcs_ct.datasets.samples import Dataset, Sample, relative_name
+from jcs_ct.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from jcs_ct.errors import JcsError
+
+    Watch = Callable[[Iterable[Inspected], int], Iterable[Inspected]]
+
+MOST_PAIRS = 10_000
+"""So many near duplicates are named; the others are counted."""
+
+_MOVE = "keep all slices of a patient, and all copies of a slice, in one part; `jcs data split` does"
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A sample with what its messages need."""
+
+    sample: Sample
+    name: str
+    parts: tuple[tuple[str, str], ...]
+    """(division, part): ("split", "train"), ("fold", "fold 2"), ("folder", "/data/a")."""
+
+    def place(self, division: str) -> str:
+        part = next((value for family, value in self.parts if family == division), "no part")
+        return f"{part} ({self.sample.origin})" if self.sample.origin else part
+
+
+def check(
+    datasets: Dataset | Sequence[Dataset],
+    *,
+    similarity: float | None = THRESHOLD,
+    workers: int = 1,
+    watch: Watch | None = None,
+) -> CheckReport:
+    """Check one data set, or several that must not overlap (each is a part of its own then).
+
+    Args:
+        datasets: Opened with `strict=False`, so that what is wrong with the lists is reported with the rest.
+        similarity: From where on two pictures are near duplicates (see `fingerprint`); None: they are not looked for.
+        workers: Processes that read.
+        watch: Is given what is found file by file, and how many files there are; passes it on. For progress bars.
+
+    Raises:
+        UsageError: `similarity` is not in (0, 1], or `datasets` is empty.
+    """
+    sets = [datasets] if isinstance(datasets, Dataset) else list(datasets)
+    if not sets:
+        raise UsageError("there is no data set to check")
+    if similarity is not None and not 0 < similarity <= 1:
+        raise UsageError(f"the similarity is {similarity:g}; more than 0 and at most 1 is expected")
+    work = _Check(sets)
+    work.read(workers, watch)
+    work.look_at_contents()
+    work.look_at_groups()
+    if similarity is not None:
+        work.look_for_near_duplicates(similarity)
+    return work.report()
+
+
+class _Check:
+    def __init__(self, sets: list[Dataset]) -> None:
+        self._sets = sets
+        self._items: list[_Item] = []
+        self._findings: list[Finding] = []
+        self._inspected: dict[Files, Inspected] = {}
+        self._by_content: dict[bytes, list[_Item]] = {}
+        self._duplicates: dict[str, Any] = {}
+        self._notes = [note for dataset in sets for note in dataset.notes]
+        for dataset in sets:
+            for sample in dataset.samples:
+                name = relative_name(sample.path, dataset.root) if len(sets) == 1 else str(sample.path)
+                parts = [("folder", str(dataset.root))] if len(sets) > 1 else []
+                parts += [("split", sample.split)] if sample.split else []
+                parts += [("fold", f"fold {sample.fold}")] if sample.fold else []
+                self._items.append(_Item(sample, name, tuple(parts)))
+            self._findings += [self._finding("list", problem) for problem in dataset.problems]
+
+    def read(self, workers: int, watch: Watch | None) -> None:
+        """Read every file once, and report what is wrong with it alone."""
+        files = list(dict.fromkeys(_files(item.sample) for item in self._items))
+        results: Iterable[Inspected] = inspect_all(files, workers)
+        if watch is not None:
+            results = watch(results, len(files))
+        by_content: defaultdict[bytes, list[_Item]] = defaultdict(list)
+        names = {_files(item.sample): item.name for item in self._items}
+        for key, found in zip(files, results, strict=True):
+            self._inspected[key] = found
+            self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
+            self._findings += [Finding("doubtful", names[key], note) for note in found.notes]
+            if found.lesion == 0:
+                hint = "if the slice has a lesion, the mask is wrong"
+                self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
+        for item in self._items:
+            # A file that cannot be read is still the same file in two lists.
+            by_content[self._of(item).content or str(item.sample.path).encode(errors="surrogateescape")].append(item)
+        self._by_content = dict(by_content)
+
+    def look_at_contents(self) -> None:
+        """Find slices that occur more than once: with two labels, in two parts, or as two files."""
+        copies = 0
+        for items in self._by_content.values():
+            if len(items) < 2:
+                continue
+            first, names = items[0], list(dict.fromkeys(item.name for item in items))
+            copies += len(names) - 1
+            others = ", ".join(names[1:4]) + (", …" if len(names) > 4 else "")
+            same = f"has the same pixels as {others}" if others else ""
+            also = f"{same}, and " if same else ""
+            labels = {item.sample.label: item for item in items if item.sample.label is not None}
+            if len(labels) > 1:
+                said = " and ".join(f"{label} ({labels[label].sample.origin})" for label in sorted(labels))
+                self._add("two-labels", first.name, f"{also}has the labels {said}", "keep the right one")
+            divided = _divided(items)
+            if divided:
+                self._add("slice-overlap", first.name, f"{also}is in {' and in '.join(divided.values())}", _MOVE)
+            elif same:
+                groups = sorted({item.sample.group for item in items if item.sample.group})
+                whose = f", in the groups {' and '.join(groups[:3])}" if len(groups) > 1 else ""
+                self._add("exact-duplicate", first.name, same + whose, "keep one")
+            else:
+                where = ", ".join(item.sample.origin for item in items[:3])
+                self._add("repeated", first.name, f"is listed {len(items)} times ({where})", "keep one")
+        self._duplicates["exact_duplicates"] = copies
+
+    def look_at_groups(self) -> None:
+        """Find groups that a division cuts."""
+        groups: defaultdict[str, list[_Item]] = defaultdict(list)
+        for item in self._items:
+            if item.sample.group is not None:
+                groups[item.sample.group].append(item)
+        for name, items in groups.items():
+            for family in dict.fromkeys(family for item in items for family, _ in item.parts):
+                count = Counter(part for item in items for division, part in item.parts if division == family)
+                if len(count) > 1:
+                    places = " and in ".join(f"{part} ({_slices(n)})" for part, n in sorted(count.items()))
+                    self._add("group-overlap", f"group {name}", f"is in {places}", _MOVE)
+
+    def look_for_near_duplicates(self, similarity: float) -> None:
+        """Compare all slices of different pixels; report those that are of different or unknown groups."""
+        contents = [items for items in self._by_content.values() if self._of(items[0]).print is not None]
+        prints = stack_prints(self._of(items[0]) for items in contents)
+        found = within = 0
+        for some in near_pairs(prints, similarity):
+            for i, j, alike in zip(*(values.tolist() for values in some), strict=True):
+                one, other = contents[i], contents[j]
+                found += 1
+                groups = [{item.sample.group for item in items} - {None} for items in (one, other)]
+                if groups[0] & groups[1]:  # neighbours in a volume; where a division cuts them, the group is named
+                    within += 1
+                    continue
+                if found - within > MOST_PAIRS:
+                    continue
+                divided = _divided([*one, *other]) if not (_divided(one) or _divided(other)) else {}
+                text = f"is like {other[0].name} ({alike:.3f})"
+                if divided:
+                    text += f"; they are in {' and in '.join(divided.values())}"
+                    self._add("near-overlap", one[0].name, text, f"{_MOVE} with --join-duplicates")
+                else:
+                    if all(groups):
+                        text += f", of the group {min(groups[1], key=str)} instead of {min(groups[0], key=str)}"
+                    self._add(
+                        "near-duplicate", one[0].name, text, "look at both; `--join-duplicates` keeps them together"
+                    )
+        self._duplicates |= {
+            "near_duplicates": found,
+            "near_duplicates_within_a_group": within,
+            "near_duplicates_across_groups": found - within,
+            "similarity": similarity,
+        }
+        if found - within > MOST_PAIRS:
+            self._notes.append(f"only the first {MOST_PAIRS:,} near duplicates across groups are named")
+        if any(item.sample.image is None for item in self._items):
+            self._notes.append("stage-1 features are compared exactly; near duplicates are looked for in pictures only")
+
+    def report(self) -> CheckReport:
+        """Return everything that was found."""
+        order = list(KINDS)
+        samples = [item.sample for item in self._items]
+        counts: dict[str, Any] = {
+            "samples": len(samples),
+            "slices": len({sample.path for sample in samples}),
+            "masks": sum(files[2] is not None for files in self._inspected),
+            "groups": len({sample.group for sample in samples if sample.group}),
+        }
+        for name in ("label", "source", "split", "fold"):
+            values = Counter(getattr(sample, name) for sample in samples)
+            del values[None]
+            counts[f"{name}s"] = {str(value): values[value] for value in sorted(values)}
+        return CheckReport(
+            tuple({"root": str(d.root), "layout": d.layout, "task": d.task} for d in self._sets),
+            counts,
+            tuple(sorted(self._findings, key=lambda finding: order.index(finding.kind))),
+            self._duplicates,
+            tuple(self._notes),
+        )
+
+    def _of(self, item: _Item) -> Inspected:
+        return self._inspected[_files(item.sample)]
+
+    def _add(self, kind: str, path: str, message: str, hint: str) -> None:
+        self._findings.append(Finding(kind, path, message, hint))
+
+    def _finding(self, kind: str, problem: JcsError) -> Finding:
+        path = problem.path or ""
+        if len(self._sets) == 1:
+            path = path.removeprefix(f"{self._sets[0].root}/")
+        return Finding(kind, path, problem.message, problem.hint)
+
+
+def _files(sample: Sample) -> Files:
+    return sample.image, sample.features, sample.mask
+
+
+def _divided(items: Iterable[_Item]) -> dict[str, str]:
+    """Return part → where it is said, for the first division that puts the items into different parts; else {}."""
+    parts: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for item in items:
+        for division, part in item.parts:
+            parts[division].setdefault(part, item.place(division))
+    return next((places for places in parts.values() if len(places) > 1), {})
+
+
+def _slices(number: int) -> str:
+    return f"{number:,} slice{'s' * (number != 1)}"

@@ -1,0 +1,105 @@
+"""`folds.json`: which slices are in which fold.
+
+    {"folds": [["slice_1", "slice_2"], ["slice_3"]], …}
+
+The first list is fold 1. A slice goes by its stem, its file name, or its path below the data set's folder (with or
+without extension). Everything besides "folds" is for readers: who made it, how, and what each fold holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.datasets.samples import Reading, relative_name
+from jcs_ct.errors import InputError
+from jcs_ct.files import write_whole
+from jcs_ct.io.kinds import decode_text
+from jcs_ct.io.opening import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FOLDS = "folds.json"
+MAX_BYTES = 256 * 2**20
+_EXPECTED = '{"folds": [["name", …], …]} is expected'
+
+
+def read_folds(path: Path) -> list[list[str]]:
+    """Return the names in each fold.
+
+    Raises:
+        InputError: It cannot be read, or is something else.
+    """
+    try:
+        content = json.loads(decode_text(read_file(path, MAX_BYTES)))
+    except (ValueError, RecursionError) as error:
+        where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else path
+        raise InputError(f"is no JSON: {error}", path=where, hint=_EXPECTED) from error
+    folds = content.get("folds") if isinstance(content, dict) else None
+    if not isinstance(folds, list) or not folds:
+        raise InputError("has no list of 'folds'", path=path, hint=_EXPECTED)
+    for number, fold in enumerate(folds, 1):
+        if not isinstance(fold, list) or not all(isinstance(name, str) for name in fold):
+            raise InputError(f"fold {number} is no list of names", path=path, hint=_EXPECTED)
+    return folds
+
+
+def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
+    """Return the samples with the fold that `path` gives them; the samples' own folds no longer count.
+
+    A name of no slice, or of several, and a slice in two folds become problems; slices in no fold a note.
+
+    Raises:
+        InputError: As `read_folds`.
+    """
+    folds = read_folds(path)
+    files = {sample.path for sample in reading.samples}
+    by_name = _names(files, root)
+    fold_of: dict[Path, int] = {}
+    problems = list(reading.problems)
+    for number, fold in enumerate(folds, 1):
+        for name in fold:
+            found = by_name.get(name.replace("\\", "/"), set())
+            if len(found) != 1:
+                what = f"which is the name of {len(found)} slices" if found else "which is no slice of this data set"
+                hint = "use paths below the folder" if found else "add the file, or take the name out"
+                problems.append(InputError(f"fold {number} names {name!r}, {what}", path=path, hint=hint))
+                continue
+            (file,) = found
+            if fold_of.setdefault(file, number) != number:
+                problems.append(
+                    InputError(
+                        f"{name!r} is in fold {fold_of[file]} and in fold {number}",
+                        path=path,
+                        hint="a slice belongs to one fold; make folds with `jcs data split`",
+                    )
+                )
+    notes = list(reading.notes)
+    without = [relative_name(file, root) for file in sorted(files - fold_of.keys())]
+    if without:
+        few = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
+        notes.append(f"{path.name}: {len(without):,} slice{'s' * (len(without) != 1)} in no fold: {few}")
+    samples = tuple(replace(sample, fold=fold_of.get(sample.path)) for sample in reading.samples)
+    return Reading(samples, tuple(notes), tuple(problems))
+
+
+def write_folds(path: Path, folds: Sequence[Sequence[str]], facts: dict[str, Any], *, overwrite: bool = False) -> None:
+    """Write folds with the facts about them. Raises OutputError as `jcs_ct.files.write_whole`."""
+    text = json.dumps({"folds": folds, **facts}, indent=1, ensure_ascii=False)
+    # Names that are no UTF-8 hold surrogates, of which "\\udcff" is JSON's own spelling, too.
+    write_whole(path, (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)
+
+
+def _names(files: set[Path], root: Path) -> dict[str, set[Path]]:
+    """Return every name that a slice can go by → the slices that it can mean."""
+    names: defaultdict[str, set[Path]] = defaultdict(set)
+    for file in files:
+        whole = relative_name(file, root)
+        for name in {file.stem, file.name, whole, whole[: len(whole) - len(file.suffix)]}:
+            names[name].add(file)
+    # A path below the folder means that one slice, whatever others are called.
+    return names | {relative_name(file, root): {file} for file in files}

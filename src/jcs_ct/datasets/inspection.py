@@ -1,0 +1,125 @@
+"""Read everything a sample names, once, and keep what the checks need: problems, sizes, hashes; never the pixels."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
+from jcs_ct.datasets.masks import decode_mask
+from jcs_ct.errors import InputError
+from jcs_ct.io.features import read_features
+from jcs_ct.io.opening import read_file
+from jcs_ct.io.raster import decode_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.types import StageOneFeatures
+
+Fault = Literal["missing", "unreadable", "size-mismatch", "mask-values"]
+Files = tuple["Path | None", "Path | None", "Path | None"]
+"""Picture, features, mask."""
+
+
+@dataclass
+class Inspected:
+    """What was found in the files of a sample.
+
+    Attributes:
+        content: SHA-256 of what the slice decodes to; None where it cannot be read.
+        print: Its fingerprint; None for features, and where it cannot be read.
+        faults: (kind, problem).
+        notes: What the readers noticed.
+        lesion: Pixels of lesion in the mask; None without a mask that can be read.
+    """
+
+    content: bytes | None = None
+    print: NDArray[np.int8] | None = None
+    faults: list[tuple[Fault, InputError]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    lesion: int | None = None
+
+
+def inspect(files: Files) -> Inspected:
+    """Read the files of a sample. Their problems are returned, not raised."""
+    image, features, mask = files
+    found = Inspected()
+    grid: tuple[int, ...] | None = None
+    if image is not None:
+        with _fault_of(image, found):
+            picture = decode_slice(read_file(image), image.stem, str(image))
+            found.content, found.print = digest(picture.pixels), fingerprint(picture.pixels)
+            found.notes += picture.notes
+            grid = picture.pixels.shape[:2]
+    if features is not None:
+        with _fault_of(features, found):
+            held = _read_features(features)
+            if image is None:
+                found.content = digest(held.vgg, held.res2net)
+    if mask is not None:
+        with _fault_of(mask, found):
+            decoded = decode_mask(read_file(mask), str(mask))
+            found.lesion = int(decoded.lesion.sum())
+            if decoded.fault:
+                problem = InputError(decoded.fault, path=mask, hint="save masks as PNG with the values 0 and 255")
+                found.faults.append(("mask-values", problem))
+            if image is not None and grid is not None and decoded.lesion.shape != grid:
+                message = f"has {_size(decoded.lesion.shape)} pixels, its slice {image.name} has {_size(grid)}"
+                hint = "write the mask on the grid of the slice"
+                found.faults.append(("size-mismatch", InputError(message, path=mask, hint=hint)))
+    return found
+
+
+def inspect_all(files: Sequence[Files], workers: int = 1) -> Iterator[Inspected]:
+    """Inspect many samples, in order; with `workers` > 1 in as many processes."""
+    if workers <= 1:
+        yield from map(inspect, files)
+        return
+    # Spawned, since a forked process may inherit locks that some thread holds.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(inspect, files, chunksize=16)
+
+
+def stack_prints(inspected: Iterable[Inspected]) -> NDArray[np.int8]:
+    """Return the fingerprints as rows of one array; rows of 0, which are like nothing, where there is none."""
+    nothing = np.zeros(LENGTH, dtype=np.int8)
+    rows = [nothing if one.print is None else one.print for one in inspected]
+    return np.stack(rows) if rows else np.zeros((0, LENGTH), dtype=np.int8)
+
+
+@contextmanager
+def _fault_of(path: Path, found: Inspected) -> Iterator[None]:
+    try:
+        yield
+    except InputError as problem:
+        found.faults.append(("unreadable" if path.exists() else "missing", _without_cause(problem)))
+
+
+def _without_cause(problem: InputError) -> InputError:
+    """Return the problem without the frames it came through, which would keep the pixels in memory."""
+    return InputError(problem.message, path=problem.path, hint=problem.hint)
+
+
+def _read_features(path: Path) -> StageOneFeatures:
+    """Read all the arrays that a feature file holds: both networks', or one's."""
+    data = read_file(path)
+    try:
+        return read_features(data, path.stem, str(path), ("vgg", "res2net"))
+    except InputError as problem:
+        if "but no stage-1 features of" not in problem.message:
+            raise
+        alone = "vgg" if "features of res2net" in problem.message else "res2net"
+        return read_features(data, path.stem, str(path), (alone,))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))

@@ -1,0 +1,174 @@
+"""A CSV manifest: a header, then a slice per row.
+
+    file,label,group,source,split
+    a_001.png,1,patient-a,hospital-1,train
+
+`file` is looked for beside the CSV, then in `images/` and `features/` there; `mask` beside it, then in `masks/`.
+Besides `file` every column may be absent: `label`, `group`, `source`, `split`, `fold` (from 1), `mask`. Others are
+ignored, with a note. Commas or semicolons divide the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from jcs_ct.datasets.samples import Reading, Sample, is_features
+from jcs_ct.errors import InputError
+from jcs_ct.io.kinds import decode_text
+from jcs_ct.io.opening import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+COLUMNS = ("file", "label", "group", "source", "split", "fold", "mask")
+MAX_MANIFEST_BYTES = 256 * 2**20
+
+LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "positive"), 1) | dict.fromkeys(
+    ("0", "non-covid", "noncovid", "non-covid-19", "normal", "healthy", "negative"), 0
+)
+"""What a label may be called, in any case. Other names need a mapping of their own."""
+
+
+def columns_of(path: Path) -> list[str]:
+    """Return the columns of a CSV file in lower case. Raises InputError where it cannot be read."""
+    _, header = _opened(path)
+    return header
+
+
+def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
+    """Read a manifest.
+
+    Args:
+        path: The CSV file.
+        labels: Further names of labels, to 0 or 1; case does not count.
+
+    Raises:
+        InputError: It cannot be read, or has no column `file`, or one twice. A bad row becomes a problem.
+    """
+    rows, header = _opened(path)
+    if "file" not in header:
+        raise InputError(
+            f"has the columns {', '.join(header)}; 'file' is expected among them",
+            path=f"{path}:1",
+            hint="the first line names the columns: file,label[,group,source,split]",
+        )
+    twice = sorted({column for column in header if column in COLUMNS and header.count(column) > 1})
+    if twice:
+        raise InputError(f"has the column {twice[0]!r} twice", path=f"{path}:1", hint="keep one")
+    table = _Table(path, {**LABELS, **{name.casefold(): value for name, value in (labels or {}).items()}})
+    for cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        try:
+            table.add(cells, header, rows.line)
+        except InputError as problem:
+            table.problems.append(InputError(problem.message, path=f"{path}:{rows.line}", hint=problem.hint))
+    return Reading(tuple(table.samples), tuple(table.notes(header)), tuple(table.problems))
+
+
+@dataclass
+class _Table:
+    path: Path
+    labels: Mapping[str, int]
+    samples: list[Sample] = field(default_factory=list)
+    problems: list[InputError] = field(default_factory=list)
+    named: dict[str, int] = field(default_factory=dict)
+
+    def add(self, cells: list[str], header: list[str], line: int) -> None:
+        if len(cells) != len(header):
+            raise InputError(
+                f"has {len(cells)} cells, the header has {len(header)}", hint='put a cell with a comma in quotes: "a,b"'
+            )
+        row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+        if not row["file"]:
+            raise InputError("names no file", hint="fill the column 'file', or remove the row")
+        folder = self.path.parent
+        path = _find(row["file"], folder, ("images", "features"))
+        held = is_features(path)
+        self.samples.append(
+            Sample(
+                image=None if held else path,
+                mask=_find(row["mask"], folder, ("masks",)) if row.get("mask") else None,
+                features=path if held else None,
+                label=self._label(row["label"]) if row.get("label") else None,
+                group=row.get("group") or None,
+                source=row.get("source") or None,
+                split=row.get("split", "").casefold() or None,
+                fold=_fold(row["fold"]) if row.get("fold") else None,
+                origin=f"{self.path.name}:{line}",
+            )
+        )
+
+    def notes(self, header: list[str]) -> list[str]:
+        """Return what a user should know of the whole table."""
+        notes = []
+        unknown = [column or "(without a name)" for column in header if column not in COLUMNS]
+        if unknown:
+            notes.append(f"{self.path.name}: columns not used: {', '.join(unknown)}")
+        if self.named:
+            mapping = ", ".join(f"{name} → {value}" for name, value in sorted(self.named.items()))
+            notes.append(f"{self.path.name}: labels taken as {mapping} (1 = COVID-19)")
+        for column in ("label", "group", "source", "split", "fold"):
+            empty = sum(getattr(sample, column) is None for sample in self.samples)
+            if column in header and empty:
+                notes.append(f"{self.path.name}: {empty:,} of {len(self.samples):,} rows have no {column}")
+        return notes
+
+    def _label(self, text: str) -> int:
+        value = self.labels.get(text.casefold())
+        if value is None:
+            raise InputError(
+                f"has the label {text!r}; 1 (COVID-19) or 0 is expected, or one of {', '.join(sorted(self.labels))}",
+                hint=f"say what it means with --label {text}=0 or --label {text}=1",
+            )
+        if text not in {"0", "1"}:
+            self.named[text] = value
+        return value
+
+
+def _opened(path: Path) -> tuple[_Rows, list[str]]:
+    try:
+        text = decode_text(read_file(path, MAX_MANIFEST_BYTES))
+    except UnicodeDecodeError as error:
+        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save it as CSV, UTF-8") from error
+    first = text.partition("\n")[0]
+    # Where a comma is the decimal sign, spreadsheets write semicolons.
+    rows = _Rows(path, text, ";" if ";" in first and "," not in first else ",")
+    return rows, [cell.strip().casefold() for cell in next(rows, [])]
+
+
+class _Rows:
+    """The rows of a CSV text, with the number of the line that the last one ends on."""
+
+    def __init__(self, path: Path, text: str, delimiter: str) -> None:
+        self._path, self._reader = path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+    @property
+    def line(self) -> int:
+        return self._reader.line_num
+
+    def __iter__(self) -> _Rows:
+        return self
+
+    def __next__(self) -> list[str]:
+        try:
+            return next(self._reader)
+        except csv.Error as error:
+            raise InputError(f"is no CSV table: {error}", path=f"{self._path}:{self.line}") from error
+
+
+def _find(name: str, folder: Path, below: tuple[str, ...]) -> Path:
+    """Return where a file lies; beside the table where it is nowhere, so that the check can say it is missing."""
+    wanted = name.replace("\\", "/")
+    places = [folder / wanted, *(folder / sub / wanted for sub in below)]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _fold(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise InputError(f"has the fold {text!r}; a number from 1 is expected", hint="leave it empty for none")
+    return int(text)

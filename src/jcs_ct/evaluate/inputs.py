@@ -1,0 +1,206 @@
+"""What is to be scored: slices of a data set with their masks or labels, and the predictions that belong to them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jcs_ct.datasets.folders import files_below
+from jcs_ct.datasets.folds import FOLDS
+from jcs_ct.datasets.layouts import open_dataset
+from jcs_ct.datasets.masks import read_mask
+from jcs_ct.datasets.samples import Sample, relative_name, short_names
+from jcs_ct.errors import InputError, UsageError
+from jcs_ct.evaluate.matching import match
+from jcs_ct.io.kinds import decode_text
+from jcs_ct.io.names import EXTENSIONS, split_extension
+from jcs_ct.io.opening import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jcs_ct.datasets.samples import Task
+    from jcs_ct.evaluate.matching import Matched
+
+MAX_TABLE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slice to be scored.
+
+    Attributes:
+        name: What tables call it: its stem where that is distinct.
+        group: Its patient; its own path where patients are not known.
+        key: Its path below the data set's folder, which predictions are matched with.
+        sample: Its files and label.
+    """
+
+    name: str
+    group: str
+    key: str
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Cases:
+    """The slices to be scored.
+
+    Attributes:
+        cases: In the order of the data set.
+        notes: What a user should know, a line each.
+    """
+
+    cases: tuple[Case, ...]
+    notes: tuple[str, ...]
+
+
+def from_dataset(
+    path: Path, task: Task, *, folds: Path | None = None, fold: int | None = None, split: str | None = None
+) -> Cases:
+    """Return the slices of a data set, or of the test part of one fold, or of one split.
+
+    Args:
+        path: Its folder, list or manifest.
+        task: "segment" (slices have masks) or "classify" (they have labels).
+        folds: A file of folds; by default the `folds.json` of the data set, if there is one.
+        fold: Number of a fold, from 1.
+        split: "train", "test" …
+
+    Raises:
+        InputError: See `open_dataset`.
+        UsageError: No such fold or split, or both were asked for.
+    """
+    if fold is not None and split is not None:
+        raise UsageError("a fold and a split were both asked for", hint="give --fold or --split")
+    data = open_dataset(path, task, folds=FOLDS if folds is None else folds.absolute())
+    samples = data.samples
+    if fold is not None:
+        samples = data.fold(fold)[1]
+    elif split is not None:
+        samples = data.part(split)
+    return _cases(samples, data.root, data.notes)
+
+
+def from_masks(folder: Path) -> Cases:
+    """Return a slice for each mask in a folder. Raises InputError if there is none."""
+    found = [path for name, path in files_below(folder).items() if split_extension(name)[1]]
+    if not found:
+        raise InputError("holds no mask", path=folder, hint="give a folder with masks, PNG or TIFF")
+    return _cases([Sample(image=path, mask=path) for path in found], folder, ())
+
+
+def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cases:
+    samples = list({sample.path: sample for sample in samples}.values())  # a list may name a slice twice
+    names = short_names((sample.path for sample in samples), root)
+    cases = []
+    for sample in samples:
+        key = relative_name(sample.path, root)
+        cases.append(Case(names[sample.path], sample.group or key, key, sample))
+    if not any(sample.group for sample in samples):
+        notes = (*notes, "patients are not known: slices are resampled one by one, and intervals are too narrow")
+    return Cases(tuple(cases), notes)
+
+
+def match_maps(cases: Cases, folder: Path) -> tuple[dict[str, Path], Matched]:
+    """Return the file of each slice's map (by key), and what did not match.
+
+    Where a folder holds `.npy` files they are the maps, and pictures are overlays to look at; `overlays/` is left out.
+
+    Raises:
+        InputError: The folder cannot be read, holds no map, or none that belongs to a slice.
+    """
+    if not folder.is_dir():
+        raise InputError("is no folder", path=folder, hint="give the folder of the maps")
+    files = {n: p for n, p in files_below(folder).items() if not n.startswith("overlays/")}
+    arrays = {name: path for name, path in files.items() if name.endswith(".npy")}
+    maps = arrays or {name: path for name, path in files.items() if split_extension(name)[1]}
+    if not maps:
+        expected = ", ".join(sorted(EXTENSIONS - {".mat"}))
+        raise InputError("holds no map", path=folder, hint=f"expected: 8-bit {expected}, or .npy")
+    # Maps are called as the slices are, or as the masks are where those have other names (COVID-19-CT100).
+    by_slice = match({case.key: case.key for case in cases.cases}, list(maps), "map", str(folder))
+    by_mask = match({case.key: str(case.sample.mask) for case in cases.cases}, list(maps), "map", str(folder))
+    found = max(by_slice, by_mask, key=lambda matched: len(matched.pairs))
+    if not found.pairs:
+        first = cases.cases[0].key
+        raise InputError(
+            f"holds {len(maps)} maps and none of a slice: slices are called {first}, maps {next(iter(maps))}",
+            path=folder,
+            hint="call maps as their slices",
+        )
+    return {key: maps[name] for key, name in found.pairs.items()}, found
+
+
+def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:
+    """Return the probability of each slice (by key) from a table `file,probability`, and what did not match.
+
+    Raises:
+        InputError: It is no such table, or a probability is not in [0, 1].
+    """
+    rows = read_probabilities(table)
+    # Rows of one name stay apart here, so that `match` can name them.
+    found = match({case.key: case.key for case in cases.cases}, [name for name, _ in rows], "row", str(table))
+    values = dict(rows)
+    return {key: values[name] for key, name in found.pairs.items()}, found
+
+
+def read_probabilities(path: Path) -> list[tuple[str, float]]:
+    """Return the rows of a table with the columns `file` and `probability`, such as `jcs classify` writes.
+
+    Raises:
+        InputError: It cannot be read; has other columns or no row; or a probability is not a number in [0, 1].
+    """
+    hint = "expected: file,probability, as `jcs classify` writes"
+    try:
+        table = csv.DictReader(io.StringIO(decode_text(read_file(path, MAX_TABLE_BYTES)), newline=""))
+        columns = [name.strip().casefold() for name in table.fieldnames or ()]
+        table.fieldnames = columns
+        if not {"file", "probability"} <= set(columns):
+            raise InputError(f"has the columns {', '.join(columns) or 'none'}", path=path, hint=hint)
+        rows = []
+        for row in table:
+            text = (row["probability"] or "").strip()
+            try:
+                value = float(text)
+            except ValueError:
+                value = -1.0
+            if not 0 <= value <= 1 or not row["file"]:
+                raise InputError(
+                    f"has the file {row['file']!r} with the probability {text!r}; a number from 0 to 1 is expected",
+                    path=f"{path}:{table.line_num}",
+                )
+            rows.append((row["file"].strip(), value))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"is no CSV table: {error}", path=path, hint=hint) from error
+    if not rows:
+        raise InputError("has no row", path=path, hint=hint)
+    return rows
+
+
+def mask_for(case: Case, shape: tuple[int, ...], prediction: str) -> NDArray[np.bool_]:
+    """Return the mask of a slice: bool, rows × columns.
+
+    Args:
+        case: The slice.
+        shape: Rows and columns of its prediction, which must be the mask's.
+        prediction: What an error calls it.
+
+    Raises:
+        InputError: See `read_mask`; or the shapes differ.
+    """
+    assert case.sample.mask is not None  # noqa: S101  # data sets are opened for segmentation
+    mask = read_mask(case.sample.mask)
+    if shape != mask.shape:
+        raise InputError(
+            f"is {shape[0]} × {shape[1]}, its mask {case.sample.mask.name} is {mask.shape[0]} × {mask.shape[1]}",
+            path=prediction,
+            hint="maps must be on the grid of the slice; do not resize them",
+        )
+    return mask

@@ -1,0 +1,77 @@
+"""Scores as JSON, Markdown and CSV. An undefined score (NaN) is null, "–" and an empty cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+RESEARCH = "Research tool, no medical device."
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON can hold it: NaN and infinity are None, dataclasses and arrays are unfolded."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Return strict JSON (no NaN), indented, UTF-8."""
+    return (json.dumps(plain(dict(content)), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a table with the keys of the first row as header; numbers in full precision."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(rows[0])
+    for row in rows:
+        cells = (plain(value) for value in row.values())
+        table.writerow(["" if cell is None else cell for cell in cells])
+    return text.getvalue().encode()
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are numbers."""
+    line = "| " + " | ".join(header) + " |"
+    rule = "| --- |" + " ---: |" * (len(header) - 1)
+    return "\n".join(
+        [line, rule, *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)]
+    )
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Return a score as text, "–" where it is undefined."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def interval(found: Mapping[str, Any], digits: int = 4) -> str:
+    """Return "value (low to high)" of an `Interval` as a dictionary; the value alone where there is no interval."""
+    text = number(found["value"], digits)
+    if math.isfinite(found["low"]):
+        text += f" ({number(found['low'], digits)} to {number(found['high'], digits)})"
+    return text
+
+
+def document(title: str, *parts: str) -> bytes:
+    """Return a Markdown file of paragraphs and tables."""
+    return ("\n\n".join([f"# {title}", *(part for part in parts if part), RESEARCH]) + "\n").encode()

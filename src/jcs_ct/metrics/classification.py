@@ -1,0 +1,181 @@
+"""Scores of probabilities against labels 0/1, exact and in NumPy: no extra is needed to evaluate.
+
+Every function takes `weights`, how often an element counts, so that a bootstrap resample is a vector of weights and
+nothing is copied. A score that the labels leave undefined (one class only) is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.metrics.counts import Counts, count
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Float = NDArray[np.float64]
+
+BINS = 15
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """True and false positives at every threshold, from the highest score down: what ROC and precision–recall share.
+
+    Attributes:
+        thresholds: float64, K distinct scores, falling; a score that reaches the threshold is positive.
+        tp: Weighted true positives at each.
+        fp: Weighted false positives at each.
+        positives: Weight of all positives.
+        negatives: Weight of all negatives.
+    """
+
+    thresholds: Float
+    tp: Float
+    fp: Float
+    positives: float
+    negatives: float
+
+    def roc(self) -> tuple[Float, Float]:
+        """Return (1 − specificity, sensitivity), K + 1 points from (0, 0) to (1, 1). NaN where a class is missing."""
+        with np.errstate(invalid="ignore"):
+            return np.r_[0.0, self.fp] / self.negatives, np.r_[0.0, self.tp] / self.positives
+
+    def precision_recall(self) -> tuple[Float, Float]:
+        """Return (recall, precision), K points with rising recall. NaN without positives."""
+        found = self.tp + self.fp
+        with np.errstate(invalid="ignore"):
+            return self.tp / self.positives, self.tp / np.where(found > 0, found, np.nan)
+
+    def auc(self) -> float:
+        """Return the area under the ROC curve, in [0, 1]: ties count half. NaN if a class is missing."""
+        if not (self.positives and self.negatives):
+            return math.nan
+        x, y = self.roc()
+        return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+
+    def average_precision(self) -> float:
+        """Return the sum of precision × step in recall (not interpolated), in [0, 1]. NaN without positives."""
+        if not self.positives:
+            return math.nan
+        recall, precision = self.precision_recall()
+        steps = np.diff(recall, prepend=0.0)
+        return float(np.sum(np.where(steps > 0, np.nan_to_num(precision), 0.0) * steps))
+
+
+class Scored:
+    """Labels and scores, checked and sorted once; then ranked as often as there are resamples.
+
+    Args:
+        labels: N numbers, 0 or 1 (1 is COVID-19).
+        scores: N finite numbers, the higher the more likely 1.
+
+    Raises:
+        ShapeError: Nothing came, lengths differ, or values are not as described.
+    """
+
+    def __init__(self, labels: ArrayLike, scores: ArrayLike) -> None:
+        raw, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+        if raw.ndim != 1 or raw.shape != values.shape or not raw.size:
+            raise ShapeError(
+                f"labels {raw.shape} and scores {values.shape} came, two lists of the same length are needed"
+            )
+        if not np.isin(raw, (0, 1)).all():
+            raise ShapeError(f"labels {np.unique(raw)[:5].tolist()} came, 0 and 1 are needed")
+        if not np.isfinite(values).all():
+            raise ShapeError("scores hold NaN or infinite values, finite ones are needed")
+        self.truth: NDArray[np.bool_] = raw.astype(bool)
+        self.scores: Float = values
+        self._order = np.argsort(-values, kind="stable")
+        ranked = values[self._order]
+        self._last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1]  # of each run of equal scores
+        self._thresholds = ranked[self._last]
+
+    def rank(self, weights: NDArray[Any] | None = None) -> Ranking:
+        """Return the ranking, with each element counted `weights` times (once if None)."""
+        w = np.ones(len(self.scores)) if weights is None else np.asarray(weights, dtype=np.float64)
+        truth, w = self.truth[self._order], w[self._order]
+        tp, fp = (np.cumsum(np.where(side, w, 0.0))[self._last] for side in (truth, ~truth))
+        return Ranking(self._thresholds, tp, fp, float(tp[-1]), float(fp[-1]))
+
+    def counts(self, threshold: float, weights: NDArray[Any] | None = None) -> Counts:
+        """Return the confusion counts of (score ≥ threshold)."""
+        return count(self.truth, self.scores >= threshold, weights)
+
+
+def roc_auc(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any] | None = None) -> float:
+    """Return the area under the ROC curve; see `Scored` for the arguments and `Ranking.auc`."""
+    return Scored(labels, scores).rank(weights).auc()
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any] | None = None) -> float:
+    """Return the average precision; see `Scored` for the arguments and `Ranking.average_precision`."""
+    return Scored(labels, scores).rank(weights).average_precision()
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often the positives come, bin by bin of their stated probability.
+
+    Attributes:
+        edges: float64, bins + 1: equal widths from 0 to 1; a bin holds its lower edge, the last one both.
+        weight: float64, bins: (weighted) number of elements.
+        stated: float64, bins: mean probability; NaN in an empty bin.
+        observed: float64, bins: share of positives; NaN in an empty bin.
+    """
+
+    edges: Float
+    weight: Float
+    stated: Float
+    observed: Float
+
+    def error(self) -> float:
+        """Return the expected calibration error: |stated − observed| averaged over elements, in [0, 1]."""
+        filled = self.weight > 0
+        gap = np.abs(self.stated - self.observed)[filled]
+        return float(np.sum(gap * self.weight[filled]) / self.weight.sum())
+
+
+def reliability(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, weights: NDArray[Any] | None = None
+) -> Reliability:
+    """Return the calibration of the probability of class 1 (not of the predicted class) in bins of equal width.
+
+    Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
+
+    Args:
+        labels: See `Scored`.
+        probabilities: As the scores of `Scored`, in [0, 1].
+        bins: Number of bins.
+        weights: How often each counts; not all 0.
+
+    Raises:
+        ShapeError: See `Scored`; or probabilities outside of [0, 1].
+        UsageError: No bins.
+    """
+    scored = Scored(labels, probabilities)
+    p = scored.scores
+    if p.min() < 0 or p.max() > 1:
+        raise ShapeError(f"probabilities from {p.min():g} to {p.max():g} came, 0 to 1 is needed")
+    if bins < 1:
+        raise UsageError(f"{bins} bins were asked for, at least 1 is needed")
+    edges = np.linspace(0, 1, bins + 1)
+    index = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, bins - 1)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    weight, stated, observed = (
+        np.bincount(index, weights=values, minlength=bins).astype(np.float64) for values in (w, w * p, w * scored.truth)
+    )
+    divisor = np.where(weight > 0, weight, np.nan)
+    return Reliability(edges, weight, stated / divisor, observed / divisor)
+
+
+def calibration_error(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, weights: NDArray[Any] | None = None
+) -> float:
+    """Return the expected calibration error (ECE); see `reliability` for the arguments and the definition."""
+    return reliability(labels, probabilities, bins, weights).error()

@@ -1,0 +1,414 @@
+"""`jcs evaluate` on small folders made here: what it writes, what it says, and its exit status."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jcs_ct.cli import main
+from jcs_ct.evaluate.matching import match
+from jcs_ct.metrics import release_iou
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Jcs = Callable[..., tuple[int, str]]
+
+SIDE = 40
+
+
+@pytest.fixture
+def jcs(capsys: pytest.CaptureFixture[str]) -> Jcs:
+    def run(*arguments: object) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(["evaluate", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.err + captured.out
+
+    return run
+
+
+def save(path: Path, pixels: NDArray[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def disc(row: float, column: float, radius: float) -> NDArray[np.bool_]:
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    return np.asarray(np.hypot(rows - row, columns - column) < radius)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four slices; the last one has no lesion."""
+    root, rng = tmp_path / "data", np.random.default_rng(0)
+    for i in range(4):
+        mask = disc(10 + 5 * i, 18, 6) if i < 3 else np.zeros((SIDE, SIDE), bool)
+        save(root / f"images/s{i}.png", 100 + 80 * mask + rng.integers(0, 20, mask.shape))
+        save(root / f"masks/s{i}.png", 255 * mask)
+        level = 200 * np.roll(mask, 1, axis=0) + 20 * (i < 3)
+        save(tmp_path / f"maps/s{i}.png", level)
+        save(tmp_path / f"other/s{i}.png", 180 * np.roll(mask, 4, axis=1))
+        (tmp_path / "attention").mkdir(exist_ok=True)
+        np.save(tmp_path / f"attention/s{i}.npy", (level / 255).astype(np.float32))
+    return root
+
+
+def scores(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "scores.json").read_text())
+    return content
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def test_maps_against_masks(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    status, said = jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", out, "--resamples", 50)
+    assert status == 0, said
+    assert "patients are not known" in said
+    found, rows = scores(out), table(out / "per_image.csv")
+    assert [row["slice"] for row in rows] == ["s0", "s1", "s2", "s3"]
+    dice = [float(row["dice"]) for row in rows[:3]]
+    assert rows[3]["dice"] == ""
+    assert found["per_image"]["dice"]["value"] == pytest.approx(np.mean(dice), abs=1e-12)
+    assert found["per_image"]["dice"]["images_undefined"] == 1
+    assert found["per_image"]["dice"]["low"] <= np.mean(dice) <= found["per_image"]["dice"]["high"]
+    tp, wrong = (sum(float(row[k]) for row in rows for k in keys) for keys in (("tp",), ("fp", "fn")))
+    assert found["pooled"]["dice"]["value"] == pytest.approx(2 * tp / (2 * tp + wrong))
+    assert found["empty_masks"] | {"meaning": ""} == {
+        "policy": "exclude", "meaning": "", "masks_empty": 1, "predictions_empty": 1, "both_empty": 1,
+    }  # fmt: skip
+    assert found["release"]["iou"] is None
+    assert found["release"]["images_undefined"] == 1
+    assert (out / "dice.png").read_bytes().startswith(b"\x89PNG")
+    text = (out / "scores.md").read_text()
+    assert "1 undefined" in text
+    assert 'Policy for empty masks: "exclude"' in text
+    assert jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", out)[0] == 2  # no --overwrite
+
+
+def test_the_other_policy_and_millimetres(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "px", tmp_path / "mm"]
+    common = ("segment", "--data", data, "--predictions", tmp_path / "maps", "--resamples", 0, "--empty", "one")
+    assert jcs(*common, "-o", outs[0])[0] == 0
+    status, said = jcs(*common, "-o", outs[1], "--spacing", 0.5, 0.5, "--json")
+    assert status == 0
+    px, mm = (scores(out) for out in outs)
+    assert px["per_image"]["dice"]["images_undefined"] == 0
+    assert px["per_image"]["dice"]["low"] is None
+    assert mm["hd95_unit"] == "mm"
+    assert mm["per_image"]["hd95"]["value"] == pytest.approx(px["per_image"]["hd95"]["value"] / 2)
+    assert json.loads(said[said.index("{") :])["scores"]["hd95_unit"] == "mm"
+
+
+def test_two_models_on_the_same_slices(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    maps, other = tmp_path / "maps", tmp_path / "other"
+    (other / "s1.png").unlink()
+    common = ("segment", "--data", data, "--predictions", maps, "--resamples", 100)
+    status, said = jcs(*common, "--against", other, "-o", out)
+    assert status == 1
+    assert "s1.png: has no map in" in said
+    found = scores(out)
+    assert found["slices"] == 3
+    difference = found["difference"]["per_image"]["dice"]
+    assert difference["value"] == pytest.approx(
+        found["per_image"]["dice"]["value"] - found["against"]["per_image"]["dice"]["value"]
+    )
+    assert difference["above"] == 1
+    assert len(table(out / "per_image_against.csv")) == 3
+    assert "difference" in (out / "scores.md").read_text()
+    assert jcs(*common, "--against", maps, "-o", tmp_path / "x")[0] == 2
+
+
+def test_what_does_not_fit_is_named_and_the_rest_is_scored(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    save(maps / "s0.png", np.zeros((SIDE, SIDE + 1)))
+    (maps / "s1.png").write_bytes(b"\x89PNG\r\n\x1a\n but no more")
+    save(maps / "extra.png", np.zeros((SIDE, SIDE)))
+    save(maps / "overlays/s0.png", np.zeros((9, 9, 3)))
+    status, said = jcs("segment", "--data", data, "--predictions", maps, "-o", tmp_path / "out", "--quiet")
+    assert status == 1
+    assert "s0.png: is 40 × 41, its mask s0.png is 40 × 40" in said
+    assert "s1.png: cannot be decoded as" in said
+    status, said = jcs("segment", "--data", data, "--predictions", maps, "-o", tmp_path / "out2")
+    assert "1 predictions belong to none of the slices chosen, and are not scored: extra.png" in said
+    for wrong in (np.broadcast_to([0, 1, 2], (SIDE, SIDE, 3)), np.zeros((SIDE, SIDE, 4))):
+        save(maps / "s2.png", wrong)
+        assert (
+            "an 8-bit grey map is expected"
+            in jcs("segment", "--data", data, "--predictions", maps, "-o", tmp_path / "o3", "--overwrite")[1]
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--predictions", "maps"], "neither of --data and --masks came"),
+        (["--data", "data"], "neither of --predictions and --model came"),
+        (["--data", "data", "--predictions", "maps", "--model", "x"], "both of --predictions and --model came"),
+        (["--masks", "data/masks", "--model", "x"], "--masks goes without --model"),
+        (["--masks", "maps/none", "--predictions", "maps"], "does not exist"),
+        (["--data", "data", "--predictions", "none"], "none: is no folder"),
+        (["--data", "data", "--predictions", "maps", "--fold", "3"], "has no fold 3"),
+        (["--data", "data", "--predictions", "maps", "--fold", "1", "--split", "test"], "give --fold or --split"),
+        (["--data", "data", "--predictions", "maps", "--split", "test"], "has no split 'test'"),
+        (["--data", "data", "--predictions", "empty"], "holds no map"),
+        (["--data", "data", "--predictions", "strange"], "holds 1 maps and none of a slice"),
+        (["--masks", "empty", "--predictions", "maps"], "holds no mask"),
+    ],
+)
+def test_unusable_arguments(
+    jcs: Jcs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    save(tmp_path / "strange/unknown.png", np.zeros((4, 4)))
+    monkeypatch.chdir(tmp_path)
+    status, said = jcs("segment", *arguments, "-o", "out")
+    assert status == 2, said
+    assert text in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_folds_lists_and_a_folder_of_masks(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "folds.json").write_text(json.dumps({"folds": [["s0", "s2"], ["s1", "s3"]]}))
+    common = ("--predictions", tmp_path / "maps", "--resamples", 0)
+    out = tmp_path / "fold"
+    assert jcs("segment", "--data", data, *common, "--folds", tmp_path / "folds.json", "--fold", 1, "-o", out)[0] == 0
+    assert [row["slice"] for row in table(out / "per_image.csv")] == ["s0", "s2"]
+    (data / "test.txt").write_text("images/s1.png masks/s1.png\n")
+    out = tmp_path / "list"
+    assert jcs("segment", "--data", data / "test.txt", *common, "-o", out)[0] == 0
+    assert scores(out)["slices"] == 1
+    out = tmp_path / "masks-only"
+    assert jcs("segment", "--masks", data / "masks", *common, "-o", out)[0] == 0
+    assert scores(out)["slices"] == 4
+
+
+def network(task: str) -> Any:
+    return SimpleNamespace(card=SimpleNamespace(name="stub", threshold=0.6), spec=SimpleNamespace(task=task))
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that is as sure as the slice is bright."""
+    from jcs_ct import pipeline, runtime
+
+    monkeypatch.setattr(runtime, "open_network", lambda model, device, tasks: network(tasks[0]))
+    monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
+    monkeypatch.setattr(pipeline, "classify", lambda item, net: float(item.pixels.mean()) / 255)
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_model_scores_as_its_stored_maps_do(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    found: list[dict[str, Any]] = []
+    for arguments in (["--model", "stub"], ["--predictions", str(data / "images"), "--threshold", "0.6"]):
+        out = tmp_path / f"out{len(found)}"
+        status, said = jcs("segment", "--data", data, *arguments, "-o", out, "--resamples", 20)
+        assert status == 0, said
+        found.append(scores(out))
+        assert found[-1].pop("predictions") in {"stub", str(data / "images")}
+    assert found[0] == found[1]
+    assert found[0]["threshold"] == 0.6
+    (data / "images/s0.png").write_bytes(b"no picture")
+    status, said = jcs("segment", "--data", data, "--model", "stub", "-o", tmp_path / "broken")
+    assert status == 1
+    assert "s0.png" in said
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    """60 patients with 4 slices each from two hospitals, and one of a third; probabilities of two models."""
+    rng = np.random.default_rng(0)
+    rows = ["file,label,group,source"]
+    tables: dict[str, list[str]] = {"good": ["file,probability,label"], "bad": ["file,probability"]}
+    for patient in range(61):
+        label = patient % 2
+        source = "third" if patient == 60 else "ab"[patient // 30]
+        for i in range(4):
+            name = f"p{patient}/{i}.png"
+            rows.append(f"{name},{label},p{patient},{source}")
+            p = 1 / (1 + math.exp(-(3 * label - 1.5 + rng.normal())))
+            tables["good"].append(f"scans/{name},{p:.6f},{int(p > 0.5)}")
+            tables["bad"].append(f"{name},{rng.random():.6f}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    for name, lines in tables.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    return tmp_path / "labels.csv"
+
+
+def test_probabilities_against_labels(jcs: Jcs, labels: Path, tmp_path: Path) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    out = tmp_path / "out"
+    common = ("classify", "--labels", labels, "--predictions", tmp_path / "good.csv", "--resamples", 40)
+    status, said = jcs(*common, "-o", out, "--against", tmp_path / "bad.csv")
+    assert status == 0, said
+    found = scores(out)
+    truth = [int(row["label"]) for row in table(labels)]
+    p = [float(row["probability"]) for row in table(tmp_path / "good.csv")]
+    assert found["overall"]["auc"]["value"] == pytest.approx(metrics.roc_auc_score(truth, p))
+    assert found["overall"]["groups"] == 61
+    assert set(found["per_source"]) == {"a", "b", "third"}
+    assert found["per_source"]["third"]["auc"]["value"] is None
+    assert found["per_source"]["a"]["slices"] == 120
+    rules = found["patients"]["rules"]
+    assert rules["release-count"]["sensitivity"]["value"] == 0  # four slices each: never more than 18
+    assert rules["fraction"]["sensitivity"]["value"] == 1
+    assert rules["top-k"]["auc"]["value"] > 0.9
+    assert rules["top-k"]["calibration"].startswith("slope and intercept fitted on the other patients")
+    assert found["difference"]["auc"]["above"] == 1
+    text = (out / "scores.md").read_text()
+    assert "Comparison on the same slices" in text
+    assert "| third | 4 | 0 | 1 | – |" in text
+    for name in ("roc.png", "precision_recall.png", "calibration.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    alone = tmp_path / "alone"
+    assert jcs(*common, "-o", alone, "--seed", 0)[0] == 0
+    assert {k: v for k, v in found.items() if k not in {"against", "difference"}} == scores(alone)
+
+
+def test_rows_that_do_not_fit_are_named(jcs: Jcs, labels: Path, tmp_path: Path) -> None:
+    good = tmp_path / "good.csv"
+    lines = good.read_text().splitlines()
+    good.write_text("\n".join([*lines[:-1], lines[1], "unknown.png,0.5,1"]))
+    status, said = jcs("classify", "--labels", labels, "--predictions", good, "-o", tmp_path / "out", "--resamples", 5)
+    assert status == 1
+    assert "p60/3.png: has no row in" in said
+    assert "p0/0.png: has 2 rows in" in said
+    assert "unknown.png" in said
+    assert scores(tmp_path / "out")["overall"]["slices"] == 242
+    for content, text in (
+        ("file,p\na.png,1", "has the columns file, p"),
+        ("file,probability\na.png,1.5", "good.csv:2: has the file 'a.png' with the probability '1.5'"),
+        ("file,probability\na.png,yes", "a number from 0 to 1 is expected"),
+        ("file,probability\n", "has no row"),
+        ("", "good.csv"),
+    ):
+        good.write_text(content)
+        status, said = jcs("classify", "--labels", labels, "--predictions", good, "-o", tmp_path / "out2")
+        assert status == 2
+        assert text in said
+
+
+@pytest.mark.usefixtures("stub")
+def test_a_classifier_on_few_patients(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    (data / "labels.csv").write_text("file,label\n" + "".join(f"s{i}.png,{int(i < 3)}\n" for i in range(4)))
+    status, said = jcs("classify", "--labels", data / "labels.csv", "--model", "stub", "-o", tmp_path / "out")
+    assert status == 0, said
+    found = scores(tmp_path / "out")
+    assert found["overall"]["auc"]["value"] == 1
+    assert found["threshold"] == 0.6
+    assert found["patients"]["rules"]["top-k"]["calibration"].startswith("not calibrated")
+    assert found["per_source"] == {}
+
+
+@pytest.mark.usefixtures("stub")
+def test_attention_against_masks_and_the_network(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    attention = tmp_path / "attention"
+    save(attention / "s0.png", np.zeros((9, 9)))  # an overlay beside the arrays
+    out = tmp_path / "plain"
+    assert jcs("explain", "--masks", data / "masks", "--maps", attention, "-o", out, "--resamples", 20)[0] == 0
+    found = scores(out)
+    assert found["masks_empty"] == found["maps_zero"] == 1
+    assert 0.8 < found["scores"]["pointing_game"]["value"] < 1
+    assert "deletion" not in found["scores"]
+    out = tmp_path / "model"
+    status, said = jcs("explain", "--data", data, "--maps", attention, "--model", "x", "-o", out, "--steps", 5)
+    assert status == 0, said
+    found = scores(out)
+    assert found["scores"]["deletion"]["value"] < found["scores"]["insertion"]["value"]
+    assert len(found["curves"]["deletion"]) == 6
+    assert (out / "perturbation.png").read_bytes().startswith(b"\x89PNG")
+    assert "energy_inside" in (out / "scores.md").read_text()
+    assert len(table(out / "per_image.csv")) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (np.zeros((SIDE, SIDE, 2)), "a map, rows × columns, is expected"),
+        (np.full((SIDE, SIDE), 2.0), "holds values from 2 to 2"),
+        (np.full((SIDE, SIDE), np.nan), "0 to 1 and no NaN"),
+        (np.zeros((SIDE, SIDE), int), "is no floating-point array"),
+        (np.array(["a"], dtype=object), "damaged NumPy file"),
+        (None, "a picture or a .npy file is expected"),
+    ],
+)
+def test_arrays_that_are_no_map(jcs: Jcs, data: Path, tmp_path: Path, values: Any, text: str) -> None:
+    attention = tmp_path / "attention"
+    if values is None:
+        (attention / "s0.npy").write_text("words")
+    else:
+        np.save(attention / "s0.npy", values, allow_pickle=True)
+    status, said = jcs("explain", "--data", data, "--maps", attention, "-o", tmp_path / "out", "--resamples", 0)
+    assert status == 1
+    assert text in said
+    assert scores(tmp_path / "out")["slices"] == 3
+
+
+def test_nothing_that_can_be_scored_writes_nothing(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        save(tmp_path / f"maps/s{i}.png", np.zeros((8, 8)))
+        np.save(tmp_path / f"attention/s{i}.npy", np.zeros((8, 8)))
+    assert jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", tmp_path / "out")[0] == 2
+    assert jcs("explain", "--data", data, "--maps", tmp_path / "attention", "-o", tmp_path / "out")[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_one_bit_and_of_a_palette_are_read(tmp_path: Path) -> None:
+    from jcs_ct.evaluate.maps import read_map
+
+    mask = disc(20, 20, 9)
+    Image.fromarray(mask).save(tmp_path / "bit.png")
+    Image.fromarray((255 * mask).astype(np.uint8)).convert("P").save(tmp_path / "palette.png")
+    for name in ("bit.png", "palette.png"):
+        assert (read_map(tmp_path / name) == mask).all()
+
+
+def test_matching() -> None:
+    def pairs(slices: list[str], predictions: list[str]) -> tuple[dict[str, str], int, tuple[str, ...]]:
+        found = match({name: name for name in slices}, predictions, "map", "maps")
+        return found.pairs, len(found.problems), found.extra
+
+    assert pairs(["images/a.jpg"], ["a.png"]) == ({"images/a.jpg": "a.png"}, 0, ())
+    assert pairs(["images/p1/a.png", "images/p2/a.png"], ["p2/a.png", "p1/a.png"])[0] == {
+        "images/p1/a.png": "p1/a.png",
+        "images/p2/a.png": "p2/a.png",
+    }
+    assert pairs(["p1/a.png", "p2/a.png"], ["p1/a.png"]) == ({"p1/a.png": "p1/a.png"}, 1, ())
+    assert pairs(["p1/a.png", "p2/a.png"], ["a.png"]) == ({}, 2, ("a.png",))
+    assert pairs(["a.png"], ["x/a.png", "y/a.png"])[1] == 1
+    assert pairs(["p1/a.png"], ["x/a.png", "p1/a.npy"])[0] == {"p1/a.png": "p1/a.npy"}
+    assert pairs(["a?.png"], ["a_.png"])[0] == {"a?.png": "a_.png"}
+    assert pairs(["p/a.png"], ["scan.zip!p/a.png", "scan.zip!q/a.png"])[0] == {"p/a.png": "scan.zip!p/a.png"}
+
+
+def test_masks_of_ct100_as_their_own_predictions(jcs: Jcs, real_data: Path, tmp_path: Path) -> None:
+    out, masks = tmp_path / "out", real_data / "ct100/masks"
+    folder = real_data / "ct100"
+    status, said = jcs("segment", "--data", folder, "--fold", 2, "--predictions", masks, "-o", out, "--resamples", 10)
+    assert status == 0, said
+    found = scores(out)
+    assert found["slices"] == 20
+    for name in ("dice", "iou", "miou", "sensitivity", "specificity", "precision"):
+        assert found["per_image"][name]["value"] == found["pooled"][name]["value"] == 1
+    for name in ("s_measure", "weighted_f", "e_measure_adaptive"):
+        # The S-measure's guard against 0/0 shows where a quadrant holds a handful of lesion pixels.
+        assert found["per_image"][name]["value"] == pytest.approx(1, abs=1e-3 if name == "s_measure" else 1e-5)
+    assert found["per_image"]["hd95"]["value"] == found["release"]["mae"] == 0
+    assert found["release"]["iou"] == 1  # no lesion of this fold covers half of its slice
+    half = np.zeros((1, 4, 4))
+    half[:, :2] = 1
+    assert release_iou(half, half) == 0
