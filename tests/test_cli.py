@@ -347,3 +347,25 @@ def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monke
     status, _, err = jcs("demo", "-o", "d", "--slices", "3", "--overwrite")
     assert status == 1
     assert "self-check failed: jcs-single" in err
+
+
+def test_two_backbones_make_one_feature_file(
+    jcs: Callable[..., Any], slices: Path, tmp_path: Path, filled: Callable[..., Any]
+) -> None:
+    """ImageNet backbones come in two files; together they make what a joint network's file holds."""
+    import torch
+
+    from jcs_ct.weights import import_file
+
+    state = filled("jcs-joint").state_dict()
+    for prefix, name in (("vgg16.", "imagenet-vgg"), ("res2net.", "imagenet-res2net")):
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        torch.save(part, tmp_path / f"{name}.pth")
+        import_file(tmp_path / f"{name}.pth", name=name, bn_eps=0.0, overwrite=True)
+    both = ("-m", "imagenet-res2net", "-m", "imagenet-vgg")
+    one = slices / "a 1.png"
+    assert jcs("features", one, "-o", "two", *both, "--half")[0] == 0
+    assert jcs("features", one, "-o", "joint", "-m", "jcs-joint", "--half")[0] == 0
+    two, joint = loadmat(tmp_path / "two/a 1.mat"), loadmat(tmp_path / "joint/a 1.mat")
+    for name in ("vgg_feats", "res2net_feats"):
+        np.testing.assert_array_equal(two[name], joint[name])
