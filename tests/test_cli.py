@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from jcs_ct.cli import main
-from jcs_ct.errors import UsageError
+from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,6 +302,44 @@ def test_an_input_is_never_replaced(jcs: Callable[..., Any], slices: Path, tmp_p
     status, _, err = jcs("classify", "list.txt", "-o", "t.csv", "-m", "jcs-classifier", "--overwrite")
     assert status == 2
     assert "a result would replace it" in err
+
+
+def test_a_list_is_never_replaced(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"{slices}\n", encoding="utf-8")
+    status, _, err = jcs("classify", "list.txt", "-m", "jcs-classifier", "-o", "list.txt", "--overwrite")
+    assert status == 2
+    assert "is an input" in err
+    assert (tmp_path / "list.txt").read_text(encoding="utf-8") == f"{slices}\n"
+
+
+def test_a_device_is_never_replaced(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="device or a pipe"):
+        write_whole(tmp_path / "pipe", b"x", overwrite=True)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_two_results_of_one_name_are_refused(jcs: Callable[..., Any], slices: Path) -> None:
+    (slices / "overlays").mkdir()
+    (slices / "overlays" / "a 1.png").write_bytes((slices / "a 1.png").read_bytes())
+    status, _, err = jcs("segment", slices, "-m", "jcs-single", "-o", "out", "--overlay", "--overwrite")
+    assert status == 2
+    assert "two results would have this name" in err
+
+
+@pytest.mark.parametrize("command", ["segment", "classify"])
+def test_a_threshold_that_is_no_number_is_refused(command: str, jcs: Callable[..., Any], slices: Path) -> None:
+    status, _, err = jcs(command, slices, "-m", "jcs-classifier", "-o", "out", "--threshold", "nan")
+    assert status == 2
+    assert "nan is no number" in err
+
+
+def test_a_wrong_layer_ends_at_once(jcs: Callable[..., Any], slices: Path) -> None:
+    status, _, err = jcs("explain", slices, "-m", "jcs-classifier", "-o", "out", "--layer", "nope")
+    assert status == 2
+    assert err.count("no layer is called 'nope'") == 1
 
 
 def test_png_in_memory_is_what_the_zip_gives(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:

@@ -119,6 +119,14 @@ def test_split_and_check_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFix
     assert result["facts"]["seed"] == 4
 
 
+def test_the_manifest_is_never_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (table,) = manifest(tmp_path).glob("*.csv")
+    before = table.read_bytes()
+    assert jcs("data", "split", table, "-o", table, "--folds", "2", "--overwrite") == 2
+    assert "is the data set" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
 def test_folders_must_not_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = folders(tmp_path / "one"), folders(tmp_path / "other", 1)
     assert jcs("data", "check", one, other) == 1

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from jcs_ct.cli import main
+from jcs_ct.errors import InputError
+from jcs_ct.evaluate.maps import read_map
 from jcs_ct.evaluate.matching import match
 from jcs_ct.metrics import release_iou
 
@@ -412,3 +414,16 @@ def test_masks_of_ct100_as_their_own_predictions(jcs: Jcs, real_data: Path, tmp_
     half = np.zeros((1, 4, 4))
     half[:, :2] = 1
     assert release_iou(half, half) == 0
+
+
+def test_a_map_that_claims_terabytes_is_one_problem(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 10000000), }".ljust(117) + b"\n"
+    (tmp_path / "s0.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(100))
+    with pytest.raises(InputError, match="damaged NumPy file"):
+        read_map(tmp_path / "s0.npy")
+
+
+def test_a_negative_seed_is_refused(jcs: Jcs, tmp_path: Path) -> None:
+    status, said = jcs("segment", "--masks", tmp_path, "--predictions", tmp_path, "-o", tmp_path / "o", "--seed", -1)
+    assert status == 2
+    assert "--seed" in said

@@ -328,3 +328,11 @@ def test_a_safetensors_file_is_checked_like_any_other(tmp_path: Path) -> None:
     torch.save(STATE, buffer)
     (tmp_path / "w.safetensors").write_bytes(buffer.getvalue())  # the content decides, not the extension
     assert read_tensors(tmp_path / "w.safetensors").kind == "PyTorch zip"
+
+
+def test_a_safetensors_file_is_measured_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.zeros(1000)}, tmp_path / "large.safetensors")
+    monkeypatch.setattr(unpickle, "LARGEST_TENSORS", 1000)
+    monkeypatch.setattr(unpickle, "safe_open", lambda *_a, **_k: pytest.fail("it was read"))
+    with pytest.raises(WeightsError, match="larger than"):
+        unpickle.read_tensors(tmp_path / "large.safetensors")

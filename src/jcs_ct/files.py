@@ -23,11 +23,16 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         overwrite: Replace an existing file.
 
     Raises:
-        OutputError: `destination` exists and `overwrite` is false, or the disk or the folder refuses the file.
+        OutputError: `destination` exists and `overwrite` is false, or it is no regular file; or the disk or the folder
+            refuses it.
     """
+    # Through a link to its target, as every tool that opens the file for writing would; a link that leads nowhere too.
+    destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
     try:
         if destination.is_dir():
             raise OutputError("is a folder, a file was to be written there", path=destination, hint="give another name")
+        if destination.exists() and not destination.is_file():  # a rename would put a file in the place of /dev/null
+            raise OutputError("is a device or a pipe, a file is written", path=destination, hint="give another name")
         if destination.exists() and not overwrite:
             raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -71,7 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     def stop(_signal: int, _frame: FrameType | None) -> Any:
         raise KeyboardInterrupt  # so that half-written files are removed on the way out
 
-    signal.signal(signal.SIGTERM, stop)
+    for name in ("SIGTERM", "SIGHUP"):  # asked to stop; the terminal is gone (Windows knows no SIGHUP)
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
     for stream in (
         sys.stdout,
         sys.stderr,

@@ -10,6 +10,7 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
+    Share,
     common_options,
     find,
     inputs_argument,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
 @model_option()
-@click.option("--threshold", type=click.FloatRange(0, 1), help="For the label; default: that of the weights.")
+@click.option("--threshold", type=Share(), help="For the label; default: that of the weights.")
 @common_options("classify")
 def classify(
     run: Run,
@@ -46,7 +47,7 @@ def classify(
 
     reporter = run.reporter
     sources = find(inputs, out, reporter)
-    refuse_existing([out], sources, overwrite=run.overwrite)
+    refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *([model] if model else [])])
 
     from jcs_ct.runtime import open_network
 

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.errors import InputError, JcsError, OutputError
+from jcs_ct.errors import InputError, JcsError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from jcs_ct.io.sources import Source
     from jcs_ct.pipeline import Outcome
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
+
+
+class Share(click.FloatRange):
+    """A number from 0 to 1. `click.FloatRange` alone lets NaN pass, which no probability ever reaches."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(0, 1, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number. Fails as any type of click does."""
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value} is no number", param, ctx)
+        return number
+
 
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 
@@ -170,13 +186,25 @@ def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
     return sources
 
 
-def refuse_existing(paths: Iterable[Path], sources: Iterable[Source], *, overwrite: bool) -> None:
-    """Refuse to start when a result exists already, or would replace an input.
+def refuse_existing(
+    paths: Iterable[Path], sources: Iterable[Source], *, overwrite: bool, named: Iterable[str] = ()
+) -> None:
+    """Refuse to start when a result exists already, would replace an input, or would replace another result.
+
+    Args:
+        paths: The results.
+        sources: What is read.
+        overwrite: Whether results may replace older files.
+        named: What else is read: lists of slices, a file of weights.
 
     Raises:
         OutputError: Names the first of them and counts the others.
     """
-    read = {source.path.resolve() for source in sources}
+    read = {source.path.resolve() for source in sources} | {Path(name).resolve() for name in named}
+    paths = list(paths)
+    twice = next((path for path, count in Counter(paths).items() if count > 1), None)
+    if twice is not None:
+        raise OutputError("two results would have this name", path=twice, hint="rename a slice, or a folder of them")
     existing = [path for path in paths if path.exists()]
     replaced = [path for path in existing if path.resolve() in read]
     if replaced:
@@ -187,13 +215,19 @@ def refuse_existing(paths: Iterable[Path], sources: Iterable[Source], *, overwri
 
 
 def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> Iterator[tuple[Source, T]]:
-    """Yield what succeeded, report what failed, and show a bar on a terminal or a line now and then in a log."""
+    """Yield what succeeded, report what failed, and show a bar on a terminal or a line now and then in a log.
+
+    Raises:
+        UsageError: An argument was wrong after all, which no further slice can mend.
+    """
     from tqdm import tqdm
 
     quiet = reporter.quiet or None  # None: only on a terminal
     every = max(1, total // 10)
     with tqdm(total=total, unit="slice", disable=quiet, leave=False) as bar:
         for i, outcome in enumerate(outcomes, 1):
+            if isinstance(outcome.error, UsageError):
+                raise outcome.error
             if outcome.error is not None:
                 reporter.problem(outcome.error, outcome.details)
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Reporter
+from jcs_ct.cli.common import Reporter, Share
 from jcs_ct.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that read."),
         click.option(
             "--similarity",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=Share(min_open=True),
             help="From where on two pictures are near duplicates; default: 0.95, made for changed copies.",
         ),
         click.option(
@@ -155,6 +155,8 @@ def split(
     if similarity is not None and not join_duplicates:
         raise UsageError("--similarity is of use with --join-duplicates only", hint="add it")
     _refuse([out], overwrite=overwrite)
+    if out.resolve() == folder.resolve():
+        raise OutputError("is the data set, the folds would replace it", path=out, hint="call them folds.json")
     reporter = Reporter("data split", quiet=quiet, verbose=verbose, as_json=as_json)
     dataset = open_dataset(folder, task, folds=None, labels=_meanings(labels))
     made = make_folds(

@@ -9,6 +9,7 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
+    Share,
     common_options,
     find,
     inputs_argument,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
 @model_option()
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="For overlays and areas; default: that of the weights.")
+@click.option("--threshold", type=Share(), help="For overlays and areas; default: that of the weights.")
 @common_options("segment")
 def segment(
     run: Run,

@@ -46,10 +46,9 @@ def read_map(path: Path) -> NDArray[np.float64]:
 def _array(data: bytes, path: Path) -> NDArray[np.float64]:
     try:
         values = np.load(BytesIO(data), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(
-            f"is a damaged NumPy file: {str(error).splitlines()[0]}", path=path, hint="copy it again"
-        ) from error
+    except (ValueError, OSError, EOFError, MemoryError) as error:  # a header may claim any size
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise InputError(f"is a damaged NumPy file: {reason}", path=path, hint="copy it again") from error
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
         raise InputError("is no floating-point array", path=path, hint="save maps with numpy.save as float32")
     return values.astype(np.float64)

@@ -111,6 +111,10 @@ def read_tensors(path: Path) -> RawWeights:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
+    if path.stat().st_size > LARGEST_TENSORS:  # such a file holds its tensors as they are: its size is theirs
+        raise WeightsError(
+            f"is larger than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is no network of this package"
+        )
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118

@@ -31,7 +31,7 @@ masks_option = click.option("--masks", type=PATH, help="Instead of --data: a fol
 def selection(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose slices, and those of the bootstrap."""
     for option in (
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the bootstrap."),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap."),
         click.option(
             "--resamples",
             type=click.IntRange(0),

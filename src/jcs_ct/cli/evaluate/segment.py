@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
+from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option("--against", type=PATH, help="Folder of another model's maps, to compare with on the same slices.")
 @model_option()
 @out_option
-@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Lesion where p reaches it; default 0.5.")
+@click.option("--threshold", type=Share(min_open=True), help="Lesion where p reaches it; default 0.5.")
 @click.option(
     "--empty",
     type=click.Choice(["exclude", "one"]),
