@@ -153,7 +153,8 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     as_released = method == "grad-cam-release"
     if as_released and not classifier:
         raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for a segmenter")
-    how = recipe(network.card.recipe if as_released or not classifier else "whole-slice-classification")
+    whole = network.card.recipe.replace("release-classification", "whole-slice-classification")  # and its size
+    how = recipe(network.card.recipe if as_released or not classifier else whole)
     values, placement = prepare(image.pixels, how)
     layer = layer or network.spec.attention
     answer = attention.class_answer() if classifier else attention.lesion_answer(network.threshold)

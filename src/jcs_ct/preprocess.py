@@ -59,10 +59,20 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Recipe:
-    """Return a recipe by name. Raises UsageError with the known names for an unknown one."""
-    if name not in RECIPES:
+    """Return a recipe by name; "NAME@SIZE" is the recipe at another `size`, a crop scaled with it.
+
+    Raises:
+        UsageError: An unknown name, with the known ones; or no such size.
+    """
+    base, at, size = name.partition("@")
+    if base not in RECIPES:
         raise UsageError(f"no preprocessing recipe is called {name!r}", hint=f"known: {', '.join(RECIPES)}")
-    return RECIPES[name]
+    found = RECIPES[base]
+    if not at:
+        return found
+    if not (size.isascii() and size.isdigit() and 16 <= int(size) <= 8192):
+        raise UsageError(f"the preprocessing recipe {name!r} has no usable size", hint=f"{base}@256, for example")
+    return Recipe(name, int(size), found.keep_aspect, round(found.crop * int(size) / found.size))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from jcs_ct.errors import ShapeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 SMOOTHING = 1e-5
@@ -25,7 +27,7 @@ def _check(logits: Tensor, target: Tensor) -> None:
         )
 
 
-def release_loss(logits: Tensor, target: Tensor) -> Tensor:
+def release_loss(logits: Tensor, target: Tensor, *, total: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Return the training loss of the release: over all maps, the sum of binary cross-entropy and 1 − Dice.
 
     Dice is taken over the whole batch, smoothed by 1e-5.
@@ -33,15 +35,17 @@ def release_loss(logits: Tensor, target: Tensor) -> Tensor:
     Args:
         logits: N×K×H×W, K maps under deep supervision.
         target: N×H×W in [0, 1].
+        total: Sums a scalar over all processes that share the batch; None: there is one.
 
     Raises:
         ShapeError: The shapes do not belong together.
     """
     _check(logits, target)
+    total = total or (lambda x: x)
     loss = logits.new_zeros(())
     for i in range(logits.shape[1]):
         p = logits[:, i].sigmoid()
-        dice = (2 * (p * target).sum() + SMOOTHING) / (p.sum() + target.sum() + SMOOTHING)
+        dice = (2 * total((p * target).sum()) + SMOOTHING) / (total(p.sum() + target.sum()) + SMOOTHING)
         loss = loss + F.binary_cross_entropy_with_logits(logits[:, i], target) + 1 - dice
     return loss
 

@@ -1,0 +1,112 @@
+"""`jcs train segment | classify | joint`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What decides a run; None keeps the recipe's value. Kept when a run is resumed.
+_OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--fold",), {"type": int, "help": "Validate on this fold of folds.json, train on the others."}),
+    (("--network",), {"help": "Another network of the same task."}),
+    (("--inputs",), {"type": click.Choice(["image", "features"]), "help": "Pictures, or stage-1 features (.mat)."}),
+    (("--size",), {"type": int, "help": "Side of the network's input; default: the recipe's 512 (224)."}),
+    (("--epochs",), {"type": int, "help": "Passes over the training slices."}),
+    (("--batch",), {"type": int, "help": "Slices of a step on each device."}),
+    (("--lr",), {"type": float, "help": "Peak learning rate."}),
+    (("--loss",), {"type": click.Choice(["release", "f-measure"]), "help": "Of segmentation."}),
+    (("--augment/--no-augment",), {"default": None, "help": "Random moves, contrast, blur and noise."}),
+    (("--seed",), {"type": int, "help": "Of everything random."}),
+    (("--workers",), {"type": int, "help": "Processes that read ahead."}),
+    (("--precision",), {"help": "32-true (default), bf16-mixed or 16-mixed."}),
+    (("--device", "accelerator"), {"type": click.Choice(["auto", "cpu", "cuda", "mps"]), "help": "Where to train."}),
+    (("--devices",), {"type": int, "help": "Number of devices; processes on a CPU."}),
+    (("--every",), {"type": int, "help": "Steps between checkpoints besides those after each epoch."}),
+)
+_CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("--mix",), {"type": float, "help": "Mix slices and labels; α of the Beta distribution of λ."}),
+    (("--pixel-weight",), {"type": float, "help": "Weight of pixel supervision where masks exist."}),
+    (("--class-weights/--no-class-weights",), {"default": None, "help": "Weigh classes by their rarity."}),
+    (("--balance/--no-balance",), {"default": None, "help": "Draw sources, labels and groups equally often."}),
+)
+
+
+@click.group()
+def train() -> None:
+    """Train on one's own data. Needs the train extra: pip install 'jcs-ct[train]'."""
+
+
+def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()) -> None:
+    def run(**given: Any) -> None:
+        _train(task, **given)
+
+    function: Callable[..., Any] = run
+    for names, settings in reversed((*_OPTIONS, *extra)):
+        function = click.option(*names, **settings)(function)
+    for decorate in (
+        click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks."),
+        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt, with the configuration it has."),
+        click.option("--freeze", multiple=True, help="Parameters that begin with this keep their values; repeatable."),
+        click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from; repeatable."),
+        click.option("--recipe", type=click.Choice(["release", "modern"]), default="release", show_default=True),
+        click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="RUN, the folder of the run."),
+        click.option("--data", required=True, help="The data set: a folder, a list or a manifest."),
+    ):
+        function = decorate(function)
+    train.command(task, help=text)(function)
+
+
+def _train(
+    task: str,
+    data: str,
+    out: Path,
+    recipe: str,
+    resume: bool,
+    quiet: bool,
+    init: tuple[str, ...],
+    freeze: tuple[str, ...],
+    **given: Any,
+) -> None:
+    from jcs_ct.training.config import TrainConfig, resolve
+
+    given |= {"init": init or None, "freeze": freeze or None}
+    config = resolve(task, data, recipe, **given)  # type: ignore[arg-type]
+    if resume:
+        try:
+            config = TrainConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
+        if (config.task, Path(config.data)) != (task, Path(data)):
+            raise UsageError(f"is a run of `train {config.task} --data {config.data}`", path=out, hint="give the same")
+        config = config.resumed(given)
+    try:
+        from jcs_ct.training.run import process_number
+        from jcs_ct.training.run import train as start
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+
+    def say(text: str) -> None:
+        if not quiet and process_number() == 0:
+            click.echo(f"jcs: {text}", err=True)
+
+    score = start(config, out, resume=resume, say=say, progress=not quiet and sys.stderr.isatty())
+    say(f"done; best validation score {score:.4f}" if score == score else "done, without validation")
+    say(f"{out}: best.safetensors, last.ckpt, metrics.csv, curves.png, config.json")
+
+
+_command("segment", "Train jcs-single: slices with lesion masks.")
+_command("classify", "Train jcs-classifier: slices with labels.", _CLASSIFY)
+_command(
+    "joint",
+    "Train jcs-joint: the classifier's features feed the segmenter. Staged, as in the paper: --init a trained "
+    "classifier and --freeze res2net.; end to end: without --freeze.",
+)

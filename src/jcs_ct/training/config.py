@@ -1,0 +1,167 @@
+"""What a training run is: one frozen value, resolved before it starts and written beside the weights. No torch here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from jcs_ct.errors import UsageError
+from jcs_ct.models import MODELS, model_spec
+from jcs_ct.preprocess import recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Task = Literal["segment", "classify", "joint"]
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+MAY_CHANGE = ("workers", "accelerator", "every")  # on resume
+DEFAULT_NETWORK = {"segment": "jcs-single", "classify": "jcs-classifier", "joint": "jcs-joint"}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        task: "segment", "classify" or "joint".
+        data: The data set (see `jcs_ct.datasets.open_dataset`).
+        network: Key of `jcs_ct.models.MODELS`; default by task.
+        recipe: "release" (the published one) or "modern" (AdamW, one cycle, augmentation, larger batches).
+        fold: Train on the other folds and validate on this one; None: the splits "train" and, if there is one, "val".
+        inputs: "image", or "features" where the data set holds stage-1 features.
+        size: Side of the network's input; 0: that of the network's recipe. Weights remember it (`recipe_name`).
+        epochs: Passes over the training samples.
+        batch: Slices of a step, on each device.
+        lr: Peak learning rate.
+        weight_decay: Of the optimiser.
+        optimiser: "adam" or "adamw".
+        schedule: "poly" (with the release's warm-up) or "one-cycle".
+        loss: "release" or "f-measure", of segmentation.
+        augment: Move, turn, scale, brighten and blur slices at random (pictures only).
+        mix: α of the Beta distribution that λ is drawn from when two slices and their labels are mixed; 0: no mixing.
+        pixel_weight: Weight of pixel supervision of a classifier's activation map, where masks exist; 0: none.
+        class_weights: Weigh the classes by the inverse of their number.
+        balance: Draw samples so that each source and label, and each group in it, comes equally often.
+        init: Stored weights or files to start from, first to last; later ones win.
+        freeze: Parameters that begin with one of these keep their values.
+        seed: Of initialisation, order, augmentation and mixing.
+        workers: Processes that read ahead.
+        precision: One of `PRECISIONS`.
+        accelerator: "auto", "cpu", "gpu" …
+        devices: Number of devices (processes, on a CPU).
+        every: Steps between checkpoints, besides the end of each epoch; 0: at epochs only.
+
+    `workers`, `accelerator` and `every` may change when a run is resumed; the others decide what is computed.
+    """
+
+    task: Task
+    data: str
+    network: str = ""
+    recipe: Literal["release", "modern"] = "release"
+    fold: int | None = None
+    inputs: Literal["image", "features"] = "image"
+    size: int = 0
+    epochs: int = 60
+    batch: int = 1
+    lr: float = 2.5e-5
+    weight_decay: float = 1e-4
+    optimiser: Literal["adam", "adamw"] = "adam"
+    schedule: Literal["poly", "one-cycle"] = "poly"
+    loss: Literal["release", "f-measure"] = "release"
+    augment: bool = False
+    mix: float = 0.0
+    pixel_weight: float = 0.0
+    class_weights: bool = False
+    balance: bool = False
+    init: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
+    seed: int = 0
+    workers: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    every: int = 0
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainConfig:
+        """Read what `to_json` wrote. Raises UsageError for unknown fields or no JSON object."""
+        try:
+            values: dict[str, Any] = json.loads(text)
+            unknown = set(values) - {f.name for f in fields(cls)}
+        except (ValueError, TypeError) as error:
+            raise UsageError("the configuration is no JSON object", hint="start a new run") from error
+        if unknown:
+            raise UsageError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}")
+        try:
+            return cls(**values | {k: tuple(values.get(k, ())) for k in ("init", "freeze")})
+        except TypeError as error:
+            raise UsageError(f"the configuration is incomplete: {error}", hint="start a new run") from error
+
+    def resumed(self, given: dict[str, Any]) -> TrainConfig:
+        """Return the configuration to go on with, where `given` was given again (None: not given).
+
+        Raises:
+            UsageError: A value that would make it another run.
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        other = [n for n, value in asked.items() if n not in MAY_CHANGE and value != getattr(self, n)]
+        if other:
+            raise UsageError(
+                f"the run has {other[0]} {getattr(self, other[0])}, {asked[other[0]]} was given",
+                hint="a resumed run keeps its settings: leave them out, or start a new run",
+            )
+        return replace(self, **{name: value for name, value in asked.items() if name in MAY_CHANGE})
+
+    @property
+    def recipe_name(self) -> str:
+        """The preprocessing recipe (see `jcs_ct.preprocess.recipe`), with its size where that is another."""
+        name = model_spec(self.network).recipe
+        usual = recipe(name)
+        side = usual.crop or usual.size
+        return f"{name}@{round(self.size * usual.size / side)}" if self.size not in (0, side) else name
+
+
+MODERN = {"optimiser": "adamw", "schedule": "one-cycle", "augment": True, "batch": 4, "lr": 2e-4, "weight_decay": 1e-2}
+CLASSIFY = {"batch": 16, "epochs": 30, "lr": 1e-4}
+
+
+def resolve(task: Task, data: str | Path, training: str, **given: Any) -> TrainConfig:
+    """Return the configuration of a run: the recipe's values, and what was given (None: not given) on top.
+
+    Raises:
+        UsageError: A value that cannot be.
+    """
+    if training not in ("release", "modern"):
+        raise UsageError(f"no training recipe is called {training!r}", hint="known: release, modern")
+    values: dict[str, Any] = dict(CLASSIFY) if task == "classify" else {}
+    if training == "modern":
+        values |= {**MODERN, **({"mix": 0.2, "balance": True} if task == "classify" else {})}
+    values |= {name: value for name, value in given.items() if value is not None}
+    values |= {"task": task, "data": str(data), "recipe": training}
+    config = TrainConfig(**values)
+    config = replace(config, network=config.network or DEFAULT_NETWORK[task])
+    kind = "classification" if task == "classify" else "segmentation"
+    if model_spec(config.network).task != kind:
+        fit = ", ".join(spec.name for spec in MODELS.values() if spec.task == kind)
+        raise UsageError(f"--network {config.network} cannot be trained by `train {task}`", hint=f"usable: {fit}")
+    if config.precision not in PRECISIONS:
+        raise UsageError(f"--precision {config.precision} is unknown", hint=f"known: {', '.join(PRECISIONS)}")
+    for name, low in (("epochs", 1), ("batch", 1), ("workers", 0), ("devices", 1), ("every", 0), ("mix", 0)):
+        if getattr(config, name) < low:
+            raise UsageError(f"--{name} {getattr(config, name)} came, at least {low} is needed")
+    if config.size and config.size < 32:
+        raise UsageError(f"--size {config.size} came, 0 or at least 32 is needed")
+    if not 0 < config.lr < float("inf"):
+        raise UsageError(f"--lr {config.lr} came, a positive number is needed")
+    if config.inputs == "features" and config.augment:
+        config = replace(config, augment=False)
+    if task != "classify" and (config.mix or config.pixel_weight or config.class_weights):
+        raise UsageError(
+            "mixing, pixel supervision and class weights belong to `train classify`", hint="leave them out"
+        )
+    return config

@@ -1,0 +1,69 @@
+"""How Lightning behaves inside a command: it says what is news to the user, and its failures fit on one line."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from jcs_ct.errors import JcsError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning_utilities")
+HARMLESS = (
+    r".*does not have many workers.*",  # how many is the user's choice
+    r".*module\(s\) in eval mode.*",  # frozen batch norm
+    r".*but have no `val_dataloader`.*",  # a run without validation says so itself
+    r".*treespec, LeafSpec.*",  # between Lightning and PyTorch
+    r".*Checkpoint directory .* exists and is not empty.*",
+    r".*[Zz]ero length.*",  # fewer slices to validate on than processes
+    r".*[Tt]otal length of .*DataLoader.* across ranks is zero.*",
+)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out Lightning's tips and its account of the devices; warnings and errors stay, except `HARMLESS` ones."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            for message in HARMLESS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn what ends a run in its middle into errors of this package.
+
+    Raises:
+        UsageError: A device that is not there, a precision that it does not have.
+        OutputError: The disk is full.
+        JcsError: What a reading process met; that it was killed.
+    """
+    again = "--resume goes on from last.ckpt"
+    try:
+        yield
+    except JcsError as error:
+        if "Original Traceback" in error.message:  # raised in a reading process, with the text of its traceback
+            raise JcsError(error.message.strip().splitlines()[-1].partition(": ")[2], hint=again) from error
+        raise
+    except MisconfigurationException as error:
+        raise UsageError(f"cannot train so: {str(error).splitlines()[0]}", hint="see --device, --precision") from error
+    except OSError as error:
+        raise OutputError(f"a file cannot be written or read: {error}", path=error.filename, hint=again) from error
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            raise JcsError("a process that reads ahead was killed, for want of memory perhaps", hint=again) from error
+        raise
