@@ -195,3 +195,14 @@ def test_what_ends_a_run_fits_on_a_line() -> None:
             raise error
     with pytest.raises(RuntimeError, match="other"), plain_errors():
         raise RuntimeError("other")
+
+
+def test_folds_may_lie_elsewhere(tmp_path: Path) -> None:
+    """The data of others is often read-only."""
+    data = tiny_lists(tmp_path / "s")
+    names = [f"s{i:02d}" for i in range(8)]
+    (tmp_path / "mine.json").write_text(json.dumps({"folds": [names[:3], names[3:]]}))
+    config = small("segment", data, fold=1, folds=str(tmp_path / "mine.json"))
+    _, train, held = parts_of(config)
+    assert [s.path.stem for s in held] == names[:3]
+    assert [s.path.stem for s in train] == names[3:]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # What decides a run; None keeps the recipe's value. Kept when a run is resumed.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("--fold",), {"type": int, "help": "Validate on this fold of folds.json, train on the others."}),
+    (("--fold",), {"type": int, "help": "Validate on this fold, train on the others."}),
+    (("--folds",), {"help": "File of folds; default: folds.json of the data set."}),
     (("--network",), {"help": "Another network of the same task."}),
     (("--inputs",), {"type": click.Choice(["image", "features"]), "help": "Pictures, or stage-1 features (.mat)."}),
     (("--size",), {"type": int, "help": "Side of the network's input; default: the recipe's 512 (224)."}),

@@ -29,6 +29,7 @@ class TrainConfig:
         network: Key of `jcs_ct.models.MODELS`; default by task.
         recipe: "release" (the published one) or "modern" (AdamW, one cycle, augmentation, larger batches).
         fold: Train on the other folds and validate on this one; None: the splits "train" and, if there is one, "val".
+        folds: File of the folds; default: `folds.json` of the data set.
         inputs: "image", or "features" where the data set holds stage-1 features.
         size: Side of the network's input; 0: that of the network's recipe. Weights remember it (`recipe_name`).
         epochs: Passes over the training samples.
@@ -60,6 +61,7 @@ class TrainConfig:
     network: str = ""
     recipe: Literal["release", "modern"] = "release"
     fold: int | None = None
+    folds: str = ""
     inputs: Literal["image", "features"] = "image"
     size: int = 0
     epochs: int = 60

@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from jcs_ct import __version__
 from jcs_ct.datasets.check import check
+from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.errors import InputError, OutputError, UsageError
 from jcs_ct.files import write_whole
@@ -44,7 +45,8 @@ def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sa
         InputError: No such data set, or the two parts share slices or groups.
         UsageError: No such fold or split.
     """
-    dataset = open_dataset(config.data, "classify" if config.task == "classify" else "segment")
+    folds = os.path.abspath(config.folds) if config.folds else FOLDS  # noqa: PTH100  # a given one is not the data set's
+    dataset = open_dataset(config.data, "classify" if config.task == "classify" else "segment", folds=folds)
     splits = {sample.split for sample in dataset.samples}
     if config.fold is not None:
         train, held = dataset.fold(config.fold)
