@@ -20,7 +20,7 @@ from scipy.io import savemat
 from jcs_ct.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -143,7 +143,7 @@ ODD: list[tuple[str, bytes]] = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, filled: Callable[..., Any]) -> Callable[..., int]:
+def run(filled: Callable[..., Any]) -> Iterator[Callable[..., int]]:
     """`run(*arguments)` → exit status, with a network that answers from the mean of its input (milliseconds)."""
     import torch
 
@@ -161,7 +161,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, filled: Callable[..., Any]) ->
             main(["classify", *map(str, arguments), "-m", "x", "--threshold", "0.5"])
         return int(ended.value.code or 0)
 
-    return call
+    yield call
+    patch.undo()  # other modules run in the same process
 
 
 def test_the_table_is_long_enough() -> None:
