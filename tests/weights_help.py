@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from jcs_ct.models.layers import FrozenBatchNorm2d
 
 if TYPE_CHECKING:
     import pytest
+
+    from jcs_ct.weights import WeightsCard
 
 
 class Tiny(nn.Module):
@@ -44,3 +47,10 @@ def tiny_state(seed: int = 0) -> dict[str, Tensor]:
     state = {name: torch.rand(value.shape, generator=generator) for name, value in Tiny("image").state_dict().items()}
     state["bn.running_var"] += 0.5
     return state
+
+
+def card_for(architecture: str, **values: Any) -> WeightsCard:
+    """Return a card as `jcs models import` would make it, with some values changed."""
+    from jcs_ct.runtime.network import self_check_network
+
+    return replace(self_check_network(architecture, "cpu").card, classes=("lesion",), **{"threshold": 0.5} | values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,17 @@ class Attention:
             return np.zeros_like(values)
         scaled: NDArray[np.float32] = (values - np.float32(low)) / np.float32(high - low)
         return scaled.clip(0, 1)
+
+
+def of_evidence(evidence: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the attention map that `jcs-lite` gives in its own pass: the positive evidence, scaled to a maximum of 1.
+
+    Equal to Grad-CAM of the layer below it (see `jcs_ct.models.lite`); zeros where no evidence is positive.
+    """
+    positive: NDArray[np.float32] = np.maximum(evidence, np.float32(0))
+    highest = float(positive.max())
+    scaled: NDArray[np.float32] = positive / np.float32(highest) if highest > 0 else positive
+    return scaled
 
 
 @contextmanager
@@ -91,6 +102,7 @@ def attend(
     layer: str,
     answer: Callable[[Tensor], Tensor | None],
     method: Method = "grad-cam",
+    head: Callable[[Any], Tensor] = lambda output: output,
 ) -> Attention:
     """Explain one slice.
 
@@ -100,13 +112,14 @@ def attend(
         layer: Dotted name of the module whose output is weighted, e.g. "layer4".
         answer: From the network's output to the scalar to explain, or None when there is nothing to explain.
         method: "grad-cam" or "layer-cam".
+        head: Which tensor of the model's output `answer` gets, where the model has several.
 
     Raises:
         UsageError: Unknown layer or method, or a layer that the network did not run.
     """
     seen: list[Tensor] = []
     with torch.enable_grad(), watch(model, layer, seen):
-        output = model(*inputs)
+        output = head(model(*inputs))
         if not seen:
             raise UsageError(f"the network did not run layer {layer!r} on this input", hint="name another layer")
         value = answer(output)

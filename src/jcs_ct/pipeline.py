@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from jcs_ct import explain as attention
 from jcs_ct.errors import InputError, JcsError, UsageError
+from jcs_ct.field import find_field
+from jcs_ct.guard import check_slice
 from jcs_ct.io.features import dequantise, quantise, read_features
 from jcs_ct.io.kinds import Kind
 from jcs_ct.io.raster import read_slice
-from jcs_ct.preprocess import prepare, recipe, resize_map, restore
-from jcs_ct.types import SliceImage, StageOneFeatures
+from jcs_ct.preprocess import grey, prepare, recipe, resize_map, restore
+from jcs_ct.types import SliceDiagnosis, SliceImage, StageOneFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -123,7 +126,8 @@ def segment(item: SliceImage | StageOneFeatures, network: Network) -> NDArray[np
     if isinstance(item, StageOneFeatures):
         return _sigmoid(network.logits(_feature_arrays(item, network), "features")[0])
     values, placement = prepare(item.pixels, recipe(network.card.recipe))
-    return restore(_sigmoid(network.logits([values])[0]), placement)
+    lesion = network.one_pass(values).lesion if network.spec.task == "lite" else network.logits([values])[0]
+    return restore(_sigmoid(lesion), placement)
 
 
 def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
@@ -131,7 +135,36 @@ def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
     if isinstance(item, StageOneFeatures):
         return _softmax(network.logits(_feature_arrays(item, network), "features"))
     values, _ = prepare(item.pixels, recipe(network.card.recipe))
+    if network.spec.task == "lite":
+        return float(expit(network.one_pass(values).logit))
     return _softmax(network.logits([values]))
+
+
+def diagnose_slice(image: SliceImage, network: Network) -> SliceDiagnosis:
+    """Return probability, attention and lesion map of a slice out of one pass of `jcs-lite`.
+
+    Raises:
+        UsageError: Another network.
+    """
+    if network.spec.task != "lite":
+        raise UsageError(
+            f"{network.card.name} is {network.spec.name}, which does one task",
+            hint="diagnose needs jcs-lite; `jcs segment`, `jcs classify` and `jcs explain` run this one",
+        )
+    field = find_field(grey(image.pixels))
+    values, placement = prepare(image.pixels, recipe(network.card.recipe))
+    found = network.one_pass(values)
+    probability = float(expit(found.logit))
+    return SliceDiagnosis(
+        image,
+        probability,
+        probability >= network.covid_threshold,
+        restore(_sigmoid(found.lesion), placement),
+        restore(attention.of_evidence(found.evidence), placement),
+        field.box,
+        field.lungs,
+        check_slice(image.pixels),
+    )
 
 
 def explain(image: SliceImage, network: Network, method: str, layer: str | None = None) -> SliceAttention:
@@ -140,8 +173,8 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     Args:
         image: The slice.
         network: A classifier or a segmenter.
-        method: "grad-cam" or "layer-cam" on the whole slice, or "grad-cam-release": on the centre crop that the
-            release shows to the classifier, scaled there; 0 outside.
+        method: "grad-cam" or "layer-cam" on the whole slice (of `jcs-lite`: on the lung field), or "grad-cam-release":
+            on the centre crop that the release shows to the classifier, scaled there; 0 outside.
         layer: Dotted name of a module; default: the network's own.
 
     Raises:
@@ -149,21 +182,24 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     """
     if method not in METHODS:
         raise UsageError(f"no attention method is called {method!r}", hint=f"known: {', '.join(METHODS)}")
-    classifier = network.spec.task == "classification"
+    classifier, lite = network.spec.task == "classification", network.spec.task == "lite"
     as_released = method == "grad-cam-release"
     if as_released and not classifier:
-        raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for a segmenter")
+        raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for this network")
     whole = network.card.recipe.replace("release-classification", "whole-slice-classification")  # and its size
     how = recipe(network.card.recipe if as_released or not classifier else whole)
     values, placement = prepare(image.pixels, how)
     layer = layer or network.spec.attention
-    answer = attention.class_answer() if classifier else attention.lesion_answer(network.threshold)
+    answer = attention.lesion_answer(network.threshold)
+    if classifier or lite:
+        answer = attention.class_answer(0 if lite else 1)
     found = attention.attend(
         network.module(),
         network.tensors([values]),
         layer,
         answer,
         "layer-cam" if method == "layer-cam" else "grad-cam",
+        (lambda out: out.logit[:, None]) if lite else (lambda out: out),
     )
     network.finite(found.output)
     network.finite(found.raw)
@@ -174,8 +210,8 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     return SliceAttention(
         image,
         values,
-        _softmax(found.output) if classifier else None,
-        None if classifier else restore(_sigmoid(found.output[0]), placement),
+        _probability(found.output, network) if classifier or lite else None,
+        None if classifier or lite else restore(_sigmoid(found.output[0]), placement),
         None if placement.whole else placement.seen,
         found.degenerate,
         layer,
@@ -201,13 +237,14 @@ def features(image: SliceImage, network: Network, *, half: bool = False) -> dict
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    from scipy.special import expit
-
     result: NDArray[np.float32] = expit(logits)
     return result
 
 
-def _softmax(logits: NDArray[np.float32]) -> float:
-    from scipy.special import softmax
+def _probability(output: NDArray[np.float32], network: Network) -> float:
+    """Return the probability of COVID-19 from two logits, or from the one of `jcs-lite`."""
+    return _softmax(output) if len(output) > 1 else float(expit(output[0] / network.card.temperature))
 
+
+def _softmax(logits: NDArray[np.float32]) -> float:
     return float(softmax(logits.astype(np.float64))[1])

@@ -7,6 +7,7 @@ One code path for training and inference. A recipe never guesses: pictures are e
 | `release-segmentation` | 512×512, OpenCV's 8-bit bilinear filter, ImageNet mean and std |
 | `release-classification` | shorter side to 256 (Pillow's antialiased bilinear), centre crop 224, same mean and std |
 | `whole-slice-classification` | the same without the crop, so that the lung's edge is seen; for attention maps |
+| `lung-field` | grey, cropped to the lungs (`jcs_ct.field`), 256×320, its 2nd to 98th percentile stretched to −1 … 1 |
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.field import find_field
 from jcs_ct.resample import resize_bilinear_8bit
 
 if TYPE_CHECKING:
@@ -36,16 +38,21 @@ class Recipe:
         size: Side of the square (`keep_aspect` false), or length of the shorter side (true).
         keep_aspect: Resize by Pillow with the aspect kept, instead of by OpenCV's filter to a square.
         crop: Side of the centre crop, or 0 for none.
+        columns: Width of the grid where it is no square (`size` is its height), or 0.
+        field: Crop to the lung field, and give one grey channel.
     """
 
     name: str
     size: int
     keep_aspect: bool = False
     crop: int = 0
+    columns: int = 0
+    field: bool = False
 
     def at(self, size: int) -> Recipe:
         """Return the same recipe at another side length (half-size features: 256)."""
-        return replace(self, size=size)
+        columns = round(self.columns * size / self.size)
+        return replace(self, size=size, crop=round(self.crop * size / self.size), columns=columns)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -54,6 +61,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("release-segmentation", 512),
         Recipe("release-classification", 256, keep_aspect=True, crop=224),
         Recipe("whole-slice-classification", 256, keep_aspect=True),
+        Recipe("lung-field", 256, columns=320, field=True),
     )
 }
 
@@ -72,7 +80,7 @@ def recipe(name: str) -> Recipe:
         return found
     if not (size.isascii() and size.isdigit() and 16 <= int(size) <= 8192):
         raise UsageError(f"the preprocessing recipe {name!r} has no usable size", hint=f"{base}@256, for example")
-    return Recipe(name, int(size), found.keep_aspect, round(found.crop * int(size) / found.size))
+    return replace(found.at(int(size)), name=name)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,8 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
         how: The recipe.
 
     Returns:
-        float32, 3 × rows × columns, normalised with ImageNet's mean and std; and the way back.
+        float32, 3 × rows × columns, normalised with ImageNet's mean and std (`field`: 1 × rows × columns, see
+        `stretch`); and the way back.
 
     Raises:
         ShapeError: `pixels` is not uint8 rows × columns × 3.
@@ -120,6 +129,11 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
             f"pixels {pixels.dtype} {'×'.join(map(str, pixels.shape))} came, uint8 rows×columns×3 is needed"
         )
     height, width = pixels.shape[:2]
+    if how.field:
+        slice_grey = grey(pixels)
+        box = find_field(slice_grey).box
+        values = stretch(look(slice_grey, box, (how.size, how.columns)))
+        return values[None], Placement((height, width), (height, width), box)
     if how.keep_aspect:
         shorter = min(height, width)
         resized = (how.size * height // shorter, how.size * width // shorter)
@@ -136,6 +150,32 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     values = (picture.astype(np.float32) / np.float32(255) - MEAN) / STD
     placement = Placement((height, width), resized, (top, left, *side))
     return np.ascontiguousarray(values.transpose(2, 0, 1)), placement
+
+
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the luminance (ITU-R 601) of rows × columns × 3, uint8 rows × columns."""
+    return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
+
+
+def look(
+    picture: NDArray[np.uint8], box: tuple[float, float, float, float], shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return what a box (top, left, rows, columns) of a grey picture shows, at `shape`: bilinear, antialiased."""
+    top, left, rows, columns = box
+    resized = Image.fromarray(picture).resize(
+        (shape[1], shape[0]), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
+    )
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def stretch(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return grey values with the 2nd percentile at −1 and the 98th at 1, clipped: lung dark, soft tissue bright.
+
+    Pictures come with windows of unknown width; inside the lung field these two are aerated lung and soft tissue.
+    """
+    low, high = np.percentile(picture, (2, 98))
+    values = (picture.astype(np.float32) - np.float32(low)) * np.float32(2 / max(high - low, 1.0)) - np.float32(1)
+    return values.clip(-1, 1)
 
 
 def restore(values: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:

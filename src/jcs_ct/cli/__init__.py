@@ -27,6 +27,7 @@ COMMANDS = {
     "features": ("jcs_ct.cli.features:features", "Stage-1 features in the COVID-CS format (.mat)."),
     "evaluate": ("jcs_ct.cli.evaluate:evaluate", "Scores of a model or of precomputed maps."),
     "train": ("jcs_ct.cli.train:train", "Train the networks on one's own data."),
+    "bench": ("jcs_ct.cli.bench:bench", "Speed on this machine, against the plain published computation."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
     "demo": ("jcs_ct.cli.demo:demo", "A phantom study made on the spot, and a self-check of the networks."),

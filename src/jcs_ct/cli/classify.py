@@ -51,8 +51,8 @@ def classify(
 
     from jcs_ct.runtime import open_network
 
-    network = open_network(model, run.device, ["classification"])
-    cut = network.threshold if threshold is None else threshold
+    network = open_network(model, run.device, ["classification", "lite"])
+    cut = network.covid_threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
 
     def work(source: Source) -> tuple[tuple[str, ...], float]:

@@ -60,7 +60,7 @@ def explain(
 
     from jcs_ct.runtime import open_network
 
-    networks = [open_network(name, run.device, ["classification", "segmentation"]) for name in model or (None,)]
+    networks = [open_network(name, run.device, ["classification", "segmentation", "lite"]) for name in model or (None,)]
     names = [network.card.name for network in networks]
     if len(set(names)) < len(names):
         raise UsageError(f"two models are called {names[0]}", hint="import one of them under another --name")

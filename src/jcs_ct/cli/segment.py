@@ -56,7 +56,7 @@ def segment(
 
     from jcs_ct.runtime import open_network
 
-    network = open_network(model, run.device, ["segmentation"])
+    network = open_network(model, run.device, ["segmentation", "lite"])
     cut = network.threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut}
 

@@ -1,4 +1,4 @@
-"""`jcs train segment | classify | joint`."""
+"""`jcs train segment | classify | joint`; `lite` has a home of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.train_lite import lite
 from jcs_ct.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -111,3 +112,4 @@ _command(
     "Train jcs-joint: the classifier's features feed the segmenter. Staged, as in the paper: --init a trained "
     "classifier and --freeze res2net.; end to end: without --freeze.",
 )
+train.add_command(lite)

@@ -11,7 +11,7 @@ from jcs_ct.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Task = Literal["segmentation", "classification", "backbone"]
+Task = Literal["segmentation", "classification", "lite", "backbone"]
 Inputs = Literal["image", "features"]
 
 
@@ -21,7 +21,7 @@ class ModelSpec:
 
     Attributes:
         name: What users call it.
-        task: What its output is: five lesion maps, two class logits, or a feature pyramid.
+        task: What its output is: five lesion maps, two class logits, `lite.LiteOutput`, or a feature pyramid.
         home: "module:class" of the implementation.
         summary: A line for a list.
         recipe: The preprocessing it was trained with (`jcs_ct.preprocess.RECIPES`).
@@ -68,6 +68,15 @@ MODELS: dict[str, ModelSpec] = {
             _CLASSIFY,
             "layer4",
             ("res2net",),
+        ),
+        ModelSpec(
+            "jcs-lite",
+            "lite",
+            "jcs_ct.models.lite:LiteNetwork",
+            "small network: probability, attention and lesion map in one pass",
+            "lung-field",
+            "context",
+            (),
         ),
         ModelSpec(
             "vgg16-bn",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jcs_ct import __version__
 from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.weights import WeightsCard, load
+from jcs_ct.weights.store import SHIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+
+class OnePass(NamedTuple):
+    """What `jcs-lite` computes of a slice.
+
+    Attributes:
+        logit: Of COVID-19, divided by the temperature of the weights.
+        evidence: float32 h×w, see `jcs_ct.explain.of_evidence`.
+        lesion: float32 H×W, logits of lesion.
+    """
+
+    logit: float
+    evidence: NDArray[np.float32]
+    lesion: NDArray[np.float32]
 
 
 class Network:
@@ -77,6 +92,18 @@ class Network:
             output = self.module(inputs)(*self.tensors(arrays))
         return self.finite(output[0].float().cpu().numpy())
 
+    def one_pass(self, values: NDArray[np.float32]) -> OnePass:
+        """Run one slice (1×H×W) through `jcs-lite`. Raises WeightsError if the result is not finite."""
+        with torch.inference_mode():
+            out = self.module()(*self.tensors([values]))
+        logit, evidence, lesion = (self.finite(t[0].float().cpu().numpy()) for t in (out.logit, out.evidence, out.maps))
+        return OnePass(float(logit) / self.card.temperature, evidence, lesion[0])
+
+    @property
+    def covid_threshold(self) -> float:
+        """The probability from which a slice counts as COVID-19; of `jcs-lite`, it is not that of lesions."""
+        return self.threshold if self.card.covid_threshold is None else self.card.covid_threshold
+
     def stage_one(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Return the stage-1 features ("vgg" and/or "res2net", 64×H×W each) of an image 3×H×W."""
         module = self.module()
@@ -114,21 +141,16 @@ def open_network(model: str | Path | None, device: str = "auto", tasks: Sequence
     """Load weights and check that they can do the task.
 
     Args:
-        model: A stored name or a file.
+        model: A stored name or a file; None: the weights that come with the package.
         device: See `pick_device`.
-        tasks: The tasks ("segmentation", "classification", "backbone") of which one is needed; empty for any.
+        tasks: The tasks ("segmentation", "classification", "lite", "backbone") of which one is needed; empty for any.
 
     Raises:
-        UsageError: No model was named, it does another task, or the device is not there.
+        UsageError: The model does another task, or the device is not there.
         WeightsError: See `jcs_ct.weights.load`.
     """
-    if model is None:
-        raise UsageError(
-            "no --model was given, and this version ships no trained weights",
-            hint="`jcs models import FILE` stores a checkpoint, `jcs models list` shows what there is",
-        )
     chosen = pick_device(device)
-    tensors, card = load(model)
+    tensors, card = load(SHIPPED if model is None else model)
     spec = model_spec(card.architecture)
     if tasks and spec.task not in tasks:
         raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=f"this command needs {' or '.join(tasks)}")

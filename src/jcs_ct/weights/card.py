@@ -19,6 +19,7 @@ SCHEMA_VERSION = 1
 LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
+_OPTIONAL = {"temperature": 1.0, "covid_threshold": None}  # of the one-pass network; left out where they say nothing
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class WeightsCard:
         citation: What to cite.
         bn_eps_folded: What was added to the running variances of frozen batch norms (0: nothing).
         notes: What a user should know, a line each.
+        temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
+        covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         schema_version: Version of this layout.
     """
 
@@ -63,6 +66,8 @@ class WeightsCard:
     citation: str
     bn_eps_folded: float
     notes: tuple[str, ...] = ()
+    temperature: float = 1.0
+    covid_threshold: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -72,7 +77,8 @@ class WeightsCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values, the schema version first."""
         values = asdict(self) | {"classes": list(self.classes), "notes": list(self.notes)}
-        return {"schema_version": values.pop("schema_version")} | values
+        plain = {name: usual for name, usual in _OPTIONAL.items() if values[name] == usual}
+        return {"schema_version": values.pop("schema_version")} | {k: v for k, v in values.items() if k not in plain}
 
     @classmethod
     def from_json(cls, text: str | bytes, *, path: Path | str | None = None) -> WeightsCard:
@@ -99,7 +105,10 @@ class WeightsCard:
                 hint="update jcs-ct, or " + _REIMPORT,
             )
         known = {field.name for field in fields(cls)}
-        for problem, names in (("lacks", known - values.keys()), ("has unknown fields:", values.keys() - known)):
+        for problem, names in (
+            ("lacks", known - values.keys() - _OPTIONAL.keys()),
+            ("has unknown fields:", values.keys() - known),
+        ):
             if names:
                 raise WeightsError(f"{problem} {', '.join(sorted(names)[:5]):.200}", path=path, hint=_REIMPORT)
         for name, value in values.items():
@@ -122,9 +131,11 @@ def _fits(name: str, value: object) -> bool:
     """Tell whether `value` has the type, and the range, that the field `name` needs."""
     if name in ("classes", "notes"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if name in ("threshold", "bn_eps_folded"):
+    if name == "temperature":
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1000
+    if name in ("threshold", "covid_threshold", "bn_eps_folded"):
         if value is None:
-            return name == "threshold"
+            return name != "bn_eps_folded"
         return (
             isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
         )

@@ -17,6 +17,7 @@ from jcs_ct.errors import OutputError, UsageError, WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE
 
+SHIPPED = "jcs-lite"  # the weights that come with the package
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -74,11 +75,14 @@ def name_from_file(path: Path) -> str:
 
 
 def list_stored() -> list[Stored]:
-    """Return what the store holds, by name. A card that cannot be used is reported in its place and raises nothing."""
+    """Return what the package ships, then what the store holds, by name.
+
+    A card that cannot be used is reported in its place and raises nothing.
+    """
     found = []
-    for path in sorted(weights_folder().glob("*.safetensors")):
+    for path in (shipped(), *sorted(weights_folder().glob("*.safetensors"))):
         name = path.name.removesuffix(".safetensors")
-        if name.startswith("."):  # a write that has not finished
+        if name.startswith(".") or (name == SHIPPED and path != shipped()):  # a write that has not finished; hidden
             continue
         try:
             found.append(Stored(name, path, path.stat().st_size, WeightsCard.read(path.with_suffix(".json"))))
@@ -95,6 +99,8 @@ def find_stored(name: str) -> Stored | None:
 def check_free(name: str, *, overwrite: bool) -> None:
     """Raise OutputError when the name is taken. Tensors without a card are debris of a crash and do not count."""
     card = weights_folder() / f"{name}.json"
+    if name == SHIPPED:
+        raise OutputError(f"{name!r} is the name of the weights that come with jcs-ct", hint="use another --name")
     if card.exists() and not overwrite:
         raise OutputError(
             f"weights called {name!r} exist already", path=card, hint="use --overwrite, or another --name"
@@ -110,12 +116,19 @@ def locate(name_or_file: str | Path) -> Path:
     path = Path(name_or_file)
     if isinstance(name_or_file, Path) or len(path.parts) > 1 or path.suffix.lower() in SUFFIXES:
         return path.expanduser()
+    if name_or_file == SHIPPED:
+        return shipped()
     stored = weights_folder() / f"{name_or_file}.safetensors"
     if _NAME.fullmatch(name_or_file) and stored.exists():
         return stored
     if path.is_file():
         return path
     raise unknown_name(name_or_file)
+
+
+def shipped() -> Path:
+    """Return the file of the weights that come with the package."""
+    return Path(__file__).parent.parent / "assets" / f"{SHIPPED}.safetensors"
 
 
 def unknown_name(name: str) -> WeightsError:

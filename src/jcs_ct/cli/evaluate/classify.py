@@ -59,8 +59,8 @@ def classify(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
-    network = opened(run, cases, model, "classification")
-    cut = cut_of(threshold, network)
+    network = opened(run, cases, model, "classification", "lite")
+    cut = cut_of(threshold, network, covid=True)
     tables = [table for table in (predictions, against) if table is not None]
     found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]
     computed: dict[str, float] = {}

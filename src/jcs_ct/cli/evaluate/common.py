@@ -73,7 +73,7 @@ def masked_cases(data: Path | None, masks: Path | None, model: str | None, chose
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: str | None, task: str) -> Network | None:
+def opened(run: Run, cases: Cases, model: str | None, *tasks: str) -> Network | None:
     """Report the notes on the slices, and return the network if one was named."""
     for note in cases.notes:
         run.reporter.note(note)
@@ -81,12 +81,14 @@ def opened(run: Run, cases: Cases, model: str | None, task: str) -> Network | No
         return None
     from jcs_ct.runtime import open_network
 
-    return open_network(model, run.device, [task])
+    return open_network(model, run.device, tasks)
 
 
-def cut_of(threshold: float | None, network: Network | None) -> float:
-    """Return the threshold: the one given, else that of the weights, else 0.5."""
-    of_weights = None if network is None else network.card.threshold
+def cut_of(threshold: float | None, network: Network | None, *, covid: bool = False) -> float:
+    """Return the threshold: the one given, else that of the weights (`covid`: of a slice's label), else 0.5."""
+    of_weights = None
+    if network is not None and network.card.threshold is not None:
+        of_weights = network.covid_threshold if covid else network.threshold
     return next((cut for cut in (threshold, of_weights) if cut is not None), 0.5)
 
 

@@ -1,0 +1,129 @@
+"""`jcs-lite`: probability, attention and lesion maps of a slice out of one forward pass.
+
+A light form of JCS (Wu et al., IEEE TIP 2021). What is kept: one encoder shared by classification and segmentation,
+the enhanced feature module of four dilated groups on the deepest level, a decoder that fuses top-down with attention
+over channels, and deep supervision. What is new:
+
+- the encoder is EfficientNet-Lite0, and the network reads one grey channel;
+- the decoder has 96, 64 and 40 channels at strides 16, 8 and 4, with batch norm;
+- the classifier is a map of evidence e = w·A at stride 16 (A: N×96×h×w, no bias), pooled by log-mean-exp. The
+  gradient of that pooling sums to one over the positions, so that Grad-CAM (Selvaraju et al., ICCV 2017) on A
+  gives ReLU(w·A) / (h·w): the attention map of the pass itself, up to its scale.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jcs_ct.errors import UsageError
+from jcs_ct.models.efficientnet import LEVELS, ConvNorm, EfficientNetLite0
+from jcs_ct.models.layers import SqueezeExcitation, check_input, resize
+
+WIDTHS = (40, 64, 96)  # of the decoder, at strides 4, 8, 16
+DILATIONS = (1, 2, 3, 4)
+SHARPNESS = 4.0  # of the pooling: towards the maximum of the evidence as it grows, towards the mean as it shrinks
+
+
+class LiteOutput(NamedTuple):
+    """What one pass gives, for an input of N×1×H×W.
+
+    Attributes:
+        logit: N; the probability of COVID-19 is sigmoid(logit / temperature of the weights).
+        evidence: N×h×w at stride 16; attention is its positive part, scaled (`jcs_ct.explain`).
+        maps: N×3×H×W logits of lesion, finest first; map 0 is the prediction, the others are deep supervision.
+    """
+
+    logit: Tensor
+    evidence: Tensor
+    maps: Tensor
+
+
+class LightFeatureModule(nn.Module):
+    """The paper's enhanced feature module at a fraction of its cost: four dilated groups, then attention."""
+
+    def __init__(self, c_in: int, channels: int) -> None:
+        super().__init__()
+        self.reduce = ConvNorm(c_in, channels, 1)
+        group = channels // len(DILATIONS)
+        self.dilated = nn.ModuleList(nn.Conv2d(group, group, 3, padding=d, dilation=d, bias=False) for d in DILATIONS)
+        self.norm = nn.BatchNorm2d(channels)
+        self.attention = SqueezeExcitation(channels, channels // 4)
+        self.end = ConvNorm(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map N×c_in×H×W to N×channels×H×W."""
+        x = self.reduce(x)
+        groups = x.chunk(len(DILATIONS), dim=1)
+        together = torch.cat([conv(group) for conv, group in zip(self.dilated, groups, strict=True)], dim=1)
+        y: Tensor = self.end(self.attention(F.relu(self.norm(together))))
+        return x + y
+
+
+class LightFusion(nn.Module):
+    """One step of the attentive fusion decoder: attention over [lateral, top-down], then two cheap convolutions."""
+
+    def __init__(self, c_lateral: int, c_top: int, channels: int) -> None:
+        super().__init__()
+        self.lateral = ConvNorm(c_lateral, channels, 1)
+        self.top = ConvNorm(c_top, channels, 1)
+        self.attention = SqueezeExcitation(2 * channels, channels // 4)
+        self.mix = ConvNorm(2 * channels, channels, 1)
+        self.smooth = ConvNorm(channels, channels, 3)
+
+    def forward(self, lateral: Tensor, top: Tensor) -> Tensor:
+        """Map N×c_lateral×H×W and a coarser N×c_top×h×w to N×channels×H×W."""
+        lateral = self.lateral(lateral)
+        above = resize(self.top(top), (lateral.shape[2], lateral.shape[3]))  # 1×1 first: fewer positions
+        y: Tensor = self.smooth(self.mix(self.attention(torch.cat([lateral, above], dim=1))))
+        return y
+
+
+class LiteNetwork(nn.Module):
+    """The network; 3.4 M parameters.
+
+    Args:
+        inputs: Only "image".
+
+    Raises:
+        UsageError: `inputs` is "features": those of the COVID-CS release come from other backbones.
+    """
+
+    def __init__(self, inputs: str = "image") -> None:
+        super().__init__()
+        if inputs != "image":
+            raise UsageError("jcs-lite reads images, not stage-1 features", hint="use jcs-single or jcs-joint")
+        self.encoder = EfficientNetLite0()
+        self.top = LightFeatureModule(LEVELS[4], 128)
+        self.fuse = nn.ModuleList(
+            LightFusion(LEVELS[i + 1], WIDTHS[i + 1] if i < 2 else 128, WIDTHS[i]) for i in range(3)
+        )
+        self.lesion = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in WIDTHS)
+        self.context = ConvNorm(WIDTHS[2], 96, 3)  # its output is the A of the docstring
+        self.evidence = nn.Conv2d(96, 1, 1, bias=False)
+        self.gain = nn.Parameter(torch.ones(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> LiteOutput:
+        """Map N×1×H×W (H, W ≥ 32) to the logits, the evidence and the lesion maps.
+
+        Raises:
+            ShapeError: Another shape.
+        """
+        check_input(x, "the slice", 1, 32)
+        size = (x.shape[2], x.shape[3])
+        levels = self.encoder(x)
+        y = self.top(levels[4])
+        decoded: list[Tensor] = []
+        for i in (2, 1, 0):
+            y = self.fuse[i](levels[i + 1], y)
+            decoded.insert(0, y)
+        evidence = self.evidence(self.context(decoded[2]))[:, 0]
+        flat = evidence.flatten(1).float() * SHARPNESS
+        pooled = (torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])) / SHARPNESS
+        maps = [resize(head(level), size) for head, level in zip(self.lesion, decoded, strict=True)]
+        return LiteOutput(self.gain * pooled + self.offset, evidence, torch.cat(maps, dim=1))

@@ -1,0 +1,177 @@
+"""The whole recipe of the shipped weights: a run for each fold, one on everything, calibration, one file.
+
+Each run is a process of its own, so that two can share two cores, and each resumes by itself: started again, finished
+runs are kept and the others go on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.errors import JcsError
+from jcs_ct.files import write_whole
+from jcs_ct.metrics import roc_auc
+from jcs_ct.metrics.bootstrap import Interval, average, bootstrap
+from jcs_ct.training.lite.calibrate import SENSITIVITY, Calibration, calibrate
+from jcs_ct.training.lite.score import Row, read_table, summary, table
+from jcs_ct.weights import load, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.weights import WeightsCard
+
+BEST = "best.safetensors"
+
+
+def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None]) -> WeightsCard:
+    """Train all folds and the final network, and write `best.safetensors` with what the folds tell about it.
+
+    Args:
+        config: Of every run; its fold is set by this function.
+        out: Holds a folder for each run.
+        jobs: Runs at the same time.
+        say: Where to say what happens.
+
+    Raises:
+        JcsError: A run failed; its log is named.
+    """
+    runs: dict[str, int | None] = {f"fold_{k}": k for k in range(1, config.folds + 1)} | {"all": None}
+    run_all([(out / name, replace(config, fold=fold)) for name, fold in runs.items()], jobs, say)
+    folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
+    return finish(out, folds, load(out / "all" / BEST), say)
+
+
+def run_all(runs: Sequence[tuple[Path, LiteConfig]], jobs: int, say: Callable[[str], None]) -> None:
+    """Run what is not finished, `jobs` at a time. Raises JcsError if one fails."""
+    waiting = [run for run in runs if not (run[0] / BEST).exists()]
+    active: list[tuple[Path, subprocess.Popen[bytes]]] = []
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                folder, config = waiting.pop(0)
+                say(f"training {folder.name}; its log: {folder}.log")
+                active.append((folder, _start(folder, config)))
+            time.sleep(0.5)
+            for folder, process in list(active):
+                if process.poll() is None:
+                    continue
+                active.remove((folder, process))
+                if process.returncode:
+                    raise JcsError("a run failed, its log says why", path=f"{folder}.log", hint="mend it, run again")
+    finally:
+        for _, process in active:
+            process.terminate()
+
+
+def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "jcs_ct", "train", "lite", "-o", str(folder)]
+    for data in config.data:
+        command += ["--data", data]
+    if (folder / "last.ckpt").exists():
+        command += ["--resume"]
+    else:
+        for source in config.without:
+            command += ["--without", source]
+        for name in ("steps", "lr", "mix", "attention", "seed", "threads"):
+            command += [f"--{name}", str(getattr(config, name))]
+        if config.fold is not None:
+            command += ["--fold", str(config.fold)]
+    with (folder.parent / f"{folder.name}.log").open("ab") as log:
+        # Without idle threads spinning for their turn, runs beside each other do not disturb one another.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
+
+
+def finish(
+    out: Path,
+    folds: Sequence[Sequence[Row]],
+    network: tuple[dict[str, Tensor], WeightsCard],
+    say: Callable[[str], None],
+) -> WeightsCard:
+    """Calibrate on the held-out slices, write scores and the final weights in half precision."""
+    labelled = [[r for r in rows if r["label"] != ""] for rows in folds]
+    calibration = calibrate(
+        [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
+    )
+    scores = collect(folds)
+    tensors, card = network
+    half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+    card = replace(
+        card,
+        name="jcs-lite",
+        temperature=calibration.temperature,
+        covid_threshold=calibration.threshold,
+        threshold_from="lesions: 0.5, not tuned; COVID-19: sensitivity "
+        f"{SENSITIVITY:g} of the held-out slices of the folds",
+        notes=tuple(describe(scores, calibration)),
+    )
+    card = write(out / BEST, half, card, overwrite=True)
+    content = {"scores": scores, "calibration": vars(calibration)}
+    write_whole(out / "scores.json", (json.dumps(content, indent=2) + "\n").encode(), overwrite=True)
+    write_whole(out / "held_out.csv", table([row for fold in folds for row in fold]), overwrite=True)
+    say(f"{out / BEST}: {(out / BEST).stat().st_size / 1e6:.1f} MB")
+    return card
+
+
+def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, dict[str, float]]:
+    """Return each score: for segmentation and attention the mean of the folds, for AUC that of all held-out slices.
+
+    Intervals are 95 % bootstrap intervals over slices (segmentation) and over groups (AUC).
+    """
+    each = [summary(rows) for rows in folds]
+    names = [name for name in each[0] if not name.startswith("auc_")]
+    found = {name: {"value": float(np.mean([fold[name] for fold in each]))} for name in names}
+    rows = [row for fold in folds for row in fold]
+    masked = [r for r in rows if r["dice"] not in (None, "")]
+    for name in {"dice", "pointing", "energy"} & found.keys():
+        mean = _mean_interval([float(r[name]) for r in masked], [r["file"] for r in masked], seed)
+        found[name] |= {"low": mean.low, "high": mean.high}
+    labelled = [r for r in rows if r["label"] != ""]
+    for source in sorted({r["source"] for r in labelled}):
+        part = [r for r in labelled if r["source"] == source]
+        if len({r["label"] for r in part}) == 2:
+            found[f"auc_{source or 'all'}"] = _auc_interval(part, seed)
+    return found
+
+
+def _mean_interval(values: list[float], groups: list[str], seed: int) -> Interval:
+    array = np.array(values)
+    return bootstrap(lambda w: {"mean": average(array, w)}, groups, seed=seed)["mean"]
+
+
+def _auc_interval(rows: Sequence[Row], seed: int) -> dict[str, float]:
+    labels, logits = np.array([int(r["label"]) for r in rows]), np.array([float(r["logit"]) for r in rows])
+    groups = [r["group"] or r["file"] for r in rows]
+    auc = bootstrap(lambda w: {"auc": roc_auc(labels, logits, w)}, groups, seed=seed)["auc"]
+    return {"value": auc.value, "low": auc.low, "high": auc.high}
+
+
+def describe(scores: dict[str, dict[str, float]], calibration: Calibration) -> list[str]:
+    """Return the scores and what else a user should know, a line each, for the card."""
+    lines = []
+    for name, values in scores.items():
+        interval = f" (95 % interval {values['low']:.3f} to {values['high']:.3f})" if "low" in values else ""
+        lines.append(f"held-out {name.replace('_', ' ')}: {values['value']:.3f}{interval}")
+    return [
+        *lines,
+        (
+            f"COVID-19 at p >= {calibration.threshold:.3f}: held-out sensitivity {calibration.sensitivity:.3f}, "
+            f"specificity {calibration.specificity:.3f}; calibration error {calibration.error:.3f}"
+        ),
+        "scores are of networks trained the same way without the fold they are scored on",
+        "not for diagnosis, triage or treatment; not for children, radiographs, other organs or other windows",
+    ]

@@ -1,0 +1,99 @@
+"""Scores of `jcs-lite` on slices held out of its training, one line a slice, so that folds can be put together."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from jcs_ct.datasets.masks import read_mask
+from jcs_ct.explain import of_evidence
+from jcs_ct.io.opening import read_file
+from jcs_ct.io.raster import decode_slice
+from jcs_ct.metrics.explanation import energy_inside, pointing_game
+from jcs_ct.metrics.segmentation import pixel_counts
+from jcs_ct.preprocess import prepare, recipe, restore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from jcs_ct.datasets.samples import Sample
+    from jcs_ct.models.lite import LiteNetwork
+
+Row = dict[str, Any]
+
+
+def score(network: LiteNetwork, masked: Sequence[Sample], labelled: Sequence[Sample]) -> Iterator[Row]:
+    """Yield a row for each held-out slice: counts at 0.5 on its own grid, attention scores, the logit.
+
+    Args:
+        network: In evaluation mode.
+        masked: Slices with masks; those with an empty one are left out.
+        labelled: Slices with labels.
+    """
+    how = recipe("lung-field")
+    for sample in (*masked, *labelled):
+        pixels = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
+        values, placement = prepare(pixels, how)
+        with torch.inference_mode():
+            out = network(torch.from_numpy(values)[None])
+        row: Row = {"file": sample.path.name, "source": sample.source or "", "group": sample.group or ""}
+        row |= {"label": "" if sample.label is None else sample.label, "logit": round(float(out.logit[0]), 5)}
+        if sample.mask is not None:
+            mask = read_mask(sample.mask)
+            if not mask.any():
+                continue
+            found = pixel_counts(restore(out.maps[0, 0].sigmoid().numpy(), placement), mask)
+            attention = restore(of_evidence(out.evidence[0].numpy()), placement)
+            row |= {"label": "", "dice": round(found.scores()["dice"], 5)}
+            row |= {name: int(getattr(found, name)) for name in ("tp", "fp", "fn", "tn")}
+            row |= {
+                "pointing": round(pointing_game(attention, mask), 5),
+                "energy": round(energy_inside(attention, mask), 5),
+            }
+        yield row
+
+
+COLUMNS = ("file", "source", "group", "label", "logit", "dice", "tp", "fp", "fn", "tn", "pointing", "energy")
+
+
+def table(rows: Sequence[Row]) -> bytes:
+    """Return the rows as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read what `table` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the scores of one fold: segmentation per image and pooled, attention, AUC of every source."""
+    from jcs_ct.metrics import Counts, roc_auc
+
+    found: dict[str, float] = {}
+    masked = [r for r in rows if r.get("dice") not in (None, "")]
+    if masked:
+        pooled = sum(
+            (Counts(*(float(r[name]) for name in ("tp", "fp", "fn", "tn"))) for r in masked), start=Counts()
+        ).scores()
+        found |= {"dice": float(np.mean([float(r["dice"]) for r in masked])), "pooled_dice": pooled["dice"]}
+        found |= {name: pooled[name] for name in ("miou", "sensitivity", "precision")}
+        found |= {name: float(np.mean([float(r[name]) for r in masked])) for name in ("pointing", "energy")}
+    labelled = [r for r in rows if r["label"] != ""]
+    for source in sorted({r["source"] for r in labelled}):
+        part = [r for r in labelled if r["source"] == source]
+        auc = roc_auc([int(r["label"]) for r in part], [float(r["logit"]) for r in part])
+        if not math.isnan(auc):
+            found[f"auc_{source or 'all'}"] = auc
+    return found
