@@ -100,12 +100,16 @@ def small(task: Any, data: Path | str, **given: Any) -> TrainConfig:
     return resolve(task, data, "release", **(usual | given))
 
 
-def start(*words: object, command: tuple[str, ...] = (str(Path(__file__)),)) -> subprocess.Popen[str]:
-    """Start `jcs train` as a process of its own."""
+def start(
+    *words: object, command: tuple[str, ...] = (str(Path(__file__)),), session: bool = False
+) -> subprocess.Popen[str]:
+    """Start `jcs train` as a process of its own; with `session`, as the leader of a group that can be killed."""
     line = [sys.executable, *command, "train", *map(str, words)]
     env = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "RANK", "WORLD_SIZE", "MASTER_PORT")}
     env["OMP_NUM_THREADS"] = "1"
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=session
+    )
 
 
 def finish(process: subprocess.Popen[str], timeout: float = 100) -> tuple[int, str]:

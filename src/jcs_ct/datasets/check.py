@@ -14,7 +14,7 @@ from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
 from jcs_ct.datasets.report import KINDS, CheckReport, Finding
 from jcs_ct.datasets.samples import Dataset, Sample, relative_name
-from jcs_ct.errors import UsageError
+from jcs_ct.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -108,10 +108,23 @@ class _Check:
             if found.lesion == 0:
                 hint = "if the slice has a lesion, the mask is wrong"
                 self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
+        self._look_at_feature_sizes()
         for item in self._items:
             # A file that cannot be read is still the same file in two lists.
             by_content[self._of(item).content or str(item.sample.path).encode(errors="surrogateescape")].append(item)
         self._by_content = dict(by_content)
+
+    def _look_at_feature_sizes(self) -> None:
+        """Find feature files that could not be put into one batch with the others."""
+        sizes = Counter(found.features for found in self._inspected.values() if found.features is not None)
+        if len(sizes) < 2:
+            return
+        usual = sizes.most_common(1)[0][0]
+        for (_, path, _), found in self._inspected.items():
+            if path is not None and found.features is not None and found.features != usual:
+                text = f"holds features of {_shapes(found.features)}, most files hold {_shapes(usual)}"
+                hint = "write all with the same model, and all with --half or none"
+                self._findings.append(self._finding("feature-size", InputError(text, path=path, hint=hint)))
 
     def look_at_contents(self) -> None:
         """Find slices that occur more than once: with two labels, in two parts, or as two files."""
@@ -223,6 +236,10 @@ class _Check:
         if len(self._sets) == 1:
             path = path.removeprefix(f"{self._sets[0].root}/")
         return Finding(kind, path, problem.message, problem.hint)
+
+
+def _shapes(features: tuple[tuple[int, ...] | None, ...]) -> str:
+    return " and ".join("×".join(map(str, shape)) for shape in features if shape is not None)
 
 
 def _files(sample: Sample) -> Files:

@@ -40,6 +40,7 @@ class Inspected:
         faults: (kind, problem).
         notes: What the readers noticed.
         lesion: Pixels of lesion in the mask; None without a mask that can be read.
+        features: Shapes of the stage-1 features, (VGG's, Res2Net's); None without a file of them that can be read.
     """
 
     content: bytes | None = None
@@ -47,6 +48,7 @@ class Inspected:
     faults: list[tuple[Fault, InputError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     lesion: int | None = None
+    features: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
 
 
 def inspect(files: Files) -> Inspected:
@@ -63,6 +65,7 @@ def inspect(files: Files) -> Inspected:
     if features is not None:
         with _fault_of(features, found):
             held = _read_features(features)
+            found.features = tuple(None if a is None else a.shape for a in (held.vgg, held.res2net))  # type: ignore[assignment]
             if image is None:
                 found.content = digest(held.vgg, held.res2net)
     if mask is not None:

@@ -11,7 +11,7 @@ from jcs_ct import __version__
 from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.weights import WeightsCard, load
-from jcs_ct.weights.store import SHIPPED
+from jcs_ct.weights.store import SHIPPED, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -141,14 +141,19 @@ def open_network(model: str | Path | None, device: str = "auto", tasks: Sequence
     """Load weights and check that they can do the task.
 
     Args:
-        model: A stored name or a file; None: the weights that come with the package.
+        model: A stored name or a file; None: the weights that come with the package, if any do.
         device: See `pick_device`.
         tasks: The tasks ("segmentation", "classification", "lite", "backbone") of which one is needed; empty for any.
 
     Raises:
-        UsageError: The model does another task, or the device is not there.
+        UsageError: No model was named and none is shipped, it does another task, or the device is not there.
         WeightsError: See `jcs_ct.weights.load`.
     """
+    if model is None and not shipped().exists():
+        raise UsageError(
+            "no --model was given, and this version ships no trained weights",
+            hint="`jcs models import FILE` stores a checkpoint, `jcs models list` shows what there is",
+        )
     chosen = pick_device(device)
     tensors, card = load(SHIPPED if model is None else model)
     spec = model_spec(card.architecture)

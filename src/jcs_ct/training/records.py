@@ -165,7 +165,11 @@ class Records(L.Callback):
             self.highest = self.highest if math.isnan(score) else score
 
     def checkpoint(self, trainer: L.Trainer) -> None:
-        """Write `last.ckpt`, with everything that a resumed run needs."""
+        """Write `last.ckpt`, with everything that a resumed run needs.
+
+        Only the first process writes, so the sum of the losses must be that of all of them by then.
+        """
+        self.total = _mean(self.total, trainer)
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
 
 

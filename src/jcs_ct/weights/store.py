@@ -80,7 +80,7 @@ def list_stored() -> list[Stored]:
     A card that cannot be used is reported in its place and raises nothing.
     """
     found = []
-    for path in (shipped(), *sorted(weights_folder().glob("*.safetensors"))):
+    for path in (*filter(Path.exists, [shipped()]), *sorted(weights_folder().glob("*.safetensors"))):
         name = path.name.removesuffix(".safetensors")
         if name.startswith(".") or (name == SHIPPED and path != shipped()):  # a write that has not finished; hidden
             continue
@@ -116,7 +116,7 @@ def locate(name_or_file: str | Path) -> Path:
     path = Path(name_or_file)
     if isinstance(name_or_file, Path) or len(path.parts) > 1 or path.suffix.lower() in SUFFIXES:
         return path.expanduser()
-    if name_or_file == SHIPPED:
+    if name_or_file == SHIPPED and shipped().exists():
         return shipped()
     stored = weights_folder() / f"{name_or_file}.safetensors"
     if _NAME.fullmatch(name_or_file) and stored.exists():
