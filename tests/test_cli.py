@@ -409,3 +409,24 @@ def test_two_backbones_make_one_feature_file(
     two, joint = loadmat(tmp_path / "two/a 1.mat"), loadmat(tmp_path / "joint/a 1.mat")
     for name in ("vgg_feats", "res2net_feats"):
         np.testing.assert_array_equal(two[name], joint[name])
+
+
+def test_a_dash_is_no_output(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
+    status, _, err = jcs("classify", slices, "-o", "-", "-m", "jcs-classifier")
+    assert status == 2
+    assert "standard output is not supported" in err
+    assert not (tmp_path / "-").exists()
+
+
+def test_an_early_error_is_json_too(jcs: Callable[..., Any], slices: Path) -> None:
+    status, out, err = jcs("segment", slices, "-o", "x", "-m", "nothing-of-this-name", "--json")
+    found = json.loads(out)["error"]
+    assert status == found["exit_status"] == 2
+    assert "nothing-of-this-name" in found["message"]
+    assert found["message"] in err
+
+
+def test_an_empty_layer_is_not_the_default(jcs: Callable[..., Any], slices: Path) -> None:
+    status, _, err = jcs("explain", slices, "-m", "jcs-classifier", "-o", "out", "--layer", "")
+    assert status == 2
+    assert "the name of the layer is empty" in err

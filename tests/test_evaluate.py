@@ -200,7 +200,8 @@ def test_folds_lists_and_a_folder_of_masks(jcs: Jcs, data: Path, tmp_path: Path)
 
 
 def network(task: str) -> Any:
-    return SimpleNamespace(card=SimpleNamespace(name="stub", threshold=0.6), spec=SimpleNamespace(task=task))
+    card = SimpleNamespace(name="stub", threshold=0.6)
+    return SimpleNamespace(card=card, threshold=0.6, covid_threshold=0.6, spec=SimpleNamespace(task=task))
 
 
 @pytest.fixture

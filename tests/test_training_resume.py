@@ -40,7 +40,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             plan += [] if at == "whole" else ["resume|" + "|".join(map(str, [*line, "--resume"]))]
     status, said = finish(start(*plan), timeout=150)
     assert status == 0, said
-    ends = said.split("ends:")[1].split()
+    print(said)
+    ends = said.split("ends:")[1].splitlines()[0].split()
     for at, end in zip([p.partition("|")[0] for p in plan], ends, strict=True):
         assert int(end) == (0 if at in ("whole", "resume") else -signal.SIGKILL), (at, said)
     return root

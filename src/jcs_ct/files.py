@@ -26,6 +26,12 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OutputError: `destination` exists and `overwrite` is false, or it is no regular file; or the disk or the folder
             refuses it.
     """
+    if destination.parts[:1] == ("-",):
+        raise OutputError(
+            "would be written into a file or folder of this name; standard output is not supported",
+            path=destination,
+            hint="give a name, or ./- where it is meant",
+        )
     # Through a link to its target, as every tool that opens the file for writing would; a link that leads nowhere too.
     destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
     try:

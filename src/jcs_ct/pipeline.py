@@ -21,7 +21,7 @@ from jcs_ct.io.features import dequantise, quantise, read_features
 from jcs_ct.io.kinds import Kind
 from jcs_ct.io.raster import read_slice
 from jcs_ct.preprocess import grey, prepare, recipe, resize_map, restore
-from jcs_ct.types import SliceDiagnosis, SliceImage, StageOneFeatures
+from jcs_ct.types import METHODS, SliceDiagnosis, SliceImage, StageOneFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from jcs_ct.runtime import Network
 
 T = TypeVar("T")
-
-METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,9 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     whole = network.card.recipe.replace("release-classification", "whole-slice-classification")  # and its size
     how = recipe(network.card.recipe if as_released or not classifier else whole)
     values, placement = prepare(image.pixels, how)
-    layer = layer or network.spec.attention
+    if layer == "":
+        raise UsageError("the name of the layer is empty", hint=f"leave it out for {network.spec.attention}")
+    layer = network.spec.attention if layer is None else layer
     answer = attention.lesion_answer(network.threshold)
     if classifier or lite:
         answer = attention.class_answer(0 if lite else 1)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
+"""Ways to make an attention map (`jcs_ct.pipeline.explain`)."""
 
 
 @dataclass(frozen=True)

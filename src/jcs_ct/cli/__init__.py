@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import traceback
@@ -95,6 +96,9 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         click.echo(f"jcs: error: {error.line()}", err=True)
         status = error.exit_status
+        if "--json" in words:
+            facts = {"message": error.message, "path": error.path, "hint": error.hint, "exit_status": status}
+            click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
     except Exception as error:  # noqa: BLE001  # a user sees one line; the traceback is there for whoever asks
         if "--verbose" in words:
             traceback.print_exc()

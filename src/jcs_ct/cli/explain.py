@@ -18,12 +18,11 @@ from jcs_ct.cli.common import (
     refuse_existing,
 )
 from jcs_ct.errors import UsageError
+from jcs_ct.types import METHODS
 
 if TYPE_CHECKING:
     from jcs_ct.io.sources import Source
     from jcs_ct.pipeline import SliceAttention
-
-METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
 
 
 @click.command()

@@ -116,15 +116,18 @@ class _Check:
 
     def _look_at_feature_sizes(self) -> None:
         """Find feature files that could not be put into one batch with the others."""
-        sizes = Counter(found.features for found in self._inspected.values() if found.features is not None)
-        if len(sizes) < 2:
-            return
-        usual = sizes.most_common(1)[0][0]
-        for (_, path, _), found in self._inspected.items():
-            if path is not None and found.features is not None and found.features != usual:
-                text = f"holds features of {_shapes(found.features)}, most files hold {_shapes(usual)}"
-                hint = "write all with the same model, and all with --half or none"
-                self._findings.append(self._finding("feature-size", InputError(text, path=path, hint=hint)))
+        for which in (0, 1):  # VGG's, Res2Net's; a file may hold one of them
+            shapes = {
+                path: found.features[which]
+                for (_, path, _), found in self._inspected.items()
+                if path is not None and found.features is not None and found.features[which] is not None
+            }
+            usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
+            for path, shape in shapes.items():
+                if shape != usual:
+                    text = f"holds features of {_shape(shape)}, most files hold {_shape(usual)}"
+                    problem = InputError(text, path=path, hint="write all of them with --half, or none")
+                    self._findings.append(self._finding("feature-size", problem))
 
     def look_at_contents(self) -> None:
         """Find slices that occur more than once: with two labels, in two parts, or as two files."""
@@ -238,8 +241,8 @@ class _Check:
         return Finding(kind, path, problem.message, problem.hint)
 
 
-def _shapes(features: tuple[tuple[int, ...] | None, ...]) -> str:
-    return " and ".join("×".join(map(str, shape)) for shape in features if shape is not None)
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "×".join(map(str, shape or ()))
 
 
 def _files(sample: Sample) -> Files:

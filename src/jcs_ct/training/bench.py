@@ -39,7 +39,15 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 TOLERANCE = 1e-4  # relative, of the loss of the first steps: float32 in another order
+COMPARED = 5  # steps at most: differences in rounding grow with each
+STEADY = 1.25  # slowest turn against fastest: more, and something else was running
 WAYS = ("plain", "jcs train")
+
+
+class DisagreementError(JcsError):
+    """The two ways do not compute the same, so that their speeds cannot be compared."""
+
+    exit_status = 1
 
 
 class Turn(NamedTuple):
@@ -70,7 +78,7 @@ class TrainSpeed:
         seconds: By way: seconds of a step in each turn.
         waiting: By way: share of the time spent waiting for the loader, in [0, 1].
         peak: By way: largest memory, bytes.
-        difference: Largest relative difference of the losses of the first turn.
+        difference: Largest relative difference of the losses of the first steps.
     """
 
     network: str
@@ -92,6 +100,11 @@ class TrainSpeed:
         plain, ours = (self.seconds[way] for way in WAYS)
         return statistics.median([a / b for a, b in zip(plain, ours, strict=True)])
 
+    @property
+    def steady(self) -> bool:
+        """Whether the turns of each way took about equally long, as they do without other work on the machine."""
+        return all(max(turns) <= STEADY * min(turns) for turns in self.seconds.values())
+
 
 def measure(network: str, size: int, batch: int, steps: int, turns: int, say: Callable[[str], None]) -> TrainSpeed:
     """Train both ways in turn and return what it took. The first turn of each only warms up.
@@ -105,7 +118,8 @@ def measure(network: str, size: int, batch: int, steps: int, turns: int, say: Ca
         say: Where to say what happens.
 
     Raises:
-        JcsError: One of the processes ended early, or the losses differ by more than `TOLERANCE`.
+        DisagreementError: The losses differ by more than `TOLERANCE`.
+        JcsError: One of the processes ended early.
     """
     config = resolve("segment", "phantom", "release", network=network, size=size, batch=batch, accelerator="cpu")
     context = multiprocessing.get_context("spawn")
@@ -142,10 +156,15 @@ def measure(network: str, size: int, batch: int, steps: int, turns: int, say: Ca
 
 
 def agreement(plain: Sequence[float], ours: Sequence[float]) -> float:
-    """Return the largest relative difference of two series of losses. Raises JcsError if it is too large, or NaN."""
+    """Return the largest relative difference of the first losses of both.
+
+    Raises:
+        DisagreementError: It is too large, or not a number.
+    """
+    plain, ours = plain[:COMPARED], ours[:COMPARED]
     difference = float(np.max(np.abs(np.subtract(plain, ours)) / np.abs(plain)))
     if not difference <= TOLERANCE:
-        raise JcsError(
+        raise DisagreementError(
             f"the two ways do not compute the same: losses differ by {difference:.1e}, {TOLERANCE:g} is allowed",
             hint="this build of PyTorch computes something else; please report it",
         )

@@ -71,7 +71,8 @@ def _buffer(role: str, *shape: int) -> Tensor:
         size *= length
     held = _buffers.get(role)
     if held is None or held.numel() < size:
-        held = _buffers[role] = torch.empty(size)
+        with torch.inference_mode(False):  # made larger in validation, it is written again by the next training step
+            held = _buffers[role] = torch.empty(size)
     return held[:size].view(shape)
 
 

@@ -121,7 +121,8 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
         write_whole(out / "held_out.csv", table(rows), overwrite=True)
         write_whole(out / "scores.json", (json.dumps(scores, indent=2) + "\n").encode(), overwrite=True)
     # Last, since its presence says that the run is finished.
-    write(out / "best.safetensors", network.state_dict(), card_of(config, out, scores), overwrite=True)
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}  # not channels-last
+    write(out / "best.safetensors", tensors, card_of(config, out, scores), overwrite=True)
     return scores
 
 
