@@ -73,8 +73,9 @@ class LiteModule(L.LightningModule):
         labels = share * label[:count] + (1 - share) * label[:count][partner]
         return torch.cat([blended, image[count:]]), torch.cat([labels, label[count:]])
 
-    def on_train_batch_end(self, *_args: Any) -> None:
-        """Move the average."""
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        """Step, and move the average: before any callback, so that a checkpoint holds both."""
+        super().optimizer_step(*args, **options)
         self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:

@@ -1,0 +1,235 @@
+"""Training of `jcs-lite`: a run that is cut goes on exactly, folds hold out what they say, calibration is honest."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import expit
+from sklearn.metrics import roc_auc_score
+
+from jcs_ct.cli import main
+from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.models.lite import LiteNetwork
+from jcs_ct.phantom import make_phantom, write_pngs
+from jcs_ct.training.lite.augment import disguise, jitter
+from jcs_ct.training.lite.build import collect, finish
+from jcs_ct.training.lite.calibrate import calibrate, fit_temperature
+from jcs_ct.training.lite.config import LiteConfig
+from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
+from jcs_ct.training.lite.encoder import load_imagenet
+from jcs_ct.training.lite.module import LiteModule, lesion_loss
+from jcs_ct.training.lite.run import train
+from jcs_ct.training.lite.score import read_table, summary, table
+from jcs_ct.weights import load, write
+from weights_help import card_for
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Phantom slices with masks, in two folds; others with labels, of two sources and several groups."""
+    root = tmp_path_factory.mktemp("lite")
+    paths = write_pngs(make_phantom(slices=6, size=96), root / "written")
+    for path in paths:
+        for kind, source in (("images", path), ("masks", path.parent / "masks" / path.name)):
+            (root / "masked" / kind).mkdir(parents=True, exist_ok=True)
+            (root / "masked" / kind / path.name).write_bytes(source.read_bytes())
+    names = [path.stem for path in paths]
+    (root / "masked" / "folds.json").write_text(json.dumps({"folds": [names[2:4], names[:2] + names[4:]]}))
+    (root / "labelled").mkdir()
+    lines = ["file,label,group,source"]
+    for i in range(12):
+        Image.open(paths[i % 6]).rotate(3 * i).save(root / "labelled" / f"l{i}.png")
+        lines.append(f"l{i}.png,{i % 2},g{i // 2 * 2 + i % 2},{'ab'[i // 6]}")
+    (root / "labelled" / "labels.csv").write_text("\n".join(lines) + "\n")
+    return str(root / "masked"), str(root / "labelled")
+
+
+def small(data: tuple[str, ...], **given: Any) -> LiteConfig:
+    usual: dict[str, Any] = {"fold": 1, "folds": 2, "steps": 4, "labelled": 2, "masked": 2, "every": 2}
+    return LiteConfig(data, **usual | given)
+
+
+def test_a_fold_is_held_out_of_every_data_set(data: tuple[str, str]) -> None:
+    (masked, held_masked), (labelled, held_labelled) = divide(small(data))
+    assert len(held_masked) == 2
+    assert len(masked) == 4
+    assert {s.group for s in labelled}.isdisjoint({s.group for s in held_labelled})
+    assert len(labelled) + len(held_labelled) == 12
+    everything = divide(small(data, fold=None))
+    assert [len(part) for parts in everything for part in parts] == [6, 0, 12, 0]
+    assert {s.source for s in divide(small(data, without=("b",)))[1][0]} == {"a"}
+    with pytest.raises(UsageError, match="there is no fold 3"):
+        divide(small((data[1],), fold=3))
+
+
+def test_slices_and_steps_depend_on_seed_and_step_alone(data: tuple[str, str]) -> None:
+    config = small(data)
+    (masked, _), (labelled, _) = divide(config)
+    steps = list(LiteSteps(len(masked), labelled, config))
+    assert [len(step) for step in steps] == [4] * 4
+    assert sorted(p for step in steps[:2] for p, _, place in step if place >= 2) == [0, 1, 2, 3]  # each once a round
+    resumed = LiteSteps(len(masked), labelled, config)
+    resumed.start = 2
+    assert list(resumed) == steps[2:]
+    one, other = (LiteSlices((*masked, *labelled), 0)[(0, 1, 3)] for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert one["image"].shape == (1, 256, 320)
+    assert float(one["label"]) == -1  # a slice with a mask teaches segmentation
+    assert float(LiteSlices((*masked, *labelled), 0)[(5, 0, 0)]["mask"].max()) == -1
+
+
+def test_augmentation_stays_in_the_slice() -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 256, (256, 320)).astype(np.uint8)
+    for _ in range(200):
+        top, left, rows, columns = jitter((10, 20, 60, 70), (90, 100), rng)
+        assert top >= 0
+        assert left >= 0
+        assert top + rows <= 90
+        assert left + columns <= 100
+        assert min(rows, columns) > 20
+        assert disguise(picture, rng).shape == picture.shape
+
+
+def test_imagenet_weights_fill_the_encoder() -> None:
+    network = LiteNetwork()
+    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    load_imagenet(network.encoder)
+    after = network.encoder.state_dict()
+    same = [name for name in before if name.endswith("weight") and torch.equal(before[name], after[name])]
+    assert same == []
+
+
+@pytest.fixture(scope="module")
+def finished(data: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train(small(data), out, resume=False, say=print)
+    return out
+
+
+def test_a_run_writes_its_weights_scores_and_table(finished: Path) -> None:
+    tensors, card = load(finished / "best.safetensors")
+    assert (card.architecture, card.recipe, card.covid_threshold) == ("jcs-lite", "lung-field", 0.5)
+    assert len(tensors) > 200
+    rows = read_table(finished / "held_out.csv")
+    assert len([r for r in rows if r["dice"]]) == 1  # the other mask is empty
+    assert {"dice", "pooled_dice", "pointing"} <= json.loads((finished / "scores.json").read_text()).keys()
+    assert (finished / "metrics.csv").read_text().startswith("step,train_loss,seconds\n2,")
+    with pytest.raises(OutputError, match="holds a run already"):
+        train(small(("x", "y")), finished, resume=False, say=print)
+
+
+def test_a_run_that_is_cut_goes_on_exactly(
+    data: tuple[str, str], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(self: LiteModule, batch: Any, index: int) -> Any:
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return real(self, batch, index)
+
+    real = LiteModule.training_step
+    monkeypatch.setattr(LiteModule, "training_step", cut)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(small(data), tmp_path / "cut", resume=False, say=print)
+    monkeypatch.setattr(LiteModule, "training_step", real)
+    assert (tmp_path / "cut" / "last.ckpt").exists()
+    train(small(data), tmp_path / "cut", resume=True, say=print)
+    whole, cut_tensors = (load(run / "best.safetensors")[0] for run in (finished, tmp_path / "cut"))
+    assert [name for name in whole if not torch.equal(whole[name], cut_tensors[name])] == []
+
+
+def test_the_loss_is_small_for_the_right_map_and_copes_with_empty_ones() -> None:
+    mask = torch.zeros(2, 16, 16)
+    mask[0, 4:9, 4:9] = 1
+    right = (mask * 40 - 20)[:, None].expand(2, 3, 16, 16)
+    assert float(lesion_loss(right, mask)) < 1e-3
+    assert float(lesion_loss(-right, mask)) > 3
+
+
+def test_calibration_finds_the_temperature_it_was_given() -> None:
+    rng = np.random.default_rng(0)
+    folds = []
+    for _ in range(4):
+        true = rng.normal(0, 2, 3000)
+        folds.append((true * 3.0, (rng.random(3000) < expit(true)).astype(float)))
+    assert fit_temperature(*folds[0]) == pytest.approx(3, rel=0.1)
+    found = calibrate(folds)
+    assert found.temperature == pytest.approx(3, rel=0.05)
+    assert found.error < 0.03 < found.raw_error
+    assert found.sensitivity == pytest.approx(0.9, abs=0.002)
+
+
+def rows_of(seed: int) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for i in range(40):
+        label = i % 2
+        row: dict[str, Any] = {"file": f"{seed}-{i}", "source": "ab"[i // 20], "group": f"{seed}g{i // 2}"}
+        rows.append(row | {"label": label, "logit": float(rng.normal(label, 1)), "dice": ""})
+    counts = {"tp": 80, "fp": 20, "fn": 20, "tn": 880, "pointing": 1, "energy": 0.5}
+    mask = {"file": f"{seed}-m", "source": "", "group": "", "label": "", "logit": 0.0, "dice": 0.8}
+    return [*rows, mask | counts]
+
+
+def test_folds_are_put_together(tmp_path: Path) -> None:
+    folds = [rows_of(seed) for seed in range(3)]
+    scores = collect(folds)
+    part = [r for f in folds for r in f if r["source"] == "a"]
+    expected = roc_auc_score([r["label"] for r in part], [r["logit"] for r in part])
+    assert scores["auc_a"]["value"] == pytest.approx(expected)
+    assert scores["auc_a"]["low"] < expected < scores["auc_a"]["high"]
+    assert scores["dice"]["value"] == scores["dice"]["low"] == pytest.approx(0.8)
+    assert scores["precision"]["value"] == pytest.approx(0.8)
+    assert summary(folds[0])["pooled_dice"] == pytest.approx(0.8)
+    (tmp_path / "held_out.csv").write_bytes(table(folds[0]))
+    assert summary(read_table(tmp_path / "held_out.csv")) == pytest.approx(summary(folds[0]))
+    network = LiteNetwork().state_dict()
+    card = finish(tmp_path, folds, (dict(network), card_for("jcs-lite", covid_threshold=0.5)), print)
+    tensors, stored = load(tmp_path / "best.safetensors")
+    assert stored.covid_threshold == card.covid_threshold != 0.5
+    assert any(note.startswith("held-out dice: 0.800") for note in stored.notes)
+    assert (tmp_path / "best.safetensors").stat().st_size <= 14e6
+    name = "fuse.0.mix.conv.weight"
+    torch.testing.assert_close(tensors[name], network[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_command_builds_all_folds_and_the_shipped_file(
+    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The runs themselves are tested above; here each is a process that leaves what a run leaves."""
+    from jcs_ct.training.lite import build as builder
+
+    class Finished:
+        returncode = 0
+
+        def poll(self) -> int:
+            return 0
+
+    def begin(folder: Path, config: LiteConfig) -> Any:
+        write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
+        if config.fold is not None:
+            (folder / "held_out.csv").write_bytes(table(rows_of(config.fold)))
+        return Finished()
+
+    monkeypatch.setattr(builder, "_start", begin)
+    words = ["train", "lite", "--data", data[0], "--data", data[1], "-o", str(tmp_path / "built")]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--build", "--jobs", "2"])
+    assert ended.value.code == 0
+    assert load(tmp_path / "built" / "best.safetensors")[1].name == "jcs-lite"
+    assert capsys.readouterr().err.count("training ") == 5
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--build", "--fold", "1"])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--resume"])
+    assert ended.value.code == 2
+    assert "no config.json to go on from" in capsys.readouterr().err
