@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from jcs_ct.cli import main
+from jcs_ct.datasets.samples import Sample
 from jcs_ct.errors import InputError
 from jcs_ct.evaluate.maps import read_map
 from jcs_ct.evaluate.matching import match
+from jcs_ct.io.features import write_features
 from jcs_ct.metrics import release_iou
 
 if TYPE_CHECKING:
@@ -428,3 +430,23 @@ def test_a_negative_seed_is_refused(jcs: Jcs, tmp_path: Path) -> None:
     status, said = jcs("segment", "--masks", tmp_path, "--predictions", tmp_path, "-o", tmp_path / "o", "--seed", -1)
     assert status == 2
     assert "--seed" in said
+
+
+def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from jcs_ct import pipeline
+    from jcs_ct.evaluate.inputs import Case
+    from jcs_ct.evaluate.predict import lesion_map
+
+    write_features(tmp_path / "s.mat", {"vgg": np.full((64, 16, 16), 9, np.uint8)})
+    Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "m.png")
+    half = np.zeros((16, 16), np.float32)
+    half[:8] = 1
+    monkeypatch.setattr(pipeline, "segment", lambda item, net: half)
+    stub = SimpleNamespace(spec=SimpleNamespace(task="segmentation", feature_arrays=("vgg",)))
+    sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
+    found = lesion_map(Case("s", "s", "s", sample), stub)  # type: ignore[arg-type]
+    assert found.shape == (32, 32)
+    assert (found[:15] == 1).all()
+    assert (found[17:] == 0).all()

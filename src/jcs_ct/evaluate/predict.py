@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct import pipeline
+from jcs_ct.datasets.masks import read_mask
 from jcs_ct.io.raster import read_slice
 from jcs_ct.io.sources import find_sources
-from jcs_ct.types import SliceImage
+from jcs_ct.preprocess import resize_map
+from jcs_ct.types import SliceImage, StageOneFeatures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,9 +38,14 @@ def pixels_of(case: Case) -> NDArray[np.uint8]:
 def lesion_map(case: Case, network: Network) -> NDArray[np.float64]:
     """Return the lesion map of a slice, in [0, 1], with the 256 levels that `jcs segment` stores: floor(255·p) / 255.
 
-    So that scores of a model and of its stored maps are the same.
+    So that scores of a model and of its stored maps are the same. Stage-1 features do not know the slice's grid
+    (half-size ones are a quarter of it), so their map is brought to the grid of the mask.
     """
-    probability = pipeline.segment(pipeline.read(source_of(case), network), network)
+    item = pipeline.read(source_of(case), network)
+    probability = pipeline.segment(item, network)
+    if isinstance(item, StageOneFeatures) and case.sample.mask is not None:
+        rows, columns = read_mask(case.sample.mask).shape
+        probability = resize_map(probability, (rows, columns))
     return np.floor(255 * probability.astype(np.float64)) / 255
 
 
