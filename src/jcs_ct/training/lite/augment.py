@@ -61,22 +61,13 @@ def disguise(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return picture
 
 
-def transforms() -> Any:
-    """Return MONAI's transforms of "image" (1×H×W in −1 … 1) and "mask" (1×H×W in 0 … 1)."""
-    from monai.transforms import (
-        Compose,
-        RandAdjustContrastd,
-        RandAffined,
-        RandFlipd,
-        RandGaussianNoised,
-        RandGaussianSmoothd,
-        RandScaleIntensityd,
-        RandShiftIntensityd,
-    )
+def moves() -> Any:
+    """Return MONAI's spatial transforms of "image" (C×H×W) and, where there is one, "mask" (1×H×W in 0 … 1)."""
+    from monai.transforms import Compose, RandAffined, RandFlipd
 
     return Compose(
         [
-            RandFlipd(["image", "mask"], prob=0.5, spatial_axis=1),
+            RandFlipd(["image", "mask"], prob=0.5, spatial_axis=1, allow_missing_keys=True),
             RandAffined(
                 ["image", "mask"],
                 prob=0.7,
@@ -84,11 +75,29 @@ def transforms() -> Any:
                 shear_range=0.06,
                 mode="bilinear",
                 padding_mode=["border", "zeros"],
+                allow_missing_keys=True,
             ),
-            RandAdjustContrastd("image", prob=0.5, gamma=(0.6, 1.6)),
-            RandScaleIntensityd("image", factors=0.2, prob=0.5),
-            RandShiftIntensityd("image", offsets=0.2, prob=0.5),
-            RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
-            RandGaussianNoised("image", prob=0.3, std=0.1),
+        ]
+    )
+
+
+def looks() -> Any:
+    """Return MONAI's transforms of contrast, sharpness and noise of an image, 1×H×W in −1 … 1."""
+    from monai.transforms import (
+        Compose,
+        RandAdjustContrast,
+        RandGaussianNoise,
+        RandGaussianSmooth,
+        RandScaleIntensity,
+        RandShiftIntensity,
+    )
+
+    return Compose(
+        [
+            RandAdjustContrast(prob=0.5, gamma=(0.6, 1.6)),
+            RandScaleIntensity(factors=0.2, prob=0.5),
+            RandShiftIntensity(offsets=0.2, prob=0.5),
+            RandGaussianSmooth(prob=0.2, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
+            RandGaussianNoise(prob=0.3, std=0.1),
         ]
     )

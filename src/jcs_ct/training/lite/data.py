@@ -22,7 +22,7 @@ from jcs_ct.field import find_field
 from jcs_ct.io.opening import read_file
 from jcs_ct.io.raster import decode_slice
 from jcs_ct.preprocess import grey, look, recipe, stretch
-from jcs_ct.training.lite.augment import disguise, jitter, transforms
+from jcs_ct.training.lite.augment import disguise, jitter, looks, moves
 from jcs_ct.training.order import balanced_weights
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ def divide(config: LiteConfig) -> tuple[Parts, Parts]:
 class LiteSlices(TorchDataset[Item]):
     """Augmented slices, by (position, step, place in the step).
 
-    An item holds "image" 1×H×W; "mask" H×W in 0 … 1, or −1 where there is none; "label" 0 or 1, or −1.
+    An item holds "image" 1×H×W and "clean", the same without disguise and change of contrast; "mask" H×W in 0 … 1, or
+    −1 where there is none; "label" 0 or 1, or −1.
     Decoded slices are kept: a few hundred megabytes, and no decoding after the first pass.
     """
 
@@ -78,8 +79,10 @@ class LiteSlices(TorchDataset[Item]):
         self.samples, self.seed = tuple(samples), seed
         how = recipe("lung-field")
         self.shape = (how.size, how.columns)
-        self.transform: Any = transforms()
+        self.moves: Any = moves()
+        self.looks: Any = looks()
         self.decoded: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = {}
+        self.boxes: dict[int, tuple[int, int, int, int]] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -105,16 +108,22 @@ class LiteSlices(TorchDataset[Item]):
         position, step, place = key
         rng = np.random.default_rng([self.seed, step, place])
         picture, mask = self.slice_of(position)
-        box = jitter(find_field(picture).box, (picture.shape[0], picture.shape[1]), rng)
-        seen = disguise(look(picture, box, self.shape), rng)
-        target = np.zeros(self.shape, np.float32)
+        if position not in self.boxes:
+            self.boxes[position] = find_field(picture).box
+        box = jitter(self.boxes[position], (picture.shape[0], picture.shape[1]), rng)
+        clean = look(picture, box, self.shape)
+        seen = disguise(clean, rng)
+        both = {"image": torch.from_numpy(np.stack([stretch(seen), stretch(clean)]))}
         if mask is not None:
             target = look(mask, box, self.shape).astype(np.float32) / np.float32(255)
-        self.transform.set_random_state(seed=int(rng.integers(2**31)))
-        moved = self.transform({"image": torch.from_numpy(stretch(seen))[None], "mask": torch.from_numpy(target)[None]})
+            both["mask"] = torch.from_numpy(target)[None]
+        self.moves.set_random_state(seed=int(rng.integers(2**31)))
+        moved = self.moves(both)
+        self.looks.set_random_state(seed=int(rng.integers(2**31)))
         label = self.samples[position].label
         return {
-            "image": moved["image"].as_tensor(),
+            "image": self.looks(moved["image"][:1]).as_tensor(),
+            "clean": moved["image"][1:].as_tensor(),
             "mask": moved["mask"].as_tensor()[0] if mask is not None else torch.full(self.shape, -1.0),
             "label": torch.tensor(-1.0 if label is None or mask is not None else float(label)),
         }

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jcs_ct.errors import UsageError
-from jcs_ct.models.lite import LiteNetwork
+from jcs_ct.models.lite import LiteNetwork, LiteOutput
+from jcs_ct.training.lite.depthwise import speed_up
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
 DEEP = (1.0, 0.5, 0.25)  # weights of the maps, finest first
+TAUGHT_FROM, TAUGHT_FULLY = 0.25, 0.5  # of the steps: before, the average is no teacher
 SMOOTH = 1.0  # of Dice, in pixels: a slice without lesions asks for an empty map
 
 
@@ -35,22 +37,34 @@ class LiteModule(L.LightningModule):
         self.fixed = nn.ModuleList([encoder.stem, encoder.stages[0], encoder.stages[1]])
         for parameter in self.fixed.parameters():
             parameter.requires_grad_(False)
+        speed_up(self.network)
         self.train()
 
     def train(self, mode: bool = True) -> LiteModule:
         """Set the mode; the stages that are not trained keep their statistics too."""
         super().train(mode)
         self.fixed.eval()
+        self.average.eval()
         return self
 
     def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
         """Return the loss of a step."""
         image, label, mask = batch["image"], batch["label"], batch["mask"]
         labelled = label >= 0
-        if self.config.mix and bool(labelled.any()):
-            image, label = self.mixed(image, label, int(labelled.sum()))
-        out = self.network(image.contiguous(memory_format=torch.channels_last))
+        count = int(labelled.sum())  # they come first
+        weight = self.config.teach * self.lesson() if mask.shape[0] > count else 0.0
+        taught = self.taught(batch["clean"][:count]) if weight and count else None
+        if self.config.mix and count:
+            share, partner = self.mixing(count)
+            image = torch.cat([blend(image[:count], partner, share), image[count:]])
+            label = torch.cat([blend(label[:count], partner, share), label[count:]])
+            taught = blend(taught, partner, share) if taught is not None else None
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            out = LiteOutput(*self.network(image.contiguous(memory_format=torch.channels_last)))
+        out = LiteOutput(*(part.float() for part in out))
         loss: Tensor = out.logit.sum() * 0
+        if taught is not None:
+            loss = loss + weight * lesion_loss(out.maps[:count], taught, by_slice=0.0)
         if bool(labelled.any()):
             loss = loss + F.binary_cross_entropy_with_logits(out.logit[labelled], label[labelled])
         have = (mask >= 0).flatten(1).all(dim=1)
@@ -64,14 +78,28 @@ class LiteModule(L.LightningModule):
             raise UsageError(f"the loss is no finite number at step {self.global_step + 1}", hint="lower --lr")
         return loss
 
-    def mixed(self, image: Tensor, label: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Blend the labelled slices, which come first, with one another, and their labels (λ from a Beta)."""
+    def mixing(self, count: int) -> tuple[float, Tensor]:
+        """Return λ from a Beta distribution, and the partner of each labelled slice of this step."""
         rng = np.random.default_rng([self.config.seed, self.global_step, 2])
         share = float(rng.beta(self.config.mix, self.config.mix))
-        partner = torch.from_numpy(rng.permutation(count)).to(image.device)
-        blended = share * image[:count] + (1 - share) * image[:count][partner]
-        labels = share * label[:count] + (1 - share) * label[:count][partner]
-        return torch.cat([blended, image[count:]]), torch.cat([labels, label[count:]])
+        return share, torch.from_numpy(rng.permutation(count))
+
+    def lesson(self) -> float:
+        """Return how much the teacher counts at this step, 0 to 1."""
+        done = self.global_step / self.config.steps
+        return min(1.0, max(0.0, (done - TAUGHT_FROM) / (TAUGHT_FULLY - TAUGHT_FROM)))
+
+    @torch.no_grad()
+    def taught(self, clean: Tensor) -> Tensor:
+        """Return the lesions that the averaged network sees in undisguised slices and their mirror images, N×H×W.
+
+        Mean teacher: Tarvainen and Valpola, NeurIPS 2017. Its doubt is halved (p² / (p² + (1 − p)²)).
+        """
+        both = torch.cat([clean, clean.flip(3)]).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            maps = self.average(both).maps[:, 0].float()
+        p = (maps[: len(clean)].sigmoid() + maps[len(clean) :].flip(2).sigmoid()) / 2
+        return p**2 / (p**2 + (1 - p) ** 2)
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """Step, and move the average: before any callback, so that a checkpoint holds both."""
@@ -92,12 +120,18 @@ class LiteModule(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def lesion_loss(maps: Tensor, mask: Tensor) -> Tensor:
-    """Return the loss of lesion maps: over the maps, cross-entropy + 1 − Dice (half by slice, half over the batch).
+def blend(values: Tensor, partner: Tensor, share: float) -> Tensor:
+    """Return `values` and those of their partners, mixed."""
+    return share * values + (1 - share) * values[partner.to(values.device)]
+
+
+def lesion_loss(maps: Tensor, mask: Tensor, by_slice: float = 0.5) -> Tensor:
+    """Return the loss of lesion maps: over the maps, cross-entropy + 1 − Dice.
 
     Args:
         maps: N×M×H×W logits, finest first.
         mask: N×H×W in 0 … 1.
+        by_slice: Share of Dice that is taken slice by slice; the rest is taken over the batch.
     """
     loss = maps.sum() * 0
     for weight, logits in zip(DEEP, maps.unbind(dim=1), strict=True):
@@ -106,5 +140,5 @@ def lesion_loss(maps: Tensor, mask: Tensor) -> Tensor:
         each = 1 - ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
         together = 1 - (2 * overlap.sum() + SMOOTH) / (total.sum() + SMOOTH)
         entropy = F.binary_cross_entropy_with_logits(logits, mask)
-        loss = loss + weight * (entropy + (each + together) / 2)
+        loss = loss + weight * (entropy + by_slice * each + (1 - by_slice) * together)
     return loss
