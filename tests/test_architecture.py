@@ -14,19 +14,25 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "jcs_ct"
 # A module may import from layers before its own, and from its own part; parts of a layer do not know one another.
 LAYERS = [
     {"errors"},
-    {"types", "files"},
+    {"types", "files", "series"},
     {"resample", "field"},
-    {"io", "preprocess", "models", "metrics", "diagnose", "outputs", "phantom", "guard"},
+    {"io", "preprocess", "models", "metrics", "diagnose", "outputs", "phantom", "guard", "window", "lungs", "burden"},
     {"datasets"},
     {"golden", "explain", "weights"},
     {"runtime", "training"},
     {"pipeline"},
+    {"study"},
     {"evaluate"},
     {"cli"},
 ]
 ALLOWED_SIBLINGS = {("phantom", "io"), ("phantom", "outputs")}  # the phantom is written by the writers of real studies
 LAYER_OF = {part: i for i, layer in enumerate(LAYERS) for part in layer}
 TORCH_FREE = {
+    "series",
+    "window",
+    "lungs",
+    "burden",
+    "study",
     "errors",
     "types",
     "files",
@@ -44,7 +50,17 @@ TORCH_FREE = {
     "cli",
 }
 HOMES = {  # library → where it may be imported
-    "pydicom": {"io/dicom.py"},
+    "pydicom": {"io/dicom.py", "io/dicom_read.py", "io/dicom_check.py", "outputs/dicom"},
+    "gdcm": {"io/dicom_read.py"},
+    "highdicom": {"outputs/dicom"},
+    "nibabel": {"io/nifti.py"},
+    "skimage": {"lungs.py", "outputs"},
+    "jinja2": {"outputs/report"},
+    "lungmask": {"lungs.py"},
+    "openvino": {"runtime"},
+    "onnx": {"runtime"},
+    "onnxruntime": {"runtime"},
+    "MNN": {"runtime"},
     "matplotlib": {"outputs"},
     "requests": {"weights/download.py"},
     "safetensors": {"weights"},
@@ -56,6 +72,8 @@ HOMES = {  # library → where it may be imported
         "diagnose.py",
         "field.py",
         "guard.py",
+        "lungs.py",
+        "burden.py",
         "training/lite",
     },
     "PIL": {
