@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jcs_ct import __version__
-from jcs_ct.diagnose import RULES, TopK
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from jcs_ct.metrics.classification import BINS
+from jcs_ct.verdict import RULES, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from jcs_ct.diagnose import Verdict
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.metrics.bootstrap import Statistic
+    from jcs_ct.verdict import Verdict
 
 NAMES = ("auc", "average_precision", "sensitivity", "specificity", "accuracy", "ece")
 FOLDS = 5
