@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 FOOTER = "jcs-ct · research tool, no medical device"
 LESION: Colour = (86, 180, 233)
 _SCALE = "attention, min–max scaled, 0–1"
-_ZERO = "attention map is zero everywhere"
+ZERO = "attention map is zero everywhere"
 _UNSEEN = "not seen by the network"
 _KNOWN, _KNOWN_NONE = "lesion, as annotated", "no lesion annotated"
 _STRONGEST = 0.72  # share of colour where the attention is 1: the anatomy still shows
-_FILL = 0.28  # share of colour inside a lesion's outline
+FILL = 0.28  # share of colour inside a lesion's outline
 _DIMMED = 0.5  # share of black where the network did not look
 _LUNG_GREY = 64  # what the colour bar is drawn on: roughly aerated lung in a lung window
 
@@ -113,8 +113,8 @@ def attention_overlay(
     checked_map(attention, "attention map", grey.shape)
     table = colour_table(colormap)
     box = _checked_box(seen, grey.shape)
-    reason = degenerate or (_ZERO if not attention.any() else None)
-    factor = _factor(grey.shape, 512)
+    reason = degenerate or (ZERO if not attention.any() else None)
+    factor = whole_factor(grey.shape, 512)
     picture, heat = resized(grey, factor), resized(attention, factor)
     sheet = _single_sheet(picture)
     hidden = np.zeros(heat.shape, bool)
@@ -122,15 +122,15 @@ def attention_overlay(
         hidden[:] = True
         hidden[box[0] * factor : box[2] * factor, box[1] * factor : box[3] * factor] = False
     if reason is None:
-        picture = _heated(picture, np.where(hidden, 0, heat), table)
+        picture = heated(picture, np.where(hidden, 0, heat), table)
     if hidden.any():
         picture = blend(picture, (0, 0, 0), np.where(hidden, _DIMMED, 0))
         picture = blend(picture, INK, 1.0 * dashed(border(np.pad(~hidden, 1), sheet.px(1))[1:-1, 1:-1], sheet.px(5)))
-    _head(sheet, title)
+    head(sheet, title)
     sheet.picture(picture, (sheet.width - picture.shape[1]) // 2)
     sheet.gap(8)
     if reason is None:
-        _colour_bar(sheet, table)
+        colour_bar(sheet, table)
     else:
         sheet.paragraph(reason)
     if hidden.any():
@@ -138,7 +138,7 @@ def attention_overlay(
         edge = border(np.ones(sheet.swatch_shape, bool), sheet.px(1))
         sheet.gap(2)
         sheet.swatch(blend(patch, INK, 1.0 * dashed(edge, sheet.px(3))), f"outside the dashed line: {_UNSEEN}")
-    return _finish(sheet, caption)
+    return finish(sheet, caption)
 
 
 def compare_attention(
@@ -167,7 +167,7 @@ def compare_attention(
     if not 2 <= len(maps) <= 4:
         raise UsageError(f"{len(maps)} attention maps to compare, expected 2 to 4")
     table = colour_table(colormap)
-    factor = _factor(grey.shape, 384, most=1024)
+    factor = whole_factor(grey.shape, 384, most=1024)
     plain = resized(grey, factor)
     truth = None if truth_mask is None else resized(_checked_truth(truth_mask, grey), factor)
 
@@ -176,16 +176,16 @@ def compare_attention(
         heat = resized(checked_map(attention, f"attention map of {label}", grey.shape), factor)
         notes = [] if probability is None else [f"p(COVID-19) = {probability:.2f}"]
         if not attention.any():
-            notes.append(_ZERO)
-        panels.append((label, notes, _heated(plain, heat, table)))
+            notes.append(ZERO)
+        panels.append((label, notes, heated(plain, heat, table)))
 
     height, width = plain.shape[:2]
     columns = len(panels) if width <= 2 * height else 2  # a row of wide slices would be a thin strip
-    unit = max(1.0, _mean_side(plain) / 512) * (0.85 + 0.1 * columns)
+    unit = max(1.0, mean_side(plain) / 512) * (0.85 + 0.1 * columns)
     cell, gap = max(width, round(215 * unit)), round(10 * unit)
     sheet = Sheet(columns * (cell + gap) - gap, unit)
     if title:
-        _head(sheet, title)
+        head(sheet, title)
     rows = max(len(notes) for _, notes, _ in panels)
     for number, (label, notes, pixels) in enumerate(panels):
         top, left = sheet.y, number % columns * (cell + gap)
@@ -194,51 +194,51 @@ def compare_attention(
             sheet.line(note, size=12, left=left, width=cell, align="center")
         sheet.gap(3)
         sheet.picture(
-            pixels if truth is None else _marked(pixels, truth, sheet.px(1.5), fill=0),
+            pixels if truth is None else marked(pixels, truth, sheet.px(1.5), fill=0),
             left + (cell - width) // 2,
         )
         sheet.gap(8)
         if number % columns < columns - 1 and number < len(panels) - 1:
             sheet.y = top  # the next one stands beside it
-    _colour_bar(sheet, table)
+    colour_bar(sheet, table)
     if truth is not None:
         sheet.gap(2)
-        _lesion_swatch(sheet, _KNOWN if truth.any() else _KNOWN_NONE, sheet.px(1.5), fill=0)
-    return _finish(sheet, caption)
+        lesion_swatch(sheet, _KNOWN if truth.any() else _KNOWN_NONE, sheet.px(1.5), fill=0)
+    return finish(sheet, caption)
 
 
 def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str, caption: str | Sequence[str]) -> bytes:
     """Return the sheet of one slice with its lesions, and which share of the slice they are."""
-    factor = _factor(grey.shape, 512)
+    factor = whole_factor(grey.shape, 512)
     picture = resized(grey, factor)
     sheet = _single_sheet(picture)
-    _head(sheet, title)
-    picture = _marked(picture, resized(mask, factor), sheet.px(1), fill=_FILL)
+    head(sheet, title)
+    picture = marked(picture, resized(mask, factor), sheet.px(1), fill=FILL)
     sheet.picture(picture, (sheet.width - picture.shape[1]) // 2)
     sheet.gap(8)
     if mask.any():
-        _lesion_swatch(sheet, f"{what}: {_percent(float(mask.mean()))} of the slice", sheet.px(1), fill=_FILL)
+        lesion_swatch(sheet, f"{what}: {_percent(float(mask.mean()))} of the slice", sheet.px(1), fill=FILL)
     else:
         sheet.paragraph(nothing)
-    return _finish(sheet, caption)
+    return finish(sheet, caption)
 
 
-def _lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
+def lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
     patch = np.full((*sheet.swatch_shape, 3), _LUNG_GREY, np.uint8)
-    sheet.swatch(_marked(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
+    sheet.swatch(marked(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
 
 
 def _single_sheet(picture: Pixels) -> Sheet:
     """Return a sheet for one picture, wide enough for the text below a narrow one."""
-    unit = max(1.0, _mean_side(picture) / 640)
+    unit = max(1.0, mean_side(picture) / 640)
     return Sheet(max(picture.shape[1], round(460 * unit)), unit)
 
 
-def _mean_side(picture: Pixels) -> float:
+def mean_side(picture: Pixels) -> float:
     return math.sqrt(picture.shape[0] * picture.shape[1])
 
 
-def _factor(shape: tuple[int, ...], least: int, most: int | None = None) -> int:
+def whole_factor(shape: tuple[int, ...], least: int, most: int | None = None) -> int:
     """Return the whole number that brings the longer side near `least` if it is smaller, below `most` if larger."""
     longer = max(shape[:2])
     if most is not None and longer > most:
@@ -246,34 +246,34 @@ def _factor(shape: tuple[int, ...], least: int, most: int | None = None) -> int:
     return max(1, round(least / longer))
 
 
-def _marked(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
+def marked(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
     """Return the picture with the mask filled and outlined; the outline lies inside the mask."""
     return blend(pixels, LESION, np.maximum(fill * mask, 1.0 * border(mask, width)))
 
 
-def _heated(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
+def heated(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
     """Return the picture with the colours of an attention map, the fainter the lower its value."""
     share = _STRONGEST * attention * (1.6 - 0.6 * attention)  # rises from 0 to the strongest, faster at first
     return blend(pixels, table[np.rint(255 * attention).astype(np.uint8)], share)
 
 
-def _colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
+def colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
     """Draw the scale of attention as it looks over lung, with its ends and middle named."""
     length, height = min(sheet.width, sheet.px(300)), sheet.px(12)
     scale = np.broadcast_to(np.linspace(0, 1, length), (height, length))
-    sheet.picture(_heated(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
+    sheet.picture(heated(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
     sheet.gap(2)
     for words, align in (("0", "left"), ("0.5", "center"), ("1", "right")):
         sheet.line(words, size=11, colour=FAINT, width=length, align=align, advance=align == "right")
     sheet.paragraph(_SCALE)
 
 
-def _head(sheet: Sheet, title: str) -> None:
+def head(sheet: Sheet, title: str) -> None:
     sheet.line(title, size=15, bold=True)
     sheet.gap(5)
 
 
-def _finish(sheet: Sheet, caption: str | Sequence[str]) -> bytes:
+def finish(sheet: Sheet, caption: str | Sequence[str]) -> bytes:
     """Write the caption and the footer, and return the sheet."""
     sheet.gap(3)
     for text in (caption,) if isinstance(caption, str) else caption:

@@ -1,0 +1,82 @@
+"""The picture of one diagnosed slice: as it came, with its lesions, and with the network's attention, side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.outputs.figures import (
+    FILL,
+    ZERO,
+    colour_bar,
+    finish,
+    head,
+    heated,
+    lesion_swatch,
+    marked,
+    mean_side,
+    whole_factor,
+)
+from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, resized
+from jcs_ct.outputs.sheet import Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def diagnosed_slice(
+    slice_rgb: NDArray[np.uint8],
+    lesion: NDArray[np.bool_],
+    attention: NDArray[np.float32],
+    *,
+    title: str,
+    caption: Sequence[str] = (),
+) -> bytes:
+    """Draw a slice, its lesions and its attention.
+
+    Args:
+        slice_rgb: uint8 H×W×3, lung-windowed.
+        lesion: bool H×W.
+        attention: Float H×W in [0, 1].
+        title: Name of the slice.
+        caption: Lines below: the probability, the model, what speaks against the slice.
+
+    Returns:
+        A PNG file. Slices of more than 1024 pixels are reduced by a whole number.
+
+    Raises:
+        UsageError: The slice is not as described.
+        OutputError: The attention is not as described.
+    """
+    grey = grey_levels(slice_rgb)
+    factor = whole_factor(grey.shape, 384, most=1024)
+    plain = resized(grey, factor)
+    heat = resized(checked_map(attention, "attention map", grey.shape), factor)
+    table = colour_table("plasma")
+    unit = max(1.0, mean_side(plain) / 512)
+    width, gap = plain.shape[1], round(10 * unit)
+    sheet = Sheet(3 * (width + gap) - gap, unit)
+    head(sheet, title)
+    panels = (
+        ("CT slice", plain),
+        ("lesions", marked(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
+        ("attention for COVID-19" if heat.any() else ZERO, heated(plain, heat, table)),
+    )
+    for number, (label, pixels) in enumerate(panels):
+        top, left = sheet.y, number * (width + gap)
+        sheet.line(label, bold=True, left=left, width=width, align="center")
+        sheet.gap(3)
+        sheet.picture(pixels, left)
+        sheet.gap(8)
+        if number < len(panels) - 1:
+            sheet.y = top
+    share = 100 * float(lesion.mean())
+    words = f"lesion: {share:.1f} % of the slice" if lesion.any() else "no lesion found"
+    lesion_swatch(sheet, words, sheet.px(1.2), fill=FILL)
+    sheet.gap(2)
+    if heat.any():
+        colour_bar(sheet, table)
+    return finish(sheet, caption)

@@ -1,0 +1,293 @@
+"""One study from its slices to its result: the order of the stages, slice by slice, so that memory stays small.
+
+Volumes are read twice: once small, to find the lungs, and once at full size for the networks, which skip slices without
+lung. A classifier and a segmenter (the published networks) make it three times: the classifier screens, and only then
+is segmented what is worth it, as the paper's pipeline does. `jcs-lite` does both in its one pass.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+
+from jcs_ct import lungs as lung_finder
+from jcs_ct import pipeline
+from jcs_ct.burden import Burden, BurdenCounter
+from jcs_ct.errors import InputError, UsageError
+from jcs_ct.guard import check_slice
+from jcs_ct.outputs.report.frames import encode_frame
+from jcs_ct.study.report import build_report
+from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
+from jcs_ct.verdict import Rule, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.outputs.report.frames import EncodedFrame
+    from jcs_ct.runtime import Network
+    from jcs_ct.study.case import Case, CaseSlice
+
+T = TypeVar("T")
+
+LEAST_LUNG_MM2 = 300.0  # of a slice that networks look at; less is the very apex or the recess behind the liver
+AHEAD = 3  # slices that are read while the network works
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What runs on a study.
+
+    Attributes:
+        screen: Gives each slice its probability: `jcs-lite` or a classifier.
+        segment: Gives lesions; the same object for `jcs-lite`, None without lesions.
+    """
+
+    screen: Network
+    segment: Network | None
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether one pass gives everything."""
+        return self.screen.spec.task == "lite"
+
+    @classmethod
+    def of(cls, networks: Sequence[Network]) -> Networks:
+        """Return the roles of one or two networks.
+
+        Raises:
+            UsageError: They do not make a pipeline.
+        """
+        by_task: dict[str, Network] = {}
+        for network in networks:
+            if network.spec.task in by_task:
+                raise UsageError(f"two models do {network.spec.task}", hint="give a classifier and a segmenter")
+            by_task[network.spec.task] = network
+        if set(by_task) == {"lite"}:
+            return cls(by_task["lite"], by_task["lite"])
+        if "classification" in by_task and set(by_task) <= {"classification", "segmentation"}:
+            return cls(by_task["classification"], by_task.get("segmentation"))
+        raise UsageError(
+            f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
+            hint="give jcs-lite, or a classifier and a segmenter (--model twice); `jcs segment` gives lesion maps alone",
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is looked at.
+
+    Attributes:
+        rule: Name of the patient rule, see `jcs_ct.verdict`.
+        segment: Lesions of every study, of those with a positive verdict, or of none.
+        frames: Whether pictures for the report are made.
+    """
+
+    rule: str = "top-k"
+    segment: Literal["always", "positive", "never"] = "always"
+    frames: bool = True
+
+
+def ahead(work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
+    """Yield (i, work(i)) in order, a few of them computed beside whoever takes them."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque((i, pool.submit(work, i)) for i in indices[:AHEAD])
+        for i in [*indices[AHEAD:], None, None, None][: len(indices)]:
+            index, future = waiting.popleft()
+            if i is not None:
+                waiting.append((i, pool.submit(work, i)))
+            yield index, future.result()
+
+
+class Examination:
+    """A study that is being looked at."""
+
+    def __init__(self, case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> None:
+        self.case, self.networks, self.settings = case, networks, settings
+        self.rule = patient_rule or rule(settings.rule)
+        self.warnings: list[str] = list(case.series.warnings if case.series else ())
+        self.shapes: list[tuple[int, int]] = [(0, 0)] * len(case)
+        self.lungs: PackedLabels | None = None
+        self.lung_mm2: list[float | None] = [None] * len(case)
+        self.probability: list[float | None] = [None] * len(case)
+        self.flags: list[tuple[str, ...]] = [()] * len(case)
+        self.lesion_share: list[float | None] = [None] * len(case)
+        self.lesion_mm2: list[float | None] = [None] * len(case)
+        self.frames: dict[int, EncodedFrame] = {}
+
+    def run(self) -> CaseResult:
+        """Look at the study.
+
+        Raises:
+            InputError: It cannot be read, or shows no lungs.
+        """
+        started = time.perf_counter()
+        case, settings = self.case, self.settings
+        if case.series is not None:
+            self.shapes = [case.series.geometry.shape[1:]] * len(case)
+            self.find_lungs()
+            area = case.series.geometry.spacing[1] * case.series.geometry.spacing[2]
+            self.counter: BurdenCounter | None = BurdenCounter(case.series.geometry.spacing)
+        else:
+            area, self.counter = 0.0, None
+        self.area = area
+        self.lesions = PackedMaps(self.shapes, bits=True)
+        self.attention = PackedMaps(self.shapes, bits=False)
+        everything = list(range(len(case)))
+        worth = [i for i in everything if self.lung_mm2[i] is None or (self.lung_mm2[i] or 0) >= LEAST_LUNG_MM2]
+        single = self.networks.one_pass and settings.segment != "positive"
+        if single:
+            self.look(everything, set(worth), lesions=settings.segment == "always")
+        else:
+            self.screen(worth)
+        looked = [p for p in self.probability if p is not None]
+        if not looked:
+            raise InputError("no slice of it could be looked at", path=case.label, hint="check the slices")
+        verdict = self.rule(looked)
+        wanted = settings.segment == "always" or (settings.segment == "positive" and verdict.positive)
+        if not single:
+            self.look(everything, set(worth), lesions=wanted and self.networks.segment is not None)
+        burden = self.counter.result() if self.counter is not None and (single or wanted) else None
+        threshold = self.networks.screen.covid_threshold
+        slices = tuple(self.slice_result(i, threshold) for i in everything)
+        lungs = self.lungs
+        report = build_report(self, verdict, burden, slices, time.perf_counter() - started)
+        frames = tuple(self.frames[i] for i in everything) if settings.frames else ()
+        return CaseResult(case, verdict, slices, report, self.lesions, lungs, self.attention, frames)
+
+    def find_lungs(self) -> None:
+        """Find the lungs of a volume on a reduced copy of it."""
+        series = self.case.series
+        assert series is not None  # noqa: S101  # only volumes have lungs to measure
+        factor = lung_finder.reduction(series.geometry.spacing)
+        reduced = [lung_finder.reduce_slice(hu, factor) for _, hu in ahead(series.read, list(range(len(series))))]
+        spacing = series.geometry.spacing
+        found = lung_finder.segment_lungs(np.stack(reduced), (spacing[0], spacing[1] * factor, spacing[2] * factor))
+        if not found.any():
+            raise InputError(
+                "shows no lungs, an axial chest CT is expected",
+                path=self.case.label,
+                hint="choose another with --series",
+            )
+        self.lungs = PackedLabels(self.shapes)
+        area = spacing[1] * spacing[2]
+        for i, small in enumerate(found):
+            labels = lung_finder.resize_labels(small, self.shapes[i])
+            self.lungs.set(i, labels)
+            self.lung_mm2[i] = float(np.count_nonzero(labels) * area)
+
+    def screen(self, indices: Sequence[int]) -> None:
+        """Give slices their probability and attention."""
+        network = self.networks.screen
+        for i, item in self.items(indices):
+            if item is None:
+                continue
+            if self.networks.one_pass:
+                self.probability[i] = pipeline.classify(item.image, network)
+                continue
+            found = pipeline.explain(item.image, network, "grad-cam")
+            self.probability[i] = found.probability
+            self.shapes[i] = found.map.shape[:2] if self.case.series is None else self.shapes[i]
+            self.attention.set(i, found.map)
+
+    def look(self, indices: Sequence[int], worth: set[int], *, lesions: bool) -> None:
+        """Find lesions where wanted, count them, and make the pictures of the report."""
+        for i, item in self.items(indices):
+            if item is None:
+                if self.settings.frames:
+                    blank = np.zeros((64, 64), np.uint8)
+                    self.frames[i] = encode_frame(
+                        hu=None, grey=blank, lesion=blank.astype(bool), attention=blank.astype(np.float32)
+                    )
+                continue
+            shape = (item.image.pixels.shape[0], item.image.pixels.shape[1])
+            self.shapes[i] = shape
+            labels = None if self.lungs is None else self.lungs.levels(i)
+            found = self.mask_of(i, item, lesions=lesions) if i in worth else np.zeros(shape, bool)
+            if labels is not None and self.counter is not None and item.hu is not None:
+                found = self.counter.add(i, item.hu, found, labels)
+            if found.any():
+                self.lesions.set(i, found)
+            self.measure(i, found, lesions=lesions)
+            if self.settings.frames:
+                p = self.probability[i] or 0.0
+                attention = self.attention.levels(i).astype(np.float32) * np.float32(p / 255)
+                grey = None if item.hu is not None else item.image.pixels[:, :, 1]
+                self.frames[i] = encode_frame(hu=item.hu, grey=grey, lesion=found, attention=attention)
+
+    def items(self, indices: Sequence[int]) -> Iterator[tuple[int, CaseSlice | None]]:
+        """Yield slices; a picture that cannot be read is None and flagged, a volume with such a slice fails."""
+
+        def read(i: int) -> CaseSlice | InputError:
+            try:
+                return self.case.slice(i)
+            except InputError as error:
+                if self.case.series is not None:
+                    raise
+                return error
+
+        for i, item in ahead(read, indices):
+            if isinstance(item, InputError):
+                if not self.flags[i]:
+                    self.flags[i] = (f"could not be read: {item.message}",)
+                    self.warnings.append(f"slice {i + 1} could not be read: {item.message}")
+                yield i, None
+            else:
+                yield i, item
+
+    def mask_of(self, i: int, item: CaseSlice, *, lesions: bool) -> NDArray[np.bool_]:
+        """Return the lesion mask of a slice; with `jcs-lite`, keep what else its pass gives."""
+        network = self.networks.segment
+        if self.networks.one_pass:
+            found = pipeline.diagnose_slice(item.image, self.networks.screen)
+            self.probability[i] = found.probability
+            self.attention.set(i, found.attention)
+            if self.case.series is None:
+                self.flags[i] = found.flags
+            return found.lesion >= self.networks.screen.threshold if lesions else np.zeros(found.lesion.shape, bool)
+        if self.case.series is None:
+            self.flags[i] = check_slice(item.image.pixels)
+        if not lesions or network is None:
+            return np.zeros(item.image.pixels.shape[:2], bool)
+        return pipeline.segment(item.image, network) >= network.threshold
+
+    def measure(self, i: int, found: NDArray[np.bool_], *, lesions: bool) -> None:
+        """Note the extent of the lesions of a slice."""
+        if not lesions:
+            return
+        pixels = int(np.count_nonzero(found))
+        if self.case.series is None:
+            self.lesion_share[i] = pixels / found.size
+            return
+        lung = self.lung_mm2[i] or 0.0
+        self.lesion_mm2[i] = pixels * self.area
+        self.lesion_share[i] = min(1.0, pixels * self.area / lung) if lung else 0.0
+
+    def slice_result(self, i: int, threshold: float) -> SliceResult:
+        """Return what is known of a slice."""
+        series, p = self.case.series, self.probability[i]
+        return SliceResult(
+            i + 1,
+            "" if series is not None else self.case.pictures[i].name.rpartition("/")[2],
+            None if series is None else series.geometry.position(i),
+            p,
+            p is not None and p >= threshold,
+            self.lung_mm2[i],
+            self.lesion_mm2[i],
+            self.lesion_share[i],
+            self.flags[i],
+        )
+
+
+def examine(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
+    """Look at one study. Raises InputError where it cannot be read or shows no lungs."""
+    return Examination(case, networks, settings, patient_rule).run()
+
+
+__all__ = ["Burden", "Examination", "Networks", "Settings", "examine"]

@@ -1,0 +1,159 @@
+"""The files of one study: a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.errors import OutputError
+from jcs_ct.outputs import images
+from jcs_ct.outputs.diagnosis import diagnosed_slice
+from jcs_ct.outputs.report.html import write_html
+from jcs_ct.outputs.report.table import slices_csv
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcs_ct.study.result import CaseResult
+
+PART = ".part"  # ending of a folder that is being written; its name begins with a dot
+MOST_OVERLAYS = 5  # of a volume; pictures have one each
+
+
+def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path:
+    """Write `out/NAME/`, see `CaseResult.save`. `report.json` names the other files.
+
+    Raises:
+        OutputError: The folder exists and `overwrite` is false, or cannot be written.
+    """
+    folder = out / result.name
+    if folder.exists() and not overwrite:
+        raise OutputError("exists already", path=folder, hint="use --overwrite, --resume, or another output folder")
+    staging = out / f".{result.name}.{os.getpid()}{PART}"
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        _write(result, staging)
+        if folder.exists():
+            old = out / f".{result.name}.{os.getpid()}.old{PART}"
+            folder.rename(old)
+            staging.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            staging.rename(folder)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", path=folder, hint="check the disk and the folder"
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def remove_debris(out: Path) -> int:
+    """Remove what a killed run left half-written in `out`; return how many folders that were."""
+    debris = [p for p in out.glob(f".*{PART}") if p.is_dir()] if out.is_dir() else []
+    for folder in debris:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(debris)
+
+
+def _write(result: CaseResult, folder: Path) -> None:
+    files: dict[str, str] = {"slices": "slices.csv"}
+    report = dict(result.report)
+    warnings = list(report["warnings"])
+    (folder / "slices.csv").write_bytes(slices_csv(report))
+    if result.case.series is None:
+        files |= _write_pictures(result, folder)
+    else:
+        files |= _write_volume(result, folder, warnings)
+    if result.frames:
+        files["html"] = "report.html"
+    report |= {"files": files, "warnings": warnings}
+    if result.case.kind == "dicom":
+        from jcs_ct.outputs.dicom.sr import write_sr
+
+        assert result.case.series is not None  # noqa: S101  # of this kind
+        seg = folder / files["segmentation"] if "segmentation" in files else None
+        write_sr(folder / "report.sr.dcm", result.case.series, report, seg)
+        files["structured_report"] = "report.sr.dcm"
+    if result.frames:
+        write_html(folder / "report.html", report, result.frames)
+    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / "report.json").write_text(text, encoding="utf-8")
+
+
+def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict[str, str]:
+    from jcs_ct.io.nifti import write_nifti
+
+    series = result.case.series
+    assert series is not None  # noqa: S101  # of this kind
+    files = {"attention": "attention.nii.gz"}
+    write_nifti(folder / "attention.nii.gz", result.attention.volume(), series)
+    if result.report["burden"] is not None:
+        write_nifti(folder / "lesions.nii.gz", result.lesions.volume(), series)
+        files["lesions"] = "lesions.nii.gz"
+    lungs = result.lungs
+    if lungs is not None:
+        write_nifti(folder / "lungs.nii.gz", lungs.volume(), series)
+        files["lungs"] = "lungs.nii.gz"
+    if result.case.kind == "dicom" and result.report["burden"] is not None:
+        from jcs_ct.outputs.dicom.seg import write_seg
+
+        card = result.report["model"]
+        write_seg(
+            folder / "segmentation.seg.dcm",
+            series,
+            lambda i: result.lesions.levels(i).astype(bool),
+            None if lungs is None else lungs.levels,
+            model_name=card["name"],
+            model_version=card["weights_sha256"][:12],
+        )
+        if (folder / "segmentation.seg.dcm").exists():
+            files["segmentation"] = "segmentation.seg.dcm"
+        else:
+            warnings.append("no DICOM SEG: there is nothing to segment")
+    for number in result.report["most_affected"][:MOST_OVERLAYS]:
+        name = f"overlays/slice-{number:04d}.png"
+        _overlay(result, number - 1, folder / name)
+        files[f"overlay_{number}"] = name
+    return files
+
+
+def _write_pictures(result: CaseResult, folder: Path) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for i, source in enumerate(result.case.pictures):
+        if result.slices[i].probability is None:
+            continue
+        stem = source.name.rpartition("/")[2]
+        mask = result.lesions.levels(i)
+        images.save_map(folder / "masks" / f"{stem}.png", mask.astype(np.float32))
+        attention = result.attention.levels(i).astype(np.float32) / np.float32(255)
+        images.save_map(folder / "attention" / f"{stem}.png", attention)
+        _overlay(result, i, folder / "overlays" / f"{stem}.png")
+    files |= {"masks": "masks/", "attention": "attention/", "overlays": "overlays/"}
+    return files
+
+
+def _overlay(result: CaseResult, i: int, path: Path) -> None:
+    found = result.slices[i]
+    item = result.case.slice(i)
+    card, p = result.report["model"], found.probability or 0.0
+    where = item.image.name if result.case.series is None else f"slice {i + 1} of {len(result.slices)}"
+    picture = diagnosed_slice(
+        item.image.pixels,
+        result.lesions.levels(i).astype(bool),
+        result.attention.levels(i).astype(np.float32) / np.float32(255),
+        title=where,
+        caption=[
+            f"COVID-19 p = {p:.3f} ({'at or above' if found.positive else 'below'} {card['covid_threshold']:.2f})"
+            f" · {card['name']}",
+            *found.flags,
+        ],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture)

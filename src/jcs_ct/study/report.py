@@ -1,0 +1,110 @@
+"""The numbers of a study as `report.json` holds them (schema: `jcs_ct.outputs.report`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct import __version__
+from jcs_ct.window import LUNG
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.burden import Burden
+    from jcs_ct.study.examine import Examination
+    from jcs_ct.study.result import SliceResult
+    from jcs_ct.verdict import Verdict
+
+SCHEMA = "jcs-ct/report/1"
+DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."
+FEW_SLICES = 10  # looked at; a verdict on fewer says little about a patient
+MANY_FLAGGED = 0.5  # share of slices
+
+
+def build_report(
+    study: Examination, verdict: Verdict, burden: Burden | None, slices: Sequence[SliceResult], seconds: float
+) -> dict[str, Any]:
+    """Return the report without the names of other files."""
+    case, card = study.case, study.networks.screen.card
+    series = case.series
+    reasons = doubts(study, slices)
+    lesions = sorted((s for s in slices if s.lesion_share), key=lambda s: -(s.lesion_mm2 or s.lesion_share or 0.0))
+    notes = list(card.notes)
+    segmenter = study.networks.segment
+    if segmenter is not None and segmenter is not study.networks.screen:
+        notes.append(f"lesions by {segmenter.card.name} ({segmenter.card.architecture})")
+    shapes = {(rows, columns) for rows, columns in study.shapes}
+    return {
+        "schema": SCHEMA,
+        "jcs_ct_version": __version__,
+        "disclaimer": DISCLAIMER,
+        "case": case.name,
+        "input": {
+            "kind": case.kind,
+            "slices": len(case),
+            "shape": list(next(iter(shapes))) if len(shapes) == 1 else None,
+            "spacing_mm": [round(mm, 6) for mm in series.geometry.spacing] if series else None,
+            "facts": dict(series.facts) if series else {},
+        },
+        "model": {
+            "name": card.name,
+            "architecture": card.architecture,
+            "weights_sha256": card.weights_sha256,
+            "recipe": card.recipe,
+            "covid_threshold": study.networks.screen.covid_threshold,
+            "lesion_threshold": segmenter.threshold if segmenter else None,
+            "temperature": card.temperature,
+            "licence": card.licence,
+            "notes": notes,
+        },
+        "settings": {
+            "rule": study.settings.rule,
+            "segment": study.settings.segment,
+            "window_hu": list(LUNG) if series else None,
+            "runtime": getattr(study.networks.screen, "runtime_name", "torch"),
+        },
+        "verdict": {
+            "rule": verdict.rule,
+            "score": round(verdict.score, 6),
+            "limit": verdict.limit,
+            "positive": verdict.positive,
+            "probability": round(verdict.score, 6) if verdict.rule == "top-k" else None,
+            "text": words(verdict, slices),
+            "reliable": not reasons,
+            "reasons": reasons,
+        },
+        "burden": None if burden is None else burden.to_dict(),
+        "slices": [s.to_dict() for s in slices],
+        "most_affected": [s.index for s in lesions[:5]],
+        "warnings": list(study.warnings) + list(burden.warnings if burden is not None else ()),
+        "files": {},
+        "seconds": round(seconds, 2),
+    }
+
+
+def words(verdict: Verdict, slices: Sequence[SliceResult]) -> str:
+    """Return the verdict as a sentence."""
+    looked = [s for s in slices if s.probability is not None]
+    positive = sum(s.positive for s in looked)
+    what = {
+        "top-k": f"probability {verdict.score:.2f} from the highest slices, limit {verdict.limit:.2f}",
+        "fraction": f"{100 * verdict.score:.0f} % of the slices are positive, limit {100 * verdict.limit:.0f} %",
+        "release-count": f"{verdict.score:.0f} slices are positive, limit {verdict.limit:.0f}",
+    }.get(verdict.rule, f"score {verdict.score:.3g}, limit {verdict.limit:.3g}")
+    found = "Signs of COVID-19 found" if verdict.positive else "No signs of COVID-19 found"
+    return f"{found}: {what}; {positive} of {len(looked)} slices positive."
+
+
+def doubts(study: Examination, slices: Sequence[SliceResult]) -> list[str]:
+    """Return why the verdict should not be relied on, a line each."""
+    reasons = []
+    looked = [s for s in slices if s.probability is not None]
+    if len(looked) < FEW_SLICES:
+        reasons.append(f"only {len(looked)} slices were looked at; a patient's verdict needs the whole chest")
+    flagged = [s for s in looked if s.flags]
+    if looked and len(flagged) >= MANY_FLAGGED * len(looked):
+        reasons.append(
+            f"{len(flagged)} of {len(looked)} slices may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"
+        )
+    reasons += [w for w in study.warnings if w.startswith(("partial chest", "gaps", "tilt"))]
+    return reasons
