@@ -5,7 +5,10 @@ from __future__ import annotations
 import codecs
 import struct
 import zlib
+from dataclasses import dataclass
 from enum import Enum
+
+from jcs_ct.io.names import EXTENSIONS
 
 HEAD = 1024
 """Bytes of a file that `sniff` needs; fewer do, where the file is shorter."""
@@ -44,7 +47,44 @@ RASTERS = frozenset({Kind.PNG, Kind.JPEG, Kind.TIFF, Kind.BMP})
 SLICES = RASTERS | {Kind.MAT}
 """All that can hold one slice: a picture, or stage-1 features."""
 
+VOLUMES = frozenset({Kind.DICOM, Kind.NIFTI})
+"""Files that hold a CT study or a part of one (`jcs_ct.io.studies`)."""
+
 EXPECTED = "slices as PNG, JPEG, TIFF or BMP are expected by this command"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command reads, and what it says of files that are something else.
+
+    Attributes:
+        kinds: What it reads.
+        what: One of them, for "holds no …".
+        expected: Completes "…; slices as PNG are expected by this command".
+        extensions: Lower case, with the dot. A file of another kind that has one of them is a problem wherever it lies,
+            for it promises what it does not hold.
+        hint: What to do with a file of another kind.
+    """
+
+    kinds: frozenset[Kind]
+    what: str
+    expected: str
+    extensions: frozenset[str]
+    hint: str
+
+    def promised(self, path: str) -> bool:
+        """Return whether a file's name promises what is wanted."""
+        return path.lower().endswith(tuple(self.extensions)) and not path.startswith(".")
+
+
+FOR_SLICES = Wanted(SLICES, "slice", EXPECTED, EXTENSIONS, "convert it to PNG")
+FOR_STUDIES = Wanted(
+    VOLUMES | SLICES,
+    "CT study",
+    "DICOM, NIfTI or slices as PNG, JPEG, TIFF or BMP are expected",
+    EXTENSIONS | {".dcm", ".dicom", ".ima", ".nii", ".nii.gz"},
+    "convert it to NIfTI",
+)
 
 # Offset, bytes there, kind; the first that matches counts. DICOM comes first, since its 128-byte preamble is free:
 # the standard suggests a TIFF header there.
@@ -109,6 +149,8 @@ def sniff(head: bytes) -> Kind:
         return _inside_gzip(head)
     if kind is not None:
         return kind
+    if _is_bare_dicom(head):
+        return Kind.DICOM
     if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
         return Kind.BMP
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
@@ -125,6 +167,22 @@ def decode_text(data: bytes) -> str:
 
 def _by_magic(head: bytes) -> Kind | None:
     return next((kind for offset, magic, kind in _MAGIC if head.startswith(magic, offset)), None)
+
+
+def _is_bare_dicom(head: bytes) -> bool:
+    """Tell DICOM without the preamble (PS3.10 section 7.1 demands one; old exports and some archives leave it out).
+
+    It begins with an element of group 0002 or 0008, little endian, whose value is short. There is either a
+    representation of two letters that such elements have, or none and a length of 32 bits.
+    """
+    if len(head) < 16 or head[:2] not in {b"\x02\0", b"\x08\0"}:
+        return False
+    element = int.from_bytes(head[2:4], "little")
+    if element not in ({0, 1, 2} if head[0] == 2 else {0, 1, 5, 8, 0x12, 0x16}):
+        return False
+    if head[4:6] in {b"UL", b"UI", b"CS", b"DA", b"OB"}:
+        return head[4:6] == b"OB" or 0 < int.from_bytes(head[6:8], "little") <= 128
+    return 0 < int.from_bytes(head[4:8], "little") <= 128
 
 
 def _inside_gzip(head: bytes) -> Kind:

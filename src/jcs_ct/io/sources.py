@@ -1,4 +1,4 @@
-"""From the INPUT arguments of a command to an ordered list of sources, each one slice or one feature file.
+"""From the INPUT arguments of a command to an ordered list of sources: slices, feature files, files of studies.
 
 INPUT is a file, a folder (with its sub-folders), a zip archive, or a list: a text file called `.txt`, `.lst` or `.list`
 with one path per line, relative to the list's folder, where blank lines and lines that begin with "#" do not count.
@@ -9,16 +9,17 @@ goes on.
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from jcs_ct.errors import InputError
 from jcs_ct.io import archive
-from jcs_ct.io.kinds import EXPECTED, SLICES, Kind, decode_text
-from jcs_ct.io.names import is_litter, natural_key, printable, safe_name, split_extension, tell_apart
-from jcs_ct.io.opening import MAX_FILE_BYTES, peek, read_file, special, too_large, unreadable
+from jcs_ct.io.kinds import FOR_SLICES, SLICES, Kind, Wanted, decode_text
+from jcs_ct.io.names import natural_key, printable, safe_name, split_extension, tell_apart
+from jcs_ct.io.opening import MAX_FILE_BYTES, peek, read_file, too_large, unreadable
+from jcs_ct.io.walk import count, few, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +38,7 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Source:
-    """One slice, or one file of stage-1 features, that is still to be read.
+    """One file that is still to be read: a slice, stage-1 features, an image of a study, a volume.
 
     Attributes:
         name: Stem of everything written for it: "/"-separated, relative, without extension, distinct in `Found`, and
@@ -45,7 +46,7 @@ class Source:
         label: What a message calls it: the path, or "archive.zip!member"; one line.
         path: The file, or the archive it is in.
         member: Its name in the archive; None for a file of its own.
-        kind: What it is: one of `jcs_ct.io.kinds.SLICES`.
+        kind: What it is: one of those that were wanted.
     """
 
     name: str
@@ -78,13 +79,14 @@ class Found:
     notes: tuple[str, ...]
 
 
-def find_sources(inputs: Sequence[str | Path]) -> Found:
-    """Return the slices and feature files that `inputs` name.
+def find_sources(inputs: Sequence[str | Path], wanted: Wanted = FOR_SLICES) -> Found:
+    """Return the files of the wanted kinds that `inputs` name: slices and feature files unless told otherwise.
 
     Args:
         inputs: Files, folders, zip archives and lists.
+        wanted: What the command reads (`jcs_ct.io.kinds`).
     """
-    finder = _Finder()
+    finder = _Finder(wanted)
     for item in inputs:
         finder.add_input(item)
     return finder.found()
@@ -99,7 +101,8 @@ class _Entry:
 
 
 class _Finder:
-    def __init__(self) -> None:
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
         self._entries: list[_Entry] = []
         self._problems: list[InputError] = []
         self._notes: list[str] = []
@@ -118,13 +121,22 @@ class _Finder:
         ]
         notes = list(self._notes)
         if self._repeated:
-            notes.append(f"{_count(self._repeated, 'path')} named more than once, read once")
-        unsafe = [f"{stem} → {name}" for (stem, _), name in zip(stems, safe, strict=True) if stem != name]
+            notes.append(f"{count(self._repeated, 'path')} named more than once, read once")
+        # Nothing is named after a file of a study, so nobody needs to know what became of its name.
+        unsafe = [
+            f"{stem} → {name}"
+            for (stem, _), name, e in zip(stems, safe, self._entries, strict=True)
+            if stem != name and e.kind in SLICES
+        ]
         if unsafe:
-            notes.append(f"{_count(len(unsafe), 'name')} changed to be safe as file names: {_few(unsafe)}")
-        same = [f"{s.label} → {s.name}" for s, name in zip(sources, safe, strict=True) if s.name != name]
+            notes.append(f"{count(len(unsafe), 'name')} changed to be safe as file names: {few(unsafe)}")
+        same = [
+            f"{s.label} → {s.name}"
+            for s, name in zip(sources, safe, strict=True)
+            if s.name != name and s.kind in SLICES
+        ]
         if same:
-            notes.append(f"{_count(len(same), 'name')} changed to be told apart: {_few(same)}")
+            notes.append(f"{count(len(same), 'name')} changed to be told apart: {few(same)}")
         return Found(tuple(sources), tuple(self._problems), tuple(printable(note) for note in notes))
 
     def add_input(self, item: str | Path, relative: str | None = None) -> None:
@@ -151,9 +163,9 @@ class _Finder:
             if relative is not None:
                 raise InputError("is a list within a list", path=path, hint="give it as an input of its own")
             self._add_list(path)
-        elif kind not in SLICES:
-            raise _wrong_kind(str(path), kind)
-        elif size > MAX_FILE_BYTES:
+        elif kind not in self._wanted.kinds:
+            raise self._wrong_kind(str(path), kind)
+        elif size > MAX_FILE_BYTES and kind is not Kind.NIFTI:  # volumes are read piece by piece
             raise too_large(str(path), size, MAX_FILE_BYTES)
         else:
             self._add_entry(_Entry(relative or path.name, path, None, kind))
@@ -189,12 +201,15 @@ class _Finder:
 
     def _add_folder(self, folder: Path, prefix: str) -> None:
         before = len(self._problems)
-        files = sorted(self._walk(folder), key=lambda file: natural_key(file[0]))
+        files, problems, notes = walk(folder)
+        self._problems += problems
+        self._notes += notes
+        files.sort(key=lambda file: natural_key(file[0]))
         entries = []
         for relative, path in files:
             try:
                 kind, size = peek(path)
-                if kind in SLICES and size > MAX_FILE_BYTES:
+                if kind in self._wanted.kinds and size > MAX_FILE_BYTES and kind is not Kind.NIFTI:
                     raise too_large(str(path), size, MAX_FILE_BYTES)
             except InputError as problem:
                 self._problems.append(problem)
@@ -205,28 +220,29 @@ class _Finder:
     def _add_contents(self, where: Path, entries: Iterable[_Entry], *, nothing: bool) -> None:
         """Add what is in a folder or an archive: slices, problems for what only pretends to be, a note for the rest."""
         if nothing:
-            raise InputError(f"is empty; {EXPECTED}", path=where, hint="check that it is the right one")
+            raise InputError(f"is empty; {self._wanted.expected}", path=where, hint="check that it is the right one")
         skipped: list[_Entry] = []
         useful = False
         for entry in entries:
-            if entry.kind in SLICES:
+            if entry.kind in self._wanted.kinds:
                 self._add_entry(entry)
                 useful = True
-            elif split_extension(entry.relative)[1]:
-                self._problems.append(_wrong_kind(_label(entry.path, entry.member), entry.kind))
+            elif self._wanted.promised(entry.relative):
+                self._problems.append(self._wrong_kind(_label(entry.path, entry.member), entry.kind))
                 useful = True
             else:
                 skipped.append(entry)
         if not skipped:
             return
         kinds = Counter(entry.kind for entry in skipped).most_common()
-        counts = ", ".join(f"{count} {kind.name.replace('_', ' ')}" for kind, count in kinds)
-        text = f"{_count(len(skipped), 'other file')} ({counts}): {_few([entry.relative for entry in skipped])}"
+        counts = ", ".join(f"{number} {kind.name.replace('_', ' ')}" for kind, number in kinds)
+        text = f"{count(len(skipped), 'other file')} ({counts}): {few([entry.relative for entry in skipped])}"
         if useful:
             self._notes.append(f"{where}: skipped {text}")
         else:
             hint = _HINTS.get(kinds[0][0], "check that it is the right one")
-            raise InputError(f"holds no slice, only {text}; {EXPECTED}", path=where, hint=hint)
+            message = f"holds no {self._wanted.what}, only {text}; {self._wanted.expected}"
+            raise InputError(message, path=where, hint=hint)
 
     def _add_entry(self, entry: _Entry) -> None:
         parent = entry.path.parent
@@ -239,61 +255,10 @@ class _Finder:
         self._known.add(key)
         self._entries.append(entry)
 
-    def _walk(self, folder: Path) -> list[tuple[str, Path]]:
-        """Return the files below a folder, in no order, with their "/"-separated paths relative to it.
-
-        Links to folders are followed last, and only where their folder was not read yet: it keeps its own name, and
-        there is no end of a loop.
-        """
-        files: list[tuple[str, Path]] = []
-        pending, links = deque([(folder, "")]), deque[tuple[Path, str]]()
-        known: set[tuple[int, int]] = set()
-        again = []
-        while pending or links:
-            where, prefix = (pending or links).popleft()
-            try:
-                status = where.stat()
-                if (status.st_dev, status.st_ino) in known:
-                    again.append(prefix.rstrip("/"))
-                    continue
-                known.add((status.st_dev, status.st_ino))
-                with os.scandir(where) as listing:
-                    entries = sorted(listing, key=lambda entry: entry.name)
-            except OSError as error:
-                self._problems.append(unreadable(where, error))
-                continue
-            for entry in entries:
-                if is_litter(entry.name):
-                    continue
-                path = where / entry.name
-                try:
-                    if entry.is_dir():
-                        (links if entry.is_symlink() else pending).append((path, f"{prefix}{entry.name}/"))
-                    elif entry.is_file():
-                        files.append((prefix + entry.name, path))
-                    else:
-                        what = special(entry.stat().st_mode)
-                        self._problems.append(InputError(f"is {what}, a file is expected", path=path, hint="remove it"))
-                except OSError as error:
-                    self._problems.append(unreadable(path, error))
-        if again:
-            links_text = f"{_count(len(again), 'link')} to folders that are read already, not followed"
-            self._notes.append(f"{folder}: {links_text}: {_few(again)}")
-        return files
+    def _wrong_kind(self, label: str, kind: Kind) -> InputError:
+        hint = _HINTS.get(kind, self._wanted.hint)
+        return InputError(f"is {kind.value}; {self._wanted.expected}", path=label, hint=hint)
 
 
 def _label(path: Path, member: str | None) -> str:
     return str(path) if member is None else archive.label(path, member)
-
-
-def _wrong_kind(label: str, kind: Kind) -> InputError:
-    return InputError(f"is {kind.value}; {EXPECTED}", path=label, hint=_HINTS.get(kind, "convert it to PNG"))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _few(items: Sequence[str]) -> str:
-    """Return the first few of many, for a line."""
-    return ", ".join(items[:3]) + (", …" if len(items) > 3 else "")
