@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from jcs_ct.outputs.figures import (
     FILL,
     ZERO,
@@ -15,15 +13,14 @@ from jcs_ct.outputs.figures import (
     heated,
     lesion_swatch,
     marked,
-    mean_side,
-    whole_factor,
 )
-from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, resized
+from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, mean_side, resized, whole_factor
 from jcs_ct.outputs.sheet import Sheet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 

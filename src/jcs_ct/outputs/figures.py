@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.errors import UsageError
-from jcs_ct.outputs.images import blend, border, checked_map, colour_table, dashed, grey_levels, resized
+from jcs_ct.outputs.images import (
+    blend,
+    border,
+    checked_map,
+    colour_table,
+    dashed,
+    grey_levels,
+    mean_side,
+    resized,
+    whole_factor,
+)
 from jcs_ct.outputs.sheet import FAINT, INK, Sheet
 
 if TYPE_CHECKING:
@@ -224,6 +234,7 @@ def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str,
 
 
 def lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
+    """Write the line of the legend that says what lesions look like."""
     patch = np.full((*sheet.swatch_shape, 3), _LUNG_GREY, np.uint8)
     sheet.swatch(marked(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
 
@@ -232,18 +243,6 @@ def _single_sheet(picture: Pixels) -> Sheet:
     """Return a sheet for one picture, wide enough for the text below a narrow one."""
     unit = max(1.0, mean_side(picture) / 640)
     return Sheet(max(picture.shape[1], round(460 * unit)), unit)
-
-
-def mean_side(picture: Pixels) -> float:
-    return math.sqrt(picture.shape[0] * picture.shape[1])
-
-
-def whole_factor(shape: tuple[int, ...], least: int, most: int | None = None) -> int:
-    """Return the whole number that brings the longer side near `least` if it is smaller, below `most` if larger."""
-    longer = max(shape[:2])
-    if most is not None and longer > most:
-        return -math.ceil(longer / most)
-    return max(1, round(least / longer))
 
 
 def marked(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
@@ -269,6 +268,7 @@ def colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
 
 
 def head(sheet: Sheet, title: str) -> None:
+    """Write the title."""
     sheet.line(title, size=15, bold=True)
     sheet.gap(5)
 

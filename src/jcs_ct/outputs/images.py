@@ -7,6 +7,7 @@ trust what lies under and beside an overlay.
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +114,19 @@ def resized(array: NDArray[Any], factor: int) -> NDArray[Any]:
     mean = blocks.mean(axis=(1, 3))
     reduced: NDArray[Any] = np.rint(mean) if array.dtype == np.uint8 else mean
     return reduced.astype(array.dtype)
+
+
+def mean_side(picture: NDArray[np.uint8]) -> float:
+    """Return the side of a square of the picture's area."""
+    return math.sqrt(picture.shape[0] * picture.shape[1])
+
+
+def whole_factor(shape: tuple[int, ...], least: int, most: int | None = None) -> int:
+    """Return the whole number that brings the longer side near `least` if it is smaller, below `most` if larger."""
+    longer = max(shape[:2])
+    if most is not None and longer > most:
+        return -math.ceil(longer / most)
+    return max(1, round(least / longer))
 
 
 def border(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:

@@ -75,7 +75,7 @@ class Networks:
             return cls(by_task["classification"], by_task.get("segmentation"))
         raise UsageError(
             f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
-            hint="give jcs-lite, or a classifier and a segmenter (--model twice); `jcs segment` gives lesion maps alone",
+            hint="give jcs-lite, or a classifier and a segmenter (--model twice)",
         )
 
 
