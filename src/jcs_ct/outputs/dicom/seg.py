@@ -1,0 +1,219 @@
+"""DICOM Segmentation (PS3.3 A.51) of lesions and lungs: binary, one frame for every slice of a segment with content.
+
+highdicom makes the object. It takes the masks as one array, of which it makes copies: over 700 MB for three segments
+of 248 slices. So it is handed one pixel for each slice, true where the slice has content, which settles what frames
+there are and what they refer to; the real frames, 8 pixels a byte, are put in afterwards in the order it chose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import highdicom as hd
+import numpy as np
+from pydicom.uid import ExplicitVRLittleEndian
+
+import jcs_ct
+from jcs_ct.errors import ShapeError
+from jcs_ct.files import whole_file
+from jcs_ct.outputs.dicom import codes
+from jcs_ct.outputs.dicom.headers import names_as_they_are, read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.outputs.dicom.headers import SourceHeaders
+    from jcs_ct.series import CTSeries
+
+SEGMENTS = {1: "COVID-19 lesions", 2: "Right lung", 3: "Left lung"}
+"""Segment numbers and labels. In masks of lungs 1 is the right lung and 2 the left, one less than their segments."""
+
+SERIES_NUMBER = 9001
+_COLOURS = {1: (230, 60, 50), 2: (70, 130, 200), 3: (80, 170, 110)}  # RGB
+
+
+@dataclass
+class _Masks:
+    """Frames with content, packed: 32 KB for 512×512.
+
+    Attributes:
+        frames: (segment, slice) → little-endian packed bits of the stored rows × columns.
+        overlap: Whether some pixel is in two segments.
+    """
+
+    frames: dict[tuple[int, int], NDArray[np.uint8]] = field(default_factory=dict)
+    overlap: bool = False
+
+
+def write_seg(
+    path: Path,
+    series: CTSeries,
+    lesion: Callable[[int], NDArray[np.bool_]],
+    lungs: Callable[[int], NDArray[np.uint8]] | None,
+    *,
+    model_name: str,
+    model_version: str,
+    lungs_name: str = "jcs-ct lungs",
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Write the masks of a DICOM series as a binary segmentation in the rows and columns of its source images.
+
+    Segment 1 is the lesions, 2 and 3 the right and the left lung. Frames are written only for slices with content. A
+    segment without any has one empty frame, at the middle slice, and says in its description that nothing was found:
+    a segmentation must have a frame, and many readers expect one of every segment.
+
+    Args:
+        path: The file, usually `seg.dcm`. It holds the identity of the patient as the standard requires.
+        series: The source images.
+        lesion: Canonical slice → bool, rows × columns.
+        lungs: Canonical slice → uint8, rows × columns: 0 none, 1 right, 2 left. None: no segments of lungs.
+        model_name: Name of the algorithm that found the lesions, at most 64 characters.
+        model_version: Its version, for instance the digest of the weights, at most 64 characters.
+        lungs_name: Name of the algorithm that found the lungs.
+        overwrite: Replace an existing file.
+
+    Returns:
+        What a user should know (faults of the source headers, empty segments), a line each, free of identity.
+
+    Raises:
+        InputError: The series cannot be referred to, see `jcs_ct.outputs.dicom.headers.read_headers`.
+        ShapeError: A mask has another shape than its slice.
+        OutputError: As `jcs_ct.files.whole_file` does.
+    """
+    with whole_file(path, overwrite=overwrite) as temporary:
+        source = read_headers(series)
+        masks = _collect(series, source.shape, lesion, lungs)
+        numbers = [1, 2, 3] if lungs is not None else [1]
+        empty = [number for number in numbers if all((number, i) not in masks.frames for i in range(len(series)))]
+        with names_as_they_are():
+            seg = _structure(source, masks, numbers, empty, (model_name, model_version, lungs_name))
+        _put_frames(seg, source, masks)
+        seg.save_as(temporary, enforce_file_format=True)
+    return source.notes + tuple(f"DICOM SEG: nothing found, one empty frame: {SEGMENTS[number]}" for number in empty)
+
+
+def _collect(
+    series: CTSeries,
+    shape: tuple[int, int],
+    lesion: Callable[[int], NDArray[np.bool_]],
+    lungs: Callable[[int], NDArray[np.uint8]] | None,
+) -> _Masks:
+    """Ask for every slice once, turn it back to the stored rows and columns, and keep what is not empty."""
+    masks = _Masks()
+    for index in range(len(series)):
+        found = {1: _stored(series, lesion(index), shape, index) != 0}
+        if lungs is not None:
+            sides = _stored(series, lungs(index), shape, index)
+            found |= {2: sides == 1, 3: sides == 2}
+            masks.overlap |= bool((found[1] & (sides > 0)).any())
+        for number, mask in found.items():
+            if mask.any():
+                masks.frames[number, index] = np.packbits(mask, bitorder="little")
+    return masks
+
+
+def _stored(series: CTSeries, mask: NDArray[Any], shape: tuple[int, int], index: int) -> NDArray[Any]:
+    """Return a canonical mask as the source image stores it."""
+    if mask.shape != series.geometry.shape[1:]:
+        raise ShapeError(f"mask of slice {index} is {mask.shape}, expected {series.geometry.shape[1:]}")
+    stored: NDArray[Any] = series.axes.to_stored(mask[np.newaxis])[0]
+    if stored.shape != shape:
+        raise ShapeError(f"mask of slice {index} is {stored.shape} in the axes of its image, which is {shape}")
+    return stored
+
+
+def _structure(
+    source: SourceHeaders, masks: _Masks, numbers: list[int], empty: list[int], names: tuple[str, str, str]
+) -> hd.seg.Segmentation:
+    """Return the object with one pixel a frame."""
+    content = np.zeros((len(source.images), 1, 1, len(numbers)), np.uint8)
+    for number, index in masks.frames:
+        content[index, 0, 0, number - 1] = 1
+    for number in empty:
+        content[len(source.images) // 2, 0, 0, number - 1] = 1
+    for image in source.images:
+        image.Rows = image.Columns = 1
+    return hd.seg.Segmentation(
+        source_images=source.images,
+        pixel_array=content,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBER,
+        series_description="COVID-19 segmentation, research use only",
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=codes.PRODUCT,
+        manufacturer_model_name=codes.PRODUCT,
+        software_versions=jcs_ct.__version__,
+        device_serial_number="none, this is software",
+        content_label="JCS_CT",
+        content_description=f"Lesions and lungs. {codes.RESEARCH}",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+
+
+def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.SegmentDescription:
+    model_name, model_version, lungs_name = names
+    lesion = number == 1
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name=model_name if lesion else lungs_name,
+        family=codes.NETWORK,
+        version=model_version if lesion else jcs_ct.__version__,
+        source=codes.PRODUCT,
+    )
+    description = hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=SEGMENTS[number],
+        segmented_property_category=codes.ABNORMAL if lesion else codes.ANATOMY,
+        segmented_property_type=codes.LESION if lesion else codes.LUNG,
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+        tracking_id=f"{codes.PRODUCT}: {SEGMENTS[number]}",
+        tracking_uid=hd.UID(),
+        anatomic_regions=[codes.LUNG] if lesion else None,
+        display_color=hd.color.CIELabColor.from_rgb(*_COLOURS[number]),
+    )
+    if not lesion:
+        side = hd.sr.CodedConcept.from_code(codes.RIGHT if number == 2 else codes.LEFT)
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [side]
+    what = "Opacities related to COVID-19 according to a network" if lesion else "Lung including its lesions"
+    nothing = " Nothing was found; the one frame of this segment is empty." if empty else ""
+    description.SegmentDescription = f"{what}. {codes.RESEARCH}.{nothing}"
+    return description
+
+
+def _put_frames(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None:
+    """Replace the one-pixel frames by the real ones, in the order of the functional groups."""
+    rows, columns = source.shape
+    slices = {image.SOPInstanceUID: index for index, image in enumerate(source.images)}
+    nothing = np.zeros((rows * columns + 7) // 8, np.uint8)
+    frames = []
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        holder = group if "SegmentIdentificationSequence" in group else shared
+        number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        image = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        frames.append(masks.frames.get((number, slices[image]), nothing))
+    seg.Rows, seg.Columns = rows, columns
+    seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
+    seg.PixelData = _join(frames, rows * columns)
+
+
+def _join(frames: list[NDArray[np.uint8]], pixels: int) -> bytes:
+    """Return frames of `pixels` bits each as PS3.5 8.1.1 wants them: one runs on in the byte where the last ended."""
+    if pixels % 8 == 0:
+        data = b"".join(frame.tobytes() for frame in frames)
+    else:
+        parts, carry = [], np.zeros(0, np.uint8)
+        for frame in frames:
+            bits = np.concatenate([carry, np.unpackbits(frame, count=pixels, bitorder="little")])
+            whole = len(bits) // 8 * 8
+            parts.append(np.packbits(bits[:whole], bitorder="little").tobytes())
+            carry = bits[whole:]
+        data = b"".join([*parts, np.packbits(carry, bitorder="little").tobytes()])
+    return data + b"\0" * (len(data) % 2)

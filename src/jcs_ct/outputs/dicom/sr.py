@@ -1,0 +1,268 @@
+"""DICOM structured report: a measurement report (PS3.16 TID 1500) that refers to the segments and the source images.
+
+It is marked PARTIAL, UNVERIFIED and PRELIMINARY, and says in words that it is for research and that nobody checked it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import highdicom as hd
+from highdicom import sr
+from pydicom import dcmread
+
+import jcs_ct
+from jcs_ct.errors import InputError
+from jcs_ct.files import whole_file
+from jcs_ct.outputs.dicom import codes
+from jcs_ct.outputs.dicom.headers import names_as_they_are, read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pydicom.dataset import Dataset
+    from pydicom.sr.coding import Code
+
+    from jcs_ct.outputs.dicom.headers import SourceHeaders
+    from jcs_ct.series import CTSeries
+
+    Group = sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
+
+SERIES_NUMBER = 9002
+UNVERIFIED = f"{codes.RESEARCH}. Computed without a human observer and not verified by anyone."
+DEVICE_UID = "2.25.96853618108681642995385531141888295025"
+"""Stands for this software as an observer, made once."""
+
+
+def write_sr(
+    path: Path,
+    series: CTSeries,
+    report: Mapping[str, Any],
+    seg_path: Path | None,
+    *,
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Write what `report` says of a DICOM series as a structured report.
+
+    Groups of measurements: the patient (verdict, probability or score, severity), the lesions, each lung, and the
+    slices most affected with references to their images. Lesions and lungs refer to their segments in the SEG.
+
+    Args:
+        path: The file, usually `sr.dcm`. It holds the identity of the patient as the standard requires.
+        series: The source images.
+        report: As `report.json` ("jcs-ct/report/1").
+        seg_path: What `jcs_ct.outputs.dicom.seg.write_seg` wrote for the same series; None where there are no masks.
+        overwrite: Replace an existing file.
+
+    Returns:
+        What a user should know of the source headers, a line each, free of identity.
+
+    Raises:
+        InputError: The series cannot be referred to, see `jcs_ct.outputs.dicom.headers.read_headers`; or the SEG is
+            of another series.
+        OutputError: As `jcs_ct.files.whole_file` does.
+    """
+    with whole_file(path, overwrite=overwrite) as temporary:
+        source = read_headers(series)
+        seg = None if seg_path is None else _read_seg(seg_path, source)
+        groups = [_patient(report), *_burden(report, seg), *_slices(report, source)]
+        with names_as_they_are():
+            document = _document(source, seg, groups, report)
+        document.save_as(temporary, enforce_file_format=True)
+    return source.notes
+
+
+def _read_seg(path: Path, source: SourceHeaders) -> Dataset:
+    seg = dcmread(path, stop_before_pixels=True)
+    series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
+    if series != source.images[0].SeriesInstanceUID:
+        raise InputError("is a segmentation of another series", path=path, hint="give the one of this series")
+    return seg
+
+
+def _document(source: SourceHeaders, seg: Dataset | None, groups: Sequence[Group], report: Mapping[str, Any]) -> Any:
+    observer = sr.DeviceObserverIdentifyingAttributes(
+        uid=DEVICE_UID, name=codes.PRODUCT, manufacturer_name=codes.PRODUCT, model_name=codes.PRODUCT
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(
+            observer_device_context=sr.ObserverContext(
+                observer_type=codes.DEVICE, observer_identifying_attributes=observer
+            )
+        ),
+        procedure_reported=codes.CHEST_CT,
+        imaging_measurements=groups,
+        title=codes.REPORT,
+    )
+    content[0].ContentSequence.append(_comment(_words(report)))
+    document = sr.ComprehensiveSR(
+        evidence=[*source.images, *([] if seg is None else [seg])],
+        content=content,
+        series_instance_uid=hd.UID(),
+        series_number=SERIES_NUMBER,
+        series_description="COVID-19 measurements, research use only",
+        sop_instance_uid=hd.UID(),
+        instance_number=1,
+        manufacturer=codes.PRODUCT,
+        manufacturer_model_name=codes.PRODUCT,
+        software_versions=jcs_ct.__version__,
+        device_serial_number="none, this is software",
+        coding_schemes=[codes.scheme()],
+    )
+    document.CompletionFlagDescription = codes.RESEARCH
+    return document
+
+
+def _comment(text: str) -> sr.TextContentItem:
+    return sr.TextContentItem(codes.COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
+
+
+def _words(report: Mapping[str, Any]) -> str:
+    """Return what the numbers do not say."""
+    verdict = report["verdict"]
+    lines = [UNVERIFIED, report["disclaimer"], f"Verdict by the rule {verdict['rule']!r}: {verdict['text']}"]
+    if not verdict["reliable"]:
+        lines.append("The verdict is not reliable.")
+    lines += verdict["reasons"]
+    burden = report["burden"]
+    if burden is not None:
+        severity = burden["severity"]
+        lines.append(f"Severity: {severity['name']}. Source of the grades: {severity['source']}")
+    lines += [f"Warning: {warning}" for warning in report["warnings"]]
+    return "\n".join(line for line in lines if line)
+
+
+def _patient(report: Mapping[str, Any]) -> Group:
+    verdict, model = report["verdict"], report["model"]
+    measurements = [
+        _number(codes.SCORE, verdict["score"], codes.UNITY),
+        _number(codes.LIMIT, verdict["limit"], codes.UNITY),
+        _number(codes.PROBABILITY, verdict["probability"], codes.UNITY),
+    ]
+    evaluations = [
+        sr.QualitativeEvaluation(codes.COVID_19, codes.POSITIVE if verdict["positive"] else codes.NEGATIVE),
+        sr.QualitativeEvaluation(codes.RELIABLE, codes.YES if verdict["reliable"] else codes.NO),
+    ]
+    if report["burden"] is not None:
+        severity = report["burden"]["severity"]
+        measurements.append(_number(codes.SEVERITY_SCORE, severity["score"], codes.UNITY))
+        grade = codes.own(f"SEVERITY_{severity['score']}", _short(severity["name"]))
+        evaluations.append(sr.QualitativeEvaluation(codes.SEVERITY, grade))
+    return sr.MeasurementsAndQualitativeEvaluations(
+        # No finding type: it would read as a finding of COVID-19 in a patient without it.
+        tracking_identifier=sr.TrackingIdentifier(hd.UID(), f"{codes.PRODUCT}: patient"),
+        algorithm_id=_algorithm(model["name"], model["weights_sha256"]),
+        finding_sites=[sr.FindingSite(codes.LUNG)],
+        measurements=_given(measurements),
+        qualitative_evaluations=evaluations,
+    )
+
+
+def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
+    """Return the groups of the lesions and of each lung; none where nothing was segmented."""
+    burden, model = report["burden"], report["model"]
+    if burden is None:
+        return []
+    algorithm = model["name"], model["weights_sha256"]
+    groups = [
+        _volume(
+            1,
+            seg,
+            algorithm,
+            [
+                _number(codes.VOLUME, burden["lesion_ml"], codes.ML),
+                _percent(codes.LESION_SHARE, burden["share"]),
+                _number(codes.LESION_COUNT, burden["lesions"], codes.UNITY),
+                _number(codes.LARGEST, burden["largest_ml"], codes.ML),
+                _number(codes.MEAN_ATTENUATION, burden["mean_hu"], codes.HOUNSFIELD),
+                _percent(codes.GROUND_GLASS, burden["ground_glass_share"]),
+                _percent(codes.CONSOLIDATION, burden["consolidation_share"]),
+            ],
+        )
+    ]
+    for segment, side in ((2, "right"), (3, "left")):
+        part = burden[side]
+        measurements = [
+            _number(codes.VOLUME, part["lung_ml"], codes.ML),
+            _number(codes.LESION_VOLUME, part["lesion_ml"], codes.ML),
+            _percent(codes.LESION_SHARE, part["share"]),
+        ]
+        groups.append(_volume(segment, seg, (codes.PRODUCT, jcs_ct.__version__), measurements))
+    return groups
+
+
+def _volume(
+    segment: int, seg: Dataset | None, algorithm: tuple[str, str], measurements: list[sr.Measurement | None]
+) -> Group:
+    """Return a group about a segment; without a SEG that has it, about the organ as a whole."""
+    side = {1: None, 2: codes.RIGHT, 3: codes.LEFT}[segment]
+    common: dict[str, Any] = {
+        "finding_type": codes.LESION if segment == 1 else codes.LUNG,
+        "finding_category": codes.ABNORMAL if segment == 1 else codes.ANATOMY,
+        "finding_sites": [sr.FindingSite(codes.LUNG, laterality=side)],
+        "algorithm_id": _algorithm(*algorithm),
+        "measurements": _given(measurements),
+    }
+    described = {int(item.SegmentNumber): item for item in seg.SegmentSequence} if seg is not None else {}
+    if seg is None or segment not in described:
+        name = f"{codes.PRODUCT}: " + {1: "lesions", 2: "right lung", 3: "left lung"}[segment]
+        return sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(hd.UID(), name), **common
+        )
+    item = described[segment]
+    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(item.TrackingUID, item.TrackingID),
+        referenced_segment=sr.ReferencedSegment(
+            sop_class_uid=seg.SOPClassUID,
+            sop_instance_uid=seg.SOPInstanceUID,
+            segment_number=segment,
+            source_series=sr.SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID),
+        ),
+        **common,
+    )
+
+
+def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
+    """Return a group for each of the slices most affected."""
+    numbers = {entry["index"]: entry for entry in report["slices"]}
+    groups: list[Group] = []
+    for index in report["most_affected"]:
+        entry, image = numbers[index], source.images[index - 1]
+        measurements = [
+            _number(codes.PROBABILITY, entry["probability"], codes.UNITY),
+            _number(codes.AREA, entry["lesion_mm2"], codes.SQUARE_MM),
+            _percent(codes.LESION_AREA_SHARE, entry["lesion_share"]),
+        ]
+        groups.append(
+            sr.MeasurementsAndQualitativeEvaluations(
+                tracking_identifier=sr.TrackingIdentifier(hd.UID(), f"{codes.PRODUCT}: slice {index} from the head"),
+                finding_type=codes.LESION,
+                finding_sites=[sr.FindingSite(codes.LUNG)],
+                measurements=_given(measurements),
+                source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+            )
+        )
+    return groups
+
+
+def _algorithm(name: str, version: str) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(name=name, version=version, manufacturer=codes.PRODUCT)
+
+
+def _number(name: Code, value: float | None, unit: Code) -> sr.Measurement | None:
+    """Return a measurement to five decimals; None where there is no value."""
+    return None if value is None else sr.Measurement(name=name, value=round(float(value), 5), unit=unit)
+
+
+def _percent(name: Code, share: float | None) -> sr.Measurement | None:
+    return _number(name, None if share is None else 100 * share, codes.PERCENT)
+
+
+def _given(measurements: list[sr.Measurement | None]) -> list[sr.Measurement]:
+    return [measurement for measurement in measurements if measurement is not None]
+
+
+def _short(text: str) -> str:
+    """Return what fits a long string (LO) or a code meaning."""
+    return text if len(text) <= 64 else f"{text[:61]}..."
