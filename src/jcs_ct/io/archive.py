@@ -117,6 +117,23 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
         return data.getvalue()
 
 
+def read_start(path: Path, name: str, size: int) -> bytes:
+    """Return the first `size` bytes of a member, or all of it where it is shorter; no checksum is looked at.
+
+    Raises:
+        InputError: As `read_member`, but for damage further on.
+    """
+    title = label(path, name)
+    with _opened(path) as archive, _damage(title):
+        try:
+            info = archive.getinfo(name)
+        except KeyError:
+            raise InputError("is not in the archive any more", path=title, hint="run again") from None
+        _refuse(info, title, _unsafe_name(info))
+        with archive.open(info) as file:
+            return file.read(size)
+
+
 class _Reopened:
     """A file for `zipfile` that is open only while it is used.
 

@@ -18,7 +18,7 @@ from jcs_ct.errors import InputError
 from jcs_ct.io import archive
 from jcs_ct.io.kinds import FOR_SLICES, SLICES, Kind, Wanted, decode_text
 from jcs_ct.io.names import natural_key, printable, safe_name, split_extension, tell_apart
-from jcs_ct.io.opening import MAX_FILE_BYTES, peek, read_file, too_large, unreadable
+from jcs_ct.io.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
 from jcs_ct.io.walk import count, few, walk
 
 if TYPE_CHECKING:
@@ -62,6 +62,16 @@ class Source:
             InputError: It cannot be read, is damaged (archive members), or exceeds `MAX_FILE_BYTES`.
         """
         return read_file(self.path) if self.member is None else archive.read_member(self.path, self.member)
+
+    def start(self, size: int) -> bytes:
+        """Return the first `size` bytes, or all where there are fewer. Raises as `read`, but for damage further on."""
+        if self.member is not None:
+            return archive.read_start(self.path, self.member, size)
+        with open_regular(self.path) as file:
+            try:
+                return file.read(size)
+            except OSError as error:
+                raise unreadable(self.path, error) from error
 
 
 @dataclass(frozen=True)

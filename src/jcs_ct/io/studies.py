@@ -1,0 +1,185 @@
+"""From the INPUT arguments of a command to CT volumes: one series of each study, chosen by stated rules.
+
+**How a series is chosen.** Of the series of a study, those count that can be read as a volume: CT, axial, one grid, no
+localizer, no secondary capture, no projection, upright gantry, no missing slices (unless allowed), Hounsfield units.
+Among them, in this order: one that shows lung; original before derived; more slices; thinner slices; the lower series
+number; the lower UID. A NIfTI file is a study of its own. A DICOM study of which no series can be read is a problem,
+one line for the study; a series that was not chosen is listed with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jcs_ct.errors import InputError
+from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
+from jcs_ct.io.kinds import FOR_STUDIES, SLICES, Kind
+from jcs_ct.io.names import printable, tell_apart
+from jcs_ct.io.sources import find_sources
+from jcs_ct.io.walk import count, few
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from jcs_ct.io.dicom_header import ImageHeader
+    from jcs_ct.io.sources import Source
+    from jcs_ct.series import CTSeries
+
+
+@dataclass(frozen=True)
+class FoundSeries:
+    """What the inputs of a command come to.
+
+    Attributes:
+        series: The chosen volumes in the order of the inputs, with distinct names.
+        problems: What cannot be used: files, and studies without a usable series; one line each.
+        notes: What a user should know, a line each.
+        rows: Every series that was found, chosen or not.
+        pictures: Slices and feature files that lay there too (`jcs_ct.io.kinds.SLICES`).
+    """
+
+    series: tuple[CTSeries, ...]
+    problems: tuple[InputError, ...]
+    notes: tuple[str, ...]
+    rows: tuple[SeriesRow, ...]
+    pictures: tuple[Source, ...] = ()
+
+    @property
+    def others(self) -> tuple[SeriesRow, ...]:
+        """The series that were not chosen, each with its reason."""
+        return tuple(row for row in self.rows if not row.chosen)
+
+
+def find_series(inputs: Sequence[str | Path], *, series: str | None = None, allow_gaps: bool = False) -> FoundSeries:
+    """Return the CT volumes that `inputs` name: one a study, chosen as the module says.
+
+    Headers are read here, and the pixels of three slices of each volume; all other pixels when a slice is asked for.
+
+    Args:
+        inputs: Files, folders, zip archives and lists.
+        series: Take this series instead: its UID, number, description, or the name of its case. What cannot be read as
+            a volume stays refused. Studies without such a series are left out.
+        allow_gaps: Accept missing slices and uneven distances, with a warning that says where.
+    """
+    found = find_sources(inputs, FOR_STUDIES)
+    finder = _Finder(series, allow_gaps, list(found.problems), list(found.notes))
+    finder.add_dicom([source for source in found.sources if source.kind is Kind.DICOM])
+    for source in found.sources:
+        if source.kind is Kind.NIFTI:
+            finder.add_nifti(source)
+    return finder.result(tuple(source for source in found.sources if source.kind in SLICES))
+
+
+class _Finder:
+    def __init__(self, wanted: str | None, allow_gaps: bool, problems: list[InputError], notes: list[str]) -> None:
+        self._wanted, self._allow_gaps = wanted, allow_gaps
+        self._problems, self._notes = problems, notes
+        self._series: list[CTSeries] = []
+        self._rows: list[SeriesRow] = []
+        self._studies = 0
+        self._numbers: set[str] = set()
+
+    def result(self, pictures: tuple[Source, ...]) -> FoundSeries:
+        """Give the volumes distinct names and return the whole."""
+        names = iter(tell_apart([(series.name, "") for series in self._series]))
+        series = tuple(replace(one, name=next(names)) for one in self._series)
+        names = iter([one.name for one in series])
+        rows = tuple(replace(row, name=next(names)) if row.chosen else row for row in self._rows)
+        chosen = sum(row.chosen for row in rows)
+        if self._wanted is not None and not chosen and not self._problems:
+            there = few(sorted(self._numbers)) or "none"
+            message = f"no series is called {self._wanted}; series numbers here: {there}"
+            self._problems.append(InputError(message, hint="jcs inspect lists them"))
+        if not series and not self._problems and not pictures:
+            what = "; ".join(f"{row.label}: {row.reason}" for row in rows[:1])
+            self._problems.append(InputError(f"no CT volume to work on{f' ({what})' if what else ''}"))
+        return FoundSeries(
+            series, tuple(self._problems), tuple(printable(note) for note in self._notes), rows, pictures
+        )
+
+    def add_nifti(self, source: Source) -> None:
+        """Add the volume in a NIfTI file."""
+        from jcs_ct.io.nifti import read_nifti
+
+        self._studies += 1
+        row = SeriesRow(self._studies, "", source.label, "nifti", "", None, "unknown", 0, None, None)
+        try:
+            series = read_nifti(source)
+        except InputError as problem:
+            self._problems.append(problem)
+            self._rows.append(replace(row, name=source.name.rpartition("/")[2], reason=problem.message))
+        else:
+            self._rows.append(chosen_row(row, series))
+            self._series.append(series)
+
+    def add_dicom(self, sources: Sequence[Source]) -> None:
+        """Add what a number of DICOM files hold, study by study."""
+        if not sources:
+            return
+        from jcs_ct.io.dicom_read import read_headers
+
+        studies: dict[str, dict[str, list[ImageHeader]]] = {}
+        directories = 0
+        for source in sources:
+            try:
+                headers = read_headers(source)
+            except InputError as problem:
+                self._problems.append(problem)
+                continue
+            directories += not headers
+            for header in headers:
+                folder = f"{source.path}!" if source.member is not None else str(source.path.parent)
+                study = studies.setdefault(header.study or folder, {})
+                study.setdefault(header.series or folder, []).append(header)
+        if directories:
+            self._notes.append(f"{count(directories, 'file')} without an image skipped (DICOMDIR)")
+        for study in studies.values():
+            self._studies += 1
+            self._add_study(list(study.values()))
+
+    def _add_study(self, groups: list[list[ImageHeader]]) -> None:
+        from jcs_ct.io.dicom_series import case_name, open_series
+
+        candidates: list[Candidate] = []
+        for group in groups:
+            images = [header for header in group if header.is_image]
+            objects = [header for header in group if not header.is_image]
+            self._numbers |= {str(group[0].number)} if group[0].number is not None else set()
+            if images and objects:
+                kinds = ", ".join(sorted({modality_of(header) for header in objects}))
+                where = objects[0].source.label
+                self._notes.append(f"{where}: {count(len(objects), 'object')} in a series of images skipped ({kinds})")
+            row = series_row(self._studies, case_name(group), images or group, usable=bool(images))
+            candidates.append(Candidate(row, images))
+        usable = [c for c in candidates if c.images]
+        asked = [c for c in usable if self._asked(c)]
+        best: Candidate | None = None
+        for candidate in sorted(asked, key=lambda c: c.rank):
+            try:
+                candidate.opened = open_series(candidate.images, allow_gaps=self._allow_gaps)
+            except InputError as problem:
+                candidate.problem = problem
+                continue
+            if best is None or (candidate.opened.lungs and best.opened is not None and not best.opened.lungs):
+                best = candidate
+            if candidate.opened.lungs:
+                break
+        for candidate in candidates:
+            self._rows.append(candidate.told(best, asked=candidate in asked))
+        if best is not None and best.opened is not None:
+            self._series.append(best.opened.series)
+            self._notes += [f"{best.opened.series.label}: {note}" for note in best.opened.notes]
+        elif asked:
+            worst = max(asked, key=lambda c: len(c.images)).problem
+            assert worst is not None  # noqa: S101  # each was opened or failed
+            others = f"; nor can {len(asked) - 1} other series of this study be read" if len(asked) > 1 else ""
+            self._problems.append(InputError(worst.message + others, path=worst.path, hint=worst.hint))
+
+    def _asked(self, candidate: Candidate) -> bool:
+        if self._wanted is None:
+            return True
+        first, wanted = candidate.images[0], self._wanted.strip()
+        names = {first.series, first.description.casefold(), str(first.number), candidate.row.name}
+        return wanted in names or wanted.casefold() in names
