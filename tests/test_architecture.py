@@ -87,7 +87,7 @@ HOMES = {  # library → where it may be imported
         "evaluate/maps.py",
         "datasets",
     },
-    "sklearn": {"datasets/split.py"},
+    "sklearn": {"datasets/split.py", "training/lite/sources.py"},
     "click": {"cli"},
 }
 

@@ -17,14 +17,16 @@ from jcs_ct.errors import OutputError, UsageError
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.phantom import make_phantom, write_pngs
 from jcs_ct.training.lite.augment import disguise, jitter
-from jcs_ct.training.lite.build import collect, finish
+from jcs_ct.training.lite.build import finish
 from jcs_ct.training.lite.calibrate import calibrate, fit_temperature
+from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule, lesion_loss
 from jcs_ct.training.lite.run import train
 from jcs_ct.training.lite.score import read_table, summary, table
+from jcs_ct.training.lite.sources import probe
 from jcs_ct.weights import load, write
 from weights_help import card_for
 
@@ -186,7 +188,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
     expected = roc_auc_score([r["label"] for r in part], [r["logit"] for r in part])
     assert scores["auc_a"]["value"] == pytest.approx(expected)
     assert scores["auc_a"]["low"] < expected < scores["auc_a"]["high"]
-    assert scores["dice"]["value"] == scores["dice"]["low"] == pytest.approx(0.8)
+    assert [scores["dice"][end] for end in ("value", "low")] == pytest.approx([0.8, 0.8])
     assert scores["precision"]["value"] == pytest.approx(0.8)
     assert summary(folds[0])["pooled_dice"] == pytest.approx(0.8)
     (tmp_path / "held_out.csv").write_bytes(table(folds[0]))
@@ -199,6 +201,34 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
     assert (tmp_path / "best.safetensors").stat().st_size <= 14e6
     name = "fuse.0.mix.conv.weight"
     torch.testing.assert_close(tensors[name], network[name], rtol=1e-3, atol=1e-6)
+
+
+def test_the_probe_tells_sources_that_differ_and_no_others() -> None:
+    rng = np.random.default_rng(0)
+    origins = [("ab"[i % 2], f"g{i // 4}") for i in range(200)]
+    noise = rng.normal(size=(200, 8)).astype(np.float32)
+    told = np.array([[s == "a"] for s, _ in origins], np.float32)
+    assert probe(np.concatenate([noise, told], axis=1), origins) == pytest.approx(1.0)
+    assert probe(noise, origins) == pytest.approx(0.5, abs=0.12)
+    assert probe(noise, [(s, s) for s, _ in origins]) is None
+
+
+def test_the_averaged_network_teaches_slices_without_masks(
+    data: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = LiteModule(small(data, teach=1.0, steps=10))
+    clean = torch.rand(2, 1, 64, 64) * 2 - 1
+    p = module.taught(clean)
+    assert p.shape == (2, 64, 64)
+    assert not p.requires_grad
+    torch.testing.assert_close(p, module.taught(clean.flip(3)).flip(2), rtol=0.05, atol=0.02)  # both mirror images
+    doubt = module.average(clean).maps[:, 0].sigmoid().detach()
+    assert float((p - 0.5).abs().mean()) > 0.9 * float((doubt - 0.5).abs().mean())
+    lessons = []
+    for step in (0, 2, 4, 6, 9):
+        monkeypatch.setattr(LiteModule, "global_step", step)
+        lessons.append(module.lesson())
+    assert lessons == pytest.approx([0, 0, 0.6, 1, 1])
 
 
 def test_the_command_builds_all_folds_and_the_shipped_file(
@@ -215,6 +245,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
 
     def begin(folder: Path, config: LiteConfig) -> Any:
         write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
+        (folder / "config.json").write_text(config.to_json())
         if config.fold is not None:
             (folder / "held_out.csv").write_bytes(table(rows_of(config.fold)))
         return Finished()

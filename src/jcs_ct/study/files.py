@@ -143,17 +143,14 @@ def _overlay(result: CaseResult, i: int, path: Path) -> None:
     found = result.slices[i]
     item = result.case.slice(i)
     card, p = result.report["model"], found.probability or 0.0
+    side = "at or above" if found.positive else "below"
     where = item.image.name if result.case.series is None else f"slice {i + 1} of {len(result.slices)}"
     picture = diagnosed_slice(
         item.image.pixels,
         result.lesions.levels(i).astype(bool),
         result.attention.levels(i).astype(np.float32) / np.float32(255),
         title=where,
-        caption=[
-            f"COVID-19 p = {p:.3f} ({'at or above' if found.positive else 'below'} {card['covid_threshold']:.2f})"
-            f" · {card['name']}",
-            *found.flags,
-        ],
+        caption=[f"COVID-19 p = {p:.3f} ({side} {card['covid_threshold']:.2f}) · {card['name']}", *found.flags],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(picture)

@@ -18,10 +18,10 @@ import numpy as np
 
 from jcs_ct.errors import JcsError
 from jcs_ct.files import write_whole
-from jcs_ct.metrics import roc_auc
-from jcs_ct.metrics.bootstrap import Interval, average, bootstrap
-from jcs_ct.training.lite.calibrate import SENSITIVITY, Calibration, calibrate
-from jcs_ct.training.lite.score import Row, read_table, summary, table
+from jcs_ct.training.lite.calibrate import SENSITIVITY, calibrate
+from jcs_ct.training.lite.collect import collect, describe
+from jcs_ct.training.lite.score import Row, read_table, table
+from jcs_ct.training.lite.sources import tell_sources
 from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
@@ -102,12 +102,20 @@ def finish(
     network: tuple[dict[str, Tensor], WeightsCard],
     say: Callable[[str], None],
 ) -> WeightsCard:
-    """Calibrate on the held-out slices, write scores and the final weights in half precision."""
+    """Calibrate on the held-out slices, write scores and the final weights in half precision.
+
+    Args:
+        out: Holds the runs; the result is written there.
+        folds: The held-out rows of each fold's network.
+        network: Tensors and card of the run on everything.
+        say: Where to say what happens.
+    """
     labelled = [[r for r in rows if r["label"] != ""] for rows in folds]
     calibration = calibrate(
         [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
     )
     scores = collect(folds)
+    told = tell_sources(out, say)
     tensors, card = network
     half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     card = replace(
@@ -117,61 +125,11 @@ def finish(
         covid_threshold=calibration.threshold,
         threshold_from="lesions: 0.5, not tuned; COVID-19: sensitivity "
         f"{SENSITIVITY:g} of the held-out slices of the folds",
-        notes=tuple(describe(scores, calibration)),
+        notes=tuple(describe(scores, calibration, told)),
     )
     card = write(out / BEST, half, card, overwrite=True)
-    content = {"scores": scores, "calibration": vars(calibration)}
+    content = {"scores": scores, "calibration": vars(calibration), "sources_told_from_features": told}
     write_whole(out / "scores.json", (json.dumps(content, indent=2) + "\n").encode(), overwrite=True)
     write_whole(out / "held_out.csv", table([row for fold in folds for row in fold]), overwrite=True)
     say(f"{out / BEST}: {(out / BEST).stat().st_size / 1e6:.1f} MB")
     return card
-
-
-def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, dict[str, float]]:
-    """Return each score: for segmentation and attention the mean of the folds, for AUC that of all held-out slices.
-
-    Intervals are 95 % bootstrap intervals over slices (segmentation) and over groups (AUC).
-    """
-    each = [summary(rows) for rows in folds]
-    names = [name for name in each[0] if not name.startswith("auc_")]
-    found = {name: {"value": float(np.mean([fold[name] for fold in each]))} for name in names}
-    rows = [row for fold in folds for row in fold]
-    masked = [r for r in rows if r["dice"] not in (None, "")]
-    for name in {"dice", "pointing", "energy"} & found.keys():
-        mean = _mean_interval([float(r[name]) for r in masked], [r["file"] for r in masked], seed)
-        found[name] |= {"low": mean.low, "high": mean.high}
-    labelled = [r for r in rows if r["label"] != ""]
-    for source in sorted({r["source"] for r in labelled}):
-        part = [r for r in labelled if r["source"] == source]
-        if len({r["label"] for r in part}) == 2:
-            found[f"auc_{source or 'all'}"] = _auc_interval(part, seed)
-    return found
-
-
-def _mean_interval(values: list[float], groups: list[str], seed: int) -> Interval:
-    array = np.array(values)
-    return bootstrap(lambda w: {"mean": average(array, w)}, groups, seed=seed)["mean"]
-
-
-def _auc_interval(rows: Sequence[Row], seed: int) -> dict[str, float]:
-    labels, logits = np.array([int(r["label"]) for r in rows]), np.array([float(r["logit"]) for r in rows])
-    groups = [r["group"] or r["file"] for r in rows]
-    auc = bootstrap(lambda w: {"auc": roc_auc(labels, logits, w)}, groups, seed=seed)["auc"]
-    return {"value": auc.value, "low": auc.low, "high": auc.high}
-
-
-def describe(scores: dict[str, dict[str, float]], calibration: Calibration) -> list[str]:
-    """Return the scores and what else a user should know, a line each, for the card."""
-    lines = []
-    for name, values in scores.items():
-        interval = f" (95 % interval {values['low']:.3f} to {values['high']:.3f})" if "low" in values else ""
-        lines.append(f"held-out {name.replace('_', ' ')}: {values['value']:.3f}{interval}")
-    return [
-        *lines,
-        (
-            f"COVID-19 at p >= {calibration.threshold:.3f}: held-out sensitivity {calibration.sensitivity:.3f}, "
-            f"specificity {calibration.specificity:.3f}; calibration error {calibration.error:.3f}"
-        ),
-        "scores are of networks trained the same way without the fold they are scored on",
-        "not for diagnosis, triage or treatment; not for children, radiographs, other organs or other windows",
-    ]

@@ -118,7 +118,8 @@ class FastDepthwise(nn.Conv2d):
             return super().forward(x)
         kind = torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
-            y: Tensor = _Depthwise.apply(x.to(kind), self.weight.to(kind), self.stride[0])
+            apply: Any = _Depthwise.apply
+            y: Tensor = apply(x.to(kind), self.weight.to(kind), self.stride[0])
             return y
 
 

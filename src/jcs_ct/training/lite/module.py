@@ -71,7 +71,9 @@ class LiteModule(L.LightningModule):
         if bool(have.any()):
             loss = loss + lesion_loss(out.maps[have], mask[have])
             if self.config.attention:
-                target = F.adaptive_avg_pool2d(mask[have][:, None], out.evidence.shape[1:])[:, 0]
+                target = F.adaptive_avg_pool2d(mask[have][:, None], (out.evidence.shape[1], out.evidence.shape[2]))[
+                    :, 0
+                ]
                 pixels = F.binary_cross_entropy_with_logits(out.evidence[have], target)
                 loss = loss + self.config.attention * pixels
         if not torch.isfinite(loss):
@@ -86,7 +88,7 @@ class LiteModule(L.LightningModule):
 
     def lesson(self) -> float:
         """Return how much the teacher counts at this step, 0 to 1."""
-        done = self.global_step / self.config.steps
+        done = int(self.global_step) / self.config.steps
         return min(1.0, max(0.0, (done - TAUGHT_FROM) / (TAUGHT_FULLY - TAUGHT_FROM)))
 
     @torch.no_grad()
@@ -98,7 +100,7 @@ class LiteModule(L.LightningModule):
         both = torch.cat([clean, clean.flip(3)]).contiguous(memory_format=torch.channels_last)
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             maps = self.average(both).maps[:, 0].float()
-        p = (maps[: len(clean)].sigmoid() + maps[len(clean) :].flip(2).sigmoid()) / 2
+        p: Tensor = (maps[: len(clean)].sigmoid() + maps[len(clean) :].flip(2).sigmoid()) / 2
         return p**2 / (p**2 + (1 - p) ** 2)
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:

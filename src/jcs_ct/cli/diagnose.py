@@ -1,0 +1,152 @@
+"""`jcs diagnose`: studies in, reports out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jcs_ct.cli.common import Run, common_options, inputs_argument
+from jcs_ct.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.cli.common import Reporter
+    from jcs_ct.study.batch import Ended
+    from jcs_ct.study.case import Case
+
+
+@click.command()
+@inputs_argument
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder: OUT/<case>/ for each study.")
+@click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
+              help="Weights; default: the shipped jcs-lite. A classifier and a segmenter: give it twice.")  # fmt: skip
+@click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k", show_default=True,
+              help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
+@click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
+              help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
+@click.option("--series", metavar="UID|NUMBER|TEXT", help="The series to take, see `jcs inspect`.")
+@click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+@click.option("--no-html", is_flag=True, help="Leave out report.html.")
+@click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
+@click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
+@common_options("diagnose")
+def diagnose(
+    run: Run,
+    inputs: tuple[str, ...],
+    out: Path,
+    model: tuple[str, ...],
+    rule: str,
+    segment: str | None,
+    series: str | None,
+    allow_gaps: bool,
+    no_html: bool,
+    keep_identity: bool,
+    resume: bool,
+) -> None:
+    """Diagnose studies: probability, attention and lesions of every slice, and the patient's verdict.
+
+    INPUT is a DICOM or NIfTI file, a folder or a .zip of them, or pictures of slices, already lung-windowed; the
+    pictures of a folder are one study, head first. Writes OUT/<case>/report.json, report.html, slices.csv, masks and
+    heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and OUT/summary.csv.
+
+    A research tool, no medical device.
+    """
+    from jcs_ct.study.gather import gather
+
+    reporter = run.reporter
+    if resume and run.overwrite:
+        raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")
+    if out.exists() and not out.is_dir():
+        raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
+    found = gather(inputs, series=series, allow_gaps=allow_gaps, keep_identity=keep_identity)
+    for note in found.notes:
+        reporter.note(note)
+    for problem in found.problems:
+        reporter.problem(problem)
+    if not found.cases:
+        if found.problems:
+            return
+        raise InputError(
+            "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
+        )
+    _refuse_existing(found.cases, out, run, resume=resume)
+
+    from jcs_ct.runtime import open_network
+    from jcs_ct.study import batch
+    from jcs_ct.study.examine import Networks, Settings
+    from jcs_ct.study.files import remove_debris
+
+    names: tuple[str | None, ...] = model or (None,)
+    networks = Networks.of(
+        [open_network(name, run.device, ["classification", "segmentation", "lite"]) for name in names]
+    )
+    chosen: Any = segment or ("always" if networks.one_pass else "positive")
+    settings = Settings(rule, chosen, frames=not no_html)
+    reporter.result |= {"model": [n.card.name for n in {networks.screen, networks.segment} if n is not None]}
+    if resume and (removed := remove_debris(out)):
+        reporter.note(f"{removed} half-written studies of a run that was killed were removed")
+    rows = []
+    total = len(found.cases)
+    for i, ended in enumerate(
+        batch.diagnose_cases(found.cases, networks, settings, out, overwrite=run.overwrite, resume=resume),
+        1,
+    ):
+        rows.append(batch.summary_row(ended))
+        _say(ended, i, total, out, reporter)
+    batch.write_summary(out / "summary.csv", rows, found.problems)
+    if not reporter.quiet and total > 1:
+        reporter.say(_table(rows))
+
+
+def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool) -> None:
+    existing = [out / case.name for case in cases if (out / case.name).exists()]
+    if existing and not (run.overwrite or resume):
+        more = f", and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise OutputError(
+            f"exists already{more}", path=existing[0], hint="use --overwrite, --resume, or another output folder"
+        )
+    read = {source.path.resolve() for case in cases for source in case.sources}
+    for case in cases:
+        folder = (out / case.name).resolve()
+        if run.overwrite and any(folder in path.parents for path in read):
+            raise OutputError(
+                "holds an input, a result would replace it", path=folder, hint="use another output folder"
+            )
+
+
+def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -> None:
+    if ended.error is not None:
+        reporter.problem(ended.error, ended.details)
+        return
+    report = ended.report
+    assert report is not None  # noqa: S101  # it did not fail
+    verdict = report["verdict"]
+    if ended.status == "done" and not reporter.quiet:
+        for warning in (*report["warnings"], *verdict["reasons"]):
+            reporter.note(f"{ended.name}: {warning}")
+    kept = " (finished before)" if ended.status == "kept" else ""
+    reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{kept}")
+    reporter.case(
+        f"{ended.name}: {out / ended.name}",
+        case=ended.name,
+        folder=str(out / ended.name),
+        status=ended.status,
+        verdict=verdict,
+        burden=report["burden"],
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
+    for row in rows:
+        verdict = {True: "positive", False: "negative"}.get(row["positive"], "")
+        score = f"{row['score']:.3f}" if row["score"] != "" else ""
+        volume = f"{row['lesion_ml']:.1f}" if row["lesion_ml"] not in ("", None) else ""
+        severity = row["severity"] or ""
+        lines.append(
+            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<9} {score:>7} {volume:>9}  {severity}".rstrip()
+        )
+    return "\n".join(lines)
