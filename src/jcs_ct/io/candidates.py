@@ -75,7 +75,7 @@ class Candidate:
         if not asked:
             return replace(self.row, reason="another series was asked for")
         if self.problem is not None:
-            return replace(self.row, reason=self.problem.message)
+            return replace(self.row, reason=getattr(self.problem, "reason", self.problem.message))
         assert best is not None  # noqa: S101  # this one could be opened, so there is a best
         return replace(self.row, reason=self._why_not(best))
 
@@ -128,6 +128,7 @@ def chosen_row(row: SeriesRow, series: CTSeries) -> SeriesRow:
     return replace(
         row,
         name=series.name,
+        label=series.label,
         orientation="axial",
         slices=shape[0],
         size=(shape[1], shape[2]),

@@ -38,6 +38,16 @@ LEAST_LUNG = 0.04
 """Share of the body in a slice, below which what is enclosed and as thin as lung is no lung."""
 
 _SAME_PLACE = 0.01  # mm
+_GIVE = "give a whole axial CT series of the chest"
+
+
+class Refused(InputError):
+    """A series that must not be read. `reason` is the message without the series' number and length."""
+
+    def __init__(self, images: Sequence[ImageHeader], reasons: Sequence[str], *, path: str, hint: str) -> None:
+        self.reason = "; ".join(reasons)
+        number = f"series {images[0].number}, " if images[0].number is not None else ""
+        super().__init__(f"{number}{count(len(images), 'image')}: {self.reason}", path=path, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
     images, notes = without_strays(images)
     reasons = unsuitable(images)
     if reasons:
-        raise _refusal(where, images, reasons)
+        raise Refused(images, reasons, path=where, hint=_GIVE)
     images, more = _distinct(images, where)
     stacked = stack(images)
     reasons = [*stacked.reasons, *(() if allow_gaps else stacked.gaps)]
@@ -108,14 +118,15 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
     if reasons:
         if part in OTHER_PARTS:
             reasons.append(f"the header says {part}, not chest")
-        raise _refusal(where, images, reasons, gaps=bool(stacked.gaps) and not stacked.reasons)
+        hint = _GIVE if stacked.reasons else "give the missing files, or use --allow-gaps"
+        raise Refused(images, reasons, path=where, hint=hint)
     samples = [_read(stacked, index) for index in _sample(len(images))]
     reasons = _implausible(samples, images)
     lungs = any(lung_share(hu) >= LEAST_LUNG for hu in samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
-        raise _refusal(where, images, reasons)
+        raise Refused(images, reasons, path=where, hint=_GIVE)
     warnings = [f"{gap} (read with the mean distance)" for gap in stacked.gaps] + list(stacked.warnings)
     if part in OTHER_PARTS:
         warnings.append(f"the header says {part}, but the slices show lung")
@@ -133,14 +144,6 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         warnings=tuple(warnings),
     )
     return Opened(series, lungs, tuple(notes + more))
-
-
-def _refusal(where: str, images: Sequence[ImageHeader], reasons: Sequence[str], *, gaps: bool = False) -> InputError:
-    number = f"series {images[0].number}, " if images[0].number is not None else ""
-    hint = "give a whole axial CT series of the chest"
-    if gaps:
-        hint = "give the missing files, or use --allow-gaps"
-    return InputError(f"{number}{count(len(images), 'image')}: {'; '.join(reasons)}", path=where, hint=hint)
 
 
 def _read(stacked: Stack, index: int) -> NDArray[np.int16]:
@@ -171,11 +174,8 @@ def _distinct(images: Sequence[ImageHeader], where: str) -> tuple[list[ImageHead
     if different:
         z = np.array(different[0].position)[2]
         reason = f"has different images at the same position ({len(different)}, the first at z = {z:.1f} mm)"
-        raise InputError(
-            f"{count(len(images), 'image')}: {reason}",
-            path=where,
-            hint="give one acquisition; two phases or reconstructions share this series",
-        )
+        hint = "give one acquisition; two phases or reconstructions share this series"
+        raise Refused(images, [reason], path=where, hint=hint)
     return kept, [f"{count(dropped, 'image')} in the series twice, read once"] if dropped else []
 
 

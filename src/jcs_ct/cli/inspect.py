@@ -1,0 +1,84 @@
+"""`jcs inspect`: which studies and series are there, which of them would be read, and why not the others."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import Reporter, inputs_argument
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.io.candidates import SeriesRow
+
+_HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices", "spacing (mm)", "size", "read")
+
+
+@click.command()
+@inputs_argument
+@click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: UID, number, description or case.")
+@click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+@click.option("--quiet", is_flag=True, help="Table and problems only.")
+@click.option("--verbose", is_flag=True, help="Tracebacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+def inspect(
+    inputs: tuple[str, ...], series: str | None, allow_gaps: bool, quiet: bool, verbose: bool, as_json: bool
+) -> None:
+    """List the CT studies and series in INPUT, and which series of each study would be read.
+
+    INPUT is a DICOM or NIfTI file, a folder (with its sub-folders), a list of paths (.txt) or a .zip. One series of
+    each study is read: CT, axial, one grid; then one that shows lung, original before derived, more slices, thinner
+    slices, the lower number. Nothing that names the patient is printed.
+    """
+    from jcs_ct.io.studies import find_series
+
+    reporter = Reporter("inspect", quiet=quiet, verbose=verbose, as_json=as_json)
+    found = find_series(inputs, series=series, allow_gaps=allow_gaps)
+    for note in found.notes:
+        reporter.note(note)
+    for problem in found.problems:
+        reporter.problem(problem)
+    facts = iter([dict(one.facts) for one in found.series])
+    for row in found.rows:
+        record = asdict(row) | ({"facts": next(facts)} if row.chosen else {})
+        if row.chosen:
+            reporter.case(f"{row.name}: {row.slices} slices", **record)
+        else:
+            reporter.result.setdefault("others", []).append(record)
+    if found.pictures:
+        reporter.result["pictures"] = len(found.pictures)
+        reporter.note(f"{len(found.pictures)} pictures or feature files too: slices, not volumes")
+    if not as_json and found.rows:
+        click.echo("\n".join(_table(found.rows)))
+    click.get_current_context().exit(reporter.finish())
+
+
+def _table(rows: Sequence[SeriesRow]) -> list[str]:
+    """Return the lines of a table; what is to be said of a series stands below its line."""
+    cells = [_HEAD, *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEAD))]
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
+        lines.append("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        if row is not None:
+            lines += [f"    {text}" for text in _remarks(row)]
+    return lines
+
+
+def _cells(row: SeriesRow) -> tuple[str, ...]:
+    spacing = "?" if row.spacing is None else " × ".join(f"{mm:.4g}" for mm in row.spacing)
+    size = "?" if row.size is None else f"{row.size[0]} × {row.size[1]}"
+    number = "–" if row.number is None else str(row.number)
+    state = "yes" if row.chosen else "no"
+    return (
+        *(str(row.study), row.name, row.kind, row.modality or "–", number, row.orientation, str(row.slices)),
+        *(spacing, size, state),
+    )
+
+
+def _remarks(row: SeriesRow) -> list[str]:
+    reason = [f"not read: {row.reason}"] if row.reason else []
+    return [f"file: {row.label}", *reason, *(f"warning: {warning}" for warning in row.warnings)]
