@@ -1,0 +1,143 @@
+"""report.html: one file that shows a study, with everything in it and nothing fetched.
+
+The page is a template, a style and a script beside this file. What comes from the study is escaped by Jinja2, or is
+JSON that the script only ever sets as text. A Content-Security-Policy admits this one style and this one script by
+their SHA-256 and pictures from within the file; the browser refuses everything else, the network included.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.errors import ShapeError
+from jcs_ct.files import write_whole
+from jcs_ct.outputs.report import contact, words
+from jcs_ct.outputs.report.chart import make_chart
+from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from jinja2 import Template
+
+    from jcs_ct.outputs.report.frames import EncodedFrame
+
+
+def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
+    """Return the page.
+
+    Args:
+        report: What `report.json` holds (`jcs_ct.outputs.report.schema`).
+        frames: A packed slice for each record in `report["slices"]`; none for a page without pictures.
+
+    Raises:
+        ShapeError: There is another number of frames.
+    """
+    slices = report["slices"]
+    if frames and len(frames) != len(slices):
+        raise ShapeError(f"{len(frames)} packed slices came for a report of {len(slices)}, one each or none is needed")
+    style, script = _part("style.css"), _part("viewer.js")
+    spacing = report["input"]["spacing_mm"]
+    aspect = spacing[1] / spacing[2] if spacing else 1.0
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    shown = [
+        (record, contact.contact_pictures(frames[record["index"] - 1], aspect) if frames else None)
+        for record in words.affected(report)
+    ]
+    return _template().render(
+        report=report,
+        words=words,
+        chart=make_chart(report),
+        affected=shown,
+        policy=policy,
+        style=style,
+        script=script,
+        windows=contact.WINDOWS,
+        attention=contact.ATTENTION,
+        viewer=_viewer(report, frames, aspect) if frames else None,
+    )
+
+
+def write_html(
+    path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False
+) -> None:
+    """Write the page.
+
+    Args:
+        path: The file.
+        report: As in `render`.
+        frames: As in `render`.
+        overwrite: Replace the file if it exists.
+
+    Raises:
+        ShapeError: As in `render`.
+        OutputError: The file exists, or cannot be written.
+    """
+    write_whole(path, render(report, frames).encode(), overwrite=overwrite)
+
+
+def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: float) -> dict[str, Any]:
+    """Return what the script needs: how to draw, what to say, and the packed slices."""
+    return {
+        "aspect": aspect,
+        "sides": report["input"]["kind"] != "pictures",  # a picture does not tell which side is which
+        "huPoints": HU_POINTS,
+        "levelPoints": LEVEL_POINTS,
+        "windows": {key: [centre, width] for key, (_, centre, width) in contact.WINDOWS.items()},
+        "attention": contact.ATTENTION,
+        "lesion": contact.LESION,
+        "strongest": contact.STRONGEST,
+        "fill": contact.FILL,
+        "places": make_chart(report).places,
+        "start": (report["most_affected"] or [_most_probable(report)])[0],
+        "slices": report["slices"],
+        "frames": [
+            {
+                "rows": frame.rows,
+                "columns": frame.columns,
+                "hounsfield": frame.hounsfield,
+                "image": _text(frame.image),
+                "mask": _text(frame.mask),
+                "attention": _text(frame.attention),
+            }
+            for frame in frames
+        ],
+    }
+
+
+def _most_probable(report: Mapping[str, Any]) -> int:
+    slices = report["slices"]
+    looked = [s for s in slices if s["probability"] is not None]
+    best: int = max(looked, key=lambda s: s["probability"])["index"] if looked else slices[len(slices) // 2]["index"]
+    return best
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@lru_cache(maxsize=4)
+def _part(name: str) -> str:
+    # Browsers turn CRLF into LF before they hash; a checkout on Windows may hold CRLF.
+    return files(__package__).joinpath(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_part("template.html.j2"))
+
