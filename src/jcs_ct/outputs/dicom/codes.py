@@ -59,8 +59,7 @@ LESION_AREA_SHARE = own("LESION_AREA_SHARE", "Share of the lung area of the slic
 LARGEST = own("LARGEST", "Volume of the largest lesion")
 GROUND_GLASS = own("GROUND_GLASS", "Ground-glass share of the lesion volume")
 CONSOLIDATION = own("CONSOLIDATION", "Consolidation share of the lesion volume")
-SEVERITY_PROBABILITY = own("PROBABILITY", "Probability of COVID-19")
-SCORE = own("SEVERITY_SCORE", "Severity score from the share of the lung that is lesion")
+SEVERITY_SCORE = own("SEVERITY_SCORE", "Severity score from the share of the lung that is lesion")
 
 
 def scheme() -> CodingSchemeIdentificationItem:

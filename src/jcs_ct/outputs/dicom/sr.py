@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import highdicom as hd
 from highdicom import sr
 from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
 
 import jcs_ct
 from jcs_ct.errors import InputError
@@ -74,8 +75,11 @@ def write_sr(
 
 
 def _read_seg(path: Path, source: SourceHeaders) -> Dataset:
-    seg = dcmread(path, stop_before_pixels=True)
-    series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
+    try:
+        seg = dcmread(path, stop_before_pixels=True)
+        series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
+    except (OSError, EOFError, InvalidDicomError, AttributeError, LookupError) as error:
+        raise InputError("is no DICOM SEG that can be read", path=path, hint="write it first") from error
     if series != source.images[0].SeriesInstanceUID:
         raise InputError("is a segmentation of another series", path=path, hint="give the one of this series")
     return seg
@@ -193,7 +197,7 @@ def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
 
 
 def _volume(
-    segment: int, seg: Dataset | None, algorithm: tuple[str, str], measurements: list[sr.Measurement | None]
+    segment: int, seg: Dataset | None, algorithm: tuple[str, str | None], measurements: list[sr.Measurement | None]
 ) -> Group:
     """Return a group about a segment; without a SEG that has it, about the organ as a whole."""
     side = {1: None, 2: codes.RIGHT, 3: codes.LEFT}[segment]
@@ -246,8 +250,8 @@ def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
     return groups
 
 
-def _algorithm(name: str, version: str) -> sr.AlgorithmIdentification:
-    return sr.AlgorithmIdentification(name=name, version=version, manufacturer=codes.PRODUCT)
+def _algorithm(name: str, version: str | None) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(name=name, version=version or "not known", manufacturer=codes.PRODUCT)
 
 
 def _number(name: Code, value: float | None, unit: Code) -> sr.Measurement | None:

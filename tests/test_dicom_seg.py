@@ -1,0 +1,292 @@
+"""DICOM SEG: the mask lies on the voxels it was made of, and the file is what the standard says."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import tracemalloc
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pydicom
+import pytest
+
+from dicom_seg_help import (
+    HEAD_FIRST,
+    edit,
+    make_files,
+    make_series,
+    masks,
+    needs,
+    read_seg,
+    validation_errors,
+)
+from jcs_ct.errors import InputError, OutputError, ShapeError
+from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.outputs.dicom import write_seg
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from jcs_ct.series import CTSeries
+
+NAMES: dict[str, Any] = {"model_name": "jcs-lite", "model_version": "0123abcd"}
+LABELS = ["COVID-19 lesions", "Right lung", "Left lung"]
+
+# Every way the rows and columns of an axial image can run, in both orders of files; the first is head first, supine,
+# and the one with both in-plane directions reversed is prone.
+AXIAL = [
+    (slices, rows, columns)
+    for slices in ((0.0, 0.0, -1.0), (0.0, 0.0, 1.0))
+    for x, y in itertools.product((1.0, -1.0), repeat=2)
+    for rows, columns in (((0.0, y, 0.0), (x, 0.0, 0.0)), ((x, 0.0, 0.0), (0.0, y, 0.0)))
+]
+
+
+def write(folder: Path, series: CTSeries, **options: Any) -> tuple[Path, tuple[str, ...]]:
+    lesion, lungs = masks(series)
+    path = folder / "seg.dcm"
+    return path, write_seg(path, series, options.pop("lesion", lesion), options.pop("lungs", lungs), **NAMES, **options)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_files(tmp_path_factory.mktemp("series"))
+
+
+@pytest.fixture(scope="module")
+def seg_path(files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, notes = write(tmp_path_factory.mktemp("seg"), make_series(files))
+    assert notes == ()
+    return path
+
+
+@pytest.fixture
+def seg(seg_path: Path) -> Any:
+    return pydicom.dcmread(seg_path)
+
+
+@pytest.mark.parametrize("direction", AXIAL, ids=str)
+def test_the_mask_lies_on_its_voxels(direction: Any, tmp_path: Path) -> None:
+    """Masks made by place in mm cover exactly the pixels of the source files that were written by place in mm."""
+    files = make_files(tmp_path / "ct", direction)
+    path, _ = write(tmp_path, make_series(files))
+    found, seg = read_seg(path), pydicom.dcmread(path)
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    places = {
+        g.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID: list(
+            g.PlanePositionSequence[0].ImagePositionPatient
+        )
+        for g in seg.PerFrameFunctionalGroupsSequence
+    }
+    assert list(found) == LABELS
+    for file in files:
+        image = pydicom.dcmread(file)
+        hu = image.pixel_array.astype(int) * int(image.RescaleSlope) + int(image.RescaleIntercept)
+        lesion, right, left = (found[label].get(image.SOPInstanceUID, np.zeros(hu.shape, bool)) for label in LABELS)
+        assert np.array_equal(lesion, hu == 500)
+        assert np.array_equal((right | left) & ~lesion, hu == -800)
+        assert not (right & left).any()
+        if image.SOPInstanceUID in places:
+            assert places[image.SOPInstanceUID] == list(image.ImagePositionPatient)
+        assert list(shared.PlaneOrientationSequence[0].ImageOrientationPatient) == list(image.ImageOrientationPatient)
+        assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == list(image.PixelSpacing)
+    assert shared.PixelMeasuresSequence[0].SpacingBetweenSlices == 2.5
+    assert [len(found[label]) for label in LABELS] == [2, 3, 3]  # slices with content, no others
+    assert all(mask.any() for frames in found.values() for mask in frames.values())
+
+
+def test_right_is_right(files: list[Path], seg_path: Path) -> None:
+    """In a head-first supine image the patient's right is at low columns."""
+    found = read_seg(seg_path)
+    assert all(np.nonzero(mask)[1].max() < 9 for mask in found["Right lung"].values())
+    assert all(np.nonzero(mask)[1].min() > 9 for mask in found["Left lung"].values())
+
+
+def test_what_it_says(seg: Any, files: list[Path]) -> None:
+    source = pydicom.dcmread(files[0])
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"):
+        assert seg[keyword].value == source[keyword].value
+    assert seg.FrameOfReferenceUID == source.FrameOfReferenceUID
+    assert seg.SeriesInstanceUID != source.SeriesInstanceUID
+    assert (seg.Modality, seg.Manufacturer, seg.SegmentsOverlap) == ("SEG", "jcs-ct", "YES")
+    assert "no medical device" in seg.ContentDescription
+    lesion, right, left = seg.SegmentSequence
+    for segment, category, kind in ((lesion, "49755003", "52988006"), (right, "123037004", "39607008")):
+        assert segment.SegmentAlgorithmType == "AUTOMATIC"
+        assert "Research use only, no medical device" in segment.SegmentDescription
+        assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeValue == category
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == kind
+    assert lesion.AnatomicRegionSequence[0].CodeValue == "39607008"
+    for segment, side in ((right, "24028007"), (left, "7771000")):
+        modifier = segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence[0]
+        assert (modifier.CodeValue, modifier.CodingSchemeDesignator) == (side, "SCT")
+    algorithm = lesion.SegmentationAlgorithmIdentificationSequence[0]
+    assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == ("jcs-lite", "0123abcd")
+    assert right.SegmentationAlgorithmIdentificationSequence[0].AlgorithmName == "jcs-ct lungs"
+    assert right.SegmentationAlgorithmIdentificationSequence[0].get("AlgorithmFamilyCodeSequence")
+    referenced = seg.ReferencedSeriesSequence[0]
+    assert referenced.SeriesInstanceUID == source.SeriesInstanceUID
+    known = {item.ReferencedSOPInstanceUID for item in referenced.ReferencedInstanceSequence}
+    assert known == {pydicom.dcmread(file).SOPInstanceUID for file in files}
+
+
+def test_segments_that_do_not_overlap(files: list[Path], tmp_path: Path) -> None:
+    path, _ = write(tmp_path, make_series(files), lungs=None)
+    assert pydicom.dcmread(path).SegmentsOverlap == "NO"
+    assert list(read_seg(path)) == LABELS[:1]
+
+
+def test_nothing_found_is_one_empty_frame(files: list[Path], tmp_path: Path) -> None:
+    series = make_series(files)
+    nothing = np.zeros(series.geometry.shape[1:], bool)
+    path, notes = write(tmp_path, series, lesion=lambda i: nothing)
+    assert notes == ("DICOM SEG: nothing found, one empty frame: COVID-19 lesions",)
+    found = read_seg(path)
+    assert len(found["COVID-19 lesions"]) == 1
+    assert not any(mask.any() for mask in found["COVID-19 lesions"].values())
+    assert len(found["Right lung"]) == 3
+    assert "Nothing was found" in pydicom.dcmread(path).SegmentSequence[0].SegmentDescription
+
+    path, notes = write(
+        tmp_path, series, lesion=lambda i: nothing, lungs=lambda i: nothing.view(np.uint8), overwrite=True
+    )
+    assert len(notes) == 3
+    assert pydicom.dcmread(path).NumberOfFrames == 3
+
+
+def test_every_slice_is_asked_for_once(files: list[Path], tmp_path: Path) -> None:
+    series = make_series(files)
+    asked: list[int] = []
+    lesion, _ = masks(series)
+
+    def counted(index: int) -> Any:
+        asked.append(index)
+        return lesion(index)
+
+    write(tmp_path, series, lesion=counted)
+    assert asked == [0, 1, 2, 3]
+
+
+def test_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
+    series = make_series(files)
+    with pytest.raises(ShapeError, match="expected"):
+        write(tmp_path, series, lesion=lambda i: np.zeros((3, 3), bool))
+    turned = replace(series, axes=replace(series.axes, order=(0, 2, 1)))
+    with pytest.raises(ShapeError, match="in the axes of its image"):
+        write(tmp_path, turned)
+    with pytest.raises(InputError, match="is nifti"):
+        write(tmp_path, replace(series, kind="nifti"))
+    assert list(tmp_path.iterdir()) == []
+    path, _ = write(tmp_path, series)
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="exists already"):
+        write(tmp_path, series)
+    assert path.read_bytes() == before
+
+
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"PatientID": None, "PatientName": None, "PatientBirthDate": None, "PatientSex": None, "StudyID": None}, ""),
+    ({"StudyDate": None, "StudyTime": None, "AccessionNumber": None, "ReferringPhysicianName": None}, ""),
+    ({"Manufacturer": "", "BodyPartExamined": None, "Modality": None, "PatientPosition": None}, ""),
+    ({"StudyInstanceUID": None}, "StudyInstanceUID is missing"),
+    ({"FrameOfReferenceUID": None, "PositionReferenceIndicator": None}, "FrameOfReferenceUID is missing"),
+    ({"SliceThickness": None}, "SliceThickness is missing"),
+    ({"PatientSex": b"MALE", "StudyDate": b"yesterday ", "PatientAge": b"80"}, "PatientSex, StudyDate, PatientAge"),
+    ({"PatientID": b"A" * 80, "StudyID": b"two\\values"}, "PatientID, StudyID"),
+    ({"SpacingBetweenSlices": b"0 "}, ""),
+    ({"DeidentificationMethod": None}, ""),
+]
+
+
+@pytest.mark.parametrize(("values", "note"), FAULTS, ids=[",".join(values) for values, _ in FAULTS])
+@needs("dciodvfy")
+def test_faulty_headers_become_a_valid_file(values: dict[str, Any], note: str, tmp_path: Path) -> None:
+    files = make_files(tmp_path / "ct")
+    for file in files:
+        edit(file, **values)
+    path, notes = write(tmp_path, make_series(files))
+    assert validation_errors(path) == []
+    assert note in "".join(notes)
+    assert len(notes) == bool(note)
+    assert not any("MALE" in line or "AAA" in line for line in notes)  # they go into reports without identity
+    assert {label: len(frames) for label, frames in read_seg(path).items()} == dict(zip(LABELS, (2, 3, 3), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"SOPInstanceUID": None}, "SOPInstanceUID is missing"),
+        ({"SeriesInstanceUID": None}, "SeriesInstanceUID is missing"),
+        ({"PixelSpacing": None}, "PixelSpacing is missing"),
+        ({"ImagePositionPatient": b"1\\2"}, "ImagePositionPatient is missing or invalid"),
+        ({"Rows": None}, "Rows is missing"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "is Secondary Capture"),
+        ({"SOPInstanceUID": "1.2.3"}, "two images share"),
+        ({"StudyInstanceUID": "1.2.3"}, "StudyInstanceUID differs"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_must_not_be_invented(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    files = make_files(tmp_path / "ct")
+    series = make_series(files)
+    for file in files[1:2] if message.endswith("differs") else files:
+        edit(file, **values)
+    with pytest.raises(InputError, match=message) as caught:
+        write(tmp_path, series)
+    assert str(tmp_path / "ct") in caught.value.line()
+    assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_names_of_other_character_sets(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "ct")
+    for file in files:
+        edit(file, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jürgen", StudyDescription="Thorax für Ärzte")
+    path, notes = write(tmp_path, make_series(files))
+    assert notes == ()
+    seg = pydicom.dcmread(path)
+    assert seg.SpecificCharacterSet == "ISO_IR 192"
+    assert (str(seg.PatientName), seg.StudyDescription) == ("Müller^Jürgen", "Thorax für Ärzte")
+    assert "Müller^Jürgen".encode() in path.read_bytes()
+
+
+@needs("dciodvfy", "dcmdump", "dcm2xml")
+def test_validator_and_toolkit_read_it(seg_path: Path, tmp_path: Path) -> None:
+    assert validation_errors(seg_path) == []
+    dump = subprocess.run(["dcmdump", str(seg_path)], capture_output=True, text=True, check=True)
+    assert dump.stderr == ""
+    assert dump.stdout.count("(0062,000b)") == 8 + 1  # a segment number for every frame, and as an index
+    subprocess.run(["dcm2xml", str(seg_path), str(tmp_path / "seg.xml")], check=True)
+    assert (tmp_path / "seg.xml").stat().st_size > 1000
+
+
+@needs("dciodvfy")
+@pytest.mark.parametrize("name", ["ricord_axial_248", "lidc_0001_partial", "minimal_header_2"])
+def test_real_series(name: str, real_data: Path, tmp_path: Path) -> None:
+    series = make_series(sorted((real_data / "dicom" / name).glob("*.dcm")))
+    rng = np.random.default_rng(1)
+    mask = rng.random(series.geometry.shape[1:]) < 0.3
+    wanted = {i: np.roll(mask, i, axis=0) for i in range(0, len(series), 5)}
+    path = tmp_path / "seg.dcm"
+    write_seg(path, series, lambda i: wanted.get(i, mask & False), None, **NAMES)
+    assert validation_errors(path) == []
+    uids = [str(pydicom.dcmread(source.path, stop_before_pixels=True).SOPInstanceUID) for source in series.sources]
+    found = read_seg(path)["COVID-19 lesions"]
+    assert set(found) == {uids[i] for i in wanted}
+    assert all(np.array_equal(found[uids[i]], wanted[i]) for i in wanted)
+
+
+def test_memory_stays_near_the_size_of_the_file(tmp_path: Path) -> None:
+    shape = (40, 256, 256)
+    files = write_ct_series(tmp_path / "ct", np.zeros(shape, np.int16), (1, 1, 1), (0, 0, 0), direction=HEAD_FIRST)
+    series = make_series(files)
+    full, path = np.ones(shape[1:], np.uint8), tmp_path / "seg.dcm"
+    tracemalloc.start()
+    try:
+        write_seg(path, series, lambda i: full.view(bool), lambda i: full + i % 2, **NAMES)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert pydicom.dcmread(path).NumberOfFrames == 80
+    assert peak < 12e6, f"{peak / 1e6:.1f} MB"  # the array that highdicom would be given takes 7.9, its sums 63 more
