@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Install the Debian packages that some tests need: a DICOM validator, a DICOM toolkit, an archive, a browser.
+# Does nothing where they are there; says what is skipped where it cannot install them.
+set -euo pipefail
+
+missing=()
+need() { # package, then a program or a file of it
+    command -v "$2" >/dev/null || [ -e "$2" ] || missing+=("$1")
+}
+PATH="$PATH:/usr/sbin"
+need dicom3tools dciodvfy
+need dcmtk storescu
+need orthanc Orthanc
+need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
+need chromium chromium
+
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+    echo "system: no apt-get here; tests that need ${missing[*]} will be skipped"
+    exit 0
+fi
+if [ "$(id -u)" -ne 0 ]; then
+    echo "system: not root; tests that need these will be skipped; sudo apt-get install ${missing[*]} installs them"
+    exit 0
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+echo "system: installed ${missing[*]}"
