@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
     Labels = NDArray[np.uint8]
+    Ints = NDArray[np.signedinteger[Any]]
 
 RIGHT, LEFT = 1, 2
 """Labels of the lungs, as `jcs_ct.lungs` gives them: the patient's right and left."""
@@ -101,9 +102,8 @@ class Burden:
         """Return the `burden` object of report.json."""
         numbers = asdict(self)
         del numbers["ignored_ml"]
-        if self.severity is not None:
-            name = f"CT-{self.severity}"
-            numbers["severity"] = {"score": self.severity, "name": name, "source": SEVERITY_SOURCE}
+        if (score := self.severity) is not None:
+            numbers["severity"] = {"score": score, "name": f"CT-{score}", "source": SEVERITY_SOURCE}
         return {**numbers.pop("both"), **numbers}
 
     def warnings(self) -> tuple[str, ...]:
@@ -214,7 +214,7 @@ class _Lesions:
     def __init__(self, voxel_ml: float) -> None:
         self._least = LEAST_LESION_ML / voxel_ml * (1 - 1e-9)  # voxels
         self._number = self._largest = 0
-        self._labels: NDArray[np.int32] | None = None  # of the slice before, 1…n
+        self._labels: Ints | None = None  # of the slice before, 1…n
         self._sizes = np.zeros(0, np.int64)  # voxels so far, of its labels
 
     def add(self, lesion: Mask) -> None:
@@ -230,9 +230,8 @@ class _Lesions:
         np.add.at(sizes, groups[before:], np.bincount(labels.ravel(), minlength=count + 1)[1:])
         here = np.unique(groups[before:])
         self._number, self._largest = self._with(np.delete(sizes, here))
-        number_of = np.zeros(number + 1, np.int32)
-        number_of[here] = np.arange(1, len(here) + 1)
-        self._labels = np.concatenate([[0], number_of[groups[before:]]]).astype(np.int32)[labels]
+        numbers = 1 + np.searchsorted(here, groups[before:])
+        self._labels = np.concatenate([[0], numbers]).astype(np.int32)[labels]
         self._sizes = sizes[here]
 
     def result(self) -> tuple[int, int]:
@@ -243,7 +242,7 @@ class _Lesions:
         return self._number + int((sizes >= self._least).sum()), max(self._largest, int(sizes.max(initial=0)))
 
 
-def _touching(before: NDArray[np.int32], labels: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _touching(before: Ints, labels: Ints) -> tuple[Ints, Ints]:
     """Return the pairs of labels of two neighbouring slices that share a face, an edge or a corner."""
     rows, columns = np.nonzero(labels)
     padded, here = np.pad(before, 1), labels[rows, columns]
@@ -296,10 +295,10 @@ def _envelope(x: NDArray[np.intp], y: NDArray[np.intp]) -> tuple[list[int], list
     """Return the corners of the lower convex hull of points with ascending x (Andrew's chain)."""
     hull: list[tuple[int, int]] = []
     for point in zip(x.tolist(), y.tolist(), strict=True):
-        while len(hull) > 1 and (
-            (hull[-1][0] - hull[-2][0]) * (point[1] - hull[-2][1])
-            <= (hull[-1][1] - hull[-2][1]) * (point[0] - hull[-2][0])
-        ):
+        while len(hull) > 1:
+            (x0, y0), (x1, y1) = hull[-2:]
+            if (x1 - x0) * (point[1] - y0) > (y1 - y0) * (point[0] - x0):
+                break
             hull.pop()
         hull.append(point)
     return [p[0] for p in hull], [p[1] for p in hull]
