@@ -132,8 +132,7 @@ class BurdenCounter:
         self._voxel_ml = float(np.prod(spacing)) / 1000 if voxel_ml is None else voxel_ml
         self._lung, self._lesion = {RIGHT: 0, LEFT: 0}, {RIGHT: 0, LEFT: 0}  # voxels
         self._ignored = self._hu = self._ground_glass = self._consolidation = 0
-        self._affected: list[int] = []  # the first slice and the last
-        self._last = -1
+        self._last, self._affected = -1, list[int]()  # the first affected slice and the last
         self.counted: Mask = np.zeros((0, 0), bool)
         self._lesions = _Lesions(self._voxel_ml)
 
@@ -164,8 +163,7 @@ class BurdenCounter:
             self._lesion[side] += int(marked[side])
             self._lung[side] += int(covered[side])
         lesions, lung = int(marked[1:].sum()), int(covered[1:].sum())
-        ignored = int(np.count_nonzero(lesion)) - lesions
-        self._ignored += ignored
+        self._ignored += (ignored := int(np.count_nonzero(lesion)) - lesions)
         self._lesions.add(counted)
         if lesions:
             values = hu[counted]
@@ -179,7 +177,7 @@ class BurdenCounter:
     def result(self) -> Burden:
         """Return what was counted so far; more slices may follow."""
         lesion, both = sum(self._lesion.values()), self._part(RIGHT, LEFT)
-        number, largest = self._lesions.result()
+        number, largest = self._lesions.total()
         return Burden(
             both=both,
             right=self._part(RIGHT),
@@ -229,16 +227,14 @@ class _Lesions:
         np.add.at(sizes, groups[:before], self._sizes)  # a lesion in two pieces may be one further on
         np.add.at(sizes, groups[before:], np.bincount(labels.ravel(), minlength=count + 1)[1:])
         here = np.unique(groups[before:])
-        self._number, self._largest = self._with(np.delete(sizes, here))
+        self._number, self._largest = self.total(np.delete(sizes, here))
         numbers = 1 + np.searchsorted(here, groups[before:])
         self._labels = np.concatenate([[0], numbers]).astype(np.int32)[labels]
         self._sizes = sizes[here]
 
-    def result(self) -> tuple[int, int]:
-        """Return the number of lesions, and the voxels of the largest."""
-        return self._with(self._sizes)
-
-    def _with(self, sizes: NDArray[np.int64]) -> tuple[int, int]:
+    def total(self, ended: Ints | None = None) -> tuple[int, int]:
+        """Return the number of lesions, and the voxels of the largest; with `ended` only of those that do not go on."""
+        sizes = self._sizes if ended is None else ended
         return self._number + int((sizes >= self._least).sum()), max(self._largest, int(sizes.max(initial=0)))
 
 
