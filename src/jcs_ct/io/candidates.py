@@ -76,7 +76,13 @@ class Candidate:
             return replace(self.row, reason="another series was asked for")
         if self.problem is not None:
             return replace(self.row, reason=getattr(self.problem, "reason", self.problem.message))
-        assert best is not None  # noqa: S101  # this one could be opened, so there is a best
+        if self.opened is None:  # nobody looked at it so far
+            from jcs_ct.io.dicom_check import unsuitable
+            from jcs_ct.io.dicom_series import without_strays
+
+            if reasons := unsuitable(without_strays(self.images)[0]):
+                return replace(self.row, reason="; ".join(reasons))
+        assert best is not None  # noqa: S101  # this one could be opened, or was not looked at after the best one
         return replace(self.row, reason=self._why_not(best))
 
     def _why_not(self, best: Candidate) -> str:

@@ -107,7 +107,7 @@ class ImageHeader:
     @property
     def is_image(self) -> bool:
         """Whether it is an image of a CT or may be one; segmentations, reports, plans and the like are not."""
-        return self.rows > 0 and self.columns > 0 and self.sop_class != "" and self.modality not in _DERIVED_OBJECTS
+        return self.rows > 0 and self.columns > 0 and self.modality not in _DERIVED_OBJECTS
 
 
 _DERIVED_OBJECTS = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "DOC", "FID", "PLAN"})

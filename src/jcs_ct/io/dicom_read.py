@@ -177,7 +177,9 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             stored = pixel_array(dataset, index=header.frame)
         except Exception as error:
             if "PixelData" not in dataset:
-                raise InputError("holds no pixels", path=source.label, hint="copy or export it again") from error
+                raise InputError(
+                    "lacks its pixels, or is cut short", path=source.label, hint="copy it again"
+                ) from error
             what = "pixels cannot be decoded" if syntax not in _PLAIN else "pixels cannot be read"
             reason = " ".join(str(error).split())[:160]
             hint = "copy or export it again" if syntax in _PLAIN else f"is it whole? Else {_INSTALL}"

@@ -41,7 +41,7 @@ _SAME_PLACE = 0.01  # mm
 _GIVE = "give a whole axial CT series of the chest"
 
 
-class Refused(InputError):
+class RefusedError(InputError):
     """A series that must not be read. `reason` is the message without the series' number and length."""
 
     def __init__(self, images: Sequence[ImageHeader], reasons: Sequence[str], *, path: str, hint: str) -> None:
@@ -110,7 +110,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
     images, notes = without_strays(images)
     reasons = unsuitable(images)
     if reasons:
-        raise Refused(images, reasons, path=where, hint=_GIVE)
+        raise RefusedError(images, reasons, path=where, hint=_GIVE)
     images, more = _distinct(images, where)
     stacked = stack(images)
     reasons = [*stacked.reasons, *(() if allow_gaps else stacked.gaps)]
@@ -119,14 +119,14 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         if part in OTHER_PARTS:
             reasons.append(f"the header says {part}, not chest")
         hint = _GIVE if stacked.reasons else "give the missing files, or use --allow-gaps"
-        raise Refused(images, reasons, path=where, hint=hint)
+        raise RefusedError(images, reasons, path=where, hint=hint)
     samples = [_read(stacked, index) for index in _sample(len(images))]
-    reasons = _implausible(samples, images)
+    reasons = _implausible(samples)
     lungs = any(lung_share(hu) >= LEAST_LUNG for hu in samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
-        raise Refused(images, reasons, path=where, hint=_GIVE)
+        raise RefusedError(images, reasons, path=where, hint=_GIVE)
     warnings = [f"{gap} (read with the mean distance)" for gap in stacked.gaps] + list(stacked.warnings)
     if part in OTHER_PARTS:
         warnings.append(f"the header says {part}, but the slices show lung")
@@ -175,7 +175,7 @@ def _distinct(images: Sequence[ImageHeader], where: str) -> tuple[list[ImageHead
         z = np.array(different[0].position)[2]
         reason = f"has different images at the same position ({len(different)}, the first at z = {z:.1f} mm)"
         hint = "give one acquisition; two phases or reconstructions share this series"
-        raise Refused(images, [reason], path=where, hint=hint)
+        raise RefusedError(images, [reason], path=where, hint=hint)
     return kept, [f"{count(dropped, 'image')} in the series twice, read once"] if dropped else []
 
 
@@ -193,17 +193,17 @@ def _sample(total: int) -> list[int]:
     return sorted({total // 4, total // 2, min(total - 1, 3 * total // 4)})
 
 
-def _implausible(samples: Sequence[NDArray[np.int16]], images: Sequence[ImageHeader]) -> list[str]:
+def _implausible(samples: Sequence[NDArray[np.int16]]) -> list[str]:
     """Return why the values cannot be Hounsfield units (air −1000, water 0)."""
     values = np.concatenate([hu.ravel()[:: max(1, hu.size // 40_000)] for hu in samples])
     low, high = int(values.min()), int(values.max())
+    edges = np.concatenate([np.concatenate([hu[0], hu[-1], hu[:, 0], hu[:, -1]]) for hu in samples])
+    if float(np.median(edges)) > 200:
+        return ["holds inverted values or none of CT: it is bright around the body"]
     if float((values < -500).mean()) < 0.005:
         return [f"holds no Hounsfield units: values from {low} to {high}, and no air (−1000) in them"]
     if float(((values > -250) & (values < 400)).mean()) < 0.01:
         return [f"holds no Hounsfield units: values from {low} to {high}, and no soft tissue (0) in them"]
-    edges = np.concatenate([np.concatenate([hu[0], hu[-1], hu[:, 0], hu[:, -1]]) for hu in samples])
-    if images[0].photometric == "MONOCHROME1" and float(np.median(edges)) > 200:
-        return ["holds inverted values (MONOCHROME1, and bright around the body)"]
     return []
 
 

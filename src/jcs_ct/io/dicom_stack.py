@@ -27,9 +27,9 @@ MAX_TILT = 1.0
 SMALL_ANGLE = 5.0
 """Degrees beyond which an oblique series is flagged."""
 UNEVEN = 0.15
-"""Share of the distance between slices by which one may differ; positions are often rounded to 0.1 mm."""
-ROUNDING = 0.06
-"""mm by which it may differ at any distance."""
+"""Share of the usual distance between slices by which one may differ."""
+ROUNDING = 0.11
+"""mm by which slices may lie off an even grid whatever their distances: positions are often rounded to 0.1 mm."""
 WHOLE_CHEST = 150.0
 """mm along the body; lungs of adults are 200 to 300 high."""
 FEW = 10
@@ -77,10 +77,8 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
         aside = (last - first) - down * along[-1]
         tilt = math.degrees(math.atan2(float(np.linalg.norm(aside)), float(along[-1])))
         if tilt > MAX_TILT:
-            text = (
-                f"was scanned with a tilted gantry: the slices stand {tilt:.1f}° off their stack, at most {MAX_TILT:g}°"
-            )
-            reasons.append(f"{text} is read")
+            text = f"was scanned with a tilted gantry: the slices stand {tilt:.1f}° off their stack"
+            reasons.append(f"{text}, at most {MAX_TILT:g}° is read")
         elif (shift := _shift(ordered, down, along, aside)) > 1.0:
             reasons.append(f"has slices shifted sideways by {shift:.1f} mm against their neighbours")
         gaps = _gaps(along, ordered)
@@ -130,8 +128,11 @@ def _shift(
 def _gaps(along: NDArray[np.float64], images: Sequence[ImageHeader]) -> list[str]:
     """Return what is wrong with the distances between slices."""
     steps = np.diff(along)
+    grid = np.arange(along.size) * along[-1] / (along.size - 1)
+    if np.abs(along - grid).max() <= min(ROUNDING, UNEVEN * along[-1] / (along.size - 1)):
+        return []
     usual = float(np.median(steps))
-    wrong = np.flatnonzero(np.abs(steps - usual) > max(UNEVEN * usual, ROUNDING))
+    wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual)
     if wrong.size == 0:
         return []
     missing = np.rint(steps[wrong] / usual) - 1

@@ -79,7 +79,8 @@ class _Finder:
         self._series: list[CTSeries] = []
         self._rows: list[SeriesRow] = []
         self._studies = 0
-        self._numbers: set[str] = set()
+        self._numbers: set[int] = set()
+        self._matched = False
 
     def result(self, pictures: tuple[Source, ...]) -> FoundSeries:
         """Give the volumes distinct names and return the whole."""
@@ -87,9 +88,8 @@ class _Finder:
         series = tuple(replace(one, name=next(names)) for one in self._series)
         names = iter([one.name for one in series])
         rows = tuple(replace(row, name=next(names)) if row.chosen else row for row in self._rows)
-        chosen = sum(row.chosen for row in rows)
-        if self._wanted is not None and not chosen and not self._problems:
-            there = few(sorted(self._numbers)) or "none"
+        if self._wanted is not None and rows and not self._matched:
+            there = few([str(number) for number in sorted(self._numbers)]) or "none"
             message = f"no series is called {self._wanted}; series numbers here: {there}"
             self._problems.append(InputError(message, hint="jcs inspect lists them"))
         if not series and not self._problems and not pictures:
@@ -146,7 +146,7 @@ class _Finder:
         for group in groups:
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
-            self._numbers |= {str(group[0].number)} if group[0].number is not None else set()
+            self._numbers |= {group[0].number} if group[0].number is not None else set()
             if images and objects:
                 kinds = ", ".join(sorted({modality_of(header) for header in objects}))
                 where = objects[0].source.label
@@ -155,6 +155,7 @@ class _Finder:
             candidates.append(Candidate(row, images))
         usable = [c for c in candidates if c.images]
         asked = [c for c in usable if self._asked(c)]
+        self._matched |= bool(asked)
         best: Candidate | None = None
         for candidate in sorted(asked, key=lambda c: c.rank):
             try:
