@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_FEWEST = 24  # places on the axis, so that two slices are no walls
+_FEWEST = 12  # places on the axis, so that two slices are no walls
 _GAPS_TO = 150  # slices; more bars than that stand side by side
 
 HEIGHT = 100.0

@@ -71,7 +71,7 @@ def contact_pictures(frame: EncodedFrame, aspect: float = 1.0) -> ContactPicture
     base = np.repeat(_resized(grey, size)[:, :, None], 3, axis=2)
     marked, seen = base, base
     if frame.mask is not None:
-        mask = _opened(frame.mask, size) >= 128  # noqa: PLR2004
+        mask = _opened(frame.mask, size) >= 128
         marked = blend(blend(base, LESION, FILL * mask), LESION, border(mask, 2).astype(np.float32))
     if frame.attention is not None:
         values = _opened(frame.attention, size).astype(np.float32) / 255

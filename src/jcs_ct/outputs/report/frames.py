@@ -35,7 +35,7 @@ BUDGET = 26_000
 """Bytes of a slice, so that 300 of them stay below 15 MB in base64 with everything else."""
 
 _TOTAL = 300 * BUDGET
-_QUALITIES = (80, 70, 60, 50, 40, 30, 20)
+_QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20)
 _LEAST_SIDE = 64  # pixels; a slice is not made smaller to meet its budget
 _ATTENTION_SIDE = 128  # attention is smooth: the networks give 1/16 or 1/32 of the slice
 _ATTENTION_LEVELS = 64
@@ -74,7 +74,8 @@ def frame_budget(slices: int) -> int:
 
 def hu_to_levels(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
     """Return Hounsfield units as 8-bit levels of the same shape, see above."""
-    return _LEVEL_OF[np.clip(hu, -1024, 3071).astype(np.int16) + np.int16(1024)]
+    levels: NDArray[np.uint8] = _LEVEL_OF[np.clip(hu, -1024, 3071).astype(np.int16) + np.int16(1024)]
+    return levels
 
 
 def levels_to_hu(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -161,7 +162,7 @@ def _encode_attention(attention: NDArray[np.float32], budget: int) -> bytes | No
         small = np.asarray(Pillow.fromarray(attention.astype(np.float32)).resize(size, Pillow.Resampling.BOX))
         levels = np.rint(np.rint(small * (_ATTENTION_LEVELS - 1)) * step).astype(np.uint8)
         data = _saved(Pillow.fromarray(levels), "PNG", compress_level=9)
-        if len(data) <= budget or side <= 16:  # noqa: PLR2004
+        if len(data) <= budget or side <= 16:
             return data
         side //= 2
 

@@ -97,7 +97,7 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         "strongest": contact.STRONGEST,
         "fill": contact.FILL,
         "places": make_chart(report).places,
-        "start": (report["most_affected"] or [_most_probable(report)])[0],
+        "start": words.start(report),
         "slices": report["slices"],
         "frames": [
             {
@@ -111,13 +111,6 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
             for frame in frames
         ],
     }
-
-
-def _most_probable(report: Mapping[str, Any]) -> int:
-    slices = report["slices"]
-    looked = [s for s in slices if s["probability"] is not None]
-    best: int = max(looked, key=lambda s: s["probability"])["index"] if looked else slices[len(slices) // 2]["index"]
-    return best
 
 
 def _text(data: bytes | None) -> str | None:
@@ -140,4 +133,3 @@ def _template() -> Template:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_part("template.html.j2"))
-

@@ -121,10 +121,12 @@
       const [r, g, b] = data.lesion;
       view.setTransform(canvas.width / mask.width, 0, 0, canvas.height / mask.height, 0, 0);
       view.globalAlpha = state.strength;
-      view.strokeStyle = `rgb(${r} ${g} ${b})`;
-      view.lineWidth = (1.6 * ratio * mask.width) / canvas.width;
       view.lineCap = "round";
-      view.stroke(contour);
+      for (const [colour, width] of [["rgb(0 0 0 / 45%)", 3.4], [`rgb(${r} ${g} ${b})`, 1.6]]) {
+        view.strokeStyle = colour;
+        view.lineWidth = (width * ratio * mask.width) / canvas.width;
+        view.stroke(contour);
+      }
       view.globalAlpha = data.fill * state.strength;
       view.drawImage(tinted(mask), 0, 0);
       view.setTransform(1, 0, 0, 1, 0, 0);
@@ -156,27 +158,29 @@
     const parts = [`Slice ${slice.index} of ${slices.length}`];
     if (slice.name) parts.push(slice.name);
     parts.push(slice.probability === null ? "not looked at" : `probability ${percent(slice.probability)}, ${slice.positive ? "positive" : "below the threshold"}`);
-    if (slice.lesion_mm2 !== null) parts.push(`lesion ${(slice.lesion_mm2 / 100).toFixed(1)} cm²`);
-    if (slice.lesion_share) parts.push(`${percent(slice.lesion_share)} of the ${data.sides ? "lung" : "picture"}`);
+    if (slice.lesion_mm2) parts.push(`lesion ${(slice.lesion_mm2 / 100).toFixed(1)} cm²`);
+    if (slice.lesion_share === 0) parts.push("no lesion");
+    else if (slice.lesion_share) parts.push(`${percent(slice.lesion_share)} of the ${data.sides ? "lung" : "picture"}`);
     return parts.join(" · ");
   }
 
+  const signed = (value) => value.replace("-", "\u2212");
   let speaking = 0;
   function show() {
     const slice = slices[state.index], words = describe(slice), flags = $("flags");
     slider.value = String(slice.index);
     slider.setAttribute("aria-valuetext", words);
     $("readout").textContent = words;
-    $("place").textContent = slice.z_mm === null ? `${slice.index} / ${slices.length}` : `${slice.index} / ${slices.length}\nz ${slice.z_mm.toFixed(1)} mm`;
+    $("place").textContent = slice.z_mm === null ? `${slice.index} / ${slices.length}` : `${slice.index} / ${slices.length}\nz ${signed(slice.z_mm.toFixed(1))} mm`;
     flags.hidden = slice.flags.length === 0;
     flags.textContent = slice.flags.join("; ");
-    for (const cursor of document.querySelectorAll(".cursor")) cursor.setAttribute("x", String(state.index));
+    for (const cursor of document.querySelectorAll(".cursor")) cursor.setAttribute("transform", `translate(${state.index} 0)`);
     if (chart) {
       chart.setAttribute("aria-valuenow", String(slice.index));
       chart.setAttribute("aria-valuetext", words);
     }
     const window_ = data.windows[state.window];
-    $("window-name").textContent = frames[state.index].hounsfield ? `W ${window_[1]}  L ${window_[0]}` : "";
+    $("window-name").textContent = frames[state.index].hounsfield ? signed(`W ${window_[1]}  L ${window_[0]}`) : "";
     window.clearTimeout(speaking);
     speaking = window.setTimeout(() => { $("live").textContent = words; }, 400); // not every slice that flies past
     draw();
@@ -274,7 +278,7 @@
   theme.hidden = false;
   label();
 
-  $("viewer").hidden = false;
+  for (const part of ["viewer", "help"]) $(part).hidden = false;
   new ResizeObserver(() => draw()).observe(stage);
   show();
 })();

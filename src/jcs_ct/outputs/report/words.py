@@ -15,11 +15,11 @@ def percent(share: float | None) -> str:
     if share is None:
         return UNKNOWN
     value = 100 * share
-    if 0 < value < 0.1:  # noqa: PLR2004
+    if 0 < value < 0.1:
         return "< 0.1 %"
-    if 99.5 <= value < 100:  # noqa: PLR2004
+    if 99.5 <= value < 100:
         return "> 99 %"
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"  # noqa: PLR2004
+    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -27,7 +27,7 @@ def amount(value: float | None, unit: str = "") -> str:
     if value is None:
         return UNKNOWN
     size = abs(value)
-    digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2  # noqa: PLR2004
+    digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2
     text = f"{value:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
     return f"{text}\u00a0{unit}" if unit else text
 
@@ -39,14 +39,18 @@ def count(number: int, what: str) -> str:
 
 def headline(report: Mapping[str, Any]) -> str:
     """Return the verdict in a few words."""
+    if all(s["probability"] is None for s in report["slices"]):
+        return "No verdict: no slice could be looked at"
     return "Signs of COVID-19 found" if report["verdict"]["positive"] else "No signs of COVID-19 found"
 
 
 def explanation(report: Mapping[str, Any]) -> list[str]:
     """Return the verdict in sentences: score and limit of its rule, and what it does not say."""
     verdict = report["verdict"]
-    score, limit, rule = verdict["score"], verdict["limit"], verdict["rule"]
     looked = [s for s in report["slices"] if s["probability"] is not None]
+    if not looked:
+        return ["Nothing is said of this study."]
+    score, limit, rule = verdict["score"], verdict["limit"], verdict["rule"]
     positive = sum(s["positive"] for s in looked)
     if verdict["probability"] is not None:
         first = (
@@ -56,21 +60,39 @@ def explanation(report: Mapping[str, Any]) -> list[str]:
     elif rule == "fraction":
         first = f"{percent(score)} of the slices are positive; a study counts as positive from {percent(limit)}."
     elif rule == "release-count":
-        first = f"{count(round(score), 'slice')} positive; a study counts as positive from {count(round(limit), 'slice')}."
+        are = "is" if round(score) == 1 else "are"
+        first = f"{count(round(score), 'slice')} {are} positive; "
+        first += f"a study counts as positive from {count(round(limit), 'slice')}."
     else:
         first = f"The score is {score:.3g}; a study counts as positive from {limit:.3g}."
-    second = f"{positive} of {count(len(looked), 'slice')} that were looked at positive, each from "
-    second += f"{percent(report['model']['covid_threshold'])}." if report["model"]["covid_threshold"] else "its limit."
-    sentences = [first, second if looked else "No slice was looked at."]
+    whole = len(looked) == len(report["slices"])
+    second = f"{positive} of {'the ' if not whole else ''}{count(len(looked), 'slice')}"
+    second += f"{'' if whole else ' that were looked at'} {'is' if positive == 1 else 'are'} positive"
+    threshold = report["model"]["covid_threshold"]
+    second += "." if threshold is None else f" ({percent(threshold)} or more)."
+    sentences = [first, second]
     if not verdict["positive"]:
         sentences.append("This does not rule out the disease.")
     return sentences
 
 
 def affected(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the records of the most affected slices, the most affected first."""
+    """Return the records to show: of the most affected slices, else of the three with the highest probability."""
     by_index = {s["index"]: s for s in report["slices"]}
-    return [by_index[i] for i in report["most_affected"] if i in by_index]
+    if report["most_affected"]:
+        return [by_index[i] for i in report["most_affected"]]
+    return [s for s in _by_probability(report) if s["probability"] is not None][:3]
+
+
+def start(report: Mapping[str, Any]) -> int:
+    """Return the index of the slice to open at."""
+    return int((affected(report) or _by_probability(report))[0]["index"])
+
+
+def _by_probability(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the records, the highest probability first; of equal ones (in percent) the one nearest the middle."""
+    middle = (len(report["slices"]) + 1) / 2
+    return sorted(report["slices"], key=lambda s: (-round(s["probability"] or 0, 2), abs(s["index"] - middle)))
 
 
 def extent(report: Mapping[str, Any]) -> str:
