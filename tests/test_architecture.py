@@ -50,7 +50,7 @@ TORCH_FREE = {
     "cli",
 }
 HOMES = {  # library → where it may be imported
-    "pydicom": {"io/dicom.py", "io/dicom_read.py", "io/dicom_check.py", "outputs/dicom"},
+    "pydicom": {"io/dicom.py", "io/dicom_read.py", "io/dicom_check.py", "io/dicom_identity.py", "outputs/dicom"},
     "gdcm": {"io/dicom_read.py"},
     "highdicom": {"outputs/dicom"},
     "nibabel": {"io/nifti.py"},

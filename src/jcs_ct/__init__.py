@@ -6,13 +6,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["JcsError", "__version__", "create_model"]
+__all__ = ["CaseResult", "JcsError", "__version__", "create_model", "diagnose"]
 
 if TYPE_CHECKING:
     from jcs_ct.errors import JcsError
+    from jcs_ct.study.api import diagnose
+    from jcs_ct.study.result import CaseResult
     from jcs_ct.weights import create_model
 
-_HOMES = {"create_model": "jcs_ct.weights", "JcsError": "jcs_ct.errors"}
+_HOMES = {
+    "CaseResult": "jcs_ct.study.result",
+    "JcsError": "jcs_ct.errors",
+    "create_model": "jcs_ct.weights",
+    "diagnose": "jcs_ct.study.api",
+}
 
 
 def __getattr__(name: str) -> Any:

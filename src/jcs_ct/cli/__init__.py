@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
+    "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Studies in, reports out: probability, attention, lesions, verdict."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
     "segment": ("jcs_ct.cli.segment:segment", "Lesion maps of slices."),
     "classify": ("jcs_ct.cli.classify:classify", "COVID-19 probability of slices."),

@@ -74,24 +74,34 @@ def of_series(series: CTSeries) -> Case:
     return Case(series.name, series.label, series.kind, series, (), tuple(series.sources))
 
 
-def of_pictures(sources: Sequence[Source], top: Path, *, apart: bool) -> list[Case]:
-    """Return the cases that pictures make: those of one folder are one study.
+def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
+    """Return the cases that pictures make: those of one folder or archive are one study, a named file is its own.
 
     Args:
-        sources: Pictures found in one INPUT.
-        top: That INPUT: a folder, an archive, a list or a picture.
-        apart: Whether INPUT is a single picture.
+        sources: The pictures, in their order.
+        inputs: The INPUT arguments.
     """
-    groups: dict[str, list[Source]] = {}
+    named = {Path(item).resolve() for item in inputs if Path(item).is_file()}
+    groups: dict[tuple[str, str], list[Source]] = {}
     for source in sources:
-        if source.kind is not Kind.MAT:
-            groups.setdefault(str(PurePosixPath(source.name).parent), []).append(source)
+        if source.kind is Kind.MAT:
+            continue
+        if source.member is not None:
+            inner = str(PurePosixPath(source.member).parent)
+            key = (str(source.path), "" if inner == "." else inner)
+        elif source.path.resolve() in named:
+            key = (str(source.path), "")
+        else:
+            key = (str(source.path.parent), "")
+        groups.setdefault(key, []).append(source)
     cases = []
-    base = safe_name(top.resolve().name.removesuffix(top.suffix) if not top.is_dir() else top.resolve().name) or "study"
-    for parent, members in groups.items():
-        name = base if apart or parent == "." else "_".join((base, *PurePosixPath(parent).parts))
-        label = str(top) if parent == "." else f"{top}/{parent}"
-        cases.append(Case(name, label, "pictures", None, tuple(members), tuple(members)))
+    for (top, inner), members in groups.items():
+        path = Path(top).resolve()
+        base = path.stem if path.is_file() else path.name
+        name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
+        cases.append(
+            Case(safe_name(name), f"{top}!{inner}" if inner else top, "pictures", None, tuple(members), tuple(members))
+        )
     return cases
 
 

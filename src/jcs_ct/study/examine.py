@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from jcs_ct import lungs as lung_finder
 from jcs_ct import pipeline
 from jcs_ct.burden import Burden, BurdenCounter
 from jcs_ct.errors import InputError, UsageError
 from jcs_ct.guard import check_slice
-from jcs_ct.outputs.report.frames import encode_frame
+from jcs_ct.lungs import Reducer
+from jcs_ct.outputs.report.frames import encode_frame, frame_budget
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
 from jcs_ct.verdict import Rule, rule
@@ -165,20 +165,20 @@ class Examination:
         """Find the lungs of a volume on a reduced copy of it."""
         series = self.case.series
         assert series is not None  # noqa: S101  # only volumes have lungs to measure
-        factor = lung_finder.reduction(series.geometry.spacing)
-        reduced = [lung_finder.reduce_slice(hu, factor) for _, hu in ahead(series.read, list(range(len(series))))]
-        spacing = series.geometry.spacing
-        found = lung_finder.segment_lungs(np.stack(reduced), (spacing[0], spacing[1] * factor, spacing[2] * factor))
-        if not found.any():
+        reducer = Reducer(series.geometry.shape, series.geometry.spacing)
+        for i, hu in ahead(series.read, list(range(len(series)))):
+            reducer.add(i, hu)
+        found = reducer.find()
+        if found.reason:
             raise InputError(
-                "shows no lungs, an axial chest CT is expected",
+                f"{found.reason}; an axial chest CT is expected",
                 path=self.case.label,
                 hint="choose another with --series",
             )
         self.lungs = PackedLabels(self.shapes)
-        area = spacing[1] * spacing[2]
-        for i, small in enumerate(found):
-            labels = lung_finder.resize_labels(small, self.shapes[i])
+        area = series.geometry.spacing[1] * series.geometry.spacing[2]
+        for i in range(len(series)):
+            labels = found.slice(i)
             self.lungs.set(i, labels)
             self.lung_mm2[i] = float(np.count_nonzero(labels) * area)
 
@@ -211,7 +211,9 @@ class Examination:
             labels = None if self.lungs is None else self.lungs.levels(i)
             found = self.mask_of(i, item, lesions=lesions) if i in worth else np.zeros(shape, bool)
             if labels is not None and self.counter is not None and item.hu is not None:
-                found = self.counter.add(i, item.hu, found, labels)
+                of_slice = self.counter.add(i, item.hu, found, labels)
+                found = self.counter.counted
+                self.lung_mm2[i] = of_slice.lung_mm2
             if found.any():
                 self.lesions.set(i, found)
             self.measure(i, found, lesions=lesions)
@@ -219,7 +221,9 @@ class Examination:
                 p = self.probability[i] or 0.0
                 attention = self.attention.levels(i).astype(np.float32) * np.float32(p / 255)
                 grey = None if item.hu is not None else item.image.pixels[:, :, 1]
-                self.frames[i] = encode_frame(hu=item.hu, grey=grey, lesion=found, attention=attention)
+                self.frames[i] = encode_frame(
+                    hu=item.hu, grey=grey, lesion=found, attention=attention, budget_bytes=frame_budget(len(self.case))
+                )
 
     def items(self, indices: Sequence[int]) -> Iterator[tuple[int, CaseSlice | None]]:
         """Yield slices; a picture that cannot be read is None and flagged, a volume with such a slice fails."""

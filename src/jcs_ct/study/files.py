@@ -13,7 +13,7 @@ from jcs_ct.errors import OutputError
 from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.report.html import write_html
-from jcs_ct.outputs.report.table import slices_csv
+from jcs_ct.outputs.report.table import write_slices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def _write(result: CaseResult, folder: Path) -> None:
     files: dict[str, str] = {"slices": "slices.csv"}
     report = dict(result.report)
     warnings = list(report["warnings"])
-    (folder / "slices.csv").write_bytes(slices_csv(report))
+    write_slices(folder / "slices.csv", report)
     if result.case.series is None:
         files |= _write_pictures(result, folder)
     else:
@@ -78,9 +78,9 @@ def _write(result: CaseResult, folder: Path) -> None:
         from jcs_ct.outputs.dicom.sr import write_sr
 
         assert result.case.series is not None  # noqa: S101  # of this kind
-        seg = folder / files["segmentation"] if "segmentation" in files else None
-        write_sr(folder / "report.sr.dcm", result.case.series, report, seg)
-        files["structured_report"] = "report.sr.dcm"
+        seg = folder / files["dicom_seg"] if "dicom_seg" in files else None
+        write_sr(folder / "sr.dcm", result.case.series, report, seg)
+        files["dicom_sr"] = "sr.dcm"
     if result.frames:
         write_html(folder / "report.html", report, result.frames)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -105,18 +105,16 @@ def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict
         from jcs_ct.outputs.dicom.seg import write_seg
 
         card = result.report["model"]
-        write_seg(
-            folder / "segmentation.seg.dcm",
+        notes = write_seg(
+            folder / "seg.dcm",
             series,
             lambda i: result.lesions.levels(i).astype(bool),
             None if lungs is None else lungs.levels,
             model_name=card["name"],
             model_version=card["weights_sha256"][:12],
         )
-        if (folder / "segmentation.seg.dcm").exists():
-            files["segmentation"] = "segmentation.seg.dcm"
-        else:
-            warnings.append("no DICOM SEG: there is nothing to segment")
+        files["dicom_seg"] = "seg.dcm"
+        warnings += [note for note in notes if note not in warnings]
     for number in result.report["most_affected"][:MOST_OVERLAYS]:
         name = f"overlays/slice-{number:04d}.png"
         _overlay(result, number - 1, folder / name)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jcs_ct.io.sources import find_sources
+from jcs_ct.io.names import safe_name
 from jcs_ct.io.studies import find_series
 from jcs_ct.study.case import of_pictures, of_series, tell_cases_apart
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcs_ct.errors import InputError
+    from jcs_ct.series import CTSeries
     from jcs_ct.study.case import Case
 
 
@@ -32,20 +32,26 @@ class Gathered:
     notes: tuple[str, ...]
 
 
-def gather(inputs: Sequence[str], *, series: str | None = None, allow_gaps: bool = False) -> Gathered:
+def gather(
+    inputs: Sequence[str], *, series: str | None = None, allow_gaps: bool = False, keep_identity: bool = False
+) -> Gathered:
     """Return the cases of INPUT arguments.
 
     Args:
         inputs: Files, folders, archives, lists.
         series: UID, number or description of the series to take.
         allow_gaps: Take volumes with missing slices, with a warning.
+        keep_identity: Name DICOM cases after the patient's ID, and put the patient into the facts of the report.
     """
     found = find_series(inputs, series=series, allow_gaps=allow_gaps)
-    cases = [of_series(one) for one in found.series]
-    problems, notes = list(found.problems), list(found.notes)
-    for item in inputs:
-        pictures = find_sources([item])
-        notes += pictures.notes
-        usable = [s for s in pictures.sources if s.kind.name in {"PNG", "JPEG", "TIFF", "BMP"}]
-        cases += of_pictures(usable, Path(item), apart=Path(item).is_file() and len(usable) == 1)
-    return Gathered(tuple(tell_cases_apart(cases)), tuple(problems), tuple(dict.fromkeys(notes)))
+    volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
+    cases = [*map(of_series, volumes), *of_pictures(found.pictures, inputs)]
+    return Gathered(tuple(tell_cases_apart(cases)), found.problems, found.notes)
+
+
+def _identified(series: CTSeries) -> CTSeries:
+    from jcs_ct.io.dicom_identity import identity_of
+
+    known = identity_of(series.sources[0])
+    name = safe_name(known["patient ID"].replace("/", "_")) if "patient ID" in known else series.name
+    return replace(series, name=name, facts={**known, **series.facts})

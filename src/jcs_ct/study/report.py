@@ -76,7 +76,7 @@ def build_report(
         "burden": None if burden is None else burden.to_dict(),
         "slices": [s.to_dict() for s in slices],
         "most_affected": [s.index for s in lesions[:5]],
-        "warnings": list(study.warnings) + list(burden.warnings if burden is not None else ()),
+        "warnings": list(study.warnings) + list(burden.warnings() if burden is not None else ()),
         "files": {},
         "seconds": round(seconds, 2),
     }
