@@ -1,0 +1,102 @@
+"""Which lung is which, also where they touch, and what belongs to a lung without being aerated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, around, voxels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.lungs.shapes import Mask, Spacing, Volume
+
+PART_MM = 30.0  # how far from the rest a part may lie
+BALANCE = 0.06  # the smaller lung's least share of both
+ACROSS = 0.06  # share of a lung that may lie beyond the middle between the outer edges of both
+CLOSING_MM = 12.0
+
+
+def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
+    """Write the sides of `lungs` into `labels` (zeros)."""
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    # One lung alone lies on one side of the body.
+    levels = lungs.any(axis=(1, 2))
+    body = (hu[levels] > TISSUE).sum(axis=(0, 1))
+    left_share = float(
+        lungs.sum(axis=(0, 1))[round(float(np.average(np.arange(len(body)), weights=body))) :].sum() / lungs.sum()
+    )
+    if not 0.04 < left_share < 0.96:
+        labels[lungs] = LEFT if left_share > 0.5 else RIGHT
+        return
+    columns = np.flatnonzero(lungs.any(axis=(0, 1)))
+    middle = (columns[0] + columns[-1]) / 2
+    seeds = next((pair for thin in _thinner(hu, lungs, spacing) if (pair := _pair(thin, middle)) is not None), None)
+    if seeds is None:  # nothing parts them: the midline does
+        labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
+        return
+    labels[:] = watershed(ndimage.gaussian_filter(hu, 0.7, output=np.float32), seeds, mask=lungs)
+    # Parts that are connected to neither belong to the nearer one.
+    rest = lungs & (labels == 0)
+    if rest.any():
+        distance, nearest = ndimage.distance_transform_edt(labels == 0, sampling=spacing, return_indices=True)
+        parts, count = ndimage.label(rest)
+        close = ndimage.minimum(distance, parts, range(1, count + 1))
+        belongs = rest & np.isin(parts, 1 + np.flatnonzero(np.asarray(close) <= PART_MM))
+        labels[belongs] = labels[tuple(axis[belongs] for axis in nearest)]
+
+
+def _thinner(hu: Volume, lungs: Mask, spacing: Spacing) -> Iterator[Mask]:
+    """Yield less and less of the lungs, until what connects them is gone."""
+    from scipy import ndimage
+
+    yield lungs
+    for limit in (-500, -600, -700):
+        yield lungs & (hu < limit)
+    depth = ndimage.distance_transform_edt(lungs, sampling=spacing)
+    for shell in (3.0, 5.0, 7.5, 10.0, 15.0, 20.0):
+        yield depth > shell
+
+
+def _pair(lungs: Mask, middle: float) -> NDArray[np.int32] | None:
+    """Return the largest region on either side of column `middle` as labels; None where they are not two lungs."""
+    from scipy import ndimage
+
+    regions, count = ndimage.label(lungs)
+    if count < 2:
+        return None
+    columns = np.broadcast_to(np.arange(lungs.shape[2]), lungs.shape)
+    right = np.bincount(regions[columns < middle], minlength=count + 1)[1:]
+    left = np.bincount(regions[columns >= middle], minlength=count + 1)[1:]
+    first, second = int(np.argmax(right)), int(np.argmax(left))
+    sizes = right + left
+    if first == second or min(sizes[first], sizes[second]) < BALANCE * sizes.sum():
+        return None
+    if left[first] > ACROSS * sizes[first] or right[second] > ACROSS * sizes[second]:
+        return None
+    seeds = np.zeros(lungs.shape, np.int32)
+    seeds[regions == first + 1], seeds[regions == second + 1] = RIGHT, LEFT
+    return seeds
+
+
+def close(lung: Mask, spacing: Spacing) -> Mask:
+    """Close a lung by a ball of `CLOSING_MM`; beyond the first and last slice it is taken to go on as it is there."""
+    from scipy import ndimage
+
+    if not lung.any():
+        return lung
+    box = around(ndimage.find_objects(lung.astype(np.uint8))[0], CLOSING_MM, spacing, lung.shape)
+    margin = voxels(CLOSING_MM, spacing)
+    inner = np.pad(lung[box], [(m, m) for m in margin], mode="constant")
+    inner[: margin[0]], inner[-margin[0] :] = inner[margin[0]], inner[-margin[0] - 1]
+    grown = ndimage.distance_transform_edt(~inner, sampling=spacing) <= CLOSING_MM
+    shrunk = ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSING_MM
+    closed = lung.copy()
+    closed[box] |= shrunk[tuple(slice(m, -m) for m in margin)]
+    return closed
