@@ -5,6 +5,7 @@ Nothing here uses the reader of the package or highdicom.
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -176,8 +177,45 @@ def edit(path: Path, **values: Any) -> None:
     dataset.save_as(path)
 
 
+def make_enhanced(files: Sequence[Path], target: Path) -> tuple[Path, list[str]]:
+    """Write the images as one enhanced CT without pixels; return it and the former UIDs in the order of its frames."""
+    images = [pydicom.dcmread(file) for file in (*files[1::2], *files[::2])]
+    former = [str(image.SOPInstanceUID) for image in images]
+    whole = copy.deepcopy(images[0])
+    whole.SOPClassUID = whole.file_meta.MediaStorageSOPClassUID = pydicom.uid.EnhancedCTImageStorage
+    whole.SOPInstanceUID = whole.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID("1.2.3.4")
+    whole.NumberOfFrames = len(images)
+    sequences = {
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness"),
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PlanePositionSequence": ("ImagePositionPatient",),
+    }
+    groups = []
+    for image in images:
+        group = pydicom.Dataset()
+        for name, keywords in sequences.items():
+            item = pydicom.Dataset()
+            for keyword in keywords:
+                item[keyword] = image[keyword]
+            setattr(group, name, [item])
+        groups.append(group)
+    shared = pydicom.Dataset()
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        setattr(shared, name, groups[0][name].value)
+    for group in groups[1:]:  # the first repeats what is shared, which is legal too
+        del group.PixelMeasuresSequence, group.PlaneOrientationSequence
+    whole.SharedFunctionalGroupsSequence, whole.PerFrameFunctionalGroupsSequence = [shared], groups
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "PixelData"):
+        del whole[keyword]
+    whole.save_as(target)
+    return target, former
+
+
 def read_seg(data: Any) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Return segment label → SOP instance of the source image → rows × columns, of a path or a data set."""
+    """Return segment label → source image → rows × columns, of a path or a data set.
+
+    A source image is its SOP instance, and "/" and the number of the frame where it is one of many.
+    """
     seg = data if isinstance(data, pydicom.Dataset) else pydicom.dcmread(data)
     assert seg.SegmentationType == "BINARY"
     assert (seg.BitsAllocated, seg.BitsStored, seg.HighBit, seg.SamplesPerPixel) == (1, 1, 0, 1)
@@ -192,7 +230,10 @@ def read_seg(data: Any) -> dict[str, dict[str, NDArray[np.bool_]]]:
     for frame, group in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         holder = group if "SegmentIdentificationSequence" in group else seg.SharedFunctionalGroupsSequence[0]
         label = labels[int(holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber)]
-        image = str(group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID)
+        reference = group.DerivationImageSequence[0].SourceImageSequence[0]
+        image = str(reference.ReferencedSOPInstanceUID)
+        if "ReferencedFrameNumber" in reference:
+            image += f"/{reference.ReferencedFrameNumber}"
         assert image not in found[label]
         found[label][image] = frame
     return found

@@ -12,9 +12,11 @@ import numpy as np
 import pydicom
 import pytest
 
+import dicom_help
 from dicom_seg_help import (
     HEAD_FIRST,
-    edit,
+    REPORT,
+    make_enhanced,
     make_files,
     make_series,
     masks,
@@ -24,12 +26,14 @@ from dicom_seg_help import (
 )
 from jcs_ct.errors import InputError, OutputError, ShapeError
 from jcs_ct.io.dicom import write_ct_series
-from jcs_ct.outputs.dicom import write_seg
+from jcs_ct.io.kinds import Kind
+from jcs_ct.io.sources import Source
+from jcs_ct.outputs.dicom import write_seg, write_sr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.series import CTSeries
+    from jcs_ct.series import CTSeries, Geometry
 
 NAMES: dict[str, Any] = {"model_name": "jcs-lite", "model_version": "0123abcd"}
 LABELS = ["COVID-19 lesions", "Right lung", "Left lung"]
@@ -186,77 +190,65 @@ def test_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-FAULTS: list[tuple[dict[str, Any], str]] = [
-    ({"PatientID": None, "PatientName": None, "PatientBirthDate": None, "PatientSex": None, "StudyID": None}, ""),
-    ({"StudyDate": None, "StudyTime": None, "AccessionNumber": None, "ReferringPhysicianName": None}, ""),
-    ({"Manufacturer": "", "BodyPartExamined": None, "Modality": None, "PatientPosition": None}, ""),
-    ({"StudyInstanceUID": None}, "StudyInstanceUID is missing"),
-    ({"FrameOfReferenceUID": None, "PositionReferenceIndicator": None}, "FrameOfReferenceUID is missing"),
-    ({"SliceThickness": None}, "SliceThickness is missing"),
-    ({"PatientSex": b"MALE", "StudyDate": b"yesterday ", "PatientAge": b"80"}, "PatientSex, StudyDate, PatientAge"),
-    ({"PatientID": b"A" * 80, "StudyID": b"two\\values"}, "PatientID, StudyID"),
-    ({"SpacingBetweenSlices": b"0 "}, ""),
-    ({"DeidentificationMethod": None}, ""),
-]
-
-
-@pytest.mark.parametrize(("values", "note"), FAULTS, ids=[",".join(values) for values, _ in FAULTS])
-@needs("dciodvfy")
-def test_faulty_headers_become_a_valid_file(values: dict[str, Any], note: str, tmp_path: Path) -> None:
-    files = make_files(tmp_path / "ct")
-    for file in files:
-        edit(file, **values)
-    path, notes = write(tmp_path, make_series(files))
-    assert validation_errors(path) == []
-    assert note in "".join(notes)
-    assert len(notes) == bool(note)
-    assert not any("MALE" in line or "AAA" in line for line in notes)  # they go into reports without identity
-    assert {label: len(frames) for label, frames in read_seg(path).items()} == dict(zip(LABELS, (2, 3, 3), strict=True))
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"SOPInstanceUID": None}, "SOPInstanceUID is missing"),
-        ({"SeriesInstanceUID": None}, "SeriesInstanceUID is missing"),
-        ({"PixelSpacing": None}, "PixelSpacing is missing"),
-        ({"ImagePositionPatient": b"1\\2"}, "ImagePositionPatient is missing or invalid"),
-        ({"Rows": None}, "Rows is missing"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "is Secondary Capture"),
-        ({"SOPInstanceUID": "1.2.3"}, "two images share"),
-        ({"StudyInstanceUID": "1.2.3"}, "StudyInstanceUID differs"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_what_must_not_be_invented(values: dict[str, Any], message: str, tmp_path: Path) -> None:
-    files = make_files(tmp_path / "ct")
+@needs("dciodvfy", "dcmdump")
+def test_enhanced_ct(tmp_path: Path) -> None:
+    """One object with shuffled frames: the same masks, each on its frame."""
+    files = make_files(tmp_path / "ct", AXIAL[3])
     series = make_series(files)
-    for file in files[1:2] if message.endswith("differs") else files:
-        edit(file, **values)
-    with pytest.raises(InputError, match=message) as caught:
-        write(tmp_path, series)
-    assert str(tmp_path / "ct") in caught.value.line()
-    assert not (tmp_path / "seg.dcm").exists()
-
-
-def test_names_of_other_character_sets(tmp_path: Path) -> None:
-    files = make_files(tmp_path / "ct")
-    for file in files:
-        edit(file, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jürgen", StudyDescription="Thorax für Ärzte")
-    path, notes = write(tmp_path, make_series(files))
+    whole, order = make_enhanced(files, tmp_path / "enhanced.dcm")
+    source = Source("e", "enhanced.dcm", whole, None, Kind.DICOM)
+    together = replace(series, sources=(source,) * len(files))
+    path, notes = write(tmp_path, together)
     assert notes == ()
-    seg = pydicom.dcmread(path)
-    assert seg.SpecificCharacterSet == "ISO_IR 192"
-    assert (str(seg.PatientName), seg.StudyDescription) == ("Müller^Jürgen", "Thorax für Ärzte")
-    assert "Müller^Jürgen".encode() in path.read_bytes()
+    assert validation_errors(path) == []
+    lesion, lungs = masks(series)
+    uids = [str(pydicom.dcmread(s.path).SOPInstanceUID) for s in series.sources]  # of canonical slices
+    uid = pydicom.dcmread(whole).SOPInstanceUID
+    found = read_seg(path)
+    for label, wanted in zip(LABELS, (lesion, lambda i: lungs(i) == 1, lambda i: lungs(i) == 2), strict=True):
+        frames = {f"{uid}/{order.index(uids[i]) + 1}": wanted(i) for i in range(len(series)) if wanted(i).any()}
+        assert found[label].keys() == frames.keys()
+        for key, mask in frames.items():
+            assert np.array_equal(found[label][key], series.axes.to_stored(mask[None])[0])
+    write_sr(tmp_path / "sr.dcm", together, REPORT, path)
+    assert validation_errors(tmp_path / "sr.dcm") == []
+    frame = order.index(uids[REPORT["most_affected"][0] - 1]) + 1
+    assert f"(0008,1160) IS [{frame}]" in dump(tmp_path / "sr.dcm")
+    with pytest.raises(InputError, match="has 4 frames, the series 3 slices"):
+        write(tmp_path / "part", replace(together, sources=together.sources[:3], geometry=part(series)))
+
+
+@pytest.mark.parametrize("direction", [AXIAL[0], AXIAL[2], AXIAL[7]], ids=str)
+def test_with_the_reader_of_the_package(direction: Any, tmp_path: Path) -> None:
+    """The mask of all voxels that are bright as read covers the pixels that are bright as stored."""
+    files = dicom_help.write_body(tmp_path / "ct", direction)
+    series = dicom_help.read_only(tmp_path / "ct")
+    path = tmp_path / "seg.dcm"
+    assert write_seg(path, series, lambda i: series.read(i) == 700, None, **NAMES) == ()
+    found = read_seg(path)["COVID-19 lesions"]
+    total = 0
+    for file in files:
+        image = pydicom.dcmread(file)
+        bright = image.pixel_array == 1724
+        assert np.array_equal(found.get(image.SOPInstanceUID, np.zeros(bright.shape, bool)), bright)
+        total += int(bright.sum())
+    assert total > 50
+
+
+def dump(path: Path) -> str:
+    done = subprocess.run(["dcmdump", str(path)], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def part(series: CTSeries) -> Geometry:
+    return replace(series.geometry, shape=(3, *series.geometry.shape[1:]))
 
 
 @needs("dciodvfy", "dcmdump", "dcm2xml")
 def test_validator_and_toolkit_read_it(seg_path: Path, tmp_path: Path) -> None:
     assert validation_errors(seg_path) == []
-    dump = subprocess.run(["dcmdump", str(seg_path)], capture_output=True, text=True, check=True)
-    assert dump.stderr == ""
-    assert dump.stdout.count("(0062,000b)") == 8 + 1  # a segment number for every frame, and as an index
+    assert dump(seg_path).count("(0062,000b)") == 8 + 1  # a segment number for every frame, and as an index
     subprocess.run(["dcm2xml", str(seg_path), str(tmp_path / "seg.xml")], check=True)
     assert (tmp_path / "seg.xml").stat().st_size > 1000
 

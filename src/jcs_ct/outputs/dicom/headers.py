@@ -1,63 +1,43 @@
-"""What SEG and SR take over from the headers of the source images, cleaned so that the results conform to the standard.
-
-A derived object belongs to the patient and the study of its source, so the attributes of these two levels are copied:
-this is the one place where an identity leaves the package, on purpose. Source headers are often faulty. A faulty
-value is never carried on: what the standard lets be empty is left empty, what it does not is made, or refused.
-"""
+"""The headers of the source images that SEG and SR refer to, of single images or of the frames of an enhanced CT."""
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pydicom import config, dcmread
-from pydicom.datadict import dictionary_VR
+import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.multival import MultiValue
-from pydicom.uid import UID, CTImageStorage, generate_uid
-from pydicom.valuerep import format_number_as_ds, validate_value
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    generate_uid,
+)
+from pydicom.valuerep import format_number_as_ds
 
 from jcs_ct.errors import InputError
+from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, clean_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from jcs_ct.io.sources import Source
     from jcs_ct.series import CTSeries
 
-# Type 2 of PS3.3 C.7.1.1 (patient) and C.7.2.1 (study): present, empty where unknown.
-_EMPTY_ALLOWED = (
-    "PatientName",
-    "PatientID",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-)
-# Copied where they are there and valid.
-_OPTIONAL = (
-    "IssuerOfPatientID",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "StudyDescription",
-    "PositionReferenceIndicator",
-)
-_UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
-_PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-_TAGS = (*_EMPTY_ALLOWED, *_OPTIONAL, *_UIDS, *_PLACE, "SliceThickness", "Rows", "Columns", "SpecificCharacterSet")
-_ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
-_UNREADABLE = (InvalidDicomError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError)
-_HINT = "repair the headers, or use the NIfTI masks"
+ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
+
+_FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+# Where the functional groups of a frame (PS3.3 C.7.6.16) keep what a single image has at its top.
+_GROUPS = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+}
 
 
 @dataclass(frozen=True)
@@ -65,13 +45,19 @@ class SourceHeaders:
     """Headers of the source images without pixels.
 
     Attributes:
-        images: In the order of canonical slices; the first also holds the attributes of patient and study. Text is
-            Unicode, to be written as UTF-8 (ISO_IR 192).
+        images: What identifies and places every canonical slice.
+        frames: Number of each in its object, from 1; None for single images.
+        objects: The SOP instances: the images, or the one enhanced CT. The first also holds the attributes of patient
+            and study but the name. Text is Unicode, to be written as UTF-8 (ISO_IR 192).
+        patient_name: For the caller to put in: highdicom quotes names that it doubts in warnings.
         shape: Stored (rows, columns) of every image.
         notes: What was missing or faulty and what became of it, a line each. They name attributes, never values.
     """
 
     images: tuple[Dataset, ...]
+    frames: tuple[int | None, ...]
+    objects: tuple[Dataset, ...]
+    patient_name: str
     shape: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -88,92 +74,120 @@ def read_headers(series: CTSeries) -> SourceHeaders:
             f"is {series.kind}; DICOM SEG and SR refer to DICOM images", path=series.label, hint="use the NIfTI masks"
         )
     notes: list[str] = []
-    images: list[Dataset] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's of faulty values: they become notes or errors below
-        for source in series.sources:
-            try:
-                raw = dcmread(io.BytesIO(source.read()), stop_before_pixels=True, specific_tags=list(_TAGS), force=True)
-            except _UNREADABLE as error:
-                raise InputError(f"is no DICOM image that can be read: {error}", path=source.label) from error
-            image = _image(raw, source.label)
-            if not images:
-                image.update(_identity(raw, notes))
-            images.append(image)
-    _check_one_series(images, series.label)
+        raw = _read(series.sources[0])
+        identity = clean_identity(raw, notes)
+        name = str(identity.PatientName)
+        identity.PatientName = ""
+        enhanced = raw.get("SOPClassUID") in ENHANCED
+        if enhanced:
+            images = _frames(raw, series)
+        else:
+            images = [clean_image(raw, series.sources[0].label)]
+            images += [clean_image(_read(source), source.label) for source in series.sources[1:]]
+    _check(images, enhanced, series)
     _fill(images, series.geometry.spacing[0], notes)
-    return SourceHeaders(tuple(images), (int(images[0].Rows), int(images[0].Columns)), tuple(notes))
+    if not enhanced:
+        images[0].update(identity)
+        numbers: list[int | None] = [None] * len(images)
+        objects = tuple(images)
+    else:  # in the order of slices, which need not be that of frames
+        order = np.argsort([series.geometry.affine[:3, 0] @ np.array(i.ImagePositionPatient, float) for i in images])
+        objects = (_whole(images, identity),)
+        images, numbers = [images[k] for k in order], [int(k) + 1 for k in order]
+    shape = int(images[0].Rows), int(images[0].Columns)
+    return SourceHeaders(tuple(images), tuple(numbers), objects, name, shape, tuple(notes))
 
 
 @contextmanager
-def names_as_they_are() -> Iterator[None]:
-    """Keep highdicom from warning of a patient's name in one part, which is common and legal."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The string .* is unlikely to represent the intended person name")
+def refused_by_highdicom(label: str) -> Iterator[None]:
+    """Turn what highdicom finds wrong with source images into an error.
+
+    Raises:
+        InputError: It refuses them.
+    """
+    try:
         yield
+    except ValueError as error:
+        raise InputError(f"cannot be referred to by DICOM SEG or SR: {error}", path=label, hint=HINT) from error
 
 
-def _image(raw: Dataset, label: str) -> Dataset:
-    """Return what identifies and places one image."""
-    image = Dataset()
-    for keyword in _UIDS:
-        uid = _text(raw, keyword)
-        if uid and UID(uid).is_valid:
-            setattr(image, keyword, uid)
-    for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
-        if keyword not in image:
-            raise InputError(
-                f"{keyword} is missing or invalid; SEG and SR refer to the image by it", path=label, hint=_HINT
-            )
-    if image.SOPClassUID != CTImageStorage:
-        raise InputError(f"is {image.SOPClassUID.name}; a CT image is expected", path=label, hint=_HINT)
-    for keyword, count in _PLACE.items():
-        numbers = _numbers(raw, keyword)
-        if len(numbers) != count:
-            raise InputError(f"{keyword} is missing or invalid; SEG is placed by it", path=label, hint=_HINT)
-        setattr(image, keyword, [format_number_as_ds(number) for number in numbers])
-    thickness = _numbers(raw, "SliceThickness")
-    if len(thickness) == 1 and thickness[0] > 0:
-        image.SliceThickness = format_number_as_ds(thickness[0])
-    for keyword in ("Rows", "Columns"):
-        numbers = _numbers(raw, keyword)
-        if len(numbers) != 1 or numbers[0] < 1:
-            raise InputError(f"{keyword} is missing or invalid", path=label, hint=_HINT)
-        setattr(image, keyword, int(numbers[0]))
-    return image
+def _read(source: Source) -> Dataset:
+    try:
+        data = io.BytesIO(source.read())
+        return dcmread(data, stop_before_pixels=True, specific_tags=[*TAGS, *_FRAME_TAGS], force=True)
+    except InputError:
+        raise
+    except Exception as error:  # its text may quote the patient
+        message = "is damaged: its DICOM header cannot be read"
+        raise InputError(message, path=source.label, hint="copy or export it again") from error
 
 
-def _identity(raw: Dataset, notes: list[str]) -> Dataset:
-    """Return the attributes of patient and study, only valid ones."""
-    found = Dataset()
-    found.SpecificCharacterSet = "ISO_IR 192"
-    found.Modality = "CT"
-    faulty = []
-    for keyword in (*_EMPTY_ALLOWED, *_OPTIONAL):
-        text = _text(raw, keyword)
-        if text and _valid(keyword, text):
-            setattr(found, keyword, text)
-            continue
-        if text is None or text:
-            faulty.append(keyword)
-        if keyword in _EMPTY_ALLOWED:
-            setattr(found, keyword, "")
-    if found.get("PatientIdentityRemoved") == "YES":
-        if "DeidentificationMethod" not in found:  # type 1C then
-            found.DeidentificationMethod = "Not stated in the source images"
-    elif "DeidentificationMethod" in found:  # says nothing without the other
-        del found.DeidentificationMethod
-    if faulty:
-        notes.append(f"not valid in the images and left out of SEG and SR: {', '.join(faulty)}")
-    return found
+def _frames(raw: Dataset, series: CTSeries) -> list[Dataset]:
+    """Return the frames of an enhanced CT as if each were a single image, in the order of the file."""
+    label = series.sources[0].label
+    groups = raw.get("PerFrameFunctionalGroupsSequence") or []
+    if len(set(series.sources)) > 1 or len(groups) != len(series):
+        raise InputError(
+            f"has {len(groups)} frames, the series {len(series)} slices; DICOM SEG and SR need a series in one object",
+            path=label,
+            hint="use the NIfTI masks",
+        )
+    shared = (raw.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    images = []
+    for group in groups:
+        flat = Dataset()
+        for keyword in (*UIDS, "Rows", "Columns"):
+            if keyword in raw:
+                flat[keyword] = raw[keyword]
+        for keyword, sequence in _GROUPS.items():
+            holder = (group.get(sequence) or shared.get(sequence) or [Dataset()])[0]
+            if keyword in holder:
+                flat[keyword] = holder[keyword]
+        images.append(clean_image(flat, label))
+    return images
 
 
-def _check_one_series(images: list[Dataset], label: str) -> None:
+def _whole(frames: list[Dataset], identity: Dataset) -> Dataset:
+    """Return an enhanced CT with nothing but what is needed of it."""
+    first = frames[0]
+    whole, shared, orientation, measures = Dataset(), Dataset(), Dataset(), Dataset()
+    whole.update(identity)
+    for keyword in (*UIDS, "Rows", "Columns"):
+        whole[keyword] = first[keyword]
+    whole.NumberOfFrames = len(frames)
+    orientation.ImageOrientationPatient = first.ImageOrientationPatient
+    measures.PixelSpacing, measures.SliceThickness = first.PixelSpacing, first.SliceThickness
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [orientation], [measures]
+    whole.SharedFunctionalGroupsSequence = [shared]
+    groups = []
+    for frame in frames:
+        position, group = Dataset(), Dataset()
+        position.ImagePositionPatient = frame.ImagePositionPatient
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    whole.PerFrameFunctionalGroupsSequence = groups
+    return whole
+
+
+def _check(images: list[Dataset], enhanced: bool, series: CTSeries) -> None:
+    """Raise where images are of another kind, or not of one series."""
+    kinds = ENHANCED if enhanced else (CTImageStorage,)
+    for image, source in zip(images, series.sources, strict=True):
+        if image.SOPClassUID not in kinds:
+            raise InputError(f"is {image.SOPClassUID.name}; a CT image is expected", path=source.label, hint=HINT)
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns"):
         if len({image.get(keyword) for image in images}) > 1:
-            raise InputError(f"{keyword} differs between images of the series", path=label, hint=_HINT)
-    if len({image.SOPInstanceUID for image in images}) < len(images):
-        raise InputError("two images share one SOPInstanceUID", path=label, hint=_HINT)
+            raise InputError(f"{keyword} differs between images of the series", path=series.label, hint=HINT)
+    if not enhanced and len({image.SOPInstanceUID for image in images}) < len(images):
+        raise InputError("two images share one SOPInstanceUID", path=series.label, hint=HINT)
+    for keyword, tolerance in (("ImageOrientationPatient", 1e-3), ("PixelSpacing", 1e-3)):
+        values = np.array([image[keyword].value for image in images], float)
+        if np.abs(values - values[0]).max() > tolerance:
+            raise InputError(f"{keyword} differs between images of the series", path=series.label, hint=HINT)
+        for image in images:  # the same to the last digit: SEG states it once for all frames
+            setattr(image, keyword, images[0][keyword].value)
 
 
 def _fill(images: list[Dataset], spacing: float, notes: list[str]) -> None:
@@ -188,33 +202,3 @@ def _fill(images: list[Dataset], spacing: float, notes: list[str]) -> None:
         notes.append("SliceThickness is missing or invalid in the images: SEG states the distance between slices")
         for image in images:
             image.SliceThickness = format_number_as_ds(spacing)
-
-
-def _text(raw: Dataset, keyword: str) -> str | None:
-    """Return a single value as Unicode text, "" where there is none, None where it cannot be read as one value."""
-    try:
-        value: Any = raw.get(keyword)
-    except _UNREADABLE:
-        return None
-    if isinstance(value, MultiValue):
-        return None
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _numbers(raw: Dataset, keyword: str) -> list[float]:
-    """Return the values of a numeric attribute; empty where it is missing or not numbers."""
-    try:
-        value: Any = raw.get(keyword)
-        numbers = [float(v) for v in (value if isinstance(value, MultiValue) else [value])]
-    except _UNREADABLE:
-        return []
-    return numbers if all(math.isfinite(number) for number in numbers) else []
-
-
-def _valid(keyword: str, text: str) -> bool:
-    """Whether `text` is a legal value of the attribute (PS3.5 6.2, and the enumerated values of PS3.3)."""
-    try:
-        validate_value(dictionary_VR(keyword), text, config.RAISE)
-    except ValueError:
-        return False
-    return text.isprintable() and "\\" not in text and text in _ENUMERATED.get(keyword, {text})

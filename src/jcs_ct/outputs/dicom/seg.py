@@ -19,7 +19,7 @@ import jcs_ct
 from jcs_ct.errors import ShapeError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import names_as_they_are, read_headers
+from jcs_ct.outputs.dicom.headers import read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,9 +90,10 @@ def write_seg(
         masks = _collect(series, source.shape, lesion, lungs)
         numbers = [1, 2, 3] if lungs is not None else [1]
         empty = [number for number in numbers if all((number, i) not in masks.frames for i in range(len(series)))]
-        with names_as_they_are():
+        with refused_by_highdicom(series.label):
             seg = _structure(source, masks, numbers, empty, (model_name, model_version, lungs_name))
         _put_frames(seg, source, masks)
+        seg.PatientName = source.patient_name
         seg.save_as(temporary, enforce_file_format=True)
     return source.notes + tuple(f"DICOM SEG: nothing found, one empty frame: {SEGMENTS[number]}" for number in empty)
 
@@ -131,15 +132,16 @@ def _structure(
     source: SourceHeaders, masks: _Masks, numbers: list[int], empty: list[int], names: tuple[str, str, str]
 ) -> hd.seg.Segmentation:
     """Return the object with one pixel a frame."""
-    content = np.zeros((len(source.images), 1, 1, len(numbers)), np.uint8)
+    planes = [index if frame is None else frame - 1 for index, frame in enumerate(source.frames)]
+    content = np.zeros((len(planes), 1, 1, len(numbers)), np.uint8)
     for number, index in masks.frames:
-        content[index, 0, 0, number - 1] = 1
+        content[planes[index], 0, 0, number - 1] = 1
     for number in empty:
-        content[len(source.images) // 2, 0, 0, number - 1] = 1
-    for image in source.images:
-        image.Rows = image.Columns = 1
+        content[planes[len(planes) // 2], 0, 0, number - 1] = 1
+    for item in source.objects:
+        item.Rows = item.Columns = 1
     return hd.seg.Segmentation(
-        source_images=source.images,
+        source_images=source.objects,
         pixel_array=content,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
@@ -191,15 +193,17 @@ def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.S
 def _put_frames(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None:
     """Replace the one-pixel frames by the real ones, in the order of the functional groups."""
     rows, columns = source.shape
-    slices = {image.SOPInstanceUID: index for index, image in enumerate(source.images)}
+    places = zip(source.images, source.frames, strict=True)
+    slices = {(image.SOPInstanceUID, frame): index for index, (image, frame) in enumerate(places)}
     nothing = bytes((rows * columns + 7) // 8)
     frames = []
     shared = seg.SharedFunctionalGroupsSequence[0]
     for group in seg.PerFrameFunctionalGroupsSequence:
         holder = group if "SegmentIdentificationSequence" in group else shared
         number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        image = group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
-        frames.append(masks.frames.get((number, slices[image]), nothing))
+        image = group.DerivationImageSequence[0].SourceImageSequence[0]
+        index = slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")]
+        frames.append(masks.frames.get((number, index), nothing))
     seg.Rows, seg.Columns = rows, columns
     seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
     masks.frames.clear()

@@ -16,7 +16,7 @@ import jcs_ct
 from jcs_ct.errors import InputError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import names_as_they_are, read_headers
+from jcs_ct.outputs.dicom.headers import read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,8 +68,9 @@ def write_sr(
         source = read_headers(series)
         seg = None if seg_path is None else _read_seg(seg_path, source)
         groups = [_patient(report), *_burden(report, seg), *_slices(report, source)]
-        with names_as_they_are():
+        with refused_by_highdicom(series.label):
             document = _document(source, seg, groups, report)
+        document.PatientName = source.patient_name
         document.save_as(temporary, enforce_file_format=True)
     return source.notes
 
@@ -101,7 +102,7 @@ def _document(source: SourceHeaders, seg: Dataset | None, groups: Sequence[Group
     )
     content[0].ContentSequence.append(_comment(_words(report)))
     document = sr.ComprehensiveSR(
-        evidence=[*source.images, *([] if seg is None else [seg])],
+        evidence=[*source.objects, *([] if seg is None else [seg])],
         content=content,
         series_instance_uid=hd.UID(),
         series_number=SERIES_NUMBER,
@@ -232,7 +233,8 @@ def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
     numbers = {entry["index"]: entry for entry in report["slices"]}
     groups: list[Group] = []
     for index in report["most_affected"]:
-        entry, image = numbers[index], source.images[index - 1]
+        entry, image, frame = numbers[index], source.images[index - 1], source.frames[index - 1]
+        frames = None if frame is None else [frame]
         measurements = [
             _number(codes.PROBABILITY, entry["probability"], codes.UNITY),
             _number(codes.AREA, entry["lesion_mm2"], codes.SQUARE_MM),
@@ -244,7 +246,7 @@ def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
                 finding_type=codes.LESION,
                 finding_sites=[sr.FindingSite(codes.LUNG)],
                 measurements=_given(measurements),
-                source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID)],
+                source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, frames)],
             )
         )
     return groups
