@@ -29,7 +29,14 @@ const commands = {
   async heard() { return heard; },
   async requests() { return asked; },
   async evaluate({ code }) { return page.evaluate(code); },
-  async wait({ code }) { await page.waitForFunction(code, undefined, { timeout: 20000 }); },
+  async visible({ selector }) { return page.locator(selector).first().isVisible(); }, // without scripts in the page, too
+  // Playwright's own waiting evaluates strings in the page, which the page's policy forbids.
+  async wait({ code }) {
+    for (let left = 400; !(await page.evaluate(code)); left -= 1) {
+      if (left === 0) throw new Error(`still not so after 20 s: ${code}`);
+      await new Promise((resolve) => { setTimeout(resolve, 50); });
+    }
+  },
   async press({ key }) { await page.keyboard.press(key); },
   async focus({ selector }) { await page.focus(selector); },
   async click({ selector, position }) { await page.click(selector, position ? { position } : {}); },
