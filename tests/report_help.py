@@ -86,7 +86,7 @@ def sample_report(slices: int = 12, kind: str = "dicom", case: str = "case-1") -
             "mean_hu": -480.0,
             "ground_glass_share": 0.8,
             "consolidation_share": 0.2,
-            "severity": {"score": 2, "name": "moderate", "source": "a source"},
+            "severity": {"score": 1, "name": "CT-1", "source": "a source"},
         }
         if volume and most
         else None,

@@ -379,6 +379,7 @@ def test_the_verdict_is_told_in_words() -> None:
     assert text.index("Not reliable because") < text.index("partial chest") < text.index("No signs of COVID-19 found")
     assert "The probability of COVID-19 is 12 %" in text
     assert "This does not rule out the disease." in text
+    assert text.count("partial chest") == 1, "said once, where it matters most"
 
 
 @pytest.mark.parametrize(
@@ -414,8 +415,14 @@ def test_a_study_that_was_not_looked_at_gets_no_verdict() -> None:
 
 def test_why_nothing_was_measured_is_said() -> None:
     assert "Pictures have no millimetres" in spoken(sample_report(kind="pictures"))
-    cases = ("never", True, "as it was asked for"), ("positive", False, "the verdict is negative")
-    for segment, positive, expected in cases:
+    never = sample_report()
+    never["settings"]["segment"] = "never"  # whatever was counted: lesions that nobody looked for are not "0 %"
+    assert "as it was asked for" in spoken(never)
+    assert "of the lungs affected" not in spoken(never)
+    for segment, positive, expected in [
+        ("positive", False, "the verdict is negative"),
+        ("always", True, "nothing was"),
+    ]:
         report = sample_report()
         report["settings"]["segment"] = segment
         report["verdict"]["positive"] = positive
