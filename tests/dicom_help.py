@@ -30,7 +30,8 @@ def body(points: NDArray[np.float64]) -> NDArray[np.int16]:
     """HU at positions (…, 3) in mm: an ellipse with two lungs, and a bright ball to the left, front and head of it."""
     x, y, z = np.moveaxis(points - CENTRE, -1, 0)
     hu = np.full(x.shape, -1000, np.int16)
-    hu[(x / 140) ** 2 + (y / 95) ** 2 < 1] = 40
+    tissue = 40 + np.rint(50 * np.sin(x / 9) * np.cos(y / 7) + 20 * np.sin(z / 11))
+    hu = np.where((x / 140) ** 2 + (y / 95) ** 2 < 1, tissue, hu).astype(np.int16)
     for side in (-1, 1):
         hu[((x - 62 * side) / 48) ** 2 + (y / 65) ** 2 < 1] = -820
     hu[(x - 60) ** 2 + (y + 40) ** 2 + (z - 50) ** 2 < 14**2] = 700

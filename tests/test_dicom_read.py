@@ -147,8 +147,8 @@ def test_slope_and_intercept_are_taken_slice_by_slice(files: list[Path]) -> None
     def rescale(dataset: Any, index: int) -> None:
         stored = pixels(dataset)
         if index % 2:
-            dataset.RescaleSlope, dataset.RescaleIntercept = "2", "-2048"
-            dataset.PixelData = ((stored.astype(int) + 1024) // 2).astype("<u2").tobytes()
+            dataset.RescaleSlope = "0.5"
+            dataset.PixelData = (stored * 2).astype("<u2").tobytes()
         else:
             dataset.RescaleIntercept = "-1030"
             dataset.PixelData = (stored + 6).astype("<u2").tobytes()

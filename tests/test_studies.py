@@ -6,7 +6,9 @@ import io
 import shutil
 import struct
 import zipfile
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,9 +33,24 @@ def add_series(folder: Path, number: int, *, study: str = STUDY, **changes: Any)
     """Write a series of one study in a folder of its own."""
     shape = changes.pop("shape", (20, 48, 80))
     spacing = changes.pop("spacing", (8.0, 5.0, 4.0))
-    paths = write_body(folder / f"s{number}", spacing=spacing, shape=shape, key=f"{study} {number}")
-    values = {"StudyInstanceUID": study, "SeriesNumber": number, "BurnedInAnnotation": "NO"} | changes
-    return edit(paths, setting(**values))
+    values = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.{number}", "SeriesNumber": number} | changes
+    where = folder / f"s{number}"
+    where.mkdir(parents=True)
+    paths = []
+    for name, data in written(shape, spacing):
+        paths.append(where / name)
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        setting(BurnedInAnnotation="NO", **values)(dataset, 0)
+        dataset.save_as(paths[-1])
+    return paths
+
+
+@lru_cache
+def written(shape: tuple[int, int, int], spacing: tuple[float, float, float]) -> list[tuple[str, bytes]]:
+    """Write the body once and keep the files."""
+    with TemporaryDirectory() as folder:
+        paths = write_body(Path(folder), spacing=spacing, shape=shape)
+        return [(path.name, path.read_bytes()) for path in paths]
 
 
 def numbers(found: FoundSeries) -> list[int | None]:
@@ -255,8 +272,8 @@ def test_nifti_and_dicom_in_one_call(tmp_path: Path) -> None:
     affine = series.geometry.affine
     nifti(tmp_path / "n.nii", body(grid(series.geometry.shape, affine)), affine)
     found = find_series([tmp_path])
+    assert not found.problems, found.problems
     assert [one.kind for one in found.series] == ["dicom", "nifti"]
-    assert not found.problems
     np.testing.assert_array_equal(volume(found.series[0]), volume(found.series[1]))
     (tmp_path / "bad.nii").write_bytes((tmp_path / "n.nii").read_bytes()[:400])
     found = find_series([tmp_path])

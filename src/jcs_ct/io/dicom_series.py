@@ -18,6 +18,7 @@ from jcs_ct.errors import InputError
 from jcs_ct.io.dicom_check import is_localizer, normal_of, unsuitable
 from jcs_ct.io.dicom_header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom_stack import stack
+from jcs_ct.io.look import NO_LUNG, implausible, sample_of, shows_lung
 from jcs_ct.io.walk import count
 from jcs_ct.series import CTSeries
 
@@ -29,14 +30,10 @@ if TYPE_CHECKING:
     from jcs_ct.io.dicom_header import ImageHeader
     from jcs_ct.io.dicom_stack import Stack
 
-CHEST_PARTS = frozenset({"CHEST", "THORAX", "LUNG", "LUNGS", "TORAX", "CHESTABDPELVIS", "CHESTABDOMEN", "WHOLEBODY"})
 OTHER_PARTS = frozenset(
     {"HEAD", "BRAIN", "SKULL", "NECK", "ABDOMEN", "PELVIS", "HIP", "KNEE", "FOOT", "ANKLE", "LEG", "ARM", "HAND"}
     | {"LSPINE", "CSPINE", "EXTREMITY", "SINUS", "ORBIT", "EAR", "JAW", "LIVER", "KIDNEY", "ABDOMENPELVIS"}
 )
-LEAST_LUNG = 0.04
-"""Share of the body in a slice, below which what is enclosed and as thin as lung is no lung."""
-
 _SAME_PLACE = 0.01  # mm
 _GIVE = "give a whole axial CT series of the chest"
 
@@ -120,9 +117,9 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
             reasons.append(f"the header says {part}, not chest")
         hint = _GIVE if stacked.reasons else "give the missing files, or use --allow-gaps"
         raise RefusedError(images, reasons, path=where, hint=hint)
-    samples = [_read(stacked, index) for index in _sample(len(images))]
-    reasons = _implausible(samples)
-    lungs = any(lung_share(hu) >= LEAST_LUNG for hu in samples)
+    samples = [_read(stacked, index) for index in sample_of(len(images))]
+    reasons = implausible(samples)
+    lungs = shows_lung(samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
@@ -131,7 +128,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
     if part in OTHER_PARTS:
         warnings.append(f"the header says {part}, but the slices show lung")
     if not lungs:
-        warnings.append("no lung in the slices looked at: is it a chest?")
+        warnings.append(NO_LUNG)
     series = CTSeries(
         name=case_name(images),
         label=stacked.images[0].source.label,
@@ -186,37 +183,3 @@ def _same(a: ImageHeader, b: ImageHeader) -> bool:
     if a.frame is None and b.frame is None and a.source.read() == b.source.read():
         return True
     return bool(np.array_equal(read_hu(a), read_hu(b)))
-
-
-def _sample(total: int) -> list[int]:
-    """Return the slices that are looked at: at a quarter, the middle and three quarters."""
-    return sorted({total // 4, total // 2, min(total - 1, 3 * total // 4)})
-
-
-def _implausible(samples: Sequence[NDArray[np.int16]]) -> list[str]:
-    """Return why the values cannot be Hounsfield units (air −1000, water 0)."""
-    values = np.concatenate([hu.ravel()[:: max(1, hu.size // 40_000)] for hu in samples])
-    low, high = int(values.min()), int(values.max())
-    edges = np.concatenate([np.concatenate([hu[0], hu[-1], hu[:, 0], hu[:, -1]]) for hu in samples])
-    if float(np.median(edges)) > 200:
-        return ["holds inverted values or none of CT: it is bright around the body"]
-    if float((values < -500).mean()) < 0.005:
-        return [f"holds no Hounsfield units: values from {low} to {high}, and no air (−1000) in them"]
-    if float(((values > -250) & (values < 400)).mean()) < 0.01:
-        return [f"holds no Hounsfield units: values from {low} to {high}, and no soft tissue (0) in them"]
-    return []
-
-
-def lung_share(hu: NDArray[np.int16]) -> float:
-    """Return how much of the body in a slice is as thin as lung and enclosed by body on all four sides, in [0, 1]."""
-    step = max(1, min(hu.shape) // 128)
-    small = hu[::step, ::step]
-    solid = small > -300
-    enclosed = np.ones(small.shape, dtype=bool)
-    for axis in (0, 1):
-        before = np.logical_or.accumulate(solid, axis=axis)
-        after = np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
-        enclosed &= before & after
-    body = solid | enclosed
-    lung = enclosed & (small > -970) & (small < -500)
-    return float(lung.sum() / max(1, int(body.sum())))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.errors import InputError
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
 from jcs_ct.io.kinds import FOR_STUDIES, SLICES, Kind
+from jcs_ct.io.look import NO_LUNG, sample_of, shows_lung
 from jcs_ct.io.names import printable, tell_apart
 from jcs_ct.io.sources import find_sources
 from jcs_ct.io.walk import count, few
@@ -107,6 +108,8 @@ class _Finder:
         row = SeriesRow(self._studies, "", source.label, "nifti", "", None, "unknown", 0, None, None)
         try:
             series = read_nifti(source)
+            if not shows_lung([series.read(index) for index in sample_of(len(series))]):
+                series = replace(series, warnings=(*series.warnings, NO_LUNG))
         except InputError as problem:
             self._problems.append(problem)
             self._rows.append(replace(row, name=source.name.rpartition("/")[2], reason=problem.message))
