@@ -175,7 +175,12 @@ def test_valid(case: str, files: list[Path], seg_path: Path, tmp_path: Path) -> 
             model_version="1",
         )
     elif case == "few values":
-        report = changed(burden={"mean_hu": None, "share": None}, model={"weights_sha256": None})
+        nobody = {"lung_ml": None, "lesion_ml": None, "share": None}  # no lungs found
+        report = changed(
+            burden={"mean_hu": None, "share": None, "severity": None, "left": nobody, "right": nobody},
+            model={"weights_sha256": None},
+            verdict={"score": None, "limit": None, "probability": None},
+        )
         report["slices"][2] |= {"lesion_mm2": None, "lesion_share": None}
     elif case == "odd words":
         report = changed(warnings=["Änderung\n日本", "x" * 3000], model={"name": "n" * 300})

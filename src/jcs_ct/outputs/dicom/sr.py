@@ -130,12 +130,17 @@ def _words(report: Mapping[str, Any]) -> str:
     if not verdict["reliable"]:
         lines.append("The verdict is not reliable.")
     lines += verdict["reasons"]
-    burden = report["burden"]
-    if burden is not None:
-        severity = burden["severity"]
+    severity = _severity(report)
+    if severity is not None:
         lines.append(f"Severity: {severity['name']}. Source of the grades: {severity['source']}")
     lines += [f"Warning: {warning}" for warning in report["warnings"]]
     return "\n".join(line for line in lines if line)
+
+
+def _severity(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the grade; None where nothing was segmented, or no lungs were found."""
+    burden = report["burden"]
+    return None if burden is None else burden["severity"]
 
 
 def _patient(report: Mapping[str, Any]) -> Group:
@@ -149,8 +154,8 @@ def _patient(report: Mapping[str, Any]) -> Group:
         sr.QualitativeEvaluation(codes.COVID_19, codes.POSITIVE if verdict["positive"] else codes.NEGATIVE),
         sr.QualitativeEvaluation(codes.RELIABLE, codes.YES if verdict["reliable"] else codes.NO),
     ]
-    if report["burden"] is not None:
-        severity = report["burden"]["severity"]
+    severity = _severity(report)
+    if severity is not None:
         measurements.append(_number(codes.SEVERITY_SCORE, severity["score"], codes.UNITY))
         grade = codes.own(f"SEVERITY_{severity['score']}", _short(severity["name"]))
         evaluations.append(sr.QualitativeEvaluation(codes.SEVERITY, grade))
