@@ -210,10 +210,11 @@ def _affine(
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
     known = [np.asarray(_LPS @ scale @ affine, dtype=np.float64) for affine in known]
     try:
+        for affine in known:
+            sizes = np.linalg.norm(affine[:3, :3], axis=0)
+            if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
+                raise ValueError(f"voxels of {sizes[0]:.4g} × {sizes[1]:.4g} × {sizes[2]:.4g} mm")
         turned = [canonical_axes(affine) for affine in known]
-        sizes = np.linalg.norm(known[0][:3, :3], axis=0)
-        if not (np.isfinite(known[0]).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
-            raise ValueError(f"voxels of {sizes[0]:.4g} × {sizes[1]:.4g} × {sizes[2]:.4g} mm")
     except ValueError as error:
         raise broken(label, f"its orientation is impossible: {error}") from error
     if len(known) == 2:

@@ -145,9 +145,8 @@ class Voxels:
     def _hounsfield(self, piece: NDArray[Any]) -> NDArray[np.int16]:
         values = self._scaled(piece)
         if values.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):
-                values = np.rint(values)
-        elif (values.dtype.itemsize == 2 and values.dtype.kind == "u") or values.dtype.itemsize == 1:
+            values = np.nan_to_num(np.rint(values), copy=False)  # in a volume that is refused when all is seen
+        elif values.dtype.itemsize < 4 and values.dtype != np.int16:
             values = values.astype(np.int32)
         return values.clip(LOWEST, HIGHEST).astype(np.int16)
 
