@@ -125,7 +125,7 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
     assert report is not None  # noqa: S101  # it did not fail
     verdict = report["verdict"]
     if ended.status == "done" and not reporter.quiet:
-        for warning in (*report["warnings"], *verdict["reasons"]):
+        for warning in dict.fromkeys((*report["warnings"], *verdict["reasons"])):
             reporter.note(f"{ended.name}: {warning}")
     kept = " (finished before)" if ended.status == "kept" else ""
     reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{kept}")

@@ -151,9 +151,10 @@ class Examination:
             raise InputError("no slice of it could be looked at", path=case.label, hint="check the slices")
         verdict = self.rule(looked)
         wanted = settings.segment == "always" or (settings.segment == "positive" and verdict.positive)
+        wanted = wanted and self.networks.segment is not None
         if not single:
-            self.look(everything, set(worth), lesions=wanted and self.networks.segment is not None)
-        burden = self.counter.result() if self.counter is not None and (single or wanted) else None
+            self.look(everything, set(worth), lesions=wanted)
+        burden = self.counter.result() if self.counter is not None and wanted else None
         threshold = self.networks.screen.covid_threshold
         slices = tuple(self.slice_result(i, threshold) for i in everything)
         lungs = self.lungs
