@@ -35,7 +35,19 @@ REPORT: dict[str, Any] = {
     "jcs_ct_version": "0",
     "disclaimer": "A research tool, no medical device.",
     "case": "case",
-    "model": {"name": "jcs-lite", "architecture": "jcs-lite", "weights_sha256": "ab" * 32},
+    "input": {"kind": "dicom", "slices": SHAPE[0], "shape": [21, 19], "spacing_mm": list(SPACING), "facts": {}},
+    "model": {
+        "name": "jcs-lite",
+        "architecture": "jcs-lite",
+        "weights_sha256": "ab" * 32,
+        "recipe": "lite",
+        "covid_threshold": 0.5,
+        "lesion_threshold": 0.5,
+        "temperature": 1.0,
+        "licence": "none",
+        "notes": [],
+    },
+    "settings": {"rule": "calibrated", "segment": "always", "window_hu": [-1350, 150], "runtime": "torch"},
     "verdict": {
         "rule": "calibrated",
         "score": 0.93,
@@ -77,6 +89,8 @@ REPORT: dict[str, Any] = {
     ],
     "most_affected": [3, 2],
     "warnings": ["partial chest"],
+    "files": {},
+    "seconds": 1.0,
 }
 
 

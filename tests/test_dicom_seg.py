@@ -136,9 +136,12 @@ def test_what_it_says(seg: Any, files: list[Path]) -> None:
     assert known == {pydicom.dcmread(file).SOPInstanceUID for file in files}
 
 
-def test_segments_that_do_not_overlap(files: list[Path], tmp_path: Path) -> None:
-    path, _ = write(tmp_path, make_series(files), lungs=None)
-    assert pydicom.dcmread(path).SegmentsOverlap == "NO"
+def test_lesions_alone(files: list[Path], tmp_path: Path) -> None:
+    series, path = make_series(files), tmp_path / "seg.dcm"
+    write_seg(path, series, masks(series)[0], None, model_name="n" * 99, model_version="1")
+    seg = pydicom.dcmread(path)
+    assert seg.SegmentsOverlap == "NO"
+    assert len(seg.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmName) == 64
     assert list(read_seg(path)) == LABELS[:1]
 
 

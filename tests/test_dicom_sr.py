@@ -13,6 +13,7 @@ import pytest
 from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, validation_errors
 from jcs_ct.errors import InputError, OutputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
+from jcs_ct.outputs.report.schema import check
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,16 +176,14 @@ def test_valid(case: str, files: list[Path], seg_path: Path, tmp_path: Path) -> 
             model_version="1",
         )
     elif case == "few values":
-        nobody = {"lung_ml": None, "lesion_ml": None, "share": None}  # no lungs found
-        report = changed(
-            burden={"mean_hu": None, "share": None, "severity": None, "left": nobody, "right": nobody},
-            model={"weights_sha256": None},
-            verdict={"score": None, "limit": None, "probability": None},
-        )
+        none = {"lung_ml": None, "lesion_ml": 0, "share": None}  # no lungs found
+        report = changed(burden=none | {"severity": None, "left": none, "right": none}, verdict={"probability": None})
+        report["burden"] |= dict.fromkeys(("mean_hu", "largest_ml", "ground_glass_share", "consolidation_share"))
         report["slices"][2] |= {"lesion_mm2": None, "lesion_share": None}
     elif case == "odd words":
         report = changed(warnings=["Änderung\n日本", "x" * 3000], model={"name": "n" * 300})
         report["burden"]["severity"]["name"] = "very " * 30
+    check(report)
     path = tmp_path / "sr.dcm"
     write_sr(path, series, report, None if case in {"no burden", "no seg"} else seg)
     assert validation_errors(path) == []

@@ -65,3 +65,8 @@ SEVERITY_SCORE = own("SEVERITY_SCORE", "Severity score from the share of the lun
 def scheme() -> CodingSchemeIdentificationItem:
     """Return the entry that says whose 99JCSCT is."""
     return CodingSchemeIdentificationItem(designator=SCHEME, name="Terms of jcs-ct", responsible_organization=PRODUCT)
+
+
+def short(text: str) -> str:
+    """Return what fits a long string (LO, 64 characters) or the meaning of a code."""
+    return text if len(text) <= 64 else f"{text[:61]}..."

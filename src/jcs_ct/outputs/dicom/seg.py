@@ -72,8 +72,8 @@ def write_seg(
         series: The source images.
         lesion: Canonical slice → bool, rows × columns.
         lungs: Canonical slice → uint8, rows × columns: 0 none, 1 right, 2 left. None: no segments of lungs.
-        model_name: Name of the algorithm that found the lesions, at most 64 characters.
-        model_version: Its version, for instance the digest of the weights, at most 64 characters.
+        model_name: Name of the algorithm that found the lesions; cut to 64 characters.
+        model_version: Its version, for instance the digest of the weights; cut to 64 characters.
         lungs_name: Name of the algorithm that found the lungs.
         overwrite: Replace an existing file.
 
@@ -164,9 +164,9 @@ def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.S
     model_name, model_version, lungs_name = names
     lesion = number == 1
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=model_name if lesion else lungs_name,
+        name=codes.short(model_name if lesion else lungs_name),
         family=codes.NETWORK,
-        version=model_version if lesion else jcs_ct.__version__,
+        version=codes.short(model_version if lesion else jcs_ct.__version__),
         source=codes.PRODUCT,
     )
     description = hd.seg.SegmentDescription(

@@ -157,7 +157,7 @@ def _patient(report: Mapping[str, Any]) -> Group:
     severity = _severity(report)
     if severity is not None:
         measurements.append(_number(codes.SEVERITY_SCORE, severity["score"], codes.UNITY))
-        grade = codes.own(f"SEVERITY_{severity['score']}", _short(severity["name"]))
+        grade = codes.own(f"SEVERITY_{severity['score']}", codes.short(severity["name"]))
         evaluations.append(sr.QualitativeEvaluation(codes.SEVERITY, grade))
     return sr.MeasurementsAndQualitativeEvaluations(
         # No finding type: it would read as a finding of COVID-19 in a patient without it.
@@ -203,7 +203,7 @@ def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
 
 
 def _volume(
-    segment: int, seg: Dataset | None, algorithm: tuple[str, str | None], measurements: list[sr.Measurement | None]
+    segment: int, seg: Dataset | None, algorithm: tuple[str, str], measurements: list[sr.Measurement | None]
 ) -> Group:
     """Return a group about a segment; without a SEG that has it, about the organ as a whole."""
     side = {1: None, 2: codes.RIGHT, 3: codes.LEFT}[segment]
@@ -257,8 +257,8 @@ def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
     return groups
 
 
-def _algorithm(name: str, version: str | None) -> sr.AlgorithmIdentification:
-    return sr.AlgorithmIdentification(name=name, version=version or "not known", manufacturer=codes.PRODUCT)
+def _algorithm(name: str, version: str) -> sr.AlgorithmIdentification:
+    return sr.AlgorithmIdentification(name=name, version=version, manufacturer=codes.PRODUCT)
 
 
 def _number(name: Code, value: float | None, unit: Code) -> sr.Measurement | None:
@@ -272,8 +272,3 @@ def _percent(name: Code, share: float | None) -> sr.Measurement | None:
 
 def _given(measurements: list[sr.Measurement | None]) -> list[sr.Measurement]:
     return [measurement for measurement in measurements if measurement is not None]
-
-
-def _short(text: str) -> str:
-    """Return what fits a long string (LO) or a code meaning."""
-    return text if len(text) <= 64 else f"{text[:61]}..."
