@@ -6,7 +6,7 @@ import io
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import dcmread
@@ -25,7 +25,6 @@ from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, cl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jcs_ct.io.sources import Source
     from jcs_ct.series import CTSeries
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -113,7 +112,8 @@ def refused_by_highdicom(label: str) -> Iterator[None]:
         raise InputError(f"cannot be referred to by DICOM SEG or SR: {error}", path=label, hint=HINT) from error
 
 
-def _read(source: Source) -> Dataset:
+def _read(source: Any) -> Dataset:
+    """Return the header of a file, a `jcs_ct.io.sources.Source`."""
     try:
         data = io.BytesIO(source.read())
         return dcmread(data, stop_before_pixels=True, specific_tags=[*TAGS, *_FRAME_TAGS], force=True)
