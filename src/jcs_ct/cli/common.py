@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     from jcs_ct.io.sources import Source
     from jcs_ct.pipeline import Outcome
+    from jcs_ct.runtime import Network
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
+
+RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "mnn")  # the table's, which loads PyTorch
 
 
 class Share(click.FloatRange):
@@ -56,9 +59,11 @@ def common_options(command: str) -> Callable[[Callable[..., None]], Callable[...
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
-        def wrapper(device: str, overwrite: bool, quiet: bool, verbose: bool, as_json: bool, **rest: Any) -> None:
+        def wrapper(
+            device: str, runtime: str, overwrite: bool, quiet: bool, verbose: bool, as_json: bool, **rest: Any
+        ) -> None:
             reporter = Reporter(command, quiet=quiet, verbose=verbose, as_json=as_json)
-            function(run=Run(reporter, device, overwrite), **rest)
+            function(run=Run(reporter, device, overwrite, runtime), **rest)
             click.get_current_context().exit(reporter.finish())
 
         return _with_options(wrapper)
@@ -74,11 +79,10 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--overwrite", is_flag=True, help="Replace files that exist."),
         click.option(
             "--runtime",
-            type=click.Choice(["auto", "torch"]),
+            type=click.Choice(RUNTIMES),
             default="auto",
             show_default=True,
-            expose_value=False,
-            help="How the network is executed; auto is torch, the only one so far.",
+            help="How the network is executed; auto takes the fastest that passed its check on this machine.",
         ),
         click.option(
             "--device",
@@ -155,11 +159,25 @@ class Run:
         reporter: Where to say things.
         device: "auto", "cpu", "cuda" or "mps".
         overwrite: Whether results may replace files.
+        runtime: "auto" or the name of a runtime.
     """
 
     reporter: Reporter
     device: str
     overwrite: bool
+    runtime: str = "auto"
+
+    def network(self, model: str | Path | None, tasks: Sequence[str] = (), slices: int = 1) -> Network:
+        """Open a network for a number of slices, and let it say which runtime executes it.
+
+        Raises:
+            JcsError: See `jcs_ct.runtime.open_network`.
+        """
+        from jcs_ct.runtime import open_network
+
+        network = open_network(model, self.device, tasks, self.runtime, lambda text: self.reporter.say(f"jcs: {text}"))
+        network.slices = slices
+        return network
 
 
 def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.export import export
 from jcs_ct.weights.catalogue import CATALOGUE
 from jcs_ct.weights.store import check_name, find_stored, list_stored, unknown_name, weights_folder
 
@@ -28,11 +29,14 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weigh
 
 @click.group()
 def models() -> None:
-    """Weights: list, show, import, download.
+    """Weights: list, show, import, download, export.
 
     Imported weights are kept in JCS_HOME/weights (default: the platform's cache folder), each as a safetensors file
     with a JSON card beside it: its source, checksums, licence, preprocessing and threshold.
     """
+
+
+models.add_command(export)
 
 
 @models.command("list")

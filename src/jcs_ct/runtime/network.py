@@ -1,7 +1,9 @@
-"""A network that is ready to run: checked weights on a device, fed with NumPy arrays. Plain PyTorch."""
+"""A network that is ready to run: checked weights on a device and a runtime, fed with NumPy arrays."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,12 +12,14 @@ import torch
 from jcs_ct import __version__
 from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
+from jcs_ct.runtime.choose import Chosen, Subject, choose
+from jcs_ct.runtime.engines import find_runtime
+from jcs_ct.runtime.exported import open_exported
 from jcs_ct.weights import WeightsCard, load
 from jcs_ct.weights.store import SHIPPED, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -38,20 +42,43 @@ class OnePass(NamedTuple):
 class Network:
     """One set of weights. The variants for images and for stage-1 features share them.
 
+    The runtime is chosen, checked and started when the first slice comes; `module` is the plain network whatever
+    it is, since attention needs gradients.
+
     Attributes:
         card: What is known about the weights.
         spec: The architecture's entry in the table of models.
         device: Where it runs.
+        slices: How many will come, as far as it is known; `runtime="auto"` converts a network only when it pays.
     """
 
-    def __init__(self, tensors: dict[str, Tensor], card: WeightsCard, device: torch.device) -> None:
-        self.card, self.device = card, device
+    def __init__(
+        self,
+        tensors: dict[str, Tensor] | None,
+        card: WeightsCard,
+        device: torch.device,
+        runtime: str = "torch",
+        say: Callable[[str], None] | None = None,
+        chosen: Chosen | None = None,
+    ) -> None:
+        self.card, self.device, self.slices = card, device, 1
         self.spec: ModelSpec = model_spec(card.architecture)
+        self._asked, self._say = runtime, say
         self._tensors = tensors
         self._modules: dict[str, nn.Module] = {}
+        self._chosen: dict[str, Chosen] = {} if chosen is None else {"image": chosen}
 
     def module(self, inputs: str = "image") -> nn.Module:
-        """Return the network for "image" or "features", in evaluation mode."""
+        """Return the network for "image" or "features", in evaluation mode.
+
+        Raises:
+            UsageError: It was opened from an exported file, which gives results for pictures only.
+        """
+        if self._tensors is None:
+            raise UsageError(
+                f"{self.card.name} was opened from an exported file, which gives results for pictures only",
+                hint="give the weights themselves as --model",
+            )
         if inputs not in self._modules:
             with torch.inference_mode(False):  # parameters made in inference mode could never carry gradients
                 with torch.device("meta"):  # no random values are drawn, and none can be left over: assign replaces all
@@ -61,6 +88,39 @@ class Network:
             self._tensors = module.state_dict()
             self._modules[inputs] = module
         return self._modules[inputs]
+
+    def start(self, inputs: str = "image") -> Chosen:
+        """Choose and start the runtime, unless that was done, and return it.
+
+        Raises:
+            UsageError: The runtime is not installed, or not for this network or device.
+            RuntimeFailedError: It does not compute what the network computes, or its file was changed.
+        """
+        if inputs not in self._chosen:
+            if self._tensors is None:
+                self.module(inputs)  # says that there is none
+            say = self._say or (lambda _text: None)
+            known = self.card.weights_sha256.strip("0")
+            weights = self.card.weights_sha256 if known or self._asked == "torch" else _digest(self._tensors or {})
+            subject = Subject(
+                self.card.name,
+                self.spec,
+                weights,
+                self.card.recipe,
+                inputs,
+                self.device.type,
+                lambda: self.module(inputs),
+            )
+            chosen = choose(subject, self._asked, self.slices, say)
+            if self._asked == "auto":
+                say(f"runtime {chosen.name} for {self.card.name}: {chosen.text}")
+            self._chosen[inputs] = chosen
+        return self._chosen[inputs]
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime that executes pictures; starts it."""
+        return self.start().name
 
     @property
     def threshold(self) -> float:
@@ -83,21 +143,38 @@ class Network:
             inputs: "image" or "features".
 
         Returns:
-            float32: 5×H×W of a segmenter, 2 of a classifier.
+            float32: k×H×W of a segmenter, finest first, where k is 5 with the runtime `torch` and 1 with others, which
+            compute no map that is not used; 2 of a classifier.
 
         Raises:
             WeightsError: The result is not finite.
         """
+        engine = self.start(inputs).engine
+        if engine is not None:
+            return self.finite(engine.run([array[None] for array in arrays])[0][0])
         with torch.inference_mode():
             output = self.module(inputs)(*self.tensors(arrays))
         return self.finite(output[0].float().cpu().numpy())
 
     def one_pass(self, values: NDArray[np.float32]) -> OnePass:
         """Run one slice (1×H×W) through `jcs-lite`. Raises WeightsError if the result is not finite."""
-        with torch.inference_mode():
-            out = self.module()(*self.tensors([values]))
-        logit, evidence, lesion = (self.finite(t[0].float().cpu().numpy()) for t in (out.logit, out.evidence, out.maps))
-        return OnePass(float(logit) / self.card.temperature, evidence, lesion[0])
+        return self.passes([values])[0]
+
+    def passes(self, batch: Sequence[NDArray[np.float32]]) -> list[OnePass]:
+        """Run several slices (1×H×W each, all of one size) through `jcs-lite` together. Raises as `one_pass`."""
+        engine = self.start().engine
+        if engine is not None:
+            logits, evidences, lesions = engine.run([np.stack(batch)])
+        else:
+            with torch.inference_mode():
+                out = self.module()(torch.from_numpy(np.stack(batch)).to(self.device))
+            logits, evidences, lesions = (t.float().cpu().numpy() for t in (out.logit, out.evidence, out.maps))
+        for values in (logits, evidences, lesions):
+            self.finite(values)
+        return [
+            OnePass(float(logit) / self.card.temperature, evidence, lesion[0])
+            for logit, evidence, lesion in zip(logits, evidences, lesions, strict=True)
+        ]
 
     @property
     def covid_threshold(self) -> float:
@@ -137,16 +214,26 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def open_network(model: str | Path | None, device: str = "auto", tasks: Sequence[str] = ()) -> Network:
+def open_network(
+    model: str | Path | None,
+    device: str = "auto",
+    tasks: Sequence[str] = (),
+    runtime: str = "auto",
+    say: Callable[[str], None] | None = None,
+) -> Network:
     """Load weights and check that they can do the task.
 
     Args:
-        model: A stored name or a file; None: the weights that come with the package, if any do.
+        model: A stored name, a file of weights or an exported network; None: the weights that come with the package,
+            if any do.
         device: See `pick_device`.
         tasks: The tasks ("segmentation", "classification", "lite", "backbone") of which one is needed; empty for any.
+        runtime: "auto" or a name of `jcs_ct.runtime.engines.RUNTIMES`.
+        say: Gets a line about what takes time, and about the runtime that `auto` took.
 
     Raises:
-        UsageError: No model was named and none is shipped, it does another task, or the device is not there.
+        UsageError: No model was named and none is shipped, it does another task, or the device or runtime is not
+            there.
         WeightsError: See `jcs_ct.weights.load`.
     """
     if model is None and not shipped().exists():
@@ -155,14 +242,23 @@ def open_network(model: str | Path | None, device: str = "auto", tasks: Sequence
             hint="`jcs models import FILE` stores a checkpoint, `jcs models list` shows what there is",
         )
     chosen = pick_device(device)
-    tensors, card = load(SHIPPED if model is None else model)
+    if runtime != "auto":
+        find_runtime(runtime).need()
+    exported = None if model is None else open_exported(Path(model))
+    tensors, card = load(SHIPPED if model is None else model) if exported is None else (None, exported.card)
     spec = model_spec(card.architecture)
     if tasks and spec.task not in tasks:
         raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=f"this command needs {' or '.join(tasks)}")
-    return Network(tensors, card, chosen)
+    if exported is not None and (runtime not in ("auto", exported.chosen.name) or device not in ("auto", "cpu")):
+        raise UsageError(
+            f"{model} runs with {exported.chosen.name} on cpu only", hint="leave --runtime and --device out"
+        )
+    if exported is not None:
+        return Network(None, card, torch.device("cpu"), exported.chosen.name, say, exported.chosen)
+    return Network(tensors, card, chosen, runtime, say)
 
 
-def self_check_network(name: str, device: str = "auto") -> Network:
+def self_check_network(name: str, device: str = "auto", runtime: str = "torch") -> Network:
     """Return a network with the deterministic weights of the self-check: for shapes and speed, never for a map."""
     from jcs_ct.golden import filled_model
 
@@ -185,4 +281,13 @@ def self_check_network(name: str, device: str = "auto") -> Network:
         citation="",
         bn_eps_folded=0.0,
     )
-    return Network(filled_model(name).state_dict(), card, pick_device(device))
+    return Network(filled_model(name).state_dict(), card, pick_device(device), runtime)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Return a SHA-256 of weights that come from no file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,41 @@
+"""`jcs models export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_ct.runtime.export`, which loads PyTorch
+
+
+@click.command("export")
+@click.argument("model", metavar="NAME|FILE")
+@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), help="The file (a folder for monai-bundle); default: by the name."
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
+@click.option("--quiet", is_flag=True, help="Problems only.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
+def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Write the weights NAME (or FILE) as a file for other programs, and check it.
+
+    Beside it stands a manifest (.json): checksums, inputs, outputs, and how far it is from the original network at
+    several sizes. An ONNX, OpenVINO or TorchScript file can be given as --model again.
+    """
+    from jcs_ct.runtime import open_network
+    from jcs_ct.runtime.export import export as write
+
+    network = open_network(model, "cpu", runtime="torch")
+    done = write(network, kind, out, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(json.loads(done.manifest_path.read_bytes()), indent=2, ensure_ascii=False))
+    if not quiet:
+        for check in done.manifest.parity:
+            size = f"{check['batch']}×{check['rows']}×{check['columns']}"
+            differences = ", ".join(f"{name} {value:.2g}" for name, value in check["differences"].items())
+            click.echo(f"jcs: checked with {check['checked_with']} at {size}: {differences}", err=True)
+        click.echo(f"jcs: {done.path} is written, its manifest is {done.manifest_path}", err=True)

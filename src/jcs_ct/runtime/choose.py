@@ -1,0 +1,225 @@
+"""Which runtime executes a network: the one that was asked for, or the fastest that passed its check here.
+
+Nothing falls back in silence: a runtime that was named either passes its check or is an error, and `auto` says what it
+took and why another did not come.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jcs_ct.errors import JcsError, UsageError
+from jcs_ct.runtime import prepared
+from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, find_runtime, module_engine
+from jcs_ct.runtime.fold import OUTPUTS
+from jcs_ct.runtime.parity import check_arrays, check_shape, compare
+from jcs_ct.runtime.prepared import Record
+from jcs_ct.weights.store import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+    from jcs_ct.models import ModelSpec
+    from jcs_ct.runtime.engines import Engine, Runtime
+
+# What `auto` tries, the fastest first as measured (docs/performance.md)
+ORDER = ("mnn", "openvino", "onnxruntime", "torch-tuned")
+ORDERS = {
+    "classification": ("openvino", "onnxruntime", "mnn", "torch-tuned"),
+    "lite": ("onnxruntime", "torch-tuned"),
+}
+WORTH = 24  # slices from which converting a network, half a minute at most, is paid back by the run itself
+SMALL = 96, 128  # sides for PyTorch's own check: the same library, and no choice of algorithm by size
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be executed.
+
+    Attributes:
+        name: Of the weights.
+        spec: The network.
+        weights: SHA-256 that stands for them.
+        recipe: Their preprocessing.
+        inputs: "image" or "features".
+        device: "cpu", "cuda" or "mps".
+        network: Makes the plain network, in evaluation mode, on the device.
+    """
+
+    name: str
+    spec: ModelSpec
+    weights: str
+    recipe: str
+    inputs: str
+    device: str
+    network: Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A runtime that is ready.
+
+    Attributes:
+        name: Its name.
+        engine: What runs; None for `torch`, where the network itself does.
+        text: Why it was taken, on one line.
+    """
+
+    name: str
+    engine: Engine | None
+    text: str
+
+
+def choose(subject: Subject, runtime: str, slices: int, say: Callable[[str], None]) -> Chosen:
+    """Return the runtime for a network, ready to run.
+
+    Args:
+        subject: The network.
+        runtime: "auto" or a name.
+        slices: How many will come, as far as it is known: few are not worth a conversion.
+        say: Where to say what takes time, and what did not pass.
+
+    Raises:
+        UsageError: An unknown runtime, one that is not installed, or not for this network or device.
+        RuntimeFailedError: The named runtime failed its check, or its file was changed.
+    """
+    if runtime == "torch":
+        return Chosen("torch", None, "as asked")
+    if runtime != "auto":
+        chosen = find_runtime(runtime)
+        chosen.need()
+        if subject.device not in chosen.devices:
+            raise UsageError(
+                f"runtime {runtime} does not run on {subject.device}", hint="--device cpu, or --runtime torch"
+            )
+        if subject.spec.task not in OUTPUTS:
+            raise UsageError(f"runtime {runtime} does not run backbones", hint="use --runtime torch")
+        engine, record = open_checked(subject, chosen, say)
+        if engine is None:
+            raise _failed(subject, record)
+        return Chosen(runtime, engine, f"as asked; {record.text}")
+    if subject.spec.task not in OUTPUTS:
+        return Chosen("torch", None, "backbones run on it only")
+    return _auto(subject, slices, say)
+
+
+def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
+    order = [RUNTIMES[name] for name in ORDERS.get(subject.spec.task, ORDER)]
+    here = [r for r in order if not r.missing and subject.device in r.devices]
+    known = {r.name: known_record(subject, r) for r in here}
+    passed = [r for r in here if (record := known[r.name]) is not None and record.ok]
+    # converting pays for the large networks, when there is enough to do; what was converted before is always good
+    if slices >= WORTH and subject.spec.task != "lite":
+        candidates = here
+    else:
+        candidates = [r for r in here if r in passed or not r.suffix]
+    for runtime in candidates:
+        record = known[runtime.name]
+        if record is not None and not record.ok:
+            say(f"runtime {runtime.name} is left out, it did not pass its check for {subject.name}: {record.text}")
+            continue
+        try:
+            engine, record = open_checked(subject, runtime, say)
+        except UsageError as error:  # a network that cannot be folded, for example
+            say(f"runtime {runtime.name} is left out: {error.line()}")
+            continue
+        if engine is None:
+            say(f"runtime {runtime.name} is left out: {record.text}")
+        elif runtime.suffix and record.seconds >= record.plain_seconds:
+            say(f"runtime {runtime.name} is left out: it is not faster than torch here")
+        else:
+            return Chosen(runtime.name, engine, f"the fastest that passed its check; {record.text}")
+    return Chosen("torch", None, "no other runtime passed its check")
+
+
+def known_record(subject: Subject, runtime: Runtime) -> Record | None:
+    """Return the record of an earlier check that still counts."""
+    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs)
+    record = prepared.read(where)
+    return record if record is not None and record.fits(runtime, subject.weights, subject.inputs) else None
+
+
+def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None]) -> tuple[Engine | None, Record]:
+    """Open a runtime that passed its check, now or before; None in place of the engine when it did not.
+
+    Raises:
+        RuntimeFailedError: The file of an earlier check was changed or removed.
+    """
+    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs)
+    record = known_record(subject, runtime)
+    if record is None:
+        if runtime.suffix:
+            say(f"{subject.name} is converted for {runtime.name} and checked, once on this machine")
+        return _prepare(subject, runtime, where)
+    if not record.ok:
+        return None, record
+    if runtime.suffix:
+        return file_engine(runtime, prepared.checked_file(where, record), torch.get_num_threads()), record
+    return module_engine(runtime, subject.network(), subject.device), record
+
+
+def _prepare(subject: Subject, runtime: Runtime, where: Path) -> tuple[Engine | None, Record]:
+    """Convert, check, and write down the outcome."""
+    network = subject.network()
+    file, engine, seconds, plain_seconds, ok = "", None, 0.0, 0.0, False
+    try:
+        if runtime.suffix:
+            shutil.rmtree(where, ignore_errors=True)
+            where.mkdir(parents=True)
+            file = f"network{runtime.suffix}"
+            example = [torch.from_numpy(a) for a in check_arrays(subject.spec, SMALL, subject.inputs)]
+            runtime.module.convert(network, example, where / file)
+            engine = file_engine(runtime, where / file, torch.get_num_threads())
+        else:
+            engine = module_engine(runtime, network, subject.device)
+        text, ok, seconds, plain_seconds = _check(subject, runtime, network, engine)
+    except JcsError as error:
+        text = error.line()
+    except Exception as error:  # noqa: BLE001  # whatever a library meets is the outcome of the check
+        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+    record = Record(
+        runtime.name,
+        prepared.versions(runtime),
+        prepared.machine(),
+        subject.weights,
+        subject.inputs,
+        file if ok else "",
+        sha256_of(where / file) if ok and file else "",
+        ok,
+        text,
+        round(seconds, 4),
+        round(plain_seconds, 4),
+    )
+    if file and not ok:
+        (where / file).unlink(missing_ok=True)
+    prepared.write(where, record)
+    return (engine if ok else None), record
+
+
+def _check(subject: Subject, runtime: Runtime, network: nn.Module, engine: Engine) -> tuple[str, bool, float, float]:
+    """Compare an engine with the plain network; return (text, passed, seconds, plain seconds)."""
+    shape = check_shape(subject.recipe) if runtime.suffix or subject.spec.task == "lite" else SMALL
+    arrays = check_arrays(subject.spec, shape, subject.inputs)
+    plain: Any = module_engine(RUNTIMES["torch"], network, subject.device)
+    engine.run(arrays)  # compiles, allocates
+    started = time.perf_counter()
+    found = engine.run(arrays)
+    between = time.perf_counter()
+    expected = plain.run(arrays)
+    parity = compare(OUTPUTS[subject.spec.task], expected, found)
+    return parity.text(), parity.ok, between - started, time.perf_counter() - between
+
+
+def _failed(subject: Subject, record: Record) -> RuntimeFailedError:
+    return RuntimeFailedError(
+        f"runtime {record.runtime} did not pass its check for {subject.name}: {record.text}",
+        hint="use --runtime auto or torch",
+    )
