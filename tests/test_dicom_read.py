@@ -382,6 +382,10 @@ def _no_lung(dataset: Any, _index: int) -> None:
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
 REFUSALS: dict[str, tuple[Callable[[Any, int], None], str]] = {
     "MR": (setting(Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), "is MR, not CT"),
+    "MR without a word": (
+        setting(Modality=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.4"),
+        "does not say that it is CT",
+    ),
     "localizer": (setting(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "is a localizer"),
     "secondary capture": (setting(SOPClassUID=SCREEN), "is a secondary capture"),
     "MIP": (setting(ImageType=["DERIVED", "PRIMARY", "AXIAL", "MIP"]), "is a projection through many slices"),
@@ -578,8 +582,15 @@ def enhanced(paths: list[Path], target: Path) -> Path:
     return target
 
 
-def test_enhanced_ct_gives_the_same_volume(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_enhanced_ct_gives_the_same_volume(
+    packed: bool, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = enhanced(files, tmp_path / "enhanced.dcm")
+    if packed:
+        dataset = pydicom.dcmread(path)
+        dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
+        dataset.save_as(path)
     series = read_only(path)
     check_against_body(series)
     assert len(set(series.sources)) == 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.io.dicom_header import SECONDARY_CAPTURE
+from jcs_ct.io.dicom_header import CT_IMAGE, ENHANCED, SECONDARY_CAPTURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_OBLIQUE = 30.0
 """Degrees between the normal of the slices and the patient's long axis."""
+_CT = {"", CT_IMAGE, SECONDARY_CAPTURE, *ENHANCED}  # a secondary capture is named as such
 _PROJECTIONS = {"MIP", "MINIP", "MIN IP", "PROJECTION IMAGE", "VOLUME_MIP", "MAXIMUM", "MINIMUM", "VRT", "SSD"}
 _HOUNSFIELD = re.compile(r"HU?|H(O?U)?NSF(IE|EI)?LDS?( UNITS?)?|HOUN[DS]*FIELDS?( UNITS?)?", re.IGNORECASE)
 
@@ -53,6 +54,8 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     modality = next((image.modality for image in images if image.modality not in {"", "CT"}), "")
     if modality:
         reasons.append(f"is {_code(modality)}, not CT")
+    elif any(image.modality == "" and image.sop_class not in _CT for image in images):
+        reasons.append("does not say that it is CT: Modality is missing, and its SOP class is not that of CT images")
     if any(image.sop_class.startswith(SECONDARY_CAPTURE) for image in images):
         reasons.append("is a secondary capture: a picture of a screen or a scan, not a slice")
     if any(is_localizer(image) for image in images):

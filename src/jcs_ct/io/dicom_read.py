@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
-    from pydicom import FileDataset
+    from pydicom import Dataset, FileDataset
     from pydicom.tag import BaseTag
 
     from jcs_ct.io.dicom_header import ImageHeader
@@ -61,21 +61,21 @@ def read_headers(source: Source) -> list[ImageHeader]:
     dataset, whole = _parse(source, _START)
     if not whole:
         dataset, whole = _parse(source, None)
-    meta = getattr(dataset, "file_meta", {})
-    if str(meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
-        return []
 
-    def get(keyword: str, where: Any = dataset) -> Any:
-        try:
-            element = where.get(keyword)
-        except Exception:  # noqa: BLE001  # a value that cannot be converted; its text may name the patient
-            return None
-        return None if element is None or element == "" else element
+    def get(keyword: str) -> Any:
+        return _value(dataset, keyword)
 
     with _quiet():
+        if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
+            return []
         if str(get("SOPClassUID") or "") not in ENHANCED:
             return [image_header(source, None, get)]
-        return [image_header(source, index, _Either(fields, get)) for index, fields in enumerate(_frames(get))]
+        try:
+            groups = list(_frames(get))
+        except Exception as error:
+            message = "is damaged: what it says of its frames cannot be read"
+            raise InputError(message, path=source.label, hint="copy or export it again") from error
+        return [image_header(source, index, _Either(fields, get)) for index, fields in enumerate(groups)]
 
 
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
@@ -120,6 +120,15 @@ def _parse(source: Source, size: int | None) -> tuple[FileDataset, bool]:
         message = "is damaged: its DICOM header cannot be read"
         raise InputError(message, path=source.label, hint="copy or export it again") from error
     return dataset, reached or size is None or len(data) < size
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return a value; None where it is missing, empty, or cannot be converted (what is said then may quote it)."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # noqa: BLE001  # each representation has errors of its own
+        return None
+    return None if value == "" else value
 
 
 def _frames(get: Any) -> Iterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ class FoundSeries:
     """What the inputs of a command come to.
 
     Attributes:
-        series: The chosen volumes in the order of the inputs, with distinct names.
+        series: The chosen volumes with distinct names: DICOM studies, then NIfTI, each in the order of the inputs.
         problems: What cannot be used: files, and studies without a usable series; one line each.
         notes: What a user should know, a line each.
         rows: Every series that was found, chosen or not.
