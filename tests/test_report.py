@@ -439,6 +439,12 @@ def test_numbers_are_never_rounded_to_certainty() -> None:
     assert words.amount(0.0123) == "0.01"
 
 
+def test_files_are_named_once() -> None:
+    report = sample_report()
+    report["files"] = {"a": "seg.dcm", "html": "report.html", "o_1": "overlays/1.png", "o_2": "overlays/2.png"}
+    assert words.written(report) == ["seg.dcm", "overlays/"]
+
+
 def test_the_chart_draws_what_the_slices_hold() -> None:
     report = sample_report()
     chart = make_chart(report)

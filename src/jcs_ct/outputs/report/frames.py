@@ -36,6 +36,8 @@ BUDGET = 26_000
 
 _TOTAL = 300 * BUDGET
 _QUALITIES = (90, 80, 70, 60, 50, 40, 30, 20)
+_FIRST = 2  # where a CT of 512×512 usually ends: one try instead of three
+_NEXT_COSTS = 1.15  # at least that many times the bytes: not worth a try where the budget is nearer
 _LEAST_SIDE = 64  # pixels; a slice is not made smaller to meet its budget
 _ATTENTION_SIDE = 128  # attention is smooth: the networks give 1/16 or 1/32 of the slice
 _ATTENTION_LEVELS = 64
@@ -127,13 +129,18 @@ def _encode_image(levels: NDArray[np.uint8], budget: int) -> bytes:
 
     picture = Pillow.fromarray(levels)
     while True:
-        data = b""
-        for quality in _QUALITIES:
-            data = _saved(picture, "JPEG", quality=quality)
-            if len(data) <= budget:
-                return data
+        data, quality = _saved(picture, "JPEG", quality=_QUALITIES[_FIRST]), _FIRST
+        while len(data) > budget and quality + 1 < len(_QUALITIES):
+            quality += 1
+            data = _saved(picture, "JPEG", quality=_QUALITIES[quality])
+        while len(data) * _NEXT_COSTS < budget and 0 < quality <= _FIRST:
+            quality -= 1
+            better = _saved(picture, "JPEG", quality=_QUALITIES[quality])
+            if len(better) > budget:
+                break
+            data = better
         smaller = (max(1, picture.width * 3 // 4), max(1, picture.height * 3 // 4))
-        if min(smaller) < _LEAST_SIDE:
+        if len(data) <= budget or min(smaller) < _LEAST_SIDE:
             return data
         picture = picture.resize(smaller, Pillow.Resampling.BOX)
 

@@ -95,6 +95,12 @@ def _by_probability(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(report["slices"], key=lambda s: (-round(s["probability"] or 0, 2), abs(s["index"] - middle)))
 
 
+def written(report: Mapping[str, Any]) -> list[str]:
+    """Return the other files beside the page; of a folder only its name."""
+    names = [name.partition("/")[0] + "/" * ("/" in name) for name in report["files"].values()]
+    return [name for name in dict.fromkeys(names) if name != "report.html"]
+
+
 def extent(report: Mapping[str, Any]) -> str:
     """Return from which to which slice there are lesions, and how many mm that is."""
     burden = report["burden"]
