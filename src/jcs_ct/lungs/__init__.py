@@ -5,7 +5,8 @@ The search runs on a reduced volume of some 2.5 mm; labels are brought back to a
 1. Air (below `AIR`) that is not connected to the outside, has tissue all around it, and is not as empty as gas.
 2. The windpipe is followed from the top until it dissolves in the lungs, and is left out.
 3. Lungs that touch are parted where they are thinnest.
-4. Each lung is closed by a ball, so that vessels, nodules and consolidation at the pleura belong to it.
+4. Each lung is bridged along the body and closed by a ball, so that vessels, nodules and consolidation at the pleura
+   belong to it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from jcs_ct.lungs.air import aerated, find_airways, without_gas
 from jcs_ct.lungs.shapes import LEFT, RIGHT, grown
-from jcs_ct.lungs.sides import close, part_lungs
+from jcs_ct.lungs.sides import bridge, close, part_lungs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,7 +152,7 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     pipes = find_airways(hu, lungs, spacing)
     part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
     for side in (RIGHT, LEFT):
-        whole = close(labels == side, spacing) & ~pipes
+        whole = close(bridge(labels == side, side, spacing), spacing) & ~pipes
         labels[whole & (labels == 0)] = side
     return labels, ""
 

@@ -19,6 +19,7 @@ PART_MM = 30.0  # how far from the rest a part may lie
 BALANCE = 0.06  # the smaller lung's least share of both
 ACROSS = 0.06  # share of a lung that may lie beyond the middle between the outer edges of both
 CLOSING_MM = 12.0
+GAP_MM, INNER = 50.0, 0.3  # the longest gap along the body that is bridged, in the outer part of a lung's width
 
 
 def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
@@ -100,3 +101,22 @@ def close(lung: Mask, spacing: Spacing) -> Mask:
     closed = lung.copy()
     closed[box] |= shrunk[tuple(slice(m, -m) for m in margin)]
     return closed
+
+
+def bridge(lung: Mask, side: int, spacing: Spacing) -> Mask:
+    """Fill what has lung above and below it, not far away: consolidation at the wall, deeper than a ball closes.
+
+    Only the outer part of a lung is filled: further in, aortic arch and hilum also have lung above and below.
+    """
+    if not lung.any():
+        return lung
+    levels = np.arange(len(lung), dtype=np.int32)[:, None, None]
+    above = np.maximum.accumulate(np.where(lung, levels, -(2**20)), axis=0)
+    below = np.minimum.accumulate(np.where(lung, levels, 2**20)[::-1], axis=0)[::-1]
+    columns = np.flatnonzero(lung.any(axis=(0, 1)))
+    first, last = int(columns[0]), int(columns[-1]) + 1
+    inner = round(INNER * (last - first))
+    outer = np.zeros(lung.shape[2], bool)
+    outer[slice(first + inner, last) if side == LEFT else slice(first, last - inner)] = True
+    bridged: Mask = lung | (((below - above - 1) * spacing[0] <= GAP_MM) & outer)
+    return bridged
