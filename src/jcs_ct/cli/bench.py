@@ -1,19 +1,113 @@
-"""`jcs bench train`."""
+"""`jcs bench`: speed of the runtimes; `jcs bench train`: of training."""
 
 from __future__ import annotations
 
 import json
 import platform
 import statistics
+from pathlib import Path
 
 import click
 
-from jcs_ct.errors import UsageError
+from jcs_ct.cli.common import RUNTIMES
+from jcs_ct.errors import JcsError, UsageError
+
+NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
 
 
-@click.group()
-def bench() -> None:
-    """Speed on this machine, against the plain published computation in the same run."""
+class ParityError(JcsError):
+    """A runtime computed something else than the network."""
+
+
+@click.group(invoke_without_command=True)
+@click.option(
+    "--networks",
+    default=NETWORKS,
+    show_default=True,
+    metavar="A,B",
+    help="Networks, with deterministic weights; or weights, by name or file.",
+)
+@click.option("--runtimes", default="", metavar="A,B", help="Runtimes; default: all that are installed.")
+@click.option(
+    "--sizes", default="", metavar="A,B", help="512, 256x320 or 16x224x224 (batch first); default: as trained."
+)
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Turns that count.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Folder of slices to compare results on; default: a phantom."
+)
+@click.option("--slices", type=click.IntRange(1), default=4, show_default=True, help="How many of them, at most.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for bench.json and bench.md.")
+@click.option("--overwrite", is_flag=True, help="Replace them if they exist.")
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@click.option("--quiet", is_flag=True, help="The result only.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@click.pass_context
+def bench(
+    context: click.Context,
+    networks: str,
+    runtimes: str,
+    sizes: str,
+    repeats: int,
+    data: Path | None,
+    slices: int,
+    out: Path | None,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Speed on this machine, against the plain published computation in the same run.
+
+    Every network on every runtime at every size, in turn: seconds, how many times faster than the plain computation,
+    how far from its results, memory, start-up. Exit status 2 when a runtime computes something else than the network.
+    Nothing else should run on the machine.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from jcs_ct.files import write_whole
+
+    for name in filter(None, runtimes.split(",")):
+        if name not in RUNTIMES[1:]:
+            raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(RUNTIMES[1:])}")
+    files = [out / "bench.json", out / "bench.md"] if out is not None else []
+    for file in files:
+        if file.exists() and not overwrite:
+            raise UsageError("exists already", path=file, hint="use --overwrite, or another -o")
+
+    import torch
+
+    from jcs_ct.runtime import speed, speed_report
+    from jcs_ct.runtime.engines import RUNTIMES as TABLE
+    from jcs_ct.runtime.speed_child import matrix_speed
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"jcs: {text}", err=True)
+
+    chosen = runtimes.split(",") if runtimes else [name for name, runtime in TABLE.items() if not runtime.missing]
+    asked = [size for size in sizes.split(",") if size]
+    parsed = [speed_report.parse_size(size) for size in asked]
+    pictures = speed_report.pictures(data, slices)
+    compared = f"{len(pictures)} slices of {'the phantom' if data is None else data.name}"
+    matrix = matrix_speed(torch.get_num_threads())
+    rows: list[speed.Row] = []
+    for network in filter(None, networks.split(",")):
+        default = [speed_report.parse_size(speed_report.DEFAULTS.get(network, "512"))]
+        for size in parsed or default:
+            make = lambda how, at: speed_report.inputs(pictures, how, at)  # noqa: E731
+            rows += speed.measure(network, chosen, size, make, repeats, matrix, say)
+    table = speed_report.to_markdown(rows, matrix, compared)
+    result = json.dumps(speed_report.to_json(rows, matrix, compared), indent=2, ensure_ascii=False) + "\n"
+    for file, text in zip(files, (result, table), strict=False):
+        write_whole(file, text.encode(), overwrite=overwrite)
+    click.echo(result if as_json else table, nl=False)
+    if not all(row.steady for row in rows if row.seconds):
+        say("note: some turns took unequally long, so something else was running: do not trust these ratios")
+    failed = next((row for row in rows if row.parity is not None and not row.parity.ok), None)
+    if failed is not None and failed.parity is not None:
+        raise ParityError(
+            f"runtime {failed.runtime} does not compute what {failed.network} computes: {failed.parity.text()}",
+            hint="`--runtime auto` does not take it",
+        )
 
 
 @bench.command("train")

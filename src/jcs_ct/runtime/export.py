@@ -68,7 +68,7 @@ def destination(name: str, kind: str, out: Path | None) -> tuple[Path, Path]:
         return path, path / "manifest.json"
     if path.suffix != suffix:
         raise UsageError(f"an export as {kind} ends in {suffix}", hint=f"-o {path.stem}{suffix}, for example")
-    return path, path.with_suffix(".json")
+    return path, path.with_name(f"{path.name}.json")
 
 
 def export(

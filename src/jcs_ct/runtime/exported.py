@@ -41,7 +41,7 @@ def open_exported(path: Path) -> FromFile | None:
         return None
     if not path.is_file():
         raise WeightsError("no such file", path=path, hint="give a stored name or a file")
-    manifest_path = path.with_suffix(".json")
+    manifest_path = path.with_name(f"{path.name}.json")
     manifest = read_manifest(manifest_path)
     if path.name not in manifest.files:
         raise WeightsError(f"is the manifest of {', '.join(manifest.files)}", path=manifest_path, hint="rename it")

@@ -1,7 +1,7 @@
 """The manifest beside an exported network: what it is, which bytes were checked, and how far it is from the original.
 
-`NAME.json` stands beside `NAME.onnx` (or `.xml`, `.ts`), or as `manifest.json` in a MONAI bundle. Whoever opens an
-exported file through this package gets it only when its bytes are those of the manifest.
+`NAME.onnx.json` stands beside `NAME.onnx` (and so for `.xml`, `.ts`), or as `manifest.json` in a MONAI bundle. Whoever
+opens an exported file through this package gets it only when its bytes are those of the manifest.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Manifest:
             "files": self.files,
             "weights": self.card.to_dict(),
         }
-        values |= {"inputs": self.inputs, "outputs": self.outputs, "parity": self.parity}
-        values |= {"versions": self.versions, "machine": self.machine}
+        values |= {"weights": self.card.to_dict(), "inputs": self.inputs, "outputs": self.outputs}
+        values |= {"parity": self.parity, "versions": self.versions, "machine": self.machine}
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         write_whole(path, text.encode(), overwrite=overwrite)
 
