@@ -251,6 +251,27 @@ def test_files_without_preamble_are_read(implicit: bool, files: list[Path]) -> N
     check_against_body(read_only(files[0].parent))
 
 
+def test_long_headers_are_read_to_their_end(files: list[Path], tmp_path: Path) -> None:
+    """What is needed may stand behind a large private element, on disk and in an archive."""
+
+    def bulge(dataset: Any, _index: int) -> None:
+        dataset.add_new(0x00090010, "LO", "PRIVATE")
+        dataset.add_new(0x00091001, "OB", bytes(100_000))
+
+    edit(files, bulge)
+    check_against_body(read_only(files[0].parent))
+    with zipfile.ZipFile(tmp_path / "study.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            archive.write(path, path.name)
+    check_against_body(read_only(tmp_path / "study.zip"))
+
+
+def test_an_unknown_compression_is_named(files: list[Path]) -> None:
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.9.9\0"))
+    assert "is compressed in a way that is not read here (unknown transfer syntax)" in refused(files[0].parent)
+
+
 def test_a_missing_decoder_is_named(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     transcode(files, gdcm.TransferSyntax.JPEG2000Lossless)
     monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: False))
@@ -349,6 +370,11 @@ def _tilted(dataset: Any, index: int) -> None:
     dataset.ImagePositionPatient = [x, y + index * 8 * np.tan(np.deg2rad(15)), z]
 
 
+def _shifted(dataset: Any, index: int) -> None:
+    x, y, z = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x + 3 * (index % 2), y, z]
+
+
 def _narrow(dataset: Any, index: int) -> None:
     if index == 3:
         dataset.PixelSpacing = ["4.9", "4"]
@@ -396,6 +422,7 @@ REFUSALS: dict[str, tuple[Callable[[Any, int], None], str]] = {
     ),
     "oblique": (setting(ImageOrientationPatient=["1", "0", "0", "0", "0.7", "-0.7"]), "is an oblique; axial slices"),
     "tilt": (_tilted, "tilted gantry: the slices stand 15.0° off their stack, at most 1° is read"),
+    "shift": (_shifted, "has slices shifted sideways by 2.8 mm"),
     "pixel spacing": (_narrow, "mixes grids: 1 of 20 images differ in pixel spacing"),
     "orientation": (_turned, "mixes grids: 1 of 20 images differ in orientation"),
     "no position": (setting(ImagePositionPatient=None), "20 of 20 images have no valid ImagePositionPatient"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 MAX_TILT = 1.0
 """Degrees between the normal of the slices and the way they are stacked. 1° shifts a 300 mm chest by 5 mm."""
+MAX_SHIFT = 1.0
+"""mm by which a slice may lie beside the straight line through the first and the last."""
 SMALL_ANGLE = 5.0
 """Degrees beyond which an oblique series is flagged."""
 UNEVEN = 0.15
@@ -76,11 +78,12 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
         along = np.array([float(down @ (_position(image) - first)) for image in ordered])
         aside = (last - first) - down * along[-1]
         tilt = math.degrees(math.atan2(float(np.linalg.norm(aside)), float(along[-1])))
-        if tilt > MAX_TILT:
+        shift = _shift(ordered, down, along, aside)
+        if shift > MAX_SHIFT:
+            reasons.append(f"has slices shifted sideways by {shift:.1f} mm against their neighbours")
+        elif tilt > MAX_TILT:
             text = f"was scanned with a tilted gantry: the slices stand {tilt:.1f}° off their stack"
             reasons.append(f"{text}, at most {MAX_TILT:g}° is read")
-        elif (shift := _shift(ordered, down, along, aside)) > 1.0:
-            reasons.append(f"has slices shifted sideways by {shift:.1f} mm against their neighbours")
         gaps = _gaps(along, ordered)
         if np.linalg.norm(aside) < 0.1:
             step = down * along[-1] / (len(ordered) - 1)
