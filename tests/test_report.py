@@ -453,6 +453,7 @@ def test_the_chart_draws_what_the_slices_hold() -> None:
     assert drawn == pytest.approx(
         {s["index"]: s["probability"] for s in report["slices"] if s["probability"]}, abs=0.0006
     )
+    assert re.findall(r"M([\d.]+) ", chart.blank) == ["11.00"], "the last slice was not looked at"
     assert chart.positive.count("M") == sum(s["positive"] for s in report["slices"])
     assert (chart.threshold, chart.unit, chart.top) == (50.0, "cm²", 100.0)
     assert [index for _, index in chart.ticks] == [1, 2, 4, 6, 8, 10, 12]

@@ -171,6 +171,7 @@ def test_pictures_are_shown_as_they_came(browser: Browser, pages: dict[str, Path
     assert near(pixel(browser, 48, 75), 200)
     assert not shown(browser, "input[value=soft]")
     assert not shown(browser, ".side")
+    assert text(browser, "window-name") == "as it came"
     assert "picture-1" in text(browser, "readout")
 
 
@@ -203,6 +204,17 @@ def test_lesions_and_attention_lie_where_they_are(browser: Browser, pages: dict[
     assert near(pixel(browser, *inside), 127.5)
     assert near(pixel(browser, *seen), plain)
     assert browser("heard") == []
+
+
+def test_it_can_be_made_larger(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["study"])
+    wide = "document.getElementById('canvas').getBoundingClientRect().height"
+    before = browser("evaluate", code=wide)
+    browser("click", selector="#larger")
+    browser("wait", code=f"{wide} > {1.5 * before}")
+    assert near(pixel(browser, 90, 20), 127.5)
+    browser("click", selector="#larger")
+    browser("wait", code=f"{wide} === {before}")
 
 
 def test_the_viewer_tells_what_it_shows(browser: Browser, pages: dict[str, Path]) -> None:

@@ -32,8 +32,8 @@ const commands = {
   async visible({ selector }) { return page.locator(selector).first().isVisible(); }, // without scripts in the page, too
   // Playwright's own waiting evaluates strings in the page, which the page's policy forbids.
   async wait({ code }) {
-    for (let left = 400; !(await page.evaluate(code)); left -= 1) {
-      if (left === 0) throw new Error(`still not so after 20 s: ${code}`);
+    for (let left = 1200; !(await page.evaluate(code)); left -= 1) {
+      if (left === 0) throw new Error(`still not so after a minute: ${code}`);
       await new Promise((resolve) => { setTimeout(resolve, 50); });
     }
   },

@@ -24,6 +24,7 @@ class Chart:
         places: Length of the axis; slice i lies from i − 1 to i.
         positive: Path of the bars of positive slices.
         negative: Path of the bars of the others.
+        blank: Path of bars from top to bottom where a slice was not looked at.
         threshold: y of the threshold of a slice, or None.
         lesions: Path of the bars of lesions, or None where none were looked for.
         top: What the upper edge of the lesion plot stands for.
@@ -34,6 +35,7 @@ class Chart:
     places: int
     positive: str
     negative: str
+    blank: str
     threshold: float | None
     lesions: str | None
     top: float
@@ -58,6 +60,7 @@ def make_chart(report: Mapping[str, Any]) -> Chart:
         places,
         _bars([p if s["positive"] else 0.0 for p, s in zip(probability, slices, strict=True)], 1.0, width),
         _bars([0.0 if s["positive"] else p for p, s in zip(probability, slices, strict=True)], 1.0, width),
+        _bars([float(s["probability"] is None) for s in slices], 1.0, 1.0),
         None if limit is None else round(HEIGHT * (1 - limit), 2),
         None if all(a is None for a in known) else _bars([a or 0.0 for a in known], top, width),
         top,

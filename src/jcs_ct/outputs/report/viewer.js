@@ -180,7 +180,7 @@
       chart.setAttribute("aria-valuetext", words);
     }
     const window_ = data.windows[state.window];
-    $("window-name").textContent = frames[state.index].hounsfield ? signed(`W ${window_[1]}  L ${window_[0]}`) : "";
+    $("window-name").textContent = frames[state.index].hounsfield ? signed(`W ${window_[1]}  L ${window_[0]}`) : "as it came";
     window.clearTimeout(speaking);
     speaking = window.setTimeout(() => { $("live").textContent = words; }, 400); // not every slice that flies past
     draw();
@@ -251,6 +251,11 @@
   $("attention").addEventListener("change", (event) => set({ attention: event.target.checked }));
   $("strength").addEventListener("input", (event) => set({ strength: Number(event.target.value) / 100 }));
   for (const choice of document.getElementsByName("window")) choice.addEventListener("change", () => set({ window: choice.value }));
+  $("larger").addEventListener("click", (event) => {
+    const large = document.body.classList.toggle("large"); // the ResizeObserver draws again
+    event.currentTarget.setAttribute("aria-pressed", String(large));
+    stage.scrollIntoView({ block: "nearest" });
+  });
   for (const link of document.querySelectorAll("[data-slice]")) {
     link.addEventListener("click", () => { go(Number(link.dataset.slice) - 1); stage.focus({ preventScroll: true }); });
   }
