@@ -46,23 +46,22 @@ def test_opacities_belong_to_the_lungs() -> None:
     assert (found[study.lesions] > 0).mean() > 0.9
 
 
-@pytest.mark.parametrize("where", ["side"])
 @pytest.mark.parametrize("side", [RIGHT, LEFT])
-def test_consolidation_at_the_pleura(side: int, where: str) -> None:
-    """Half a ball of soft tissue at the wall, 36 mm across."""
+@pytest.mark.parametrize("radius", [12, 18, 24])
+def test_consolidation_at_the_pleura(side: int, radius: float) -> None:
+    """Half a ball of soft tissue at the wall."""
     hu, lungs = phantom().hu.copy(), phantom().lungs
     lung = lungs == side
     place = np.argwhere(lung[27])
-    edge = {"side": place[:, 1] * (1 if side == LEFT else -1), "back": place[:, 0]}[where]
+    edge = place[:, 1] * (1 if side == LEFT else -1)
     centre = np.array([27, *place[edge == edge.max()].mean(axis=0)])
     distance = np.sqrt((((np.moveaxis(np.indices(lung.shape), 0, -1) - centre) * SPACING) ** 2).sum(axis=-1))
-    planted = lung & (distance < 18)
-    assert 5 < planted.sum() * np.prod(SPACING) / 1000 < 15  # ml
+    planted = lung & (distance < radius)
+    assert planted.sum() * np.prod(SPACING) / 1000 > 1.5  # ml
     hu[planted] = 45
     found = segment_lungs(hu, SPACING)
-    print(where, (found[planted] == side).mean(), sides(found, lungs))
-    assert (found[planted] == side).mean() > 0.5
-    assert sides(found, lungs) > 0.975
+    assert (found[planted] == side).mean() > 0.75
+    assert sides(found, lungs) > 0.985
 
 
 def test_a_nodule_and_vessels() -> None:

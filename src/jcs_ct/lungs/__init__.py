@@ -151,8 +151,9 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     lungs = without_gas(hu, lungs, spacing)
     pipes = find_airways(hu, lungs, spacing)
     part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
+    bridged = bridge(labels, spacing)
     for side in (RIGHT, LEFT):
-        whole = close(bridge(labels == side, side, spacing), spacing) & ~pipes
+        whole = close(bridged == side, spacing) & ~pipes
         labels[whole & (labels == 0)] = side
     return labels, ""
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 AIR = -400  # HU, halfway between lung and soft tissue
 OUTSIDE = -940  # HU, smoothed, of outside air; what reaches the side of the picture and is denser may be cut-off lung
-GAS, GAS_BELOW_LUNG = -960, 50  # HU: the largest region is no lung if it is emptier; others, if that much below it
+GAS = -960  # HU, below which the largest region is no lung
+GAS_BELOW_LUNG, SMALL_ML = (50, 20), 60  # HU below the largest region's, for other regions and for small ones
 WALL_MM, WALLED = 12.0, 0.7  # share of tissue within that distance: 1.0 around lungs, below 0.5 around air in a couch
 PART_ML = 1.0  # parts of a lung that consolidation has cut off
 BRONCHI_MM = 70.0  # how far below the windpipe's free part bronchi are followed
@@ -43,7 +44,7 @@ def aerated(hu: Volume, spacing: Spacing) -> Mask:
         part = labels[box] == index
         core = part & ~grown(~part, 1)
         level = float(np.median(hu[box][core if core.any() else part]))
-        gas = level < (GAS if usual is None else usual - GAS_BELOW_LUNG)
+        gas = level < (GAS if usual is None else usual - GAS_BELOW_LUNG[int(ml[index] < SMALL_ML)])
         if not gas and _walled(part, tissue[box], spacing):
             kept[box] |= part
             usual = level if usual is None else usual

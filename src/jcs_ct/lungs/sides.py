@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, around, voxels
+from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, around, ball, grown, voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,8 @@ PART_MM = 30.0  # how far from the rest a part may lie
 BALANCE = 0.06  # the smaller lung's least share of both
 ACROSS = 0.06  # share of a lung that may lie beyond the middle between the outer edges of both
 CLOSING_MM = 12.0
-GAP_MM, INNER = 50.0, 0.3  # the longest gap along the body that is bridged, in the outer part of a lung's width
+GAP_MM = 50.0  # the longest gap along the body that is bridged
+MIDDLE_MM = 5.0  # half of the least thickness by which something is connected to the mediastinum
 
 
 def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
@@ -103,20 +104,34 @@ def close(lung: Mask, spacing: Spacing) -> Mask:
     return closed
 
 
-def bridge(lung: Mask, side: int, spacing: Spacing) -> Mask:
-    """Fill what has lung above and below it, not far away: consolidation at the wall, deeper than a ball closes.
+def bridge(labels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
+    """Fill what has the same lung above and below it: consolidation at the wall that is deeper than a ball closes.
 
-    Only the outer part of a lung is filled: further in, aortic arch and hilum also have lung above and below.
+    What hangs together with the mediastinum stays out: aortic arch, hilum and heart, and with it liver and spleen.
     """
-    if not lung.any():
-        return lung
-    levels = np.arange(len(lung), dtype=np.int32)[:, None, None]
-    above = np.maximum.accumulate(np.where(lung, levels, -(2**20)), axis=0)
-    below = np.minimum.accumulate(np.where(lung, levels, 2**20)[::-1], axis=0)[::-1]
-    columns = np.flatnonzero(lung.any(axis=(0, 1)))
-    first, last = int(columns[0]), int(columns[-1]) + 1
-    inner = round(INNER * (last - first))
-    outer = np.zeros(lung.shape[2], bool)
-    outer[slice(first + inner, last) if side == LEFT else slice(first, last - inner)] = True
-    bridged: Mask = lung | (((below - above - 1) * spacing[0] <= GAP_MM) & outer)
+    middle = _mediastinum(labels > 0, spacing)
+    levels = np.arange(len(labels), dtype=np.int32)[:, None, None]
+    bridged = labels.copy()
+    for side in (RIGHT, LEFT):
+        lung = labels == side
+        above = np.maximum.accumulate(np.where(lung, levels, -(2**20)), axis=0)
+        below = np.minimum.accumulate(np.where(lung, levels, 2**20)[::-1], axis=0)[::-1]
+        bridged[((below - above - 1) * spacing[0] <= GAP_MM) & (bridged == 0) & ~middle] = side
     return bridged
+
+
+def _mediastinum(lungs: Mask, spacing: Spacing) -> Mask:
+    """Return, slice by slice, what lies between the lungs' outer edges and is connected to the midline."""
+    from scipy import ndimage
+
+    columns = np.flatnonzero(lungs.any(axis=(0, 1)))
+    middle, width = (columns[0] + columns[-1]) / 2, columns[-1] - columns[0] + 1
+    between = np.maximum.accumulate(lungs, axis=2) & np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
+    disc = ball(MIDDLE_MM, (2 * MIDDLE_MM, *spacing[1:]))
+    thick = ndimage.binary_opening(between & ~lungs, disc)
+    within_slices = np.zeros((3, 3, 3), bool)
+    within_slices[1] = ndimage.generate_binary_structure(2, 1)
+    parts, _ = ndimage.label(thick, within_slices)
+    centre = parts[:, :, round(middle - 0.06 * width) : round(middle + 0.06 * width) + 1]
+    found = np.isin(parts, np.setdiff1d(centre, 0))
+    return grown(found, round(MIDDLE_MM / spacing[1]))
