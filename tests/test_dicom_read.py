@@ -186,6 +186,8 @@ def test_padding_is_clipped(padding: int, limit: int | None, gone: set[int], fil
     expected = [-1024 if v in gone else max(v, -1024) for v in (-2000, 299, 300, 305, 310, 311, -1500)]
     assert series.read(4)[0, :7].tolist() == expected
     assert series.read(4).dtype == np.int16
+    flagged = any("padding value stands for 300 HU, which tissue has too" in warning for warning in series.warnings)
+    assert flagged == (limit is not None)
 
 
 def test_values_above_the_range_are_clipped(files: list[Path]) -> None:
@@ -295,7 +297,15 @@ def test_damaged_pixels_are_named(files: list[Path]) -> None:
     series.read(8)
 
 
-def test_cut_files_are_named(files: list[Path]) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_cut_files_are_seen_before_anything_is_computed(packed: bool, files: list[Path]) -> None:
+    if packed:
+        transcode(files, gdcm.TransferSyntax.JPEGLSLossless)
+    files[3].write_bytes(files[3].read_bytes()[:-20])
+    assert "is cut short in 1 of 20 images, the first ct_003.dcm" in refused(files[0].parent)
+
+
+def test_files_cut_later_are_named(files: list[Path]) -> None:
     series = read_only(files[0].parent)
     files[3].write_bytes(files[3].read_bytes()[:-500])
     with pytest.raises(InputError, match=r"ct_003\.dcm: pixels cannot be read") as error:
@@ -425,9 +435,9 @@ REFUSALS: dict[str, tuple[Callable[[Any, int], None], str]] = {
     "shift": (_shifted, "has slices shifted sideways by 2.8 mm"),
     "pixel spacing": (_narrow, "mixes grids: 1 of 20 images differ in pixel spacing"),
     "orientation": (_turned, "mixes grids: 1 of 20 images differ in orientation"),
-    "no position": (setting(ImagePositionPatient=None), "20 of 20 images have no valid ImagePositionPatient"),
-    "no spacing": (setting(PixelSpacing=["0", "0"]), "no valid PixelSpacing"),
-    "skewed axes": (setting(ImageOrientationPatient=["1", "0", "0", "1", "0", "0"]), "no valid ImageOrientation"),
+    "no position": (setting(ImagePositionPatient=None), "lacks a valid ImagePositionPatient in 20 of 20 images ("),
+    "no spacing": (setting(PixelSpacing=["0", "0"]), "lacks a valid PixelSpacing"),
+    "skewed axes": (setting(ImageOrientationPatient=["1", "0", "0", "1", "0", "0"]), "lacks a valid ImageOrientation"),
     "colour": (setting(PhotometricInterpretation="PALETTE COLOR"), "holds colour or palette pixels"),
     "electron density": (setting(RescaleType="ED"), "holds non-HU values (RescaleType ED)"),
     "0 to 255": (_grey, "holds no Hounsfield units: values from 1 to"),

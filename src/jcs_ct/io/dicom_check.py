@@ -76,13 +76,14 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     if units:
         reasons.append(f"holds non-HU values (RescaleType {_code(min(units))})")
     for what, missing in (
-        ("ImageOrientationPatient", sum(image.orientation is None for image in images)),
-        ("ImagePositionPatient", sum(image.position is None for image in images)),
-        ("PixelSpacing", sum(image.spacing is None for image in images)),
+        ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
+        ("lacks a valid ImagePositionPatient", [image for image in images if image.position is None]),
+        ("lacks a valid PixelSpacing", [image for image in images if image.spacing is None]),
+        ("is cut short", [image for image in images if image.cut]),
     ):
         if missing:
-            count = f"{missing} of {total} images have" if total > 1 else "the image has"
-            reasons.append(f"{count} no valid {what}, so nobody knows where they lie")
+            which = "" if len(missing) == total else f", the first {_file_of(missing[0])}"
+            reasons.append(f"{what} in {len(missing)} of {total} images{which}")
     return reasons + _mixed(images)
 
 
@@ -131,6 +132,10 @@ def normal_of(image: ImageHeader) -> NDArray[np.float64]:
 
 def _hounsfield(unit: str) -> bool:
     return unit in {"", "US"} or _HOUNSFIELD.fullmatch(unit) is not None
+
+
+def _file_of(image: ImageHeader) -> str:
+    return (image.source.member or image.source.path.name).rpartition("/")[2]
 
 
 def _code(text: str) -> str:

@@ -71,6 +71,7 @@ class ImageHeader:
         padding: The stored values from … to … that stand for nothing.
         annotated: Text may be burnt into the pixels.
         lossy: Was compressed with loss.
+        cut: The file ends before its pixels do.
         facts: As in `CTSeries.facts`.
     """
 
@@ -102,6 +103,7 @@ class ImageHeader:
     padding: tuple[int, int] | None
     annotated: bool
     lossy: bool
+    cut: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -113,13 +115,14 @@ class ImageHeader:
 _DERIVED_OBJECTS = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "DOC", "FID", "PLAN"})
 
 
-def image_header(source: Source, frame: int | None, get: Callable[[str], Any]) -> ImageHeader:
+def image_header(source: Source, frame: int | None, get: Callable[[str], Any], *, cut: bool = False) -> ImageHeader:
     """Return the header of an image.
 
     Args:
         source: The file.
         frame: As in `ImageHeader`.
         get: Keyword → the value, or None where it is missing, empty or not readable.
+        cut: As in `ImageHeader`.
     """
     orientation = _numbers(get("ImageOrientationPatient"), 6)
     spacing = _numbers(get("PixelSpacing"), 2)
@@ -152,6 +155,7 @@ def image_header(source: Source, frame: int | None, get: Callable[[str], Any]) -
         padding=_padding(get),
         annotated=_text(get("BurnedInAnnotation")).upper() == "YES",
         lossy=_text(get("LossyImageCompression")) == "01",
+        cut=cut,
         facts=_facts(get),
     )
 

@@ -30,6 +30,7 @@ from pydicom.uid import (
 
 from jcs_ct.errors import InputError
 from jcs_ct.io.dicom_header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, image_header
+from jcs_ct.io.opening import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,8 @@ LOWEST, HIGHEST = -1024, 3071
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
 _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
+_UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
+_DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
 _PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
 _INSTALL = "pip install python-gdcm; for High-Throughput JPEG 2000: pip install pylibjpeg pylibjpeg-openjpeg"
 _lock = threading.Lock()
@@ -58,9 +61,8 @@ def read_headers(source: Source) -> list[ImageHeader]:
     Raises:
         InputError: The file cannot be read, or is no DICOM file after all.
     """
-    dataset, whole = _parse(source, _START)
-    if not whole:
-        dataset, whole = _parse(source, None)
+    parsed = _parse(source, _START)
+    dataset, cut = parsed.dataset, _is_cut(source, parsed)
 
     def get(keyword: str) -> Any:
         return _value(dataset, keyword)
@@ -69,13 +71,13 @@ def read_headers(source: Source) -> list[ImageHeader]:
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
             return []
         if str(get("SOPClassUID") or "") not in ENHANCED:
-            return [image_header(source, None, get)]
+            return [image_header(source, None, get, cut=cut)]
         try:
             groups = list(_frames(get))
         except Exception as error:
             message = "is damaged: what it says of its frames cannot be read"
             raise InputError(message, path=source.label, hint="copy or export it again") from error
-        return [image_header(source, index, _Either(fields, get)) for index, fields in enumerate(groups)]
+        return [image_header(source, index, _Either(fields, get), cut=cut) for index, fields in enumerate(groups)]
 
 
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
@@ -101,25 +103,52 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     return hu
 
 
-def _parse(source: Source, size: int | None) -> tuple[FileDataset, bool]:
-    """Return the header within the first `size` bytes of a file, and whether that is all of it."""
-    data = source.read() if size is None else source.start(size)
-    reached = False
+@dataclass(frozen=True)
+class _Parsed:
+    """A header, and where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None."""
 
-    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        nonlocal reached
+    dataset: FileDataset
+    end: int | None
+
+
+def _parse(source: Source, size: int | None) -> _Parsed:
+    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that."""
+    data = source.read() if size is None else source.start(size)
+    stream = io.BytesIO(data)
+    reached, end = False, None
+
+    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        nonlocal reached, end
         reached = bool(tag >= _PIXELS)
+        if reached:
+            end = -1 if length == _UNDEFINED else stream.tell() + length
         return reached
 
+    dataset = None
     try:
         with _quiet():
-            dataset = read_partial(io.BytesIO(data), at_pixels, force=True, specific_tags=list(_TAGS))
+            dataset = read_partial(stream, at_pixels, force=True, specific_tags=list(_TAGS))
+            if _value(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                end = None  # of the unpacked data, while the file is packed
     except Exception as error:
-        if size is not None and len(data) == size:  # it may have been cut within a value
-            return _parse(source, None)
-        message = "is damaged: its DICOM header cannot be read"
-        raise InputError(message, path=source.label, hint="copy or export it again") from error
-    return dataset, reached or size is None or len(data) < size
+        if size is None or len(data) < size:
+            message = "is damaged: its DICOM header cannot be read"
+            raise InputError(message, path=source.label, hint="copy or export it again") from error
+    if dataset is None or not (reached or size is None or len(data) < size):  # what was read may end within a value
+        return _parse(source, None)
+    return _Parsed(dataset, end)
+
+
+def _is_cut(source: Source, parsed: _Parsed) -> bool:
+    """Return whether a file ends before its pixels do. Members of archives have a checksum instead."""
+    if source.member is not None or parsed.end is None:
+        return False
+    with open_regular(source.path) as file:
+        size = file.seek(0, io.SEEK_END)
+        if parsed.end >= 0:
+            return size < parsed.end
+        file.seek(-min(size, _TAIL), io.SEEK_END)
+        return _DELIMITER not in file.read()
 
 
 def _value(dataset: Dataset, keyword: str) -> Any:

@@ -160,11 +160,24 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[str]:
         warnings.append("the header does not say what the values are (RescaleType US); they look like Hounsfield units")
     if any(image.photometric == "MONOCHROME1" for image in images):
         warnings.append("is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units")
+    padding = _padding_in_tissue(images)
+    if padding is not None:
+        warnings.append(f"the header's padding value stands for {padding:.0f} HU, which tissue has too; taken as air")
     if any(image.annotated for image in images):
         warnings.append("the header says that text is burnt into the pixels")
     if any(image.lossy for image in images):
         warnings.append("was compressed with loss")
     return warnings
+
+
+def _padding_in_tissue(images: Sequence[ImageHeader]) -> float | None:
+    """Return a padding value that lies among those of tissue, in HU."""
+    for image in images:
+        for value in image.padding or ():
+            hu = value * (1 if image.slope is None else image.slope) + (image.intercept or 0)
+            if -900 < hu < 2000:
+                return hu
+    return None
 
 
 def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[str]:
