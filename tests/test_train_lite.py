@@ -23,7 +23,7 @@ from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
-from jcs_ct.training.lite.module import LiteModule, lesion_loss
+from jcs_ct.training.lite.module import lesion_loss, strongest
 from jcs_ct.training.lite.run import train
 from jcs_ct.training.lite.score import read_table, summary, table
 from jcs_ct.training.lite.sources import probe
@@ -213,22 +213,14 @@ def test_the_probe_tells_sources_that_differ_and_no_others() -> None:
     assert probe(noise, [(s, s) for s, _ in origins]) is None
 
 
-def test_the_averaged_network_teaches_slices_without_masks(
-    data: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = LiteModule(small(data, teach=1.0, steps=10))
-    clean = torch.rand(2, 1, 64, 64) * 2 - 1
-    p = module.taught(clean)
-    assert p.shape == (2, 64, 64)
-    assert not p.requires_grad
-    torch.testing.assert_close(p, module.taught(clean.flip(3)).flip(2), rtol=0.05, atol=0.02)  # both mirror images
-    doubt = module.average(clean).maps[:, 0].sigmoid().detach()
-    assert float((p - 0.5).abs().mean()) > 0.9 * float((doubt - 0.5).abs().mean())
-    lessons = []
-    for step in (0, 2, 4, 6, 9):
-        monkeypatch.setattr(LiteModule, "global_step", step)
-        lessons.append(module.lesson())
-    assert lessons == pytest.approx([0, 0, 0.6, 1, 1])
+def test_a_label_says_whether_there_are_lesions() -> None:
+    logits = torch.full((3, 64, 80), -4.0)
+    logits[1, 8:16, 8:16] = 4.0  # four cells of 320: more than 1 %
+    logits[2, 8:9, 8:9] = 4.0  # one pixel
+    found = strongest(logits)
+    assert float(found[0]) == pytest.approx(-4)
+    assert float(found[1]) == pytest.approx(4)
+    assert float(found[2]) < 0
 
 
 def test_the_command_builds_all_folds_and_the_shipped_file(

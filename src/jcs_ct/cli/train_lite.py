@@ -21,7 +21,7 @@ from jcs_ct.errors import InputError, UsageError
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--mix", type=click.FloatRange(0), help="α of the Beta distribution of λ, for mixed slices; 0: none.")
 @click.option("--attention", type=click.FloatRange(0), help="Weight of pixel supervision of the attention map.")
-@click.option("--teach", type=click.FloatRange(0), help="Weight of the averaged network's lesions in labelled slices.")
+@click.option("--weak", type=click.FloatRange(0), help="Weight of labels as a word on lesions.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="Of the arithmetic while training.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")

@@ -12,6 +12,7 @@ import torch
 from jcs_ct import __version__
 from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
+from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.runtime.choose import Chosen, Subject, choose
 from jcs_ct.runtime.engines import find_runtime
 from jcs_ct.runtime.exported import open_exported
@@ -163,14 +164,17 @@ class Network:
     def passes(self, batch: Sequence[NDArray[np.float32]]) -> list[OnePass]:
         """Run several slices (1×H×W each, all of one size) through `jcs-lite` together. Raises as `one_pass`."""
         engine = self.start().engine
+        slices = with_mirrors(batch) if self.card.mirror else np.stack(batch)
         if engine is not None:
-            logits, evidences, lesions = engine.run([np.stack(batch)])
+            logits, evidences, lesions = engine.run([slices])
         else:
             with torch.inference_mode():
-                out = self.module()(torch.from_numpy(np.stack(batch)).to(self.device))
+                out = self.module()(torch.from_numpy(slices).to(self.device))
             logits, evidences, lesions = (t.float().cpu().numpy() for t in (out.logit, out.evidence, out.maps))
         for values in (logits, evidences, lesions):
             self.finite(values)
+        if self.card.mirror:
+            logits, evidences, lesions = merged(logits, evidences, lesions)
         return [
             OnePass(float(logit) / self.card.temperature, evidence, lesion[0])
             for logit, evidence, lesion in zip(logits, evidences, lesions, strict=True)

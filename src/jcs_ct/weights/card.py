@@ -19,7 +19,8 @@ SCHEMA_VERSION = 1
 LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
-_OPTIONAL = {"temperature": 1.0, "covid_threshold": None}  # of the one-pass network; left out where they say nothing
+# Of the one-pass network; left out where they say nothing.
+_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False}
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class WeightsCard:
         notes: What a user should know, a line each.
         temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
+        mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
         schema_version: Version of this layout.
     """
 
@@ -68,6 +70,7 @@ class WeightsCard:
     notes: tuple[str, ...] = ()
     temperature: float = 1.0
     covid_threshold: float | None = None
+    mirror: bool = False
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -131,6 +134,8 @@ def _fits(name: str, value: object) -> bool:
     """Tell whether `value` has the type, and the range, that the field `name` needs."""
     if name in ("classes", "notes"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "mirror":
+        return isinstance(value, bool)
     if name == "temperature":
         return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1000
     if name in ("threshold", "covid_threshold", "bn_eps_folded"):

@@ -86,7 +86,7 @@ def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
     else:
         for source in config.without:
             command += ["--without", source]
-        for name in ("steps", "lr", "mix", "attention", "teach", "precision", "seed", "threads"):
+        for name in ("steps", "lr", "mix", "attention", "weak", "precision", "seed", "threads"):
             command += [f"--{name}", str(getattr(config, name))]
         if config.fold is not None:
             command += ["--fold", str(config.fold)]

@@ -25,7 +25,7 @@ class LiteConfig:
         weight_decay: Of AdamW.
         mix: α of the Beta distribution of λ when two labelled slices are mixed; 0: no mixing.
         attention: Weight of pixel supervision of the evidence map; 0: the ablation without masks for the classifier.
-        teach: Weight of what the averaged network, a mean teacher, finds in slices that have a label only; 0: none.
+        weak: Weight of the label as a word on lesions: without the disease no pixel is lesion, with it some are.
         precision: "bf16" (autocast; half the time where the processor has AVX512-BF16 or AMX) or "fp32".
         keep: Decay of the moving average of the weights, a step; the average is what is kept.
         seed: Of initialisation, order, augmentation and mixing.
@@ -37,16 +37,16 @@ class LiteConfig:
     fold: int | None = None
     folds: int = 4
     without: tuple[str, ...] = ()
-    steps: int = 1600
+    steps: int = 1000
     labelled: int = 10
     masked: int = 6
     lr: float = 1e-3
     weight_decay: float = 0.02
     mix: float = 0.3
     attention: float = 0.5
-    teach: float = 0.5
+    weak: float = 0.3
     precision: str = "bf16"
-    keep: float = 0.995
+    keep: float = 0.99
     seed: int = 0
     every: int = 100
     threads: int = 0

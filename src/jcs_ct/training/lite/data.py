@@ -70,8 +70,7 @@ def divide(config: LiteConfig) -> tuple[Parts, Parts]:
 class LiteSlices(TorchDataset[Item]):
     """Augmented slices, by (position, step, place in the step).
 
-    An item holds "image" 1×H×W and "clean", the same without disguise and change of contrast; "mask" H×W in 0 … 1, or
-    −1 where there is none; "label" 0 or 1, or −1.
+    An item holds "image" 1×H×W; "mask" H×W in 0 … 1, or −1 where there is none; "label" 0 or 1, or −1.
     Decoded slices are kept: a few hundred megabytes, and no decoding after the first pass.
     """
 
@@ -111,9 +110,8 @@ class LiteSlices(TorchDataset[Item]):
         if position not in self.boxes:
             self.boxes[position] = find_field(picture).box
         box = jitter(self.boxes[position], (picture.shape[0], picture.shape[1]), rng)
-        clean = look(picture, box, self.shape)
-        seen = disguise(clean, rng)
-        both = {"image": torch.from_numpy(np.stack([stretch(seen), stretch(clean)]))}
+        seen = disguise(look(picture, box, self.shape), rng)
+        both = {"image": torch.from_numpy(stretch(seen))[None]}
         if mask is not None:
             target = look(mask, box, self.shape).astype(np.float32) / np.float32(255)
             both["mask"] = torch.from_numpy(target)[None]
@@ -122,8 +120,7 @@ class LiteSlices(TorchDataset[Item]):
         self.looks.set_random_state(seed=int(rng.integers(2**31)))
         label = self.samples[position].label
         return {
-            "image": self.looks(moved["image"][:1]).as_tensor(),
-            "clean": moved["image"][1:].as_tensor(),
+            "image": self.looks(moved["image"]).as_tensor(),
             "mask": moved["mask"].as_tensor()[0] if mask is not None else torch.full(self.shape, -1.0),
             "label": torch.tensor(-1.0 if label is None or mask is not None else float(label)),
         }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
 DEEP = (1.0, 0.5, 0.25)  # weights of the maps, finest first
-TAUGHT_FROM, TAUGHT_FULLY = 0.25, 0.5  # of the steps: before, the average is no teacher
+EXTENT = 0.01  # share of a slice whose highest lesion logits stand for it
 SMOOTH = 1.0  # of Dice, in pixels: a slice without lesions asks for an empty map
 
 
@@ -52,19 +52,17 @@ class LiteModule(L.LightningModule):
         image, label, mask = batch["image"], batch["label"], batch["mask"]
         labelled = label >= 0
         count = int(labelled.sum())  # they come first
-        weight = self.config.teach * self.lesson() if mask.shape[0] > count else 0.0
-        taught = self.taught(batch["clean"][:count]) if weight and count else None
         if self.config.mix and count:
             share, partner = self.mixing(count)
             image = torch.cat([blend(image[:count], partner, share), image[count:]])
             label = torch.cat([blend(label[:count], partner, share), label[count:]])
-            taught = blend(taught, partner, share) if taught is not None else None
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             out = LiteOutput(*self.network(image.contiguous(memory_format=torch.channels_last)))
         out = LiteOutput(*(part.float() for part in out))
         loss: Tensor = out.logit.sum() * 0
-        if taught is not None:
-            loss = loss + weight * lesion_loss(out.maps[:count], taught, by_slice=0.0)
+        if self.config.weak and count:
+            highest = strongest(out.maps[:count, 0])
+            loss = loss + self.config.weak * F.binary_cross_entropy_with_logits(highest, label[:count])
         if bool(labelled.any()):
             loss = loss + F.binary_cross_entropy_with_logits(out.logit[labelled], label[labelled])
         have = (mask >= 0).flatten(1).all(dim=1)
@@ -86,23 +84,6 @@ class LiteModule(L.LightningModule):
         share = float(rng.beta(self.config.mix, self.config.mix))
         return share, torch.from_numpy(rng.permutation(count))
 
-    def lesson(self) -> float:
-        """Return how much the teacher counts at this step, 0 to 1."""
-        done = int(self.global_step) / self.config.steps
-        return min(1.0, max(0.0, (done - TAUGHT_FROM) / (TAUGHT_FULLY - TAUGHT_FROM)))
-
-    @torch.no_grad()
-    def taught(self, clean: Tensor) -> Tensor:
-        """Return the lesions that the averaged network sees in undisguised slices and their mirror images, N×H×W.
-
-        Mean teacher: Tarvainen and Valpola, NeurIPS 2017. Its doubt is halved (p² / (p² + (1 − p)²)).
-        """
-        both = torch.cat([clean, clean.flip(3)]).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            maps = self.average(both).maps[:, 0].float()
-        p: Tensor = (maps[: len(clean)].sigmoid() + maps[len(clean) :].flip(2).sigmoid()) / 2
-        return p**2 / (p**2 + (1 - p) ** 2)
-
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """Step, and move the average: before any callback, so that a checkpoint holds both."""
         super().optimizer_step(*args, **options)
@@ -122,18 +103,26 @@ class LiteModule(L.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def strongest(logits: Tensor) -> Tensor:
+    """Return the mean of the highest 1 % of lesion logits of each slice: N×H×W to N.
+
+    Multiple-instance learning: a slice without the disease has no pixel of it, one with it has some.
+    """
+    cells = F.avg_pool2d(logits[:, None], 4).flatten(1)
+    return cells.topk(max(1, round(EXTENT * cells.shape[1])), dim=1).values.mean(dim=1)
+
+
 def blend(values: Tensor, partner: Tensor, share: float) -> Tensor:
     """Return `values` and those of their partners, mixed."""
     return share * values + (1 - share) * values[partner.to(values.device)]
 
 
-def lesion_loss(maps: Tensor, mask: Tensor, by_slice: float = 0.5) -> Tensor:
-    """Return the loss of lesion maps: over the maps, cross-entropy + 1 − Dice.
+def lesion_loss(maps: Tensor, mask: Tensor) -> Tensor:
+    """Return the loss of lesion maps: over the maps, cross-entropy + 1 − Dice (half by slice, half over the batch).
 
     Args:
         maps: N×M×H×W logits, finest first.
         mask: N×H×W in 0 … 1.
-        by_slice: Share of Dice that is taken slice by slice; the rest is taken over the batch.
     """
     loss = maps.sum() * 0
     for weight, logits in zip(DEEP, maps.unbind(dim=1), strict=True):
@@ -142,5 +131,5 @@ def lesion_loss(maps: Tensor, mask: Tensor, by_slice: float = 0.5) -> Tensor:
         each = 1 - ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
         together = 1 - (2 * overlap.sum() + SMOOTH) / (total.sum() + SMOOTH)
         entropy = F.binary_cross_entropy_with_logits(logits, mask)
-        loss = loss + weight * (entropy + by_slice * each + (1 - by_slice) * together)
+        loss = loss + weight * (entropy + (each + together) / 2)
     return loss

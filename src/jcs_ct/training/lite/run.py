@@ -147,4 +147,5 @@ def card_of(config: LiteConfig, out: Path, scores: dict[str, float]) -> WeightsC
         bn_eps_folded=0.0,
         notes=tuple(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()),
         covid_threshold=0.5,
+        mirror=True,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.explain import of_evidence
@@ -16,6 +17,7 @@ from jcs_ct.io.opening import read_file
 from jcs_ct.io.raster import decode_slice
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
+from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.preprocess import prepare, recipe, restore
 
 if TYPE_CHECKING:
@@ -41,15 +43,16 @@ def score(network: LiteNetwork, masked: Sequence[Sample], labelled: Sequence[Sam
         pixels = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
         values, placement = prepare(pixels, how)
         with torch.inference_mode():
-            out = network(torch.from_numpy(values)[None])
+            out = network(torch.from_numpy(with_mirrors([values])))
+        logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())
         row: Row = {"file": sample.path.name, "source": sample.source or "", "group": sample.group or ""}
-        row |= {"label": "" if sample.label is None else sample.label, "logit": round(float(out.logit[0]), 5)}
+        row |= {"label": "" if sample.label is None else sample.label, "logit": round(float(logit[0]), 5)}
         if sample.mask is not None:
             mask = read_mask(sample.mask)
             if not mask.any():
                 continue
-            found = pixel_counts(restore(out.maps[0, 0].sigmoid().numpy(), placement), mask)
-            attention = restore(of_evidence(out.evidence[0].numpy()), placement)
+            found = pixel_counts(restore(expit(maps[0, 0]), placement), mask)
+            attention = restore(of_evidence(evidence[0]), placement)
             row |= {"label": "", "dice": round(found.scores()["dice"], 5)}
             row |= {name: int(getattr(found, name)) for name in ("tp", "fp", "fn", "tn")}
             row |= {
