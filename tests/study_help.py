@@ -32,6 +32,7 @@ class BandNetwork:
         self.spec = model_spec("jcs-lite")
         self.card = card_for("jcs-lite", covid_threshold=0.5)
         self.threshold = self.covid_threshold = 0.5
+        self.runtime = "torch"
 
 
 def mark(image: SliceImage, _network: Any) -> SliceDiagnosis:

@@ -23,7 +23,7 @@ from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
-from jcs_ct.training.lite.module import lesion_loss, strongest
+from jcs_ct.training.lite.module import LiteModule, lesion_loss, strongest
 from jcs_ct.training.lite.run import train
 from jcs_ct.training.lite.score import read_table, summary, table
 from jcs_ct.training.lite.sources import probe

@@ -74,7 +74,6 @@ def diagnose(
         )
     _refuse_existing(found.cases, out, run, resume=resume)
 
-    from jcs_ct.runtime import open_network
     from jcs_ct.study import batch
     from jcs_ct.study.examine import Networks, Settings
     from jcs_ct.study.files import remove_debris

@@ -26,9 +26,9 @@ def with_mirrors(batch: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
 
 def merged(logits: NDArray[np.float32], evidence: NDArray[np.float32], maps: NDArray[np.float32]) -> Arrays:
     """Return what the network gives for 2N slices (2N, 2N×h×w, 2N×M×H×W) as the means of slices and mirror images."""
-    n = len(logits) // 2
+    n, half = len(logits) // 2, np.float32(0.5)
     return (
-        (logits[:n] + logits[n:]) / 2,
-        (evidence[:n] + evidence[n:, :, ::-1]) / 2,
-        (maps[:n] + maps[n:, ..., ::-1]) / 2,
+        (logits[:n] + logits[n:]) * half,
+        (evidence[:n] + evidence[n:, :, ::-1]) * half,
+        (maps[:n] + maps[n:, ..., ::-1]) * half,
     )

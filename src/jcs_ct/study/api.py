@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jcs_ct.errors import InputError, UsageError
@@ -11,7 +12,6 @@ from jcs_ct.study.gather import gather
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Literal
 
     from jcs_ct.study.result import CaseResult
@@ -56,7 +56,7 @@ def diagnose(
             path=study,
             hint="give one of them; the command `jcs diagnose` takes many",
         )
-    models = [model] if model is None or not isinstance(model, (list, tuple)) else list(model)
+    models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
     if not models:
         raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
     networks = Networks.of([open_network(m, device, ["classification", "segmentation", "lite"]) for m in models])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import OutputError
+from jcs_ct.errors import InputError, OutputError
 from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.report.html import write_html
@@ -75,16 +75,45 @@ def _write(result: CaseResult, folder: Path) -> None:
         files["html"] = "report.html"
     report |= {"files": files, "warnings": warnings}
     if result.case.kind == "dicom":
-        from jcs_ct.outputs.dicom.sr import write_sr
-
-        assert result.case.series is not None  # noqa: S101  # of this kind
-        seg = folder / files["dicom_seg"] if "dicom_seg" in files else None
-        write_sr(folder / "sr.dcm", result.case.series, report, seg)
-        files["dicom_sr"] = "sr.dcm"
+        _write_sr(result, folder, report, files, warnings)
+    report["warnings"] = list(dict.fromkeys(warnings))
     if result.frames:
         write_html(folder / "report.html", report, result.frames)
     text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / "report.json").write_text(text, encoding="utf-8")
+
+
+def _write_sr(
+    result: CaseResult, folder: Path, report: dict[str, Any], files: dict[str, str], warnings: list[str]
+) -> None:
+    from jcs_ct.outputs.dicom.sr import write_sr
+
+    assert result.case.series is not None  # noqa: S101  # of this kind
+    try:
+        seg = folder / files["dicom_seg"] if "dicom_seg" in files else None
+        warnings += write_sr(folder / "sr.dcm", result.case.series, report, seg)
+        files["dicom_sr"] = "sr.dcm"
+    except InputError as error:  # the measurements stand in report.json; headers that cannot be referred to cost the SR
+        warnings.append(f"no DICOM SR: {error.message}")
+
+
+def _write_seg(result: CaseResult, folder: Path, files: dict[str, str], warnings: list[str]) -> None:
+    from jcs_ct.outputs.dicom.seg import write_seg
+
+    series, lungs, card = result.case.series, result.lungs, result.report["model"]
+    assert series is not None  # noqa: S101  # of this kind
+    try:
+        warnings += write_seg(
+            folder / "seg.dcm",
+            series,
+            lambda i: result.lesions.levels(i).astype(bool),
+            None if lungs is None else lungs.levels,
+            model_name=card["name"][:64],
+            model_version=card["weights_sha256"][:12],
+        )
+        files["dicom_seg"] = "seg.dcm"
+    except InputError as error:  # the masks stand in the NIfTI files
+        warnings.append(f"no DICOM SEG: {error.message}")
 
 
 def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict[str, str]:
@@ -102,19 +131,7 @@ def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict
         write_nifti(folder / "lungs.nii.gz", lungs.volume(), series)
         files["lungs"] = "lungs.nii.gz"
     if result.case.kind == "dicom" and result.report["burden"] is not None:
-        from jcs_ct.outputs.dicom.seg import write_seg
-
-        card = result.report["model"]
-        notes = write_seg(
-            folder / "seg.dcm",
-            series,
-            lambda i: result.lesions.levels(i).astype(bool),
-            None if lungs is None else lungs.levels,
-            model_name=card["name"],
-            model_version=card["weights_sha256"][:12],
-        )
-        files["dicom_seg"] = "seg.dcm"
-        warnings += [note for note in notes if note not in warnings]
+        _write_seg(result, folder, files, warnings)
     for number in result.report["most_affected"][:MOST_OVERLAYS]:
         name = f"overlays/slice-{number:04d}.png"
         _overlay(result, number - 1, folder / name)

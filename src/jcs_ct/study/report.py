@@ -61,7 +61,7 @@ def build_report(
             "rule": study.settings.rule,
             "segment": study.settings.segment,
             "window_hu": list(LUNG) if series else None,
-            "runtime": getattr(study.networks.screen, "runtime_name", "torch"),
+            "runtime": study.networks.screen.runtime,
         },
         "verdict": {
             "rule": verdict.rule,
