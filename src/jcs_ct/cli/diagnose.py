@@ -79,9 +79,9 @@ def diagnose(
     from jcs_ct.study.files import remove_debris
 
     names: tuple[str | None, ...] = model or (None,)
-    networks = Networks.of(
-        [open_network(name, run.device, ["classification", "segmentation", "lite"]) for name in names]
-    )
+    tasks = ["classification", "segmentation", "lite"]
+    slices = sum(len(case) for case in found.cases)
+    networks = Networks.of([run.network(name, tasks, slices) for name in names])
     chosen: Any = segment or ("always" if networks.one_pass else "positive")
     settings = Settings(rule, chosen, frames=not no_html)
     reporter.result |= {"model": [n.card.name for n in {networks.screen, networks.segment} if n is not None]}
