@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nibabel
 import numpy as np
@@ -17,9 +17,10 @@ from jcs_ct.errors import InputError, OutputError, UsageError
 from jcs_ct.io.dicom import write_ct_series
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
-from jcs_ct.study.examine import Networks, Settings, ahead, examine
+from jcs_ct.study.examine import ahead, examine
 from jcs_ct.study.gather import gather
 from jcs_ct.study.result import PackedMaps
+from jcs_ct.study.settings import Networks, Settings
 from jcs_ct.verdict import Count
 from study_help import MARKER_HU, BandNetwork, mark, marked_volume, small_phantom, write_lite
 
@@ -64,7 +65,8 @@ def write_permuted(path: Path, order: tuple[int, ...], flips: tuple[bool, ...]) 
         move[source, 3] += hu.shape[source] - 1 if flip else 0
     turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
     stored = hu.transpose(order)[turn]
-    image = nibabel.Nifti1Image(np.ascontiguousarray(stored), LPS_TO_RAS @ affine @ move)
+    library: Any = nibabel
+    image = library.Nifti1Image(np.ascontiguousarray(stored), LPS_TO_RAS @ affine @ move)
     image.set_qform(image.affine, code=1)
     nibabel.save(image, path)
     return np.ascontiguousarray(where.transpose(order)[turn])
@@ -78,8 +80,8 @@ def test_the_marker_is_found_in_all_48_orientations(order: tuple[int, ...], tmp_
         where = write_permuted(path, order, flips)
         result = look(path)
         folder = result.save(tmp_path / "out", overwrite=True)
-        mask = nibabel.load(folder / "lesions.nii.gz")
-        stored = nibabel.load(path)
+        mask: Any = nibabel.load(folder / "lesions.nii.gz")
+        stored: Any = nibabel.load(path)
         assert np.allclose(mask.affine, stored.affine)
         found = np.asarray(mask.dataobj) > 0
         assert np.array_equal(found, where), f"{order} {flips}"
@@ -164,15 +166,15 @@ def test_roles_of_networks() -> None:
             self.spec = type("Spec", (), {"task": task})()
             self.card = type("Card", (), {"name": task})()
 
-    classifier, segmenter, lite = Other("classification"), Other("segmentation"), Other("lite")
-    both = Networks.of([segmenter, classifier])  # type: ignore[list-item]
+    classifier, segmenter, lite = (cast("Any", Other(t)) for t in ("classification", "segmentation", "lite"))
+    both = Networks.of([segmenter, classifier])
     assert both.screen is classifier
     assert both.segment is segmenter
-    assert Networks.of([classifier]).segment is None  # type: ignore[list-item]
-    assert Networks.of([lite]).one_pass  # type: ignore[list-item]
-    for wrong in ([segmenter], [lite, classifier], [classifier, Other("classification")], [Other("backbone")]):
+    assert Networks.of([classifier]).segment is None
+    assert Networks.of([lite]).one_pass
+    for wrong in ([segmenter], [lite, classifier], [classifier, classifier], [cast("Any", Other("backbone"))]):
         with pytest.raises(UsageError):
-            Networks.of(wrong)  # type: ignore[arg-type]
+            Networks.of(wrong)
 
 
 def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:

@@ -75,8 +75,8 @@ def diagnose(
     _refuse_existing(found.cases, out, run, resume=resume)
 
     from jcs_ct.study import batch
-    from jcs_ct.study.examine import Networks, Settings
     from jcs_ct.study.files import remove_debris
+    from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)
     tasks = ["classification", "segmentation", "lite"]

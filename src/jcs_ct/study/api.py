@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.errors import InputError, UsageError
 from jcs_ct.runtime import open_network
-from jcs_ct.study.examine import Networks, Settings, examine
+from jcs_ct.study.examine import examine
 from jcs_ct.study.gather import gather
+from jcs_ct.study.settings import Networks, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.errors import InputError, JcsError, OutputError
 from jcs_ct.files import write_whole
-from jcs_ct.study.examine import Networks, Settings, examine
+from jcs_ct.study.examine import examine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
+    from jcs_ct.study.settings import Networks, Settings
     from jcs_ct.verdict import Rule
 
 COLUMNS = (

@@ -10,20 +10,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from jcs_ct import pipeline
-from jcs_ct.burden import Burden, BurdenCounter
-from jcs_ct.errors import InputError, UsageError
+from jcs_ct.burden import BurdenCounter
+from jcs_ct.errors import InputError
 from jcs_ct.guard import check_slice
 from jcs_ct.lungs import Reducer
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
-from jcs_ct.verdict import Rule, rule
+from jcs_ct.study.settings import rule_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,67 +30,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.outputs.report.frames import EncodedFrame
-    from jcs_ct.runtime import Network
     from jcs_ct.study.case import Case, CaseSlice
+    from jcs_ct.study.settings import Networks, Settings
+    from jcs_ct.verdict import Rule
 
 T = TypeVar("T")
 
 LEAST_LUNG_MM2 = 300.0  # of a slice that networks look at; less is the very apex or the recess behind the liver
 AHEAD = 3  # slices that are read while the network works
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What runs on a study.
-
-    Attributes:
-        screen: Gives each slice its probability: `jcs-lite` or a classifier.
-        segment: Gives lesions; the same object for `jcs-lite`, None without lesions.
-    """
-
-    screen: Network
-    segment: Network | None
-
-    @property
-    def one_pass(self) -> bool:
-        """Whether one pass gives everything."""
-        return self.screen.spec.task == "lite"
-
-    @classmethod
-    def of(cls, networks: Sequence[Network]) -> Networks:
-        """Return the roles of one or two networks.
-
-        Raises:
-            UsageError: They do not make a pipeline.
-        """
-        by_task: dict[str, Network] = {}
-        for network in networks:
-            if network.spec.task in by_task:
-                raise UsageError(f"two models do {network.spec.task}", hint="give a classifier and a segmenter")
-            by_task[network.spec.task] = network
-        if set(by_task) == {"lite"}:
-            return cls(by_task["lite"], by_task["lite"])
-        if "classification" in by_task and set(by_task) <= {"classification", "segmentation"}:
-            return cls(by_task["classification"], by_task.get("segmentation"))
-        raise UsageError(
-            f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
-            hint="give jcs-lite, or a classifier and a segmenter (--model twice)",
-        )
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a study is looked at.
-
-    Attributes:
-        rule: Name of the patient rule, see `jcs_ct.verdict`.
-        segment: Lesions of every study, of those with a positive verdict, or of none.
-        frames: Whether pictures for the report are made.
-    """
-
-    rule: str = "top-k"
-    segment: Literal["always", "positive", "never"] = "always"
-    frames: bool = True
 
 
 def ahead(work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
@@ -110,7 +56,7 @@ class Examination:
 
     def __init__(self, case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> None:
         self.case, self.networks, self.settings = case, networks, settings
-        self.rule = patient_rule or rule(settings.rule)
+        self.rule = patient_rule or rule_for(settings.rule, networks.screen.card.patient)
         self.warnings: list[str] = list(case.series.warnings if case.series else ())
         self.shapes: list[tuple[int, int]] = [(0, 0)] * len(case)
         self.lungs: PackedLabels | None = None
@@ -293,6 +239,3 @@ class Examination:
 def examine(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
     """Look at one study. Raises InputError where it cannot be read or shows no lungs."""
     return Examination(case, networks, settings, patient_rule).run()
-
-
-__all__ = ["Burden", "Examination", "Networks", "Settings", "examine"]

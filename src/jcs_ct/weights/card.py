@@ -20,7 +20,7 @@ LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
 # Of the one-pass network; left out where they say nothing.
-_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False}
+_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class WeightsCard:
         temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
+        patient: Slope and intercept of the patient rule top-k (`jcs_ct.verdict.TopK`), as fitted for these weights.
         schema_version: Version of this layout.
     """
 
@@ -71,6 +72,7 @@ class WeightsCard:
     temperature: float = 1.0
     covid_threshold: float | None = None
     mirror: bool = False
+    patient: tuple[float, float] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -80,6 +82,7 @@ class WeightsCard:
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values, the schema version first."""
         values = asdict(self) | {"classes": list(self.classes), "notes": list(self.notes)}
+        values["patient"] = None if self.patient is None else list(self.patient)
         plain = {name: usual for name, usual in _OPTIONAL.items() if values[name] == usual}
         return {"schema_version": values.pop("schema_version")} | {k: v for k, v in values.items() if k not in plain}
 
@@ -117,7 +120,8 @@ class WeightsCard:
         for name, value in values.items():
             if not _fits(name, value):
                 raise WeightsError(f"has a wrong value in {name!r}: {value!r:.60}", path=path, hint=_REIMPORT)
-        return cls(**values | {"classes": tuple(values["classes"]), "notes": tuple(values["notes"])})
+        lists = ("classes", "notes", *(["patient"] if values.get("patient") is not None else []))
+        return cls(**values | {name: tuple(values[name]) for name in lists})
 
     @classmethod
     def read(cls, path: Path) -> WeightsCard:
@@ -134,6 +138,12 @@ def _fits(name: str, value: object) -> bool:
     """Tell whether `value` has the type, and the range, that the field `name` needs."""
     if name in ("classes", "notes"):
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if name == "patient":
+        return value is None or (
+            isinstance(value, (list, tuple))
+            and len(value) == 2
+            and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value)
+        )
     if name == "mirror":
         return isinstance(value, bool)
     if name == "temperature":

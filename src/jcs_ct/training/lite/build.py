@@ -15,10 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import expit
 
 from jcs_ct.errors import JcsError
 from jcs_ct.files import write_whole
-from jcs_ct.training.lite.calibrate import SENSITIVITY, calibrate
+from jcs_ct.training.lite.calibrate import SENSITIVITY, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import tell_sources
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from jcs_ct.training.lite.config import LiteConfig
@@ -96,6 +98,19 @@ def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
 
 
+def by_group(rows: Sequence[Row], temperature: float) -> list[tuple[NDArray[np.float64], int]]:
+    """Return the probabilities of each group of slices that have one label, and that label."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["source"], row["group"] or row["file"]), []).append(row)
+    found = []
+    for members in groups.values():
+        labels = {int(row["label"]) for row in members}
+        if len(labels) == 1:
+            found.append((expit(np.array([float(row["logit"]) for row in members]) / temperature), labels.pop()))
+    return found
+
+
 def finish(
     out: Path,
     folds: Sequence[Sequence[Row]],
@@ -115,6 +130,7 @@ def finish(
         [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
     )
     scores = collect(folds)
+    patient = fit_patients(by_group([row for fold in labelled for row in fold], calibration.temperature))
     told = tell_sources(out, say)
     tensors, card = network
     half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
@@ -123,12 +139,18 @@ def finish(
         name="jcs-lite",
         temperature=calibration.temperature,
         covid_threshold=calibration.threshold,
+        patient=patient,
         threshold_from="lesions: 0.5, not tuned; COVID-19: sensitivity "
         f"{SENSITIVITY:g} of the held-out slices of the folds",
         notes=tuple(describe(scores, calibration, told)),
     )
     card = write(out / BEST, half, card, overwrite=True)
-    content = {"scores": scores, "calibration": vars(calibration), "sources_told_from_features": told}
+    content = {
+        "scores": scores,
+        "calibration": vars(calibration),
+        "sources_told_from_features": told,
+        "patient": patient,
+    }
     write_whole(out / "scores.json", (json.dumps(content, indent=2) + "\n").encode(), overwrite=True)
     write_whole(out / "held_out.csv", table([row for fold in folds for row in fold]), overwrite=True)
     say(f"{out / BEST}: {(out / BEST).stat().st_size / 1e6:.1f} MB")

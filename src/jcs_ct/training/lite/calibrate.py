@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
 from jcs_ct.metrics.classification import calibration_error
+from jcs_ct.verdict import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,26 @@ class Calibration:
     specificity: float
     error: float
     raw_error: float
+
+
+LEAST_SLICES, LEAST_GROUPS = 8, 5  # of a group that stands for a patient; of such groups in each class
+
+
+def fit_patients(groups: Sequence[tuple[NDArray[np.float64], int]]) -> tuple[float, float] | None:
+    """Return slope and intercept of the patient rule top-k.
+
+    Args:
+        groups: Calibrated probabilities of the slices of each group, and the label that all of them have.
+
+    Returns:
+        None where fewer than `LEAST_GROUPS` groups of a class have `LEAST_SLICES` slices.
+    """
+    usable = [(p, label) for p, label in groups if len(p) >= LEAST_SLICES]
+    counts = [sum(label == wanted for _, label in usable) for wanted in (0, 1)]
+    if min(counts) < LEAST_GROUPS:
+        return None
+    fitted = TopK().fit([p for p, _ in usable], [label for _, label in usable])
+    return fitted.slope, fitted.intercept
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:

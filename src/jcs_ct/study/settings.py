@@ -1,0 +1,76 @@
+"""What runs on a study, and how it is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from jcs_ct.errors import UsageError
+from jcs_ct.verdict import Rule, TopK, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.runtime import Network
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What runs on a study.
+
+    Attributes:
+        screen: Gives each slice its probability: `jcs-lite` or a classifier.
+        segment: Gives lesions; the same object for `jcs-lite`, None without lesions.
+    """
+
+    screen: Network
+    segment: Network | None
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether one pass gives everything."""
+        return self.screen.spec.task == "lite"
+
+    @classmethod
+    def of(cls, networks: Sequence[Network]) -> Networks:
+        """Return the roles of one or two networks.
+
+        Raises:
+            UsageError: They do not make a pipeline.
+        """
+        by_task: dict[str, Network] = {}
+        for network in networks:
+            if network.spec.task in by_task:
+                raise UsageError(f"two models do {network.spec.task}", hint="give a classifier and a segmenter")
+            by_task[network.spec.task] = network
+        if set(by_task) == {"lite"}:
+            return cls(by_task["lite"], by_task["lite"])
+        if "classification" in by_task and set(by_task) <= {"classification", "segmentation"}:
+            return cls(by_task["classification"], by_task.get("segmentation"))
+        raise UsageError(
+            f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
+            hint="give jcs-lite, or a classifier and a segmenter (--model twice)",
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is looked at.
+
+    Attributes:
+        rule: Name of the patient rule, see `jcs_ct.verdict`.
+        segment: Lesions of every study, of those with a positive verdict, or of none.
+        frames: Whether pictures for the report are made.
+    """
+
+    rule: str = "top-k"
+    segment: Literal["always", "positive", "never"] = "always"
+    frames: bool = True
+
+
+def rule_for(name: str, patient: tuple[float, float] | None) -> Rule:
+    """Return the patient rule of a name, top-k as it was fitted. Raises UsageError for an unknown name."""
+    chosen = rule(name)
+    if isinstance(chosen, TopK) and patient is not None:
+        return replace(chosen, slope=patient[0], intercept=patient[1])
+    return chosen
