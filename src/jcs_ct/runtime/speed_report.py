@@ -100,8 +100,8 @@ def to_markdown(rows: Sequence[Row], matrix: float, data: str) -> str:
     """Return a table for people."""
     lines = [
         (
-            f"{machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, jcs-ct {__version__}; fastest "
-            f"matrix multiplication {matrix / 1e9:.0f} GFLOP/s (float32); compared on {data}."
+            f"{machine()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, jcs-ct {__version__}; "
+            f"fastest matrix multiplication {matrix / 1e9:.0f} GFLOP/s (float32); compared on {data}."
         ),
         "",
         (

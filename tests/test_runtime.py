@@ -1,0 +1,248 @@
+"""Runtimes compute what the network computes, say which one is taken, and never fall back in silence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from jcs_ct.errors import UsageError
+from jcs_ct.models import build_model
+from jcs_ct.runtime import choose, engines, onnx_engine, prepared
+from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
+from jcs_ct.runtime.fold import OUTPUTS, Inference
+from jcs_ct.runtime.parity import Parity, check_arrays, compare
+from runtime_help import TINY, Wrong, expected, far, lite, noise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from torch import nn
+
+NETWORKS = ("jcs-single", "jcs-joint", "jcs-classifier", "jcs-lite")
+FILES = ("onnxruntime", "openvino", "mnn")
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JCS_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_folding_changes_no_result_and_not_the_network(name: str, filled: Callable[..., nn.Module]) -> None:
+    network = filled(name)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    array = noise(1 if name == "jcs-lite" else 3, 2, 50, 70)
+    plain = expected(network, array)
+    tuned = module_engine(RUNTIMES["torch-tuned"], network, "cpu")
+    assert far(plain, tuned.run([array])) < 2e-5
+    assert far(plain, module_engine(RUNTIMES["torch"], network, "cpu").run([array])) == 0
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.is_contiguous() for p in network.parameters()), "the plain network keeps its memory format"
+
+
+def test_features_fold_as_well(filled: Callable[..., nn.Module]) -> None:
+    network = filled("jcs-single", "features")
+    array = np.abs(noise(64, 1, 40, 48))
+    assert far(expected(network, array), module_engine(RUNTIMES["torch-tuned"], network, "cpu").run([array])) < 2e-5
+
+
+def test_what_cannot_be_folded_is_named() -> None:
+    with pytest.raises(UsageError, match="--runtime torch only"):
+        Inference(build_model("vgg16-bn"))
+
+
+@pytest.mark.parametrize("runtime", FILES)
+@pytest.mark.parametrize("name", ["jcs-lite", "jcs-joint"])
+def test_converted_networks_agree_at_other_sizes(
+    runtime: str,
+    name: str,
+    filled: Callable[..., nn.Module],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The joint network has everything that went wrong once: average pooling, split groups, odd sizes."""
+    table, network = RUNTIMES[runtime], filled(name)
+    channels = 1 if name == "jcs-lite" else 3
+    file = tmp_path / f"network{table.suffix}"
+    table.module.convert(network, [torch.from_numpy(noise(channels, 1, 96, 128))], file)
+    engine = file_engine(table, file, 1)
+    for shape in ((1, 64, 80), (2, 35, 53)):
+        array = noise(channels, *shape)
+        plain, found = expected(network, array), engine.run([array])
+        assert far(plain, found) < 2e-3
+        again = engine.run([noise(channels, 1, 64, 80)])
+        assert far(plain, found) < 2e-3, "a result is a copy, the next run does not write into it"
+        assert again[0].dtype == np.float32
+    assert capfd.readouterr().out == "", "standard output belongs to results"
+
+
+def test_nothing_is_reported_to_vendors(tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\nfrom pathlib import Path\nfrom jcs_ct.golden import filled_model\n"
+        "from jcs_ct.runtime.engines import RUNTIMES, file_engine\n"
+        "for name in ('openvino', 'mnn'):\n"
+        "    r = RUNTIMES[name]; file = Path(sys.argv[1]) / ('n' + r.suffix)\n"
+        "    r.module.convert(filled_model('jcs-lite'), [torch.rand(1, 1, 64, 80)], file); file_engine(r, file, 1)\n"
+        "print(sorted(m for m in sys.modules if m.startswith(('openvino_telemetry.', 'MNN.tools', 'aliyun'))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_runtime_is_checked_once_and_its_file_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    array = noise(1, 1, *TINY)[0]
+    first = lite("onnxruntime", said).one_pass(array)
+    assert len(said) == 1
+    assert "once on this machine" in said[0]
+    monkeypatch.setattr(onnx_engine, "convert", lambda *_: pytest.fail("converted again"))
+    again = lite("onnxruntime").one_pass(array)
+    assert np.array_equal(first.lesion, again.lesion)
+    plain = lite("torch").one_pass(array)
+    assert np.abs(plain.lesion - first.lesion).max() < 1e-4
+    assert first.logit == pytest.approx(plain.logit, abs=1e-4)
+
+
+def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    assert lite("auto", said).runtime == "torch-tuned", "nothing is converted for a small network unasked"
+    assert "runtime torch-tuned for jcs-lite" in said[-1]
+    lite("onnxruntime").start()
+    assert lite("auto", said).runtime == "onnxruntime", "it passed before"
+    monkeypatch.setattr(prepared, "machine", lambda: "another processor")
+    assert lite("auto", said).runtime == "torch-tuned", "what passed elsewhere says nothing here"
+
+
+def test_a_runtime_that_is_wrong_is_an_error_when_named_and_left_out_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_engine, "engine", Wrong)
+    with pytest.raises(
+        RuntimeFailedError, match=r"onnxruntime did not pass its check for jcs-lite.*differ by"
+    ) as failed:
+        lite("onnxruntime").start()
+    assert failed.value.exit_status == 2
+    with pytest.raises(RuntimeFailedError, match="did not pass"):
+        lite("onnxruntime").start()  # from the record, without another conversion
+    said: list[str] = []
+    monkeypatch.setitem(choose.ORDERS, "lite", ("onnxruntime", "torch-tuned"))
+    monkeypatch.setattr(choose, "WORTH", 1)
+    network = lite("auto", said)
+    assert network.runtime == "torch-tuned"
+
+
+def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_engine, "engine", Wrong)
+    network, said = lite("auto", []), list[str]()
+    network._say = said.append
+    network.spec = replace(network.spec, task="lite")
+    monkeypatch.setitem(choose.ORDERS, "lite", ("onnxruntime",))
+    with pytest.raises(RuntimeFailedError):
+        lite("onnxruntime").start()
+    record = prepared.read(next((prepared.home() / "runtimes").iterdir()))
+    assert record is not None
+    assert not record.ok
+    assert not record.file
+    assert network.runtime == "torch"
+    assert "no other runtime passed its check" in said[-1]
+
+
+def test_an_edited_file_is_named() -> None:
+    lite("onnxruntime").start()
+    (file,) = (prepared.home() / "runtimes").glob("*/network.onnx")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    for runtime in ("onnxruntime", "auto"):
+        with pytest.raises(RuntimeFailedError, match=r"network\.onnx: was changed since it was checked") as failed:
+            lite(runtime).start()
+        assert "remove the folder" in failed.value.line()
+    file.unlink()
+    with pytest.raises(RuntimeFailedError, match="is gone"):
+        lite("onnxruntime").start()
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if RUNTIMES[name].extra])
+def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name != "onnx" else True)
+    extra = RUNTIMES[runtime].extra
+    with pytest.raises(UsageError, match=rf"not installed \(pip install 'jcs-ct\[{extra}\]'\)"):
+        lite(runtime).start()
+    said: list[str] = []
+    assert lite("auto", said).runtime == "torch-tuned"
+
+
+def test_wrong_runtimes_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"no runtime is called 'tensorrt' .*onnxruntime"):
+        lite("tensorrt").start()
+    network = lite("openvino")
+    network.device = torch.device("cuda")
+    with pytest.raises(UsageError, match="openvino does not run on cuda"):
+        network.start()
+    from jcs_ct.cli.common import RUNTIMES as OFFERED
+
+    assert OFFERED == engines.CHOICES
+
+
+def test_the_plain_network_stays_for_attention() -> None:
+    network = lite("torch-tuned")
+    array = noise(1, 1, *TINY)[0]
+    found = network.one_pass(array)
+    with torch.inference_mode():
+        out: Any = network.module()(*network.tensors([array]))
+    assert out.maps.shape[1] == 3
+    assert np.abs(out.maps[0, 0].numpy() - found.lesion).max() < 1e-4
+    together = network.passes([array, array[:, ::-1]])
+    assert np.abs(together[0].lesion - found.lesion).max() < 1e-4
+    assert not np.allclose(together[1].lesion, found.lesion)
+
+
+def test_records_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{")
+    assert prepared.read(tmp_path) is None
+    (tmp_path / "record.json").write_text(json.dumps({"schema": "another"}))
+    assert prepared.read(tmp_path) is None
+
+
+def test_parity_counts_what_it_says() -> None:
+    lesion = np.zeros((1, 1, 10, 10), np.float32)
+    lesion[..., :5] = 2
+    off = lesion.copy()
+    off[0, 0, 0, 9] = 1  # one of a hundred pixels becomes lesion
+    parity = compare(("lesion",), [lesion], [off], 0.6)
+    assert parity.pixels == pytest.approx(0.99)
+    assert parity.probability == pytest.approx(1 / (1 + np.exp(-1)) - 0.5)
+    assert not parity.ok
+    logits = np.array([[1.0, 4.0]], np.float32)
+    assert compare(("logits",), [logits], [logits + np.float32(0.002)]).logits == pytest.approx(0.0005, rel=1e-3)
+    assert not compare(("logits",), [logits], [logits * np.float32(1.01)]).ok
+    assert not compare(("logits",), [logits], [np.full_like(logits, np.nan)]).ok, "NaN is within no limit"
+    assert not compare(("lesion",), [lesion], [lesion[:, :, :5]]).ok, "another shape"
+    same = compare(("lesion",), [lesion], [lesion])
+    assert same.ok
+    assert same.worst(parity) == Parity(parity.probability, parity.pixels, None, None, same.spread)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_check_inputs_look_like_inputs(name: str) -> None:
+    from jcs_ct.models import model_spec
+
+    spec = model_spec(name)
+    (image,) = check_arrays(spec, (48, 60), batch=2)
+    assert image.shape == (2, 1 if spec.task == "lite" else 3, 48, 60)
+    assert image.std() > 0.2
+    assert not np.array_equal(image[0], image[1])
+    if spec.feature_arrays:
+        features = check_arrays(spec, (49, 60), "features")
+        assert [f.shape for f in features] == [
+            (1, 64, 49, 60) if which == "vgg" else (1, 64, 25, 30) for which in spec.feature_arrays
+        ]
+    assert len(OUTPUTS[spec.task]) == (3 if spec.task == "lite" else 1)
