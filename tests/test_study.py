@@ -172,7 +172,8 @@ def test_roles_of_networks() -> None:
     assert both.segment is segmenter
     assert Networks.of([classifier]).segment is None
     assert Networks.of([lite]).one_pass
-    for wrong in ([segmenter], [lite, classifier], [classifier, classifier], [cast("Any", Other("backbone"))]):
+    wrongs: list[list[Any]] = [[segmenter], [lite, classifier], [classifier, classifier], [Other("backbone")]]
+    for wrong in wrongs:
         with pytest.raises(UsageError):
             Networks.of(wrong)
 
