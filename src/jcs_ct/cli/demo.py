@@ -1,4 +1,4 @@
-"""`jcs demo`: a phantom study made on the spot, what runs on it without trained weights, and the self-check."""
+"""`jcs demo`: a phantom study made on the spot, the self-check of the networks, and the whole of `jcs diagnose`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jcs_ct.errors import JcsError, OutputError
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the phantom.")
 @common_options("demo")
 def demo(run: Run, out: Path, slices: int, seed: int) -> None:
-    """Make a chest phantom with known lesions (PNG and DICOM), and run on it what needs no trained weights.
+    """Make a chest phantom with known lesions (PNG and DICOM), check the networks, and diagnose the phantom.
 
     The self-check computes the published networks' numbers with deterministic weights; the features of one slice are
-    made with the same weights. Lesion and attention maps need trained ones (`jcs models import`), so none is written.
+    made with the same weights. The diagnosis is that of the shipped jcs-lite, which has never seen a phantom.
     """
     from jcs_ct import pipeline
     from jcs_ct.files import write_whole
@@ -28,6 +28,9 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     from jcs_ct.outputs.figures import truth_overlay
     from jcs_ct.phantom import lung_window, make_phantom, write_dicom, write_pngs
     from jcs_ct.runtime import self_check_network
+    from jcs_ct.study.examine import examine
+    from jcs_ct.study.gather import gather
+    from jcs_ct.study.settings import Networks, Settings
     from jcs_ct.types import SliceImage
 
     reporter = run.reporter
@@ -72,9 +75,14 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     reporter.say(f"   {path}: {text}")
     reporter.case(str(path), features=str(path), shapes=shapes)
 
+    reporter.say("4. Diagnosis of the DICOM study with the shipped jcs-lite")
+    networks = Networks.of([run.network(None, ["lite"], slices)])
+    result = examine(gather([str(out / "dicom")]).cases[0], networks, Settings())
+    folder = result.save(out / "diagnosis", overwrite=run.overwrite)
+    reporter.say(f"   {result.report['verdict']['text']}")
+    reporter.case(f"   {folder}", folder=str(folder), verdict=result.report["verdict"])
     reporter.say(
-        f"\nLook at {out / 'phantom-truth.png'}, or open {out / 'dicom'} in a DICOM viewer.\n"
-        "Lesion maps, probabilities and attention maps need trained weights, which this version does not ship:\n"
-        "`jcs models list` says what there is and how to get it; then `jcs segment "
-        f"{out / 'png'} -o maps --model NAME`.\nA research tool, no medical device."
+        f"\nOpen {folder / 'report.html'} in a browser; the drawn lesions are in {out / 'phantom-truth.png'}.\n"
+        "A phantom is no patient: what the network says of it shows that everything runs, not how well.\n"
+        "With your own studies: jcs diagnose STUDY -o results. A research tool, no medical device."
     )
