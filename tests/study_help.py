@@ -35,12 +35,12 @@ class BandNetwork:
         self.runtime = "torch"
 
 
-def mark(image: SliceImage, _network: Any) -> SliceDiagnosis:
+def mark(image: SliceImage, _network: Any, *, guard: bool = True) -> SliceDiagnosis:
     """Call every pixel lesion whose grey lies in the band; a slice with many of them is positive."""
     grey = image.pixels[:, :, 1]
     lesion = ((grey >= BAND[0]) & (grey <= BAND[1])).astype(np.float32)
     p = 0.9 if lesion.sum() > 20 else 0.1
-    return SliceDiagnosis(image, p, p > 0.5, lesion, lesion, (0, 0, *grey.shape), 0.5)
+    return SliceDiagnosis(image, p, p > 0.5, lesion, lesion, (0, 0, *grey.shape))
 
 
 @lru_cache(maxsize=4)

@@ -15,12 +15,11 @@ from scipy.special import expit, softmax
 
 from jcs_ct import explain as attention
 from jcs_ct.errors import InputError, JcsError, UsageError
-from jcs_ct.field import find_field
 from jcs_ct.guard import check_slice
 from jcs_ct.io.features import dequantise, quantise, read_features
 from jcs_ct.io.kinds import Kind
 from jcs_ct.io.raster import read_slice
-from jcs_ct.preprocess import grey, prepare, recipe, resize_map, restore
+from jcs_ct.preprocess import prepare, recipe, resize_map, restore
 from jcs_ct.types import METHODS, SliceDiagnosis, SliceImage, StageOneFeatures
 
 if TYPE_CHECKING:
@@ -138,8 +137,13 @@ def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
     return _softmax(network.logits([values]))
 
 
-def diagnose_slice(image: SliceImage, network: Network) -> SliceDiagnosis:
+def diagnose_slice(image: SliceImage, network: Network, *, guard: bool = True) -> SliceDiagnosis:
     """Return probability, attention and lesion map of a slice out of one pass of `jcs-lite`.
+
+    Args:
+        image: The slice.
+        network: `jcs-lite`.
+        guard: Whether to ask if this is a chest slice at all; of a volume that is known before.
 
     Raises:
         UsageError: Another network.
@@ -149,7 +153,6 @@ def diagnose_slice(image: SliceImage, network: Network) -> SliceDiagnosis:
             f"{network.card.name} is {network.spec.name}, which does one task",
             hint="diagnose needs jcs-lite; `jcs segment`, `jcs classify` and `jcs explain` run this one",
         )
-    field = find_field(grey(image.pixels))
     values, placement = prepare(image.pixels, recipe(network.card.recipe))
     found = network.one_pass(values)
     probability = float(expit(found.logit))
@@ -159,9 +162,8 @@ def diagnose_slice(image: SliceImage, network: Network) -> SliceDiagnosis:
         probability >= network.covid_threshold,
         restore(_sigmoid(found.lesion), placement),
         restore(attention.of_evidence(found.evidence), placement),
-        field.box,
-        field.lungs,
-        check_slice(image.pixels),
+        placement.crop,
+        check_slice(image.pixels) if guard else (),
     )
 
 
@@ -203,6 +205,11 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     )
     network.finite(found.output)
     network.finite(found.raw)
+    probability = None
+    if lite:  # as every other command says it: the map is of the slice, the probability of its mirror image too
+        probability = float(expit(network.one_pass(values).logit))
+    elif classifier:
+        probability = _softmax(found.output)
     if as_released:  # scaled on the grid of the crop, as the release does, then brought to the slice
         values = restore(found.scaled(resize_map(found.raw, placement.crop[2:])), placement)
     else:
@@ -210,7 +217,7 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     return SliceAttention(
         image,
         values,
-        _probability(found.output, network) if classifier or lite else None,
+        probability,
         None if classifier or lite else restore(_sigmoid(found.output[0]), placement),
         None if placement.whole else placement.seen,
         found.degenerate,
@@ -239,11 +246,6 @@ def features(image: SliceImage, network: Network, *, half: bool = False) -> dict
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     result: NDArray[np.float32] = expit(logits)
     return result
-
-
-def _probability(output: NDArray[np.float32], network: Network) -> float:
-    """Return the probability of COVID-19 from two logits, or from the one of `jcs-lite`."""
-    return _softmax(output) if len(output) > 1 else float(expit(output[0] / network.card.temperature))
 
 
 def _softmax(logits: NDArray[np.float32]) -> float:

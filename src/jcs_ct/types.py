@@ -62,7 +62,6 @@ class SliceDiagnosis:
         lesion: float32, rows × columns: probability of lesion; 0 outside of the lung field.
         attention: float32, rows × columns in [0, 1]: where the evidence for COVID-19 is; 0 outside of the lung field.
         field: (top, left, rows, columns) of the lung field the network looked at.
-        lungs: Share of that field that is aerated lung; 0 where none was found and the field is the whole slice.
         flags: Why the picture may be no lung-windowed axial chest slice, a line each; empty where nothing is wrong.
     """
 
@@ -72,5 +71,4 @@ class SliceDiagnosis:
     lesion: NDArray[np.float32]
     attention: NDArray[np.float32]
     field: tuple[int, int, int, int]
-    lungs: float
     flags: tuple[str, ...] = ()

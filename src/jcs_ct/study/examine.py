@@ -196,7 +196,7 @@ class Examination:
         """Return the lesion mask of a slice; with `jcs-lite`, keep what else its pass gives."""
         network = self.networks.segment
         if self.networks.one_pass:
-            found = pipeline.diagnose_slice(item.image, self.networks.screen)
+            found = pipeline.diagnose_slice(item.image, self.networks.screen, guard=self.case.series is None)
             self.probability[i] = found.probability
             self.attention.set(i, found.attention)
             if self.case.series is None:

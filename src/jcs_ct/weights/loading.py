@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -49,7 +48,7 @@ def load(name_or_file: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
             (an official `.pth`), for which a card is made up.
 
     Returns:
-        Tensors by the names of the network, independent of the file, half precision turned to single; and the card.
+        Tensors by the names of the network, independent of the file; and the card.
 
     Raises:
         WeightsError: Unknown name, no such file, edited or damaged file, or tensors that do not fit.
@@ -86,9 +85,7 @@ def read_file(
         found = foreign.recognise(raw.tensors, path=path, architecture=architecture, bn_eps=bn_eps)
         tensors, card = found.tensors, _foreign_card(path, digest, raw, found)
     # Copies: what is returned must neither change nor block when the file is replaced later.
-    return {
-        name: tensor.clone() if tensor.dtype != torch.half else tensor.float() for name, tensor in tensors.items()
-    }, card
+    return {name: tensor.clone() for name, tensor in tensors.items()}, card
 
 
 def import_file(
