@@ -70,9 +70,8 @@ def test_flat_maps_are_spread() -> None:
 
 
 def row(**values: Any) -> Row:
-    return Row(
-        "jcs-lite", "mnn", "1×64×80", **{"seconds": (1.0, 1.1, 1.2), "ratio": 2.5, "parity": Parity(1e-4)} | values
-    )
+    usual: dict[str, Any] = {"seconds": (1.0, 1.1, 1.2), "ratio": 2.5, "parity": Parity(1e-4)}
+    return Row("jcs-lite", "mnn", "1×64×80", **usual | values)
 
 
 def test_rows_say_what_to_think_of_them() -> None:

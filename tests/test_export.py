@@ -15,6 +15,7 @@ from jcs_ct.errors import JcsError, OutputError, UsageError, WeightsError
 from jcs_ct.runtime import export as exporting
 from jcs_ct.runtime import open_network, self_check_network
 from jcs_ct.runtime.export import FORMATS, export
+from jcs_ct.runtime.fold import Inference
 from jcs_ct.runtime.manifest import read_manifest
 from runtime_help import TINY, expected, far, noise
 
@@ -157,7 +158,7 @@ def test_what_is_there_is_kept(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_export_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(exporting.Inference):
+    class Other(Inference):
         def forward(self, *inputs: Any) -> Any:
             logit, evidence, lesion = super().forward(*inputs)
             return logit, evidence, lesion + 1.5

@@ -18,6 +18,7 @@ from jcs_ct.runtime import choose, engines, onnx_engine, prepared
 from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
 from jcs_ct.runtime.fold import OUTPUTS, Inference
 from jcs_ct.runtime.parity import Parity, check_arrays, compare
+from jcs_ct.weights.store import home
 from runtime_help import TINY, Wrong, expected, far, lite, noise
 
 if TYPE_CHECKING:
@@ -54,6 +55,24 @@ def test_features_fold_as_well(filled: Callable[..., nn.Module]) -> None:
     network = filled("jcs-single", "features")
     array = np.abs(noise(64, 1, 40, 48))
     assert far(expected(network, array), module_engine(RUNTIMES["torch-tuned"], network, "cpu").run([array])) < 2e-5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_kept_memory_is_not_mapped_again() -> None:
+    code = (
+        "import resource, torch\nfrom jcs_ct.runtime.torch_engine import keep_memory\n"
+        "def faults():\n"
+        "    for _ in range(2): torch.ones(12_000_000)\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.ones(12_000_000)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print(faults(), keep_memory(), faults())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    fresh, kept, after = done.stdout.split()
+    if kept == "False":
+        pytest.skip("not glibc")
+    assert int(after) < int(fresh) / 10
 
 
 def test_what_cannot_be_folded_is_named() -> None:
@@ -147,7 +166,7 @@ def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(choose.ORDERS, "lite", ("onnxruntime",))
     with pytest.raises(RuntimeFailedError):
         lite("onnxruntime").start()
-    record = prepared.read(next((prepared.home() / "runtimes").iterdir()))
+    record = prepared.read(next((home() / "runtimes").iterdir()))
     assert record is not None
     assert not record.ok
     assert not record.file
@@ -157,7 +176,7 @@ def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_edited_file_is_named() -> None:
     lite("onnxruntime").start()
-    (file,) = (prepared.home() / "runtimes").glob("*/network.onnx")
+    (file,) = (home() / "runtimes").glob("*/network.onnx")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)

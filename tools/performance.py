@@ -10,7 +10,7 @@ the command in processes of their own.
 from __future__ import annotations
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import os
 import statistics
@@ -49,9 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of lung-windowed axial slices")
     parser.add_argument("--networks", default="", help="only these, and leave the page alone")
-    parser.add_argument(
-        "--weights", default="", help="weights of jcs-lite (name or file); default: shipped, if any are"
-    )
+    parser.add_argument("--weights", default="", help="weights of jcs-lite; default: the shipped ones")
     parser.add_argument("--repeats", default="7")
     parser.add_argument("--slices", default="8")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "bench-out")
@@ -70,7 +68,7 @@ def main() -> None:
         single = next(r["median"] for r in rows if r["network"] == "jcs-single" and r["runtime"] == "torch")
         text = (options.out / "bench.md").read_text(encoding="utf-8") + "\n" + _slices(options, weights, single)
         text += "\n" + _start(options.data, weights, environment)
-    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
