@@ -134,12 +134,12 @@ def test_a_runtime_is_checked_once_and_its_file_kept(monkeypatch: pytest.MonkeyP
 
 def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
-    assert lite("auto", said).runtime == "torch-tuned", "nothing is converted for a small network unasked"
+    assert lite("auto", said).start().name == "torch-tuned", "nothing is converted for a small network unasked"
     assert "runtime torch-tuned for jcs-lite" in said[-1]
     lite("onnxruntime").start()
-    assert lite("auto", said).runtime == "onnxruntime", "it passed before"
+    assert lite("auto", said).start().name == "onnxruntime", "it passed before"
     monkeypatch.setattr(prepared, "machine", lambda: "another processor")
-    assert lite("auto", said).runtime == "torch-tuned", "what passed elsewhere says nothing here"
+    assert lite("auto", said).start().name == "torch-tuned", "what passed elsewhere says nothing here"
 
 
 def test_a_runtime_that_is_wrong_is_an_error_when_named_and_left_out_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +155,7 @@ def test_a_runtime_that_is_wrong_is_an_error_when_named_and_left_out_by_auto(mon
     monkeypatch.setitem(choose.ORDERS, "lite", ("onnxruntime", "torch-tuned"))
     monkeypatch.setattr(choose, "WORTH", 1)
     network = lite("auto", said)
-    assert network.runtime == "torch-tuned"
+    assert network.start().name == "torch-tuned"
 
 
 def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     assert record is not None
     assert not record.ok
     assert not record.file
-    assert network.runtime == "torch"
+    assert network.start().name == "torch"
     assert "no other runtime passed its check" in said[-1]
 
 
@@ -196,7 +196,7 @@ def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.M
     with pytest.raises(UsageError, match=rf"not installed \(pip install 'jcs-ct\[{extra}\]'\)"):
         lite(runtime).start()
     said: list[str] = []
-    assert lite("auto", said).runtime == "torch-tuned"
+    assert lite("auto", said).start().name == "torch-tuned"
 
 
 def test_wrong_runtimes_are_refused() -> None:
@@ -214,7 +214,9 @@ def test_wrong_runtimes_are_refused() -> None:
 def test_the_plain_network_stays_for_attention() -> None:
     network = lite("torch-tuned")
     array = noise(1, 1, *TINY)[0]
+    assert network.runtime == "torch", "nothing ran yet, and nothing is started to say so"
     found = network.one_pass(array)
+    assert network.runtime == "torch-tuned"
     with torch.inference_mode():
         out: Any = network.module()(*network.tensors([array]))
     assert out.maps.shape[1] == 3

@@ -120,8 +120,9 @@ class Network:
 
     @property
     def runtime(self) -> str:
-        """The name of the runtime that executes pictures; starts it."""
-        return self.start().name
+        """The name of the runtime that executed pictures; `torch` when only attention was computed, which needs it."""
+        chosen = self._chosen.get("image")
+        return "torch" if chosen is None else chosen.name
 
     @property
     def threshold(self) -> float:
