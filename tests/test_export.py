@@ -149,6 +149,11 @@ def test_what_is_there_is_kept(made: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         export(network, "torchscript", path)
     assert path.stat().st_mtime_ns == before
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.tex").write_text("years")
+    with pytest.raises(OutputError, match=r"is no bundle of jcs-ct"):
+        export(network, "monai-bundle", tmp_path / "work", overwrite=True)
+    assert (tmp_path / "work/thesis.tex").exists()
     with pytest.raises(UsageError, match=r"ends in \.onnx"):
         export(network, "onnx", tmp_path / "net.bin")
     with pytest.raises(UsageError, match="known: onnx"):

@@ -176,12 +176,12 @@ def test_auto_says_why_a_runtime_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_edited_file_is_named() -> None:
     lite("onnxruntime").start()
-    (file,) = (home() / "runtimes").glob("*/network.onnx")
+    (file,) = (home() / "runtimes").glob("*/network-*.onnx")
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     for runtime in ("onnxruntime", "auto"):
-        with pytest.raises(RuntimeFailedError, match=r"network\.onnx: was changed since it was checked") as failed:
+        with pytest.raises(RuntimeFailedError, match=r"network-.*\.onnx: was changed since it was checked") as failed:
             lite(runtime).start()
         assert "remove the folder" in failed.value.line()
     file.unlink()
@@ -224,6 +224,16 @@ def test_the_plain_network_stays_for_attention() -> None:
     together = network.passes([array, array[:, ::-1]])
     assert np.abs(together[0].lesion - found.lesion).max() < 1e-4
     assert not np.allclose(together[1].lesion, found.lesion)
+
+
+def test_a_home_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("JCS_HOME", str(tmp_path / "file"))
+    said: list[str] = []
+    assert lite("auto", said).start().name == "torch-tuned"
+    assert "its outcome cannot be kept" in said[0]
+    with pytest.raises(RuntimeFailedError, match=r"NotADirectoryError|FileExistsError"):
+        lite("onnxruntime").start()
 
 
 def test_records_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:

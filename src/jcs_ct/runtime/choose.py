@@ -6,14 +6,15 @@ took and why another did not come.
 
 from __future__ import annotations
 
-import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jcs_ct.errors import JcsError, UsageError
+from jcs_ct.errors import JcsError, OutputError, UsageError
 from jcs_ct.runtime import prepared
 from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, find_runtime, module_engine
 from jcs_ct.runtime.fold import OUTPUTS
@@ -158,7 +159,7 @@ def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None])
     if record is None:
         if runtime.suffix:
             say(f"{subject.name} is converted for {runtime.name} and checked, once on this machine")
-        return _prepare(subject, runtime, where)
+        return _prepare(subject, runtime, where, say)
     if not record.ok:
         return None, record
     if runtime.suffix:
@@ -166,41 +167,51 @@ def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None])
     return module_engine(runtime, subject.network(), subject.device), record
 
 
-def _prepare(subject: Subject, runtime: Runtime, where: Path) -> tuple[Engine | None, Record]:
+def _prepare(
+    subject: Subject, runtime: Runtime, where: Path, say: Callable[[str], None]
+) -> tuple[Engine | None, Record]:
     """Convert, check, and write down the outcome."""
     network = subject.network()
-    file, engine, seconds, plain_seconds, ok = "", None, 0.0, 0.0, False
+    path, engine, lasting = where / f"network-{token_hex(4)}{runtime.suffix}", None, True
+    seconds, plain_seconds, ok = 0.0, 0.0, False
     try:
         if runtime.suffix:
-            shutil.rmtree(where, ignore_errors=True)
-            where.mkdir(parents=True)
-            file = f"network{runtime.suffix}"
+            where.mkdir(parents=True, exist_ok=True)
             example = [torch.from_numpy(a) for a in check_arrays(subject.spec, SMALL, subject.inputs)]
-            runtime.module.convert(network, example, where / file)
-            engine = file_engine(runtime, where / file, torch.get_num_threads())
+            runtime.module.convert(network, example, path)
+            engine = file_engine(runtime, path, torch.get_num_threads())
         else:
             engine = module_engine(runtime, network, subject.device)
         text, ok, seconds, plain_seconds = _check(subject, runtime, network, engine)
     except JcsError as error:
         text = error.line()
+    except (OSError, MemoryError) as error:  # of this moment, not of the runtime
+        text, lasting = f"{type(error).__name__}: {error}", False
     except Exception as error:  # noqa: BLE001  # whatever a library meets is the outcome of the check
         text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+    file = path.name if ok and runtime.suffix else ""
     record = Record(
         runtime.name,
         prepared.versions(runtime),
         prepared.machine(),
         subject.weights,
         subject.inputs,
-        file if ok else "",
-        sha256_of(where / file) if ok and file else "",
+        file,
+        sha256_of(path) if file else "",
         ok,
         text,
         round(seconds, 4),
         round(plain_seconds, 4),
     )
-    if file and not ok:
-        (where / file).unlink(missing_ok=True)
-    prepared.write(where, record)
+    old = prepared.read(where)
+    if lasting:
+        try:
+            prepared.write(where, record)
+        except OutputError as error:
+            say(f"the check of {runtime.name} is made again next time, its outcome cannot be kept: {error.line()}")
+    for name in {old.file if old else "", "" if file else path.name} - {"", file}:
+        with suppress(OSError):
+            (where / name).unlink(missing_ok=True)
     return (engine if ok else None), record
 
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.errors import OutputError, UsageError, WeightsError
 from jcs_ct.runtime import prepared
 from jcs_ct.runtime.bundle import LesionOnly, write_bundle
 from jcs_ct.runtime.engines import RUNTIMES, file_engine, find_runtime, module_engine
 from jcs_ct.runtime.fold import OUTPUTS, Inference
-from jcs_ct.runtime.manifest import Manifest, must_agree
+from jcs_ct.runtime.manifest import Manifest, must_agree, read_manifest
 from jcs_ct.runtime.onnx_engine import input_names, write_onnx
 from jcs_ct.runtime.parity import check_arrays, check_shape, compare
 from jcs_ct.runtime.script_engine import write_script
@@ -100,9 +100,11 @@ def export(
     if kind in ("onnx", "openvino"):
         find_runtime(_READERS[kind]).need()
     path, manifest_path = destination(network.card.name, kind, out)
-    for taken in (path, manifest_path):
+    for taken in (path, manifest_path, *([path.with_suffix(".bin")] if kind == "openvino" else [])):
         if taken.exists() and not overwrite:
             raise OutputError("exists already", path=taken, hint="use --overwrite, or another -o")
+    if kind == "monai-bundle" and path.exists():
+        _must_be_bundle(path)
     rows, columns = check_shape(network.card.recipe)
     shapes = shapes or ((1, rows, columns), (2, 75, 101), (3, 130, 94))
     try:
@@ -193,6 +195,16 @@ def _manifest(network: Network, kind: str, made: Path, names: Sequence[str], par
         prepared.versions(runtime),
         prepared.machine(),
     )
+
+
+def _must_be_bundle(path: Path) -> None:
+    """Raise OutputError unless a folder is an exported bundle: whatever else a folder holds is not removed."""
+    try:
+        found = read_manifest(path / "manifest.json").format == "monai-bundle"
+    except WeightsError:
+        found = False
+    if not found:
+        raise OutputError("is there and is no bundle of jcs-ct", path=path, hint="use another -o")
 
 
 def _move(made: Path, path: Path) -> None:

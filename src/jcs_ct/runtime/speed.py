@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jcs_ct.errors import JcsError, UsageError
-from jcs_ct.models import MODELS, model_spec
+from jcs_ct.models import MODELS
 from jcs_ct.runtime import speed_child
 from jcs_ct.runtime.engines import RUNTIMES, find_runtime
 from jcs_ct.runtime.fold import OUTPUTS
@@ -152,6 +152,7 @@ def measure(
         raise UsageError(f"{network} has no result to compare", hint="name a whole network")
     arrays = make(built.card.recipe, size)
     operations = 2 * speed_child.multiply_adds(built, arrays[0])
+    outputs = OUTPUTS[built.spec.task]
     if network in MODELS:
         task = replace(task, heads=speed_child.level_heads(built, arrays[:2]))
     del built
@@ -165,8 +166,6 @@ def measure(
                 rows[name] = Row(network, name, shown, problem=problem)
             if rows["torch"].problem is not None:
                 raise JcsError(f"the plain computation of {network} failed: {rows['torch'].problem}")
-            spec = model_spec(network) if network in MODELS else None
-            outputs = OUTPUTS[spec.task] if spec else OUTPUTS[speed_child.build(task).spec.task]
             parity = _parity(processes, outputs, len(arrays), rows)
             seconds, peaks = _turns(processes, repeats, rows, say)
         finally:

@@ -49,7 +49,7 @@ class TunedEngine:
         with torch.inference_mode(False):
             tuned: Any = Inference(network)  # has parameters of its own, so that `network` keeps its memory format
             self.network = tuned.to(self.device, memory_format=torch.channels_last)
-        kept = self.device.type == "cpu" and "lesion" in self.network.outputs and keep_memory()
+        kept = self.device.type == "cpu" and self.network.outputs == ("lesion",) and keep_memory()
         self.facts = _facts() | {"memory format": "channels last", "memory": "kept" if kept else "as the system has it"}
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
