@@ -405,6 +405,9 @@ def test_the_same_result_is_the_same_file(tmp_path: Path) -> None:
         write_nifti(tmp_path / name, values, series)
     assert (tmp_path / "one.nii.gz").read_bytes() == (tmp_path / "two.nii.gz").read_bytes()
     assert np.array_equal(canonical(np.asarray(nib.load(tmp_path / "one.nii.gz").dataobj)), values)
+    levels = np.rint(values * 255).astype(np.uint8)
+    write_nifti(tmp_path / "levels.nii.gz", levels, series, slope=1 / 255)
+    assert np.abs(canonical(nib.load(tmp_path / "levels.nii.gz").get_fdata()) - values).max() < 0.6 / 255
     with pytest.raises(OutputError, match="exists already"):
         write_nifti(tmp_path / "one.nii.gz", values, series)
     write_nifti(tmp_path / "one.nii.gz", values, series, overwrite=True)

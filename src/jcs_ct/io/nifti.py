@@ -98,7 +98,9 @@ def read_nifti(source: Source) -> NiftiSeries:
     return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
 
 
-def write_nifti(path: Path, canonical: NDArray[Any], series: CTSeries, *, overwrite: bool = False) -> None:
+def write_nifti(
+    path: Path, canonical: NDArray[Any], series: CTSeries, *, slope: float = 1.0, overwrite: bool = False
+) -> None:
     """Write a mask or a map on the grid of the file or series that it was made from, packed, whole or not at all.
 
     For a NIfTI input the stored axes and the header's own geometry come back, bit for bit. For DICOM the array is
@@ -108,6 +110,7 @@ def write_nifti(path: Path, canonical: NDArray[Any], series: CTSeries, *, overwr
         path: Ends in `.nii.gz`.
         canonical: uint8, int16 or float32, (slice, row, column) of the canonical volume.
         series: What it belongs to.
+        slope: What a stored 1 means, e.g. 1/255 for a map in uint8; programs multiply by it.
         overwrite: Replace an existing file.
 
     Raises:
@@ -134,7 +137,7 @@ def write_nifti(path: Path, canonical: NDArray[Any], series: CTSeries, *, overwr
         header.set_qform(affine, code="scanner", strip_shears=True)
         header.set_sform(affine, code="scanner")
         header.set_xyzt_units("mm")
-    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["scl_slope"], header["scl_inter"] = slope, 0
     header["magic"] = header.single_magic
     header["vox_offset"] = header.single_vox_offset
     with (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 AIR = -400  # HU, halfway between lung and soft tissue
 OUTSIDE = -940  # HU, smoothed, of outside air; what reaches the side of the picture and is denser may be cut-off lung
-GAS = -960  # HU, below which the largest region is no lung
+GAS = -968  # HU, below which the largest region is no lung
 GAS_BELOW_LUNG, SMALL_ML = (50, 20), 60  # HU below the largest region's, for other regions and for small ones
 WALL_MM, WALLED = 12.0, 0.7  # share of tissue within that distance: 1.0 around lungs, below 0.5 around air in a couch
 PART_ML = 1.0  # parts of a lung that consolidation has cut off
