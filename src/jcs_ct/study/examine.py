@@ -79,7 +79,9 @@ class Examination:
             self.shapes = [case.series.geometry.shape[1:]] * len(case)
             self.find_lungs()
             area = case.series.geometry.spacing[1] * case.series.geometry.spacing[2]
-            self.counter: BurdenCounter | None = BurdenCounter(case.series.geometry.spacing)
+            self.counter: BurdenCounter | None = BurdenCounter(
+                case.series.geometry.spacing, case.series.geometry.voxel_ml
+            )
         else:
             area, self.counter = 0.0, None
         self.area = area

@@ -122,7 +122,7 @@ def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict
     series = result.case.series
     assert series is not None  # noqa: S101  # of this kind
     files = {"attention": "attention.nii.gz"}
-    write_nifti(folder / "attention.nii.gz", result.attention.volume(), series)
+    write_nifti(folder / "attention.nii.gz", result.attention.volume(), series, slope=1 / 255)
     if result.report["burden"] is not None:
         write_nifti(folder / "lesions.nii.gz", result.lesions.volume(), series)
         files["lesions"] = "lesions.nii.gz"
