@@ -6,17 +6,19 @@ import { chromium } from "playwright-core";
 
 const require = createRequire(import.meta.url);
 const flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
+const PATIENCE = 180_000; // ms; a starved machine is slow, not wrong
 let browser, context, page, heard = [], asked = [];
 
 const commands = {
   async start({ executable }) {
-    browser = await chromium.launch({ executablePath: executable, headless: true, args: flags });
+    browser = await chromium.launch({ executablePath: executable, headless: true, args: flags, timeout: PATIENCE });
     return browser.version();
   },
   // A fresh page with nothing remembered; `options` are Playwright's: viewport, colorScheme, hasTouch, javaScriptEnabled …
   async open({ url, options }) {
     if (context) await context.close();
     context = await browser.newContext(options);
+    context.setDefaultTimeout(PATIENCE);
     page = await context.newPage();
     heard = [];
     asked = [];
@@ -32,8 +34,8 @@ const commands = {
   async visible({ selector }) { return page.locator(selector).first().isVisible(); }, // without scripts in the page, too
   // Playwright's own waiting evaluates strings in the page, which the page's policy forbids.
   async wait({ code }) {
-    for (let left = 1200; !(await page.evaluate(code)); left -= 1) {
-      if (left === 0) throw new Error(`still not so after a minute: ${code}`);
+    for (let left = PATIENCE / 50; !(await page.evaluate(code)); left -= 1) {
+      if (left === 0) throw new Error(`still not so after minutes: ${code}`);
       await new Promise((resolve) => { setTimeout(resolve, 50); });
     }
   },
