@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install the Debian packages that some tests need: a DICOM validator, a DICOM toolkit, an archive, a browser.
+# Install what some tests need: a DICOM validator, a DICOM toolkit, an archive, a browser and what drives it.
 # Does nothing where they are there; says what is skipped where it cannot install them.
 set -euo pipefail
 
@@ -14,6 +14,10 @@ need orthanc Orthanc
 need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 need chromium chromium
 
+browser="$(cd "$(dirname "$0")/.." && pwd)/tests/browser"
+if command -v npm >/dev/null && [ ! -d "$browser/node_modules" ]; then
+    npm ci --silent --no-audit --no-fund --prefix "$browser"
+fi
 if [ ${#missing[@]} -eq 0 ]; then
     exit 0
 fi

@@ -28,7 +28,6 @@ def build_report(
     case, card = study.case, study.networks.screen.card
     series = case.series
     reasons = doubts(study, slices)
-    lesions = sorted((s for s in slices if s.lesion_share), key=lambda s: -(s.lesion_mm2 or s.lesion_share or 0.0))
     notes = list(card.notes)
     segmenter = study.networks.segment
     if segmenter is not None and segmenter is not study.networks.screen:
@@ -75,11 +74,21 @@ def build_report(
         },
         "burden": None if burden is None else burden.to_dict(),
         "slices": [s.to_dict() for s in slices],
-        "most_affected": [s.index for s in lesions[:5]],
+        "most_affected": most_affected(slices),
         "warnings": list(study.warnings) + list(burden.warnings() if burden is not None else ()),
         "files": {},
         "seconds": round(seconds, 2),
     }
+
+
+def most_affected(slices: Sequence[SliceResult], most: int = 5) -> list[int]:
+    """Return the slices with the most lesion, the most first, no two of them neighbours (5 % of the study apart)."""
+    apart = max(1, round(0.05 * len(slices)))
+    chosen: list[int] = []
+    for s in sorted((s for s in slices if s.lesion_share), key=lambda s: -(s.lesion_mm2 or s.lesion_share or 0.0)):
+        if len(chosen) < most and all(abs(s.index - index) >= apart for index in chosen):
+            chosen.append(s.index)
+    return chosen
 
 
 def words(verdict: Verdict, slices: Sequence[SliceResult]) -> str:
@@ -100,7 +109,8 @@ def doubts(study: Examination, slices: Sequence[SliceResult]) -> list[str]:
     reasons = []
     looked = [s for s in slices if s.probability is not None]
     if len(looked) < FEW_SLICES:
-        reasons.append(f"only {len(looked)} slices were looked at; a patient's verdict needs the whole chest")
+        count = "one slice was" if len(looked) == 1 else f"{len(looked)} slices were"
+        reasons.append(f"only {count} looked at; a patient's verdict needs the whole chest")
     flagged = [s for s in looked if s.flags]
     if looked and len(flagged) >= MANY_FLAGGED * len(looked):
         reasons.append(
