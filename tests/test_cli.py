@@ -224,7 +224,7 @@ def test_full_size_features(jcs: Callable[..., Any], slices: Path, tmp_path: Pat
         (["explain", "slices", "-o", "x", "-m", "jcs-classifier", "--colormap", "nice"], "nice"),
         (["segment", "slices", "-o", "slices", "-m", "jcs-single"], "no slice to work on"),
         (["segment", "slices/a 1.png", "-o", "slices", "-m", "jcs-single", "--overwrite"], "no slice to work on"),
-        (["segment", "slices", "-o", "x", "-m", "unknown"], "models import"),
+        (["segment", "slices", "-o", "x", "-m", "unknown"], "no weights are called 'unknown'"),
         (["segment", "slices"], "Missing option"),
         (["segment", "slices", "-o", "x", "--device", "tpu"], "not one of"),
         (["segment", "slices", "-o", "x", "-m", "jcs-single", "--device", "mps"], "not available here"),

@@ -49,13 +49,14 @@ def refusal(error: type[JcsError], *words: object) -> str:
 def test_the_list_is_an_aligned_table(checkpoint: Path) -> None:
     run("import", checkpoint, "--name", "a-rather-long-name-for-weights")
     lines = run("list").stdout.splitlines()
-    header, first = lines[0], lines[1]
+    header, ships, first = lines[:3]
+    assert ships.split()[:3] == ["jcs-lite", "jcs-lite", "ready"]
     assert header.split() == ["NAME", "ARCHITECTURE", "STATE", "SIZE", "WHAT"]
     assert first.split()[:3] == ["a-rather-long-name-for-weights", "tiny", "ready"]
     for column in ("ARCHITECTURE", "STATE", "SIZE", "WHAT"):
         start = header.index(column)
-        assert all(line[start - 1] == " " and line[start] != " " for line in lines[1 : 2 + len(CATALOGUE)])
-    states = {line.split()[0]: line for line in lines[2 : 2 + len(CATALOGUE)]}
+        assert all(line[start - 1] == " " and line[start] != " " for line in lines[1 : 3 + len(CATALOGUE)])
+    states = {line.split()[0]: line for line in lines[3 : 3 + len(CATALOGUE)]}
     assert states.keys() == CATALOGUE.keys()
     assert "by hand" in states["jcs-joint"]
     assert "to download  554 MB" in states["vgg16-bn-imagenet"]
@@ -169,6 +170,6 @@ def test_listing_and_showing_load_no_pytorch() -> None:
 
 def test_every_command_has_help() -> None:
     assert isinstance(models, click.Group)
-    assert sorted(models.commands) == ["download", "import", "list", "show"]
+    assert sorted(models.commands) == ["download", "export", "import", "list", "show"]
     for name in models.commands:
         assert len(run(name, "--help").stdout) > 100

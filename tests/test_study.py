@@ -153,7 +153,7 @@ def test_pictures_of_a_folder_are_one_study(tmp_path: Path) -> None:
 
 def test_a_volume_without_lungs_is_refused(tmp_path: Path) -> None:
     study = small_phantom()
-    hu = np.where(study.hu < -200, np.int16(30), study.hu)
+    hu = np.where(study.lungs > 0, np.int16(30), study.hu)
     write_ct_series(tmp_path / "ct", hu, study.spacing, study.origin)
     case = one_case(tmp_path / "ct")
     with pytest.raises(InputError, match="chest CT is expected"):

@@ -18,7 +18,7 @@ from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.phantom import make_phantom, write_pngs
 from jcs_ct.training.lite.augment import disguise, jitter
 from jcs_ct.training.lite.build import finish
-from jcs_ct.training.lite.calibrate import calibrate, fit_temperature
+from jcs_ct.training.lite.calibrate import calibrate, fit_scaling
 from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
@@ -161,10 +161,10 @@ def test_calibration_finds_the_temperature_it_was_given() -> None:
     folds = []
     for _ in range(4):
         true = rng.normal(0, 2, 3000)
-        folds.append((true * 3.0, (rng.random(3000) < expit(true)).astype(float)))
-    assert fit_temperature(*folds[0]) == pytest.approx(3, rel=0.1)
+        folds.append((true * 3.0 + 1.5, (rng.random(3000) < expit(true)).astype(float)))
+    assert fit_scaling(*folds[0]) == pytest.approx((3, -0.5), rel=0.15)
     found = calibrate(folds)
-    assert found.temperature == pytest.approx(3, rel=0.05)
+    assert (found.temperature, found.offset) == pytest.approx((3, -0.5), rel=0.1)
     assert found.error < 0.03 < found.raw_error
     assert found.sensitivity == pytest.approx(0.9, abs=0.002)
 

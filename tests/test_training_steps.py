@@ -66,7 +66,8 @@ def test_steps_are_those_of_a_plain_loop() -> None:
         loader: Any = torch.utils.data.DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
         trainer.fit(module, loader)
     for name, values in plain.state_dict().items():
-        assert torch.equal(values, module.network.state_dict()[name]), name
+        # Fused Adam rounds by the processor's own order of operations: to the last bits, not always bit for bit.
+        torch.testing.assert_close(module.network.state_dict()[name], values, rtol=2e-6, atol=1e-7, msg=name)
 
 
 def test_statistics_of_batch_norm_do_not_change() -> None:

@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from jcs_ct.errors import JcsError
 from jcs_ct.files import write_whole
-from jcs_ct.training.lite.calibrate import SENSITIVITY, calibrate, fit_patients
+from jcs_ct.training.lite.calibrate import SENSITIVITY, Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import tell_sources
@@ -98,7 +98,7 @@ def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)  # noqa: S603
 
 
-def by_group(rows: Sequence[Row], temperature: float) -> list[tuple[NDArray[np.float64], int]]:
+def by_group(rows: Sequence[Row], scaling: Calibration) -> list[tuple[NDArray[np.float64], int]]:
     """Return the probabilities of each group of slices that have one label, and that label."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -107,7 +107,8 @@ def by_group(rows: Sequence[Row], temperature: float) -> list[tuple[NDArray[np.f
     for members in groups.values():
         labels = {int(row["label"]) for row in members}
         if len(labels) == 1:
-            found.append((expit(np.array([float(row["logit"]) for row in members]) / temperature), labels.pop()))
+            logits = np.array([float(row["logit"]) for row in members])
+            found.append((expit(logits / scaling.temperature + scaling.offset), labels.pop()))
     return found
 
 
@@ -130,9 +131,10 @@ def finish(
         [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
     )
     scores = collect(folds)
-    patient = fit_patients(by_group([row for fold in labelled for row in fold], calibration.temperature))
+    patient = fit_patients(by_group([row for fold in labelled for row in fold], calibration))
     told = tell_sources(out, say)
     tensors, card = network
+    tensors["offset"] = tensors["offset"] + calibration.offset * calibration.temperature
     half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     card = replace(
         card,

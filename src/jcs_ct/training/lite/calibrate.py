@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import expit
 
 from jcs_ct.metrics.classification import calibration_error
@@ -26,6 +26,7 @@ class Calibration:
 
     Attributes:
         temperature: Logits are divided by it (Guo et al., ICML 2017).
+        offset: Added then; in the shipped weights it is part of the network's own.
         threshold: Probability from which a slice counts as COVID-19.
         sensitivity: Of the held-out slices at that threshold.
         specificity: Of the same.
@@ -34,6 +35,7 @@ class Calibration:
     """
 
     temperature: float
+    offset: float
     threshold: float
     sensitivity: float
     specificity: float
@@ -61,36 +63,41 @@ def fit_patients(groups: Sequence[tuple[NDArray[np.float64], int]]) -> tuple[flo
     return fitted.slope, fitted.intercept
 
 
-def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Return the temperature with the least cross-entropy, between 0.05 and 20."""
+def fit_scaling(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> tuple[float, float]:
+    """Return temperature and offset with the least cross-entropy of σ(logit / temperature + offset).
 
-    def entropy(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
+    Temperature scaling with an offset (Platt, 1999): slices are drawn in balance while training, and come as they come.
+    """
+
+    def entropy(parameters: NDArray[np.float64]) -> float:
+        scaled = logits / np.exp(parameters[0]) + parameters[1]
         return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
 
-    return float(np.exp(minimize_scalar(entropy, bounds=(np.log(0.05), np.log(20)), method="bounded").x))
+    found = minimize(entropy, [0.0, 0.0], method="L-BFGS-B", bounds=[(np.log(0.05), np.log(20)), (-20, 20)])
+    return float(np.exp(found.x[0])), float(found.x[1])
 
 
 def calibrate(folds: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Calibration:
     """Fit on the held-out slices of all folds, each (logits, labels); every slice is scored by a fit without its fold.
 
     The networks of the folds are not the shipped one; that one had more data, and cannot be fitted without a fold of
-    its own. It takes their temperature and threshold.
+    its own. It takes their scaling and threshold.
     """
     logits = np.concatenate([fold[0] for fold in folds])
     labels = np.concatenate([fold[1] for fold in folds])
     crossed = []
     for i, (own, _) in enumerate(folds):
         others = [fold for j, fold in enumerate(folds) if j != i] or list(folds)
-        temperature = fit_temperature(np.concatenate([o[0] for o in others]), np.concatenate([o[1] for o in others]))
-        crossed.append(expit(own / temperature))
-    temperature = fit_temperature(logits, labels)
-    p = expit(logits / temperature)
+        temperature, offset = fit_scaling(*(np.concatenate([o[part] for o in others]) for part in (0, 1)))
+        crossed.append(expit(own / temperature + offset))
+    temperature, offset = fit_scaling(logits, labels)
+    p = expit(logits / temperature + offset)
     positives = np.sort(p[labels == 1])
     threshold = float(positives[int(np.floor((1 - SENSITIVITY) * len(positives)))])
     found = p >= threshold
     return Calibration(
         temperature,
+        offset,
         threshold,
         float(found[labels == 1].mean()),
         float((~found[labels == 0]).mean()),
