@@ -378,7 +378,7 @@ def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monke
     assert len(list((tmp_path / "d/dicom").glob("*.dcm"))) == 3
     assert (tmp_path / "d/phantom-truth.png").is_file()
     maps = {p.relative_to(tmp_path / "d").parts[0] for p in (tmp_path / "d").rglob("*.png")}
-    assert maps == {"png", "phantom-truth.png"}  # no map from untrained weights
+    assert maps == {"png", "phantom-truth.png", "diagnosis"}
     assert jcs("demo", "-o", "d", "--slices", "3")[0] == 2
     from jcs_ct import golden
 

@@ -208,7 +208,8 @@ def test_enhanced_ct(tmp_path: Path) -> None:
     uids = [str(pydicom.dcmread(s.path).SOPInstanceUID) for s in series.sources]  # of canonical slices
     uid = pydicom.dcmread(whole).SOPInstanceUID
     found = read_seg(path)
-    for label, wanted in zip(LABELS, (lesion, lambda i: lungs(i) == 1, lambda i: lungs(i) == 2), strict=True):
+    wanteds: list[Any] = [lesion, lambda i: lungs(i) == 1, lambda i: lungs(i) == 2]
+    for label, wanted in zip(LABELS, wanteds, strict=True):
         frames = {f"{uid}/{order.index(uids[i]) + 1}": wanted(i) for i in range(len(series)) if wanted(i).any()}
         assert found[label].keys() == frames.keys()
         for key, mask in frames.items():

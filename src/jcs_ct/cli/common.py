@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,6 +166,18 @@ class Run:
     device: str
     overwrite: bool
     runtime: str = "auto"
+
+    def torch_only(self) -> Run:
+        """Return the same for a command that needs gradients or inner layers, which only PyTorch has.
+
+        Raises:
+            UsageError: Another runtime was asked for.
+        """
+        if self.runtime not in ("auto", "torch"):
+            raise UsageError(
+                f"this command does not run on {self.runtime}", hint="leave --runtime out: it needs PyTorch"
+            )
+        return replace(self, runtime="torch")
 
     def network(self, model: str | Path | None, tasks: Sequence[str] = (), slices: int = 1) -> Network:
         """Open a network for a number of slices, and let it say which runtime executes it.

@@ -57,9 +57,8 @@ def explain(
     images.colour_table(colormap)  # an unknown name ends here, not at the first slice
     sources = find(inputs, out, reporter)
 
-    from jcs_ct.runtime import open_network
-
-    networks = [open_network(name, run.device, ["classification", "segmentation", "lite"]) for name in model or (None,)]
+    tasks = ["classification", "segmentation", "lite"]
+    networks = [run.torch_only().network(name, tasks) for name in model or (None,)]
     names = [network.card.name for network in networks]
     if len(set(names)) < len(names):
         raise UsageError(f"two models are called {names[0]}", hint="import one of them under another --name")

@@ -50,9 +50,7 @@ def features(
     files = {source.name: out / f"{source.name}.mat" for source in sources}
     refuse_existing(files.values(), sources, overwrite=run.overwrite)
 
-    from jcs_ct.runtime import open_network
-
-    networks = [open_network(name, run.device) for name in model or (None,)]
+    networks = [run.torch_only().network(name) for name in model or (None,)]
     kinds = [which for network in networks for which in network.spec.feature_arrays]
     if len(set(kinds)) < len(kinds):
         raise UsageError(f"the models give {' and '.join(kinds)} features", hint="one of each kind fits in a file")

@@ -54,9 +54,7 @@ def segment(
     overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
     refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
 
-    from jcs_ct.runtime import open_network
-
-    network = open_network(model, run.device, ["segmentation", "lite"])
+    network = run.network(model, ["segmentation", "lite"], len(sources))
     cut = network.threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut}
 
