@@ -129,10 +129,11 @@ def _gap(paths: list[Path]) -> None:
 
 def _twice(paths: list[Path]) -> None:
     from pydicom import dcmread
+    from pydicom.uid import generate_uid
 
     header: Dataset = dcmread(paths[4])
     header.PixelData = bytes(reversed(header.PixelData))
-    header.SOPInstanceUID = header.SOPInstanceUID + ".9"
+    header.SOPInstanceUID = generate_uid()
     header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
     header.save_as(paths[4].with_name("again.dcm"))
 
