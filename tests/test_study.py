@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import zipfile
 from typing import TYPE_CHECKING, Any, cast
 
 import nibabel
@@ -114,6 +115,24 @@ def test_a_study_says_the_same_in_every_file(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == [folder]
     with pytest.raises(OutputError, match="exists already"):
         result.save(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("marking")
+def test_the_same_study_in_three_coats_gives_the_same_numbers(tmp_path: Path) -> None:
+    study = small_phantom()
+    hu, _ = marked_volume(study)
+    paths = write_ct_series(tmp_path / "ct", hu, study.spacing, study.origin)
+    with zipfile.ZipFile(tmp_path / "shuffled.zip", "w") as archive:
+        for i, path in enumerate(sorted(paths, key=lambda p: p.name[::-1])):
+            archive.write(path, f"deep/er/{(i * 7919) % 1000}_{i}")
+    write_permuted(tmp_path / "ct.nii.gz", (2, 1, 0), (False, False, True))
+    reports = [look(tmp_path / name).report for name in ("ct", "shuffled.zip", "ct.nii.gz")]
+    for other in reports[1:]:
+        for part in ("verdict", "burden", "most_affected"):
+            assert other[part] == reports[0][part], part
+        for a, b in zip(other["slices"], reports[0]["slices"], strict=True):
+            assert a.keys() == b.keys()
+            assert all(v == (pytest.approx(b[k], abs=1e-6) if isinstance(v, float) else b[k]) for k, v in a.items())
 
 
 @pytest.mark.usefixtures("marking")
