@@ -116,6 +116,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setattr(download, "TIMEOUT", (2.0, 2.0))
     monkeypatch.setenv("JCS_HOME", str(tmp_path / "home"))
+    # The store alone, without what the package ships.
+    monkeypatch.setattr("jcs_ct.weights.store.shipped", lambda: tmp_path / "none.safetensors")
 
 
 def failure(*args: Any, **options: Any) -> str:

@@ -27,6 +27,8 @@ from weights_help import add_tiny, tiny_state
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     add_tiny(monkeypatch)
     monkeypatch.setenv("JCS_HOME", str(tmp_path / "home"))
+    # The store alone, without what the package ships.
+    monkeypatch.setattr("jcs_ct.weights.store.shipped", lambda: tmp_path / "none.safetensors")
     return tmp_path / "home"
 
 
