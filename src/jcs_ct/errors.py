@@ -57,3 +57,13 @@ class OutputError(JcsError):
 
 class DownloadError(JcsError):
     """A download that failed; the hint says what to fetch by hand and where to put it."""
+
+
+def unforeseen(error: Exception, label: str) -> JcsError:
+    """Return the one line for an exception that nobody foresaw, met while working on `label`."""
+    text = (str(error).splitlines() or [""])[0]
+    return JcsError(
+        f"failed: {type(error).__name__}: {text}"[:300],
+        path=label,
+        hint="unforeseen; run it again with --verbose and report it",
+    )

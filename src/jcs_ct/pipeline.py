@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import expit, softmax
 
 from jcs_ct import explain as attention
-from jcs_ct.errors import InputError, JcsError, UsageError
+from jcs_ct.errors import InputError, JcsError, UsageError, unforeseen
 from jcs_ct.guard import check_slice
 from jcs_ct.io.features import dequantise, quantise, read_features
 from jcs_ct.io.kinds import Kind
@@ -81,13 +81,7 @@ def each(sources: Iterable[Source], work: Callable[[Source], T]) -> Iterator[Out
         except JcsError as error:
             yield Outcome(source, None, error)
         except Exception as error:  # noqa: BLE001  # whatever one case meets, the others must still finish
-            text = (str(error).splitlines() or [""])[0]
-            unforeseen = JcsError(
-                f"failed: {type(error).__name__}: {text}"[:300],
-                path=source.label,
-                hint="unforeseen; run it again with --verbose and report it",
-            )
-            yield Outcome(source, None, unforeseen, traceback.format_exc())
+            yield Outcome(source, None, unforeseen(error, source.label), traceback.format_exc())
 
 
 def read(source: Source, network: Network | None = None) -> SliceImage | StageOneFeatures:

@@ -101,11 +101,7 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
     """
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
-        try:
-            info = archive.getinfo(name)
-        except KeyError:
-            raise InputError("is not in the archive any more", path=title, hint="run again") from None
-        _refuse(info, title, _unsafe_name(info))
+        info = _member(archive, name, title)
         data, size = BytesIO(), 0
         with archive.open(info) as file:
             while chunk := file.read(_CHUNK):
@@ -125,11 +121,7 @@ def read_start(path: Path, name: str, size: int) -> bytes:
     """
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
-        try:
-            info = archive.getinfo(name)
-        except KeyError:
-            raise InputError("is not in the archive any more", path=title, hint="run again") from None
-        _refuse(info, title, _unsafe_name(info))
+        info = _member(archive, name, title)
         with archive.open(info) as file:
             return file.read(size)
 
@@ -226,6 +218,16 @@ def _parts(info: zipfile.ZipInfo) -> list[str]:
 def _unsafe_name(info: zipfile.ZipInfo) -> bool:
     first, *_ = parts = _parts(info)
     return ".." in parts or first == "" or first[1:2] == ":" or "\0" in info.orig_filename
+
+
+def _member(archive: zipfile.ZipFile, name: str, title: str) -> zipfile.ZipInfo:
+    """Return the entry of a member. Raises InputError if it is gone, or must not be read."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise InputError("is not in the archive any more", path=title, hint="run again") from None
+    _refuse(info, title, _unsafe_name(info))
+    return info
 
 
 def _refuse(info: zipfile.ZipInfo, name: str, unsafe: bool) -> None:

@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import InputError, JcsError, OutputError
+from jcs_ct.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.files import write_whole
 from jcs_ct.study.examine import examine
 
@@ -81,13 +81,7 @@ def diagnose_cases(
         except JcsError as error:
             yield Ended(case.name, case.label, "failed", None, error)
         except Exception as error:  # noqa: BLE001  # whatever one study meets, the others must still finish
-            text = (str(error).splitlines() or [""])[0]
-            unforeseen = JcsError(
-                f"failed: {type(error).__name__}: {text}"[:300],
-                path=case.label,
-                hint="unforeseen; run it again with --verbose and report it",
-            )
-            yield Ended(case.name, case.label, "failed", None, unforeseen, traceback.format_exc())
+            yield Ended(case.name, case.label, "failed", None, unforeseen(error, case.label), traceback.format_exc())
 
 
 def finished(folder: Path, networks: Networks, settings: Settings) -> dict[str, Any] | None:
