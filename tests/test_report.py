@@ -110,10 +110,22 @@ def test_wrong_values_are_breaches(path: tuple[Any, ...], value: Any) -> None:
         check(broken)
 
 
+def test_older_reports_name_no_segmenter() -> None:
+    segmenter = {"name": "jcs-single", "architecture": "jcs-single", "weights_sha256": "a" * 64}
+    check(sample_report() | {"segmenter": None})
+    check(sample_report() | {"segmenter": segmenter})
+    assert "segmenter" not in sample_report()
+    wrongs: list[Any] = ["jcs-single", segmenter | {"weights_sha256": "abc"}, segmenter | {"surplus": 1}]
+    wrongs += [{name: segmenter[name] for name in segmenter if name != left_out} for left_out in segmenter]
+    for wrong in wrongs:
+        with pytest.raises(OutputError, match="segmenter"):
+            check(sample_report() | {"segmenter": wrong})
+
+
 def test_the_documents_name_every_field() -> None:
     text = (Path(__file__).parent.parent / "docs" / "report.md").read_text(encoding="utf-8")
     paths = [path for path in objects(sample_report()) if not path or path[-1] not in FREE]
-    names = {name for path in paths for name in at(sample_report(), path)}
+    names = {name for path in paths for name in at(sample_report(), path)} | set(report_schema()["properties"])
     assert not {name for name in names if f"`{name}`" not in text}
     assert not {name for name in COLUMNS if f"`{name}`" not in text}
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.files import write_whole
 from jcs_ct.study.examine import examine
+from jcs_ct.study.report import segmenter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,6 +96,7 @@ def finished(folder: Path, networks: Networks, settings: Settings) -> dict[str, 
     report = read_report(folder)
     same = (
         report["model"]["weights_sha256"] == networks.screen.card.weights_sha256
+        and _weights(report.get("segmenter")) == _weights(segmenter_of(networks))
         and report["settings"]["rule"] == settings.rule
         and report["settings"]["segment"] == settings.segment
     )
@@ -111,9 +113,15 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = report["model"]["weights_sha256"], report["settings"]["rule"], report["verdict"]["score"]
+        _ = _weights(report.get("segmenter"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError("is no report of a study", path=path, hint="remove the folder, or use --overwrite") from error
     return report
+
+
+def _weights(segmenter: dict[str, str] | None) -> str | None:
+    """Return the digest of a report's `segmenter`, which is null, or absent in older reports, where there was none."""
+    return None if segmenter is None else segmenter["weights_sha256"]
 
 
 def summary_row(ended: Ended) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from jcs_ct.io.kinds import Kind
-from jcs_ct.io.names import safe_name
+from jcs_ct.io.names import safe_name, tell_apart
 from jcs_ct.io.raster import read_slice
 from jcs_ct.types import SliceImage
 from jcs_ct.window import to_grey
@@ -46,7 +46,6 @@ class Case:
         kind: How its slices came.
         series: The volume, or None for pictures.
         pictures: The pictures in their order; empty for a volume.
-        sources: Every file that it is read from, so that no result replaces one.
     """
 
     name: str
@@ -54,10 +53,14 @@ class Case:
     kind: Literal["dicom", "nifti", "pictures"]
     series: CTSeries | None = None
     pictures: tuple[Source, ...] = ()
-    sources: tuple[Source, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.pictures) if self.series is None else len(self.series)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Every file that it is read from, so that no result replaces one."""
+        return self.pictures if self.series is None else self.series.sources
 
     def slice(self, index: int) -> CaseSlice:
         """Read slice `index`. Raises InputError where it cannot be read."""
@@ -71,7 +74,7 @@ class Case:
 
 def of_series(series: CTSeries) -> Case:
     """Return the case of a volume."""
-    return Case(series.name, series.label, series.kind, series, (), tuple(series.sources))
+    return Case(series.name, series.label, series.kind, series)
 
 
 def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
@@ -99,20 +102,12 @@ def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
         path = Path(top).resolve()
         base = path.stem if path.is_file() else path.name
         name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
-        cases.append(
-            Case(safe_name(name), f"{top}!{inner}" if inner else top, "pictures", None, tuple(members), tuple(members))
-        )
+        label = f"{top}!{inner}" if inner else top
+        cases.append(Case(safe_name(name), label, "pictures", pictures=tuple(members)))
     return cases
 
 
 def tell_cases_apart(cases: Sequence[Case]) -> list[Case]:
-    """Return the cases with a number behind names that occur twice (whatever their capitals)."""
-    from dataclasses import replace
-
-    seen: dict[str, int] = {}
-    told = []
-    for case in cases:
-        key = case.name.casefold()
-        seen[key] = seen.get(key, 0) + 1
-        told.append(case if seen[key] == 1 else replace(case, name=f"{case.name}-{seen[key]}"))
-    return told
+    """Return the cases with distinct names, as `jcs_ct.io.names.tell_apart` makes them."""
+    names = tell_apart([(case.name, "") for case in cases])
+    return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]

@@ -100,7 +100,7 @@ def _write_sr(
 def _write_seg(result: CaseResult, folder: Path, files: dict[str, str], warnings: list[str]) -> None:
     from jcs_ct.outputs.dicom.seg import write_seg
 
-    series, lungs, card = result.case.series, result.lungs, result.report["model"]
+    series, lungs, card = result.case.series, result.lungs, result.report["segmenter"] or result.report["model"]
     assert series is not None  # noqa: S101  # of this kind
     try:
         warnings += write_seg(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jcs_ct.burden import Burden
     from jcs_ct.study.examine import Examination
     from jcs_ct.study.result import SliceResult
+    from jcs_ct.study.settings import Networks
     from jcs_ct.verdict import Verdict
 
 SCHEMA = "jcs-ct/report/1"
@@ -29,9 +30,9 @@ def build_report(
     series = case.series
     reasons = doubts(study, slices)
     notes = list(card.notes)
-    segmenter = study.networks.segment
-    if segmenter is not None and segmenter is not study.networks.screen:
-        notes.append(f"lesions by {segmenter.card.name} ({segmenter.card.architecture})")
+    segment, segmenter = study.networks.segment, segmenter_of(study.networks)
+    if segmenter is not None:
+        notes.append(f"lesions by {segmenter['name']} ({segmenter['architecture']})")
     shapes = {(rows, columns) for rows, columns in study.shapes}
     return {
         "schema": SCHEMA,
@@ -51,11 +52,12 @@ def build_report(
             "weights_sha256": card.weights_sha256,
             "recipe": card.recipe,
             "covid_threshold": study.networks.screen.covid_threshold,
-            "lesion_threshold": segmenter.threshold if segmenter else None,
+            "lesion_threshold": segment.threshold if segment else None,
             "temperature": card.temperature,
             "licence": card.licence,
             "notes": notes,
         },
+        "segmenter": segmenter,
         "settings": {
             "rule": study.settings.rule,
             "segment": study.settings.segment,
@@ -79,6 +81,14 @@ def build_report(
         "files": {},
         "seconds": round(seconds, 2),
     }
+
+
+def segmenter_of(networks: Networks) -> dict[str, str] | None:
+    """Return the `segmenter` object of the report: what finds lesions, where that is not what `model` describes."""
+    if networks.segment is None or networks.segment is networks.screen:
+        return None
+    card = networks.segment.card
+    return {"name": card.name, "architecture": card.architecture, "weights_sha256": card.weights_sha256}
 
 
 def most_affected(slices: Sequence[SliceResult], most: int = 5) -> list[int]:

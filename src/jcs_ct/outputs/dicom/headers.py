@@ -1,4 +1,7 @@
-"""The headers of the source images that SEG and SR refer to, of single images or of the frames of an enhanced CT."""
+"""The headers of the source images that SEG and SR refer to, of single images or of the frames of an enhanced CT.
+
+And what SEG and SR say of themselves.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import highdicom as hd
 import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -19,7 +23,9 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
+import jcs_ct
 from jcs_ct.errors import InputError
+from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, clean_image
 
 if TYPE_CHECKING:
@@ -97,6 +103,19 @@ def read_headers(series: CTSeries) -> SourceHeaders:
         images, numbers = [images[k] for k in order], [int(k) + 1 for k in order]
     shape = int(images[0].Rows), int(images[0].Columns)
     return SourceHeaders(tuple(images), tuple(numbers), objects, name, shape, tuple(notes))
+
+
+def made_here() -> dict[str, Any]:
+    """Return what highdicom asks of any object it makes: new UIDs, and this software as the equipment (C.7.5.1)."""
+    return {
+        "series_instance_uid": hd.UID(),
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": codes.PRODUCT,
+        "manufacturer_model_name": codes.PRODUCT,
+        "software_versions": jcs_ct.__version__,
+        "device_serial_number": "none, this is software",
+    }
 
 
 @contextmanager

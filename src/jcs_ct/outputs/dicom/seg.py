@@ -19,7 +19,7 @@ import jcs_ct
 from jcs_ct.errors import ShapeError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import made_here, read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,15 +145,9 @@ def _structure(
         pixel_array=content,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
-        series_instance_uid=hd.UID(),
         series_number=SERIES_NUMBER,
         series_description="COVID-19 segmentation, research use only",
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer=codes.PRODUCT,
-        manufacturer_model_name=codes.PRODUCT,
-        software_versions=jcs_ct.__version__,
-        device_serial_number="none, this is software",
+        **made_here(),
         content_label="JCS_CT",
         content_description=f"Lesions and lungs. {codes.RESEARCH}",
         transfer_syntax_uid=ExplicitVRLittleEndian,

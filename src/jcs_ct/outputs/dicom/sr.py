@@ -16,7 +16,7 @@ import jcs_ct
 from jcs_ct.errors import InputError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import made_here, read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,15 +104,9 @@ def _document(source: SourceHeaders, seg: Dataset | None, groups: Sequence[Group
     document = sr.ComprehensiveSR(
         evidence=[*source.objects, *([] if seg is None else [seg])],
         content=content,
-        series_instance_uid=hd.UID(),
         series_number=SERIES_NUMBER,
         series_description="COVID-19 measurements, research use only",
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer=codes.PRODUCT,
-        manufacturer_model_name=codes.PRODUCT,
-        software_versions=jcs_ct.__version__,
-        device_serial_number="none, this is software",
+        **made_here(),
         coding_schemes=[codes.scheme()],
     )
     document.CompletionFlagDescription = codes.RESEARCH
@@ -171,7 +165,7 @@ def _patient(report: Mapping[str, Any]) -> Group:
 
 def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
     """Return the groups of the lesions and of each lung; none where nothing was segmented."""
-    burden, model = report["burden"], report["model"]
+    burden, model = report["burden"], report.get("segmenter") or report["model"]
     if burden is None:
         return []
     algorithm = model["name"], model["weights_sha256"]

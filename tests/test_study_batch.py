@@ -1,0 +1,122 @@
+"""`--resume` keeps what the same networks made, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from jcs_ct import pipeline
+from jcs_ct.errors import OutputError
+from jcs_ct.models import model_spec
+from jcs_ct.outputs.report.schema import check
+from jcs_ct.phantom import write_pngs
+from jcs_ct.study.batch import Ended, diagnose_cases, read_report
+from jcs_ct.study.gather import gather
+from jcs_ct.study.settings import Networks, Settings
+from jcs_ct.types import SliceImage
+from study_help import BandNetwork, mark, small_phantom
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = Settings(frames=False)
+
+
+class StubNetwork(BandNetwork):
+    """Weights of another architecture, or others of the same."""
+
+    def __init__(self, architecture: str, digit: str) -> None:
+        super().__init__()
+        self.spec = model_spec(architecture)
+        self.card = replace(self.card, name="mine", architecture=architecture, weights_sha256=64 * digit)
+
+
+def networks(screen: str = "1", segment: str | None = None) -> Networks:
+    segmenter = None if segment is None else StubNetwork("jcs-single", segment)
+    return Networks(StubNetwork("jcs-classifier", screen), segmenter)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A study of pictures beside the folder of results, and networks that find nothing."""
+    write_pngs(small_phantom(slices=12, size=64), tmp_path / "study")
+    shutil.rmtree(tmp_path / "study" / "masks")
+    nothing = np.zeros((64, 64), np.float32)
+    found = pipeline.SliceAttention(
+        SliceImage("", "", np.zeros((64, 64, 3), np.uint8)), nothing, 0.25, None, None, None, ""
+    )
+    monkeypatch.setattr(pipeline, "explain", lambda *_: found)
+    monkeypatch.setattr(pipeline, "segment", lambda *_: nothing)
+    return tmp_path / "out"
+
+
+def diagnose(out: Path, given: Networks) -> Ended:
+    (ended,) = diagnose_cases(gather([str(out.parent / "study")]).cases, given, SETTINGS, out, resume=True)
+    return ended
+
+
+def edit(out: Path, **values: Any) -> None:
+    """Write the report again without its segmenter, as older versions did, and with these fields."""
+    path = out / "study" / "report.json"
+    report = json.loads(path.read_text(encoding="utf-8"))
+    del report["segmenter"]
+    path.write_text(json.dumps(report | values), encoding="utf-8")
+
+
+def test_the_report_names_a_segmenter_of_its_own(out: Path) -> None:
+    assert diagnose(out, networks(segment="2")).status == "done"
+    report = read_report(out / "study")
+    check(report)
+    assert report["segmenter"] == {"name": "mine", "architecture": "jcs-single", "weights_sha256": 64 * "2"}
+    assert report["model"]["weights_sha256"] == 64 * "1"
+    assert report["model"]["notes"][-1] == "lesions by mine (jcs-single)"
+
+
+@pytest.mark.parametrize("segment", [None, "2"])
+def test_the_same_networks_go_on(segment: str | None, out: Path) -> None:
+    assert diagnose(out, networks(segment=segment)).status == "done"
+    assert diagnose(out, networks(segment=segment)).status == "kept"
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [("2", "3"), (None, "2"), ("2", None)],
+    ids=["another segmenter", "a segmenter more", "a segmenter less"],
+)
+def test_other_segmenters_do_not(before: str | None, now: str | None, out: Path) -> None:
+    assert diagnose(out, networks(segment=before)).status == "done"
+    refused = diagnose(out, networks(segment=now))
+    assert isinstance(refused.error, OutputError)
+    assert "other weights or settings" in refused.error.message
+    assert diagnose(out, networks("4", segment=before)).status == "failed"  # nor another classifier
+    assert diagnose(out, networks(segment=before)).status == "kept"
+
+
+def test_older_reports_are_read(out: Path) -> None:
+    diagnose(out, networks())
+    edit(out)
+    assert "segmenter" not in read_report(out / "study")
+    check(read_report(out / "study"))
+    assert diagnose(out, networks()).status == "kept"
+    assert diagnose(out, networks(segment="2")).status == "failed"
+
+
+def test_a_network_that_does_both_is_no_segmenter_of_its_own(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "diagnose_slice", mark)
+    lite: Any = BandNetwork()
+    assert diagnose(out, Networks(lite, lite)).status == "done"
+    assert read_report(out / "study")["segmenter"] is None
+    assert diagnose(out, Networks(lite, lite)).status == "kept"
+
+
+@pytest.mark.parametrize("value", ["jcs-single", {}, 3])
+def test_what_is_no_report_is_refused(value: Any, out: Path) -> None:
+    diagnose(out, networks())
+    edit(out, segmenter=value)
+    with pytest.raises(OutputError, match="no report of a study"):
+        read_report(out / "study")
