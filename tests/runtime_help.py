@@ -50,6 +50,12 @@ def lite(runtime: str, said: list[str] | None = None) -> Network:
     return network
 
 
+def many(network: Network, slices: int = 100) -> Network:
+    """The same, with so many slices to come that converted files are opened."""
+    network.slices = slices
+    return network
+
+
 class Wrong:
     """An engine that is off by as much as a bad conversion once was."""
 

@@ -15,6 +15,7 @@ from jcs_ct.weights import write
 from weights_help import card_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class BandNetwork:
         self.card = card_for("jcs-lite", covid_threshold=0.5)
         self.threshold = self.covid_threshold = 0.5
         self.runtime = "torch"
+        self.batch = 1
 
 
 def mark(image: SliceImage, _network: Any, *, guard: bool = True) -> SliceDiagnosis:
@@ -41,6 +43,12 @@ def mark(image: SliceImage, _network: Any, *, guard: bool = True) -> SliceDiagno
     lesion = ((grey >= BAND[0]) & (grey <= BAND[1])).astype(np.float32)
     p = 0.9 if lesion.sum() > 20 else 0.1
     return SliceDiagnosis(image, p, p > 0.5, lesion, lesion, (0, 0, *grey.shape))
+
+
+def mark_all(images: Sequence[SliceImage], network: Any, *, guard: bool = True) -> list[SliceDiagnosis]:
+    """`mark` slices that come together."""
+    assert 1 <= len(images) <= network.batch
+    return [mark(image, network, guard=guard) for image in images]
 
 
 @lru_cache(maxsize=4)

@@ -16,28 +16,33 @@ from jcs_ct import pipeline
 from jcs_ct.cli import main
 from jcs_ct.errors import InputError, OutputError, UsageError
 from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
-from jcs_ct.study.examine import ahead, examine
+from jcs_ct.study.examine import examine
+from jcs_ct.study.flow import Behind, ahead, batches
 from jcs_ct.study.gather import gather
 from jcs_ct.study.result import PackedMaps
 from jcs_ct.study.settings import Networks, Settings
 from jcs_ct.verdict import Count
-from study_help import MARKER_HU, BandNetwork, mark, marked_volume, small_phantom, write_lite
+from study_help import MARKER_HU, BandNetwork, mark, mark_all, marked_volume, small_phantom, write_lite
+from weights_help import card_for
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.result import CaseResult
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-NETWORKS = Networks(BandNetwork(), BandNetwork())  # type: ignore[arg-type]
+BAND: Any = BandNetwork()
+NETWORKS = Networks(BAND, BAND)
 
 
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "diagnose_slice", mark)
+    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
 
 
 def one_case(path: Path) -> Case:
@@ -185,12 +190,17 @@ def test_roles_of_networks() -> None:
             self.spec = type("Spec", (), {"task": task})()
             self.card = type("Card", (), {"name": task})()
 
+    classifier: Any
+    segmenter: Any
+    lite: Any
     classifier, segmenter, lite = (cast("Any", Other(t)) for t in ("classification", "segmentation", "lite"))
     both = Networks.of([segmenter, classifier])
     assert both.screen is classifier
-    assert both.segment is segmenter
+    assert cast("Any", both.segment) is segmenter
     assert Networks.of([classifier]).segment is None
     assert Networks.of([lite]).one_pass
+    mixed = Networks.of([segmenter, lite])
+    assert (mixed.screen, mixed.segment, mixed.one_pass) == (lite, segmenter, False)
     wrongs: list[list[Any]] = [[segmenter], [lite, classifier], [classifier, classifier], [Other("backbone")]]
     for wrong in wrongs:
         with pytest.raises(UsageError):
@@ -302,3 +312,81 @@ def test_nothing_names_the_patient_but_seg_and_sr(tmp_path: Path, capsys: pytest
     assert run(["diagnose", str(tmp_path / "ct"), "-o", kept, "-m", weights, "--no-html", "--keep-identity"]) == 0
     assert (tmp_path / "kept" / "ID-773311" / "report.json").exists()
     assert "Zyzzyva" in (tmp_path / "kept" / "ID-773311" / "report.json").read_text()
+
+
+@pytest.mark.usefixtures("marking")
+def test_slices_that_go_through_the_network_together_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_permuted(tmp_path / "ct.nii.gz", (2, 1, 0), (False, False, False))
+    one = look(tmp_path / "ct.nii.gz")
+    monkeypatch.setattr(BAND, "batch", 5)
+    five = look(tmp_path / "ct.nii.gz")
+    assert np.array_equal(one.lesion, five.lesion)
+    assert np.array_equal(one.attention.volume(), five.attention.volume())
+    for result in (one, five):
+        assert set(result.clock.seconds) == {"read", "lungs", "network", "measure"}
+        result.report.pop("seconds")
+    assert one.report == five.report
+
+
+def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probability and attention are those of jcs-lite, lesions the segmenter's, where the verdict is positive."""
+    write_permuted(tmp_path / "ct.nii.gz", (2, 1, 0), (False, False, False))
+    case, segmenter = one_case(tmp_path / "ct.nii.gz"), BandNetwork()
+    segmenter.spec, segmenter.card = model_spec("jcs-single"), card_for("jcs-single")
+    networks: Any = Networks(BAND, segmenter)  # type: ignore[arg-type]
+    monkeypatch.setattr(pipeline, "diagnose_slice", mark)
+    sought = []
+
+    def everywhere(image: Any, network: Any) -> Any:
+        assert network is segmenter
+        sought.append(image.name)
+        return np.ones(image.pixels.shape[:2], np.float32)
+
+    monkeypatch.setattr(pipeline, "segment", everywhere)
+    settings = Settings(segment="positive", frames=False)
+    negative = examine(case, networks, settings, Count(more_than=18))
+    assert not sought
+    assert negative.report["burden"] is None
+    assert negative.attention.volume().any()
+    positive = examine(case, networks, settings, Count(more_than=2))
+    assert len(sought) == sum(s.probability is not None for s in positive.slices)
+    assert positive.report["segmenter"]["architecture"] == "jcs-single"
+    assert positive.report["burden"]["share"] > 0.9
+    assert np.array_equal(positive.attention.volume(), negative.attention.volume())
+    check(positive.report)
+
+
+def test_work_behind_is_done_in_order_and_its_errors_are_raised() -> None:
+    done: list[int] = []
+    with Behind(2) as behind:
+        for i in range(20):
+            behind.do(done.append, i)
+    assert done == list(range(20))
+
+    def fail(i: int) -> None:
+        if i == 3:
+            raise InputError("broken")
+        done.append(i)
+
+    def give(numbers: Sequence[int], last: type[Exception] | None = None) -> None:
+        with Behind(2) as behind:
+            for i in numbers:
+                behind.do(fail, i)
+            if last is not None:
+                raise last
+
+    with pytest.raises(InputError, match="broken"):
+        give(range(50))
+    assert 49 not in done[20:]
+    with pytest.raises(InputError, match="broken"):
+        give([3])
+    with pytest.raises(KeyError):
+        give([3], KeyError)
+
+
+def test_batches() -> None:
+    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches(range(2), 1)) == [[0], [1]]
+    assert list(batches([], 3)) == []

@@ -19,7 +19,7 @@ from jcs_ct.study.batch import Ended, diagnose_cases, read_report
 from jcs_ct.study.gather import gather
 from jcs_ct.study.settings import Networks, Settings
 from jcs_ct.types import SliceImage
-from study_help import BandNetwork, mark, small_phantom
+from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,7 +107,7 @@ def test_older_reports_are_read(out: Path) -> None:
 
 
 def test_a_network_that_does_both_is_no_segmenter_of_its_own(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "diagnose_slice", mark)
+    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
     lite: Any = BandNetwork()
     assert diagnose(out, Networks(lite, lite)).status == "done"
     assert read_report(out / "study")["segmenter"] is None

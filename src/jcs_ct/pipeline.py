@@ -23,7 +23,7 @@ from jcs_ct.preprocess import prepare, recipe, resize_map, restore
 from jcs_ct.types import METHODS, SliceDiagnosis, SliceImage, StageOneFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -132,10 +132,15 @@ def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
 
 
 def diagnose_slice(image: SliceImage, network: Network, *, guard: bool = True) -> SliceDiagnosis:
-    """Return probability, attention and lesion map of a slice out of one pass of `jcs-lite`.
+    """Return probability, attention and lesion map of a slice out of one pass of `jcs-lite`, see `diagnose_slices`."""
+    return diagnose_slices([image], network, guard=guard)[0]
+
+
+def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bool = True) -> list[SliceDiagnosis]:
+    """Return probability, attention and lesion map of slices out of one pass of `jcs-lite`.
 
     Args:
-        image: The slice.
+        images: The slices; they go through the network together, which pays on a GPU (`Network.batch`).
         network: `jcs-lite`.
         guard: Whether to ask if this is a chest slice at all; of a volume that is known before.
 
@@ -147,18 +152,23 @@ def diagnose_slice(image: SliceImage, network: Network, *, guard: bool = True) -
             f"{network.card.name} is {network.spec.name}, which does one task",
             hint="diagnose needs jcs-lite; `jcs segment`, `jcs classify` and `jcs explain` run this one",
         )
-    values, placement = prepare(image.pixels, recipe(network.card.recipe))
-    found = network.one_pass(values)
-    probability = float(expit(found.logit))
-    return SliceDiagnosis(
-        image,
-        probability,
-        probability >= network.covid_threshold,
-        restore(_sigmoid(found.lesion), placement),
-        restore(attention.of_evidence(found.evidence), placement),
-        placement.crop,
-        check_slice(image.pixels) if guard else (),
-    )
+    prepared = [prepare(image.pixels, recipe(network.card.recipe)) for image in images]
+    passes = network.passes([values for values, _ in prepared])
+    diagnosed = []
+    for image, (_, placement), found in zip(images, prepared, passes, strict=True):
+        probability = float(expit(found.logit))
+        diagnosed.append(
+            SliceDiagnosis(
+                image,
+                probability,
+                probability >= network.covid_threshold,
+                restore(_sigmoid(found.lesion), placement),
+                restore(attention.of_evidence(found.evidence), placement),
+                placement.crop,
+                check_slice(image.pixels) if guard else (),
+            )
+        )
+    return diagnosed
 
 
 def explain(image: SliceImage, network: Network, method: str, layer: str | None = None) -> SliceAttention:

@@ -1,4 +1,4 @@
-"""`jcs bench`: speed of the runtimes; `jcs bench train`: of training."""
+"""`jcs bench`: speed of the runtimes; `jcs bench study`: of whole studies; `jcs bench train`: of training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from jcs_ct.cli.bench_study import bench_study
 from jcs_ct.cli.common import RUNTIMES
 from jcs_ct.errors import UsageError
 
@@ -106,6 +107,9 @@ def bench(
             err=True,
         )
         context.exit(2)
+
+
+bench.add_command(bench_study)
 
 
 @bench.command("train")

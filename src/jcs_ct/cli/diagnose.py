@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-              help="Weights; default: the shipped jcs-lite. A classifier and a segmenter: give it twice.")  # fmt: skip
+              help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments.")  # fmt: skip
 @click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k", show_default=True,
               help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
@@ -84,7 +84,7 @@ def diagnose(
     networks = Networks.of([run.network(name, tasks, slices) for name in names])
     chosen: Any = segment or ("always" if networks.one_pass else "positive")
     settings = Settings(rule, chosen, frames=not no_html)
-    reporter.result |= {"model": [n.card.name for n in {networks.screen, networks.segment} if n is not None]}
+    reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     rows = []

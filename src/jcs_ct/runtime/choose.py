@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     from jcs_ct.models import ModelSpec
     from jcs_ct.runtime.engines import Engine, Runtime
 
-# What `auto` tries, the fastest first as measured (docs/performance.md)
-ORDER = ("mnn", "openvino", "onnxruntime", "torch-tuned")
+# What `auto` converts a network for: the fastest as measured (docs/performance.md) that is installed
 ORDERS = {
-    "classification": ("openvino", "onnxruntime", "mnn", "torch-tuned"),
-    "lite": ("onnxruntime", "torch-tuned"),
+    "segmentation": ("ncnn", "openvino", "onnxruntime"),
+    "classification": ("ncnn", "openvino", "onnxruntime"),
+    "lite": ("openvino", "onnxruntime"),
 }
-WORTH = 24  # slices from which converting a network, half a minute at most, is paid back by the run itself
+WORTH = {"segmentation": 64, "classification": 500, "lite": 1500}  # slices from which the run itself pays it back
+STARTS = {"lite": 100}  # slices from which opening a converted file is paid back; of the others, one is enough
 SMALL = 96, 128  # sides for PyTorch's own check: the same library, and no choice of algorithm by size
 
 
@@ -101,8 +102,9 @@ def choose(subject: Subject, runtime: str, slices: int, say: Callable[[str], Non
             raise UsageError(
                 f"runtime {runtime} does not run on {subject.device}", hint="--device cpu, or --runtime torch"
             )
-        if subject.spec.task not in OUTPUTS:
-            raise UsageError(f"runtime {runtime} does not run backbones", hint="use --runtime torch")
+        if subject.spec.task not in chosen.tasks:
+            what = "jcs-lite" if subject.spec.task == "lite" else "backbones"
+            raise UsageError(f"runtime {runtime} does not run {what}", hint="use --runtime auto or torch")
         engine, record = open_checked(subject, chosen, say)
         if engine is None:
             raise _failed(subject, record)
@@ -113,31 +115,34 @@ def choose(subject: Subject, runtime: str, slices: int, say: Callable[[str], Non
 
 
 def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
-    order = [RUNTIMES[name] for name in ORDERS.get(subject.spec.task, ORDER)]
-    here = [r for r in order if not r.missing and subject.device in r.devices]
-    known = {r.name: known_record(subject, r) for r in here}
-    passed = [r for r in here if (record := known[r.name]) is not None and record.ok]
-    # converting pays for the large networks, when there is enough to do; what was converted before is always good
-    if slices >= WORTH and subject.spec.task != "lite":
-        candidates = here
-    else:
-        candidates = [r for r in here if r in passed or not r.suffix]
-    for runtime in candidates:
-        record = known[runtime.name]
-        if record is not None and not record.ok:
-            say(f"runtime {runtime.name} is left out, it did not pass its check for {subject.name}: {record.text}")
-            continue
-        try:
+    """Take the fastest of the converted runtimes by their checks, else `torch-tuned`, else `torch`."""
+    task = subject.spec.task
+    here = [r for r in map(RUNTIMES.__getitem__, ORDERS[task]) if not r.missing and subject.device in r.devices]
+    ready: list[tuple[float, Runtime, Record]] = []
+    for runtime in here if slices >= STARTS.get(task, 1) else ():
+        record = known_record(subject, runtime)
+        if record is None and not ready and slices >= WORTH[task]:
             engine, record = open_checked(subject, runtime, say)
-        except UsageError as error:  # a network that cannot be folded, for example
-            say(f"runtime {runtime.name} is left out: {error.line()}")
+        if record is None:
             continue
-        if engine is None:
-            say(f"runtime {runtime.name} is left out: {record.text}")
-        elif runtime.suffix and record.seconds >= record.plain_seconds:
+        if not record.ok:
+            say(f"runtime {runtime.name} is left out, it did not pass its check for {subject.name}: {record.text}")
+        elif record.seconds >= record.plain_seconds:
             say(f"runtime {runtime.name} is left out: it is not faster than torch here")
         else:
+            ready.append((record.seconds / record.plain_seconds, runtime, record))
+    for _, runtime, record in sorted(ready, key=lambda entry: entry[0]):
+        engine, record = open_checked(subject, runtime, say)
+        if engine is not None:
             return Chosen(runtime.name, engine, f"the fastest that passed its check; {record.text}")
+    try:
+        engine, record = open_checked(subject, RUNTIMES["torch-tuned"], say)
+    except UsageError as error:  # a network that cannot be folded
+        say(f"runtime torch-tuned is left out: {error.line()}")
+        return Chosen("torch", None, "no other runtime passed its check")
+    if engine is not None:
+        return Chosen("torch-tuned", engine, f"the fastest that passed its check; {record.text}")
+    say(f"runtime torch-tuned is left out, it did not pass its check for {subject.name}: {record.text}")
     return Chosen("torch", None, "no other runtime passed its check")
 
 

@@ -65,6 +65,7 @@ class Runtime:
         suffix: Of the file that it opens; empty when it opens none.
         devices: Where it runs.
         summary: A line for a list.
+        tasks: Of the networks that it runs.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Runtime:
     suffix: str
     devices: tuple[str, ...]
     summary: str
+    tasks: tuple[str, ...] = ("segmentation", "classification", "lite")
 
     @property
     def missing(self) -> str | None:
@@ -130,7 +132,17 @@ RUNTIMES: dict[str, Runtime] = {
             ("cpu",),
             "fused layers",
         ),
-        Runtime("mnn", "MNN", ("MNN", "onnx"), "mnn", f"{_HERE}.mnn_engine", ".mnn", ("cpu",), "Winograd convolutions"),
+        Runtime(
+            "ncnn",
+            "ncnn",
+            ("ncnn", "pnnx"),
+            "ncnn",
+            f"{_HERE}.ncnn_engine",
+            ".ncnn",
+            ("cpu",),
+            "Winograd convolutions",
+            ("segmentation", "classification"),
+        ),
     )
 }
 CHOICES = ("auto", *RUNTIMES)

@@ -122,6 +122,7 @@ class Inference(nn.Module):
                 f"{type(network).__name__} has no result of its own", hint="backbones run on --runtime torch only"
             )
         self.network = (folded(network) if fold else network).eval()
+        self.eval()  # exporters put a network back into the mode they found: a new module's is training
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.runtime.choose import Chosen, Subject, choose
+from jcs_ct.runtime.device import pick_device
 from jcs_ct.runtime.engines import find_runtime
 from jcs_ct.runtime.exported import open_exported
 from jcs_ct.weights import WeightsCard, load
@@ -182,6 +183,11 @@ class Network:
         ]
 
     @property
+    def batch(self) -> int:
+        """How many slices of a study to give to `passes` at once: on a processor more than one is slower."""
+        return 1 if self.device.type == "cpu" else 8
+
+    @property
     def covid_threshold(self) -> float:
         """The probability from which a slice counts as COVID-19; of `jcs-lite`, it is not that of lesions."""
         return self.threshold if self.card.covid_threshold is None else self.card.covid_threshold
@@ -206,17 +212,6 @@ class Network:
                 hint="the weights do not fit this kind of input; try `jcs models show` and import them again",
             )
         return values
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device for "auto", "cpu", "cuda" or "mps". Raises UsageError if it is not there."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, there in available.items() if there)
-    if not available.get(name, False):
-        there = [device for device, is_there in available.items() if is_there]
-        raise UsageError(f"device {name} is not available here", hint=f"available: {', '.join(there)}")
-    return torch.device(name)
 
 
 def open_network(

@@ -32,7 +32,8 @@ def diagnose(
 
     Args:
         study: A DICOM or NIfTI file, a folder or a zip archive of one study, or pictures of lung-windowed slices.
-        model: Name or file of the weights; by default the shipped `jcs-lite`. A classifier and a segmenter: both.
+        model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
+            segmenter.
         rule: From slices to the patient's verdict, see `jcs_ct.verdict`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
         series: The series to take, where there are several: its UID, number or description.

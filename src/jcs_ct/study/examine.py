@@ -1,16 +1,14 @@
 """One study from its slices to its result: the order of the stages, slice by slice, so that memory stays small.
 
 Volumes are read twice: once small, to find the lungs, and once at full size for the networks, which skip slices without
-lung. A classifier and a segmenter (the published networks) make it three times: the classifier screens, and only then
-is segmented what is worth it, as the paper's pipeline does. `jcs-lite` does both in its one pass.
+lung. A segmenter of its own makes it three times: a classifier or `jcs-lite` screens, and only then is segmented what
+is worth it, as the paper's pipeline does. `jcs-lite` alone does both in its one pass.
 """
 
 from __future__ import annotations
 
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,12 +18,13 @@ from jcs_ct.errors import InputError
 from jcs_ct.guard import check_slice
 from jcs_ct.lungs import Reducer
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
+from jcs_ct.study.flow import Behind, Clock, ahead, batches
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
 from jcs_ct.study.settings import rule_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,21 +33,19 @@ if TYPE_CHECKING:
     from jcs_ct.study.settings import Networks, Settings
     from jcs_ct.verdict import Rule
 
-T = TypeVar("T")
-
 LEAST_LUNG_MM2 = 300.0  # of a slice that networks look at; less is the very apex or the recess behind the liver
-AHEAD = 3  # slices that are read while the network works
 
 
-def ahead(work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
-    """Yield (i, work(i)) in order, a few of them computed beside whoever takes them."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque((i, pool.submit(work, i)) for i in indices[:AHEAD])
-        for i in [*indices[AHEAD:], None, None, None][: len(indices)]:
-            index, future = waiting.popleft()
-            if i is not None:
-                waiting.append((i, pool.submit(work, i)))
-            yield index, future.result()
+class Maps(NamedTuple):
+    """What the networks said of a slice.
+
+    Attributes:
+        lesion: bool, rows × columns; None without lesions.
+        attention: float32, rows × columns in [0, 1]; None where another pass gave it.
+    """
+
+    lesion: NDArray[np.bool_] | None
+    attention: NDArray[np.float32] | None
 
 
 class Examination:
@@ -66,6 +63,7 @@ class Examination:
         self.lesion_share: list[float | None] = [None] * len(case)
         self.lesion_mm2: list[float | None] = [None] * len(case)
         self.frames: dict[int, EncodedFrame] = {}
+        self.clock = Clock()
 
     def run(self) -> CaseResult:
         """Look at the study.
@@ -108,16 +106,23 @@ class Examination:
         lungs = self.lungs
         report = build_report(self, verdict, burden, slices, time.perf_counter() - started)
         frames = tuple(self.frames[i] for i in everything) if settings.frames else ()
-        return CaseResult(case, verdict, slices, report, self.lesions, lungs, self.attention, frames)
+        return CaseResult(case, verdict, slices, report, self.lesions, lungs, self.attention, frames, self.clock)
 
     def find_lungs(self) -> None:
         """Find the lungs of a volume on a reduced copy of it."""
         series = self.case.series
         assert series is not None  # noqa: S101  # only volumes have lungs to measure
         reducer = Reducer(series.geometry.shape, series.geometry.spacing)
-        for i, hu in ahead(series.read, list(range(len(series)))):
-            reducer.add(i, hu)
-        found = reducer.find()
+
+        def read(i: int) -> NDArray[np.int16]:
+            with self.clock("read"):
+                return series.read(i)
+
+        for i, hu in ahead(read, list(range(len(series)))):
+            with self.clock("lungs"):
+                reducer.add(i, hu)
+        with self.clock("lungs"):
+            found = reducer.find()
         if found.reason:
             raise InputError(
                 f"{found.reason}; an axial chest CT is expected",
@@ -137,36 +142,53 @@ class Examination:
         for i, item in self.items(indices):
             if item is None:
                 continue
-            if self.networks.one_pass:
-                self.probability[i] = pipeline.classify(item.image, network)
-                continue
-            found = pipeline.explain(item.image, network, "grad-cam")
-            self.probability[i] = found.probability
-            self.shapes[i] = found.map.shape[:2] if self.case.series is None else self.shapes[i]
-            self.attention.set(i, found.map)
+            with self.clock("network"):
+                if self.networks.one_pass:  # the second look brings the attention
+                    self.probability[i] = pipeline.classify(item.image, network)
+                    continue
+                if network.spec.task == "lite":
+                    lite = pipeline.diagnose_slice(item.image, network, guard=False)
+                    self.probability[i], attention = lite.probability, lite.attention
+                else:
+                    found = pipeline.explain(item.image, network, "grad-cam")
+                    self.probability[i], attention = found.probability, found.map
+            self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
+            self.attention.set(i, attention)
 
     def look(self, indices: Sequence[int], worth: set[int], *, lesions: bool) -> None:
         """Find lesions where wanted, count them, and make the pictures of the report."""
-        for i, item in self.items(indices):
-            if item is None:
-                if self.settings.frames:
-                    blank = np.zeros((64, 64), np.uint8)
-                    self.frames[i] = encode_frame(
-                        hu=None, grey=blank, lesion=blank.astype(bool), attention=blank.astype(np.float32)
-                    )
-                continue
+        with Behind() as behind:
+            for group in batches(self.items(indices), self.networks.screen.batch if self.networks.one_pass else 1):
+                chosen = [(i, item) for i, item in group if item is not None and i in worth]
+                with self.clock("network"):
+                    found = self.maps_of(chosen, lesions=lesions)
+                for i, item in group:
+                    behind.do(self.finish, i, item, found.get(i, Maps(None, None)), lesions)
+
+    def finish(self, i: int, item: CaseSlice | None, maps: Maps, lesions: bool) -> None:
+        """Count the lesions of a slice and make its picture: in order, in a thread beside the network."""
+        if item is None:
+            if self.settings.frames:
+                blank = np.zeros((64, 64), np.uint8)
+                self.frames[i] = encode_frame(
+                    hu=None, grey=blank, lesion=blank.astype(bool), attention=blank.astype(np.float32)
+                )
+            return
+        with self.clock("measure"):
             shape = (item.image.pixels.shape[0], item.image.pixels.shape[1])
             self.shapes[i] = shape
-            labels = None if self.lungs is None else self.lungs.levels(i)
-            found = self.mask_of(i, item, lesions=lesions) if i in worth else np.zeros(shape, bool)
-            if labels is not None and self.counter is not None and item.hu is not None:
-                of_slice = self.counter.add(i, item.hu, found, labels)
+            if maps.attention is not None:
+                self.attention.set(i, maps.attention)
+            found = np.zeros(shape, bool) if maps.lesion is None else maps.lesion
+            if self.lungs is not None and self.counter is not None and item.hu is not None:
+                of_slice = self.counter.add(i, item.hu, found, self.lungs.levels(i))
                 found = self.counter.counted
                 self.lung_mm2[i] = of_slice.lung_mm2
             if found.any():
                 self.lesions.set(i, found)
             self.measure(i, found, lesions=lesions)
-            if self.settings.frames:
+        if self.settings.frames:
+            with self.clock("pictures"):
                 p = self.probability[i] or 0.0
                 attention = self.attention.levels(i).astype(np.float32) * np.float32(p / 255)
                 grey = None if item.hu is not None else item.image.pixels[:, :, 1]
@@ -179,7 +201,8 @@ class Examination:
 
         def read(i: int) -> CaseSlice | InputError:
             try:
-                return self.case.slice(i)
+                with self.clock("read"):
+                    return self.case.slice(i)
             except InputError as error:
                 if self.case.series is not None:
                     raise
@@ -194,21 +217,26 @@ class Examination:
             else:
                 yield i, item
 
-    def mask_of(self, i: int, item: CaseSlice, *, lesions: bool) -> NDArray[np.bool_]:
-        """Return the lesion mask of a slice; with `jcs-lite`, keep what else its pass gives."""
-        network = self.networks.segment
+    def maps_of(self, chosen: Sequence[tuple[int, CaseSlice]], *, lesions: bool) -> dict[int, Maps]:
+        """Return what the networks say of slices; with `jcs-lite`, note the probabilities of its pass."""
+        if not chosen:
+            return {}
+        volume, network = self.case.series is not None, self.networks.segment
         if self.networks.one_pass:
-            found = pipeline.diagnose_slice(item.image, self.networks.screen, guard=self.case.series is None)
-            self.probability[i] = found.probability
-            self.attention.set(i, found.attention)
-            if self.case.series is None:
-                self.flags[i] = found.flags
-            return found.lesion >= self.networks.screen.threshold if lesions else np.zeros(found.lesion.shape, bool)
-        if self.case.series is None:
-            self.flags[i] = check_slice(item.image.pixels)
+            screen, maps = self.networks.screen, {}
+            diagnosed = pipeline.diagnose_slices([item.image for _, item in chosen], screen, guard=not volume)
+            for (i, _), found in zip(chosen, diagnosed, strict=True):
+                self.probability[i] = found.probability
+                if not volume:
+                    self.flags[i] = found.flags
+                maps[i] = Maps(found.lesion >= screen.threshold if lesions else None, found.attention)
+            return maps
+        if not volume:
+            for i, item in chosen:
+                self.flags[i] = check_slice(item.image.pixels)
         if not lesions or network is None:
-            return np.zeros(item.image.pixels.shape[:2], bool)
-        return pipeline.segment(item.image, network) >= network.threshold
+            return {}
+        return {i: Maps(pipeline.segment(item.image, network) >= network.threshold, None) for i, item in chosen}
 
     def measure(self, i: int, found: NDArray[np.bool_], *, lesions: bool) -> None:
         """Note the extent of the lesions of a slice."""

@@ -14,14 +14,16 @@ from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.report.html import write_html
 from jcs_ct.outputs.report.table import write_slices
+from jcs_ct.study.flow import Behind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.study.result import CaseResult
+    from jcs_ct.study.result import CaseResult, PackedMaps
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
 MOST_OVERLAYS = 5  # of a volume; pictures have one each
+WAITING = MOST_OVERLAYS + 3  # pictures and volumes
 
 
 def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path:
@@ -67,15 +69,16 @@ def _write(result: CaseResult, folder: Path) -> None:
     report = dict(result.report)
     warnings = list(report["warnings"])
     write_slices(folder / "slices.csv", report)
-    if result.case.series is None:
-        files |= _write_pictures(result, folder)
-    else:
-        files |= _write_volume(result, folder, warnings)
-    if result.frames:
-        files["html"] = "report.html"
-    report |= {"files": files, "warnings": warnings}
-    if result.case.kind == "dicom":
-        _write_sr(result, folder, report, files, warnings)
+    with Behind(WAITING) as behind:  # pictures and volumes are packed beside what is made for SEG and SR
+        if result.case.series is None:
+            files |= _write_pictures(result, folder)
+        else:
+            files |= _write_volume(result, folder, warnings, behind)
+        if result.frames:
+            files["html"] = "report.html"
+        report |= {"files": files, "warnings": warnings}
+        if result.case.kind == "dicom":
+            _write_sr(result, folder, report, files, warnings)
     report["warnings"] = list(dict.fromkeys(warnings))
     if result.frames:
         write_html(folder / "report.html", report, result.frames)
@@ -116,26 +119,29 @@ def _write_seg(result: CaseResult, folder: Path, files: dict[str, str], warnings
         warnings.append(f"no DICOM SEG: {error.message}")
 
 
-def _write_volume(result: CaseResult, folder: Path, warnings: list[str]) -> dict[str, str]:
+def _write_volume(result: CaseResult, folder: Path, warnings: list[str], behind: Behind) -> dict[str, str]:
     from jcs_ct.io.nifti import write_nifti
 
     series = result.case.series
     assert series is not None  # noqa: S101  # of this kind
-    files = {"attention": "attention.nii.gz"}
-    write_nifti(folder / "attention.nii.gz", result.attention.volume(), series, slope=1 / 255)
+    volumes: dict[str, tuple[PackedMaps, float]] = {"attention": (result.attention, 1 / 255)}
     if result.report["burden"] is not None:
-        write_nifti(folder / "lesions.nii.gz", result.lesions.volume(), series)
-        files["lesions"] = "lesions.nii.gz"
-    lungs = result.lungs
-    if lungs is not None:
-        write_nifti(folder / "lungs.nii.gz", lungs.volume(), series)
-        files["lungs"] = "lungs.nii.gz"
+        volumes["lesions"] = result.lesions, 1.0
+    if result.lungs is not None:
+        volumes["lungs"] = result.lungs, 1.0
+    files = {name: f"{name}.nii.gz" for name in volumes}
+
+    def write(name: str) -> None:
+        maps, slope = volumes[name]
+        write_nifti(folder / files[name], maps.volume(), series, slope=slope)
+
+    for number in result.report["most_affected"][:MOST_OVERLAYS]:
+        files[f"overlay_{number}"] = name = f"overlays/slice-{number:04d}.png"
+        behind.do(_overlay, result, number - 1, folder / name)
+    for name in volumes:
+        behind.do(write, name)
     if result.case.kind == "dicom" and result.report["burden"] is not None:
         _write_seg(result, folder, files, warnings)
-    for number in result.report["most_affected"][:MOST_OVERLAYS]:
-        name = f"overlays/slice-{number:04d}.png"
-        _overlay(result, number - 1, folder / name)
-        files[f"overlay_{number}"] = name
     return files
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.study.flow import Clock
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -101,6 +103,7 @@ class CaseResult:
         lungs: Labels: 0, 1 right, 2 left; None for pictures.
         attention: Attention of each slice, in [0, 1].
         frames: Pictures for the report; empty if none was asked for.
+        clock: Seconds by stage.
     """
 
     case: Case
@@ -111,6 +114,7 @@ class CaseResult:
     lungs: PackedLabels | None = field(repr=False)
     attention: PackedMaps = field(repr=False)
     frames: tuple[EncodedFrame, ...] = field(default=(), repr=False)
+    clock: Clock = field(default_factory=Clock, repr=False)
 
     @property
     def name(self) -> str:
@@ -132,7 +136,8 @@ class CaseResult:
 
         from jcs_ct.study.files import save_case
 
-        return save_case(self, _Path(out), overwrite=overwrite)
+        with self.clock("write"):
+            return save_case(self, _Path(out), overwrite=overwrite)
 
 
 class PackedLabels(PackedMaps):

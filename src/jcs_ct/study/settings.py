@@ -20,7 +20,7 @@ class Networks:
 
     Attributes:
         screen: Gives each slice its probability: `jcs-lite` or a classifier.
-        segment: Gives lesions; the same object for `jcs-lite`, None without lesions.
+        segment: Gives lesions: a segmenter, `jcs-lite` itself (the same object) where it is alone, or None.
     """
 
     screen: Network
@@ -29,7 +29,12 @@ class Networks:
     @property
     def one_pass(self) -> bool:
         """Whether one pass gives everything."""
-        return self.screen.spec.task == "lite"
+        return self.screen is self.segment
+
+    @property
+    def all(self) -> list[Network]:
+        """Each of them once."""
+        return [self.screen] if self.one_pass or self.segment is None else [self.screen, self.segment]
 
     @classmethod
     def of(cls, networks: Sequence[Network]) -> Networks:
@@ -41,15 +46,18 @@ class Networks:
         by_task: dict[str, Network] = {}
         for network in networks:
             if network.spec.task in by_task:
-                raise UsageError(f"two models do {network.spec.task}", hint="give a classifier and a segmenter")
+                raise UsageError(
+                    f"two models do {network.spec.task}", hint="give one that screens and one that segments"
+                )
             by_task[network.spec.task] = network
         if set(by_task) == {"lite"}:
             return cls(by_task["lite"], by_task["lite"])
-        if "classification" in by_task and set(by_task) <= {"classification", "segmentation"}:
-            return cls(by_task["classification"], by_task.get("segmentation"))
+        screens = [by_task.pop(task) for task in ("classification", "lite") if task in by_task]
+        if len(screens) == 1 and set(by_task) <= {"segmentation"}:
+            return cls(screens[0], by_task.get("segmentation"))
         raise UsageError(
             f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
-            hint="give jcs-lite, or a classifier and a segmenter (--model twice)",
+            hint="give jcs-lite, a classifier, or one of them and a segmenter (--model twice)",
         )
 
 
