@@ -151,7 +151,7 @@ def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.Monk
     took("openvino", 1.5)
     assert many(lite("auto", said)).start().name == "onnxruntime"
     assert any("openvino is left out: it is not faster than torch here" in line for line in said)
-    monkeypatch.setattr(prepared, "machine", lambda: "another processor")
+    monkeypatch.setattr(prepared, "machine", lambda _device: "another processor")
     assert many(lite("auto", said)).start().name == "torch-tuned", "what passed elsewhere says nothing here"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -72,6 +73,10 @@ def jcs() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run `jcs` and exit: the one place where an error becomes an exit status."""
     words = sys.argv[1:] if arguments is None else arguments
+    # Threads that wait for others should not spin for long: beside other work on the machine a study took ten times
+    # longer (docs/performance.md). It has to be set before PyTorch is loaded.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
     def stop(_signal: int, _frame: FrameType | None) -> Any:
         raise KeyboardInterrupt  # so that half-written files are removed on the way out

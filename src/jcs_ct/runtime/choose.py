@@ -148,9 +148,11 @@ def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
 
 def known_record(subject: Subject, runtime: Runtime) -> Record | None:
     """Return the record of an earlier check that still counts."""
-    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs)
+    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs, subject.device)
     record = prepared.read(where)
-    return record if record is not None and record.fits(runtime, subject.weights, subject.inputs) else None
+    return (
+        record if record is not None and record.fits(runtime, subject.weights, subject.inputs, subject.device) else None
+    )
 
 
 def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None]) -> tuple[Engine | None, Record]:
@@ -159,7 +161,7 @@ def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None])
     Raises:
         RuntimeFailedError: The file of an earlier check was changed or removed.
     """
-    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs)
+    where = prepared.folder(runtime, subject.spec.name, subject.weights, subject.inputs, subject.device)
     record = known_record(subject, runtime)
     if record is None:
         if runtime.suffix:
@@ -198,7 +200,7 @@ def _prepare(
     record = Record(
         runtime.name,
         prepared.versions(runtime),
-        prepared.machine(),
+        prepared.machine(subject.device),
         subject.weights,
         subject.inputs,
         file,

@@ -17,6 +17,7 @@ from jcs_ct.runtime.choose import Chosen, Subject, choose
 from jcs_ct.runtime.device import pick_device
 from jcs_ct.runtime.engines import find_runtime
 from jcs_ct.runtime.exported import open_exported
+from jcs_ct.runtime.torch_engine import strict_float32
 from jcs_ct.weights import WeightsCard, load
 from jcs_ct.weights.store import SHIPPED, shipped
 
@@ -155,7 +156,7 @@ class Network:
         engine = self.start(inputs).engine
         if engine is not None:
             return self.finite(engine.run([array[None] for array in arrays])[0][0])
-        with torch.inference_mode():
+        with strict_float32(self.device), torch.inference_mode():
             output = self.module(inputs)(*self.tensors(arrays))
         return self.finite(output[0].float().cpu().numpy())
 
@@ -170,7 +171,7 @@ class Network:
         if engine is not None:
             logits, evidences, lesions = engine.run([slices])
         else:
-            with torch.inference_mode():
+            with strict_float32(self.device), torch.inference_mode():
                 out = self.module()(torch.from_numpy(slices).to(self.device))
             logits, evidences, lesions = (t.float().cpu().numpy() for t in (out.logit, out.evidence, out.maps))
         for values in (logits, evidences, lesions):

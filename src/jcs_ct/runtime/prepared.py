@@ -30,7 +30,7 @@ class Record:
     Attributes:
         runtime: Its name.
         versions: Of the runtime's library, PyTorch and this package.
-        machine: The processor.
+        machine: The processor, or the GPU.
         weights_sha256: The weights it is about.
         inputs: "image" or "features".
         file: Name of the converted file beside the record; empty for PyTorch.
@@ -55,14 +55,22 @@ class Record:
     plain_seconds: float
     schema: str = SCHEMA
 
-    def fits(self, runtime: Runtime, weights: str, inputs: str) -> bool:
+    def fits(self, runtime: Runtime, weights: str, inputs: str, device: str) -> bool:
         """Tell whether it still says something about this machine, these versions and these weights."""
         about = (self.schema, self.runtime, self.versions, self.machine, self.weights_sha256, self.inputs)
-        return about == (SCHEMA, runtime.name, versions(runtime), machine(), weights, inputs)
+        return about == (SCHEMA, runtime.name, versions(runtime), machine(device), weights, inputs)
 
 
-def machine() -> str:
-    """Return what kind of processor this is."""
+def machine(device: str = "cpu") -> str:
+    """Return what kind of processor, or of GPU, a device is."""
+    if device == "cuda":
+        import torch
+
+        return f"cuda {torch.cuda.get_device_name()}"
+    return _processor() if device == "cpu" else f"{device} {_processor()}"
+
+
+def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -78,9 +86,10 @@ def versions(runtime: Runtime) -> dict[str, str]:
     return {"jcs-ct": __version__, "torch": RUNTIMES["torch"].version, runtime.library: runtime.version}
 
 
-def folder(runtime: Runtime, architecture: str, weights: str, inputs: str) -> Path:
+def folder(runtime: Runtime, architecture: str, weights: str, inputs: str, device: str) -> Path:
     """Return the folder of a runtime's file and record."""
-    return home() / "runtimes" / f"{architecture}-{inputs}-{weights[:16]}-{runtime.name}"
+    where = "" if device == "cpu" else f"-{device}"
+    return home() / "runtimes" / f"{architecture}-{inputs}-{weights[:16]}-{runtime.name}{where}"
 
 
 def read(where: Path) -> Record | None:
