@@ -1,17 +1,17 @@
 """Measure what docs/performance.md tells, and write it there, between its marks. Nothing else may run meanwhile.
 
-    python tools/performance.py --data ../shared/data/ct100/images            # about a quarter of an hour on 2 cores
-    python tools/performance.py --data ... --networks jcs-lite --repeats 3    # a part; the page is left alone
+    python tools/performance.py --data SLICES --study STUDY                # about half an hour on 2 cores
+    python tools/performance.py --data SLICES --networks jcs-lite --repeats 3    # a part; the page is left alone
 
-It runs `jcs bench` (every network on every runtime, in turn), then whole slices through `jcs-lite` and the start of
-the command in processes of their own.
+It runs `jcs bench` (every network on every runtime, in turn), whole slices through `jcs-lite` in turn with plain
+`jcs-single`, `jcs bench study` (the study on `jcs-lite`, with `jcs-joint` for its lesions, and phantoms of several
+lengths), and the start of the command, each in processes of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import os
 import statistics
 import subprocess
@@ -42,16 +42,33 @@ for image in images:
     seconds.append(time.perf_counter() - started)
 print(statistics.median(seconds))
 """
+SINGLE = """
+import sys, time, statistics
+from jcs_ct import pipeline
+from jcs_ct.io.raster import read_slice
+from jcs_ct.io.sources import find_sources
+from jcs_ct.runtime import self_check_network
+network = self_check_network("jcs-single", "cpu", "torch")
+images = [read_slice(source) for source in find_sources([sys.argv[1]]).sources[:5]]
+pipeline.segment(images[0], network)
+seconds = []
+for image in images:
+    started = time.perf_counter()
+    pipeline.segment(image, network)
+    seconds.append(time.perf_counter() - started)
+print(statistics.median(seconds))
+"""
 
 
 def main() -> None:
     """Measure, and rewrite the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of lung-windowed axial slices")
+    parser.add_argument("--study", type=Path, help="a positive DICOM study of the chest")
     parser.add_argument("--networks", default="", help="only these, and leave the page alone")
     parser.add_argument("--weights", default="", help="weights of jcs-lite; default: the shipped ones")
-    parser.add_argument("--repeats", default="7")
-    parser.add_argument("--slices", default="8")
+    parser.add_argument("--repeats", default="5")
+    parser.add_argument("--slices", default="4")
     parser.add_argument("-o", "--out", type=Path, default=ROOT / "bench-out")
     options = parser.parse_args()
     weights = options.weights or ("jcs-lite" if (ROOT / "src/jcs_ct/assets/jcs-lite.safetensors").exists() else "")
@@ -64,10 +81,8 @@ def main() -> None:
         subprocess.run(command, check=True, env=environment, cwd=ROOT)
         if options.networks:
             return
-        rows = json.loads((options.out / "bench.json").read_text(encoding="utf-8"))["rows"]
-        single = next(r["median"] for r in rows if r["network"] == "jcs-single" and r["runtime"] == "torch")
-        text = (options.out / "bench.md").read_text(encoding="utf-8") + "\n" + _slices(options, weights, single)
-        text += "\n" + _start(options.data, weights, environment)
+        text = (options.out / "bench.md").read_text(encoding="utf-8") + "\n" + _slices(options, weights, environment)
+        text += "\n" + _studies(options.study, environment) + "\n" + _start(options.data, weights, environment)
     today = dt.datetime.now(dt.timezone.utc).date().isoformat()
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
@@ -76,21 +91,44 @@ def main() -> None:
     print(f"{PAGE} holds the new figures; everything is in {options.out}")
 
 
-def _slices(options: Any, weights: str, single: float) -> str:
-    """Whole slices: lung field, network, maps back on the grid, in a warm process."""
+def _slices(options: Any, weights: str, environment: dict[str, str]) -> str:
+    """Whole slices: lung field, network, maps back on the grid, warm; three turns with plain jcs-single."""
+    runtimes = ("torch", "torch-tuned", "onnxruntime", "openvino")
+    taken: dict[str, list[float]] = {"single": [], **{runtime: [] for runtime in runtimes}}
+    for _ in range(3):
+        for name, seconds in taken.items():
+            words = [SINGLE, str(options.data)] if name == "single" else [SLICES, str(options.data), weights, name]
+            command = [sys.executable, "-c", *words]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=environment)
+            seconds.append(float(done.stdout))
+    single = taken.pop("single")
+    baseline = f"times faster than plain jcs-single ({statistics.median(single):.2f} s)"
     lines = [
-        "| whole slice through jcs-lite | s, median of 20 | times faster than plain jcs-single |",
+        f"| whole slice through jcs-lite | s, median of three turns of 20 slices | {baseline} |",
         "| --- | ---: | ---: |",
     ]
-    for runtime in ("torch", "torch-tuned", "onnxruntime", "openvino", "mnn"):
-        command = [sys.executable, "-c", SLICES, str(options.data), weights, runtime]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-        if done.returncode:
-            lines.append(f"| {runtime} | {(done.stderr.strip().splitlines() or ['failed'])[-1]:.90} | |")
-            continue
-        seconds = float(done.stdout)
-        lines.append(f"| {runtime} | {seconds:.4f} | {single / seconds:.0f} |")
+    for runtime, seconds in taken.items():
+        ratio = statistics.median(a / b for a, b in zip(single, seconds, strict=True))
+        lines.append(f"| {runtime} | {statistics.median(seconds):.4f} | {ratio:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def _studies(study: Path | None, environment: dict[str, str]) -> str:
+    """Whole studies, by stage."""
+    parts = []
+    jobs = [
+        ("Phantoms, each after a first study in its process:", ["--lengths", "50,100,200,400", "--runtimes", "auto"])
+    ]
+    if study is not None:
+        joint = ["-m", "jcs-lite", "-m", "jcs-joint", "--segment", "positive", "--repeats", "1"]
+        jobs.insert(0, ("A study of the chest on `jcs-lite`:", [str(study), "--runtimes", "torch,torch-tuned,auto"]))
+        jobs.insert(1, ("The same, lesions by `jcs-joint`:", [str(study), *joint]))
+    for title, words in jobs:
+        command = [sys.executable, "-m", "jcs_ct", "bench", "study", *words]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True, env=environment)
+        said = " ".join("STUDY" if word == str(study) else word for word in words)
+        parts.append(f"{title} `jcs bench study {said}`\n\n{done.stdout}")
+    return "\n".join(parts)
 
 
 def _start(data: Path, weights: str, environment: dict[str, str]) -> str:

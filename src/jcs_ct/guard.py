@@ -69,7 +69,7 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
     return Measured(
         colour=float((colours.max(axis=2) - colours.min(axis=2)).mean()),
-        levels=len(np.unique(pixels)),
+        levels=int(np.count_nonzero(np.bincount(pixels.ravel(), minlength=256))),
         lung=float(lungs.mean()),
         contrast=float(np.percentile(chest, 90)) - inside,
         roughness=float(steps / max(float(values.std()), 1e-6)),

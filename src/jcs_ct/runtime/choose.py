@@ -37,8 +37,8 @@ ORDERS = {
     "classification": ("ncnn", "openvino", "onnxruntime"),
     "lite": ("openvino", "onnxruntime"),
 }
-WORTH = {"segmentation": 64, "classification": 500, "lite": 1500}  # slices from which the run itself pays it back
-STARTS = {"lite": 100}  # slices from which opening a converted file is paid back; of the others, one is enough
+WORTH = {"segmentation": 64, "classification": 500, "lite": 150}  # slices from which the run itself pays it back
+STARTS = {"lite": 20}  # slices from which opening a converted file is paid back; of the others, one is enough
 SMALL = 96, 128  # sides for PyTorch's own check: the same library, and no choice of algorithm by size
 
 
