@@ -391,7 +391,7 @@ def test_dry_run_by_the_rules_of_cuda(
     Convolutions are in float16 but for those that make outputs; pooling before outputs is in float32.
     """
     network = Inference(filled(name))
-    heads = {"jcs-single": 1, "jcs-joint": 1, "jcs-classifier": 0, "jcs-lite": 2}[name]
+    heads = {"jcs-single": 1, "jcs-joint": 1, "jcs-classifier": 1, "jcs-lite": 2}[name]
     convolutions = sum(isinstance(m, nn.Conv2d) for m in network.modules())
     unused = {"jcs-single": 4, "jcs-joint": 4, "jcs-classifier": 0, "jcs-lite": 2}[name]  # heads of deep supervision
     (array,) = check_arrays(model_spec(name), (64, 80))

@@ -117,7 +117,10 @@ def _studies(study: Path | None, environment: dict[str, str]) -> str:
     """Whole studies, by stage."""
     parts = []
     jobs = [
-        ("Phantoms, each after a first study in its process:", ["--lengths", "50,100,200,400", "--runtimes", "auto"])
+        (
+            "Phantoms, each after a first study in its process:",
+            ["--lengths", "50,100,200,400", "--runtimes", "auto", "--repeats", "2"],
+        )
     ]
     if study is not None:
         joint = ["-m", "jcs-lite", "-m", "jcs-joint", "--segment", "positive", "--repeats", "1"]

@@ -62,6 +62,12 @@ def of_evidence(evidence: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def of_class_evidence(logits: NDArray[np.float32], evidence: NDArray[np.float32]) -> Attention:
+    """Return Grad-CAM of a classifier from its logits and the evidence of its pass (`jcs_ct.runtime.fold.OUTPUTS`)."""
+    raw: NDArray[np.float32] = (np.maximum(evidence, 0) / evidence.size).astype(np.float32)
+    return Attention(raw, logits, _degenerate(raw))
+
+
 @contextmanager
 def watch(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
     """Cut the graph at `layer` while the block runs: append its output to `seen`, as a leaf that gradients reach.

@@ -199,14 +199,19 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     answer = attention.lesion_answer(network.threshold)
     if classifier or lite:
         answer = attention.class_answer(0 if lite else 1)
-    found = attention.attend(
-        network.module(),
-        network.tensors([values]),
-        layer,
-        answer,
-        "layer-cam" if method == "layer-cam" else "grad-cam",
-        (lambda out: out.logit[:, None]) if lite else (lambda out: out),
-    )
+    own = classifier and layer == network.spec.attention and method != "layer-cam"
+    passed = network.class_pass(values) if own else None
+    if passed is not None:  # a runtime without gradients; its pass holds what Grad-CAM comes to
+        found = attention.of_class_evidence(*passed)
+    else:
+        found = attention.attend(
+            network.module(),
+            network.tensors([values]),
+            layer,
+            answer,
+            "layer-cam" if method == "layer-cam" else "grad-cam",
+            (lambda out: out.logit[:, None]) if lite else (lambda out: out),
+        )
     network.finite(found.output)
     network.finite(found.raw)
     probability = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jcs_ct.runtime.device import pick_device
 from jcs_ct.runtime.engines import CHOICES, RUNTIMES, RuntimeFailedError
-from jcs_ct.runtime.network import Network, open_network, self_check_network
+from jcs_ct.runtime.network import Network, open_network
+from jcs_ct.runtime.self_check import self_check_network
 
 __all__ = ["CHOICES", "RUNTIMES", "Network", "RuntimeFailedError", "open_network", "pick_device", "self_check_network"]

@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 DISCLAIMER = "A research tool, no medical device: it must not be used to diagnose or treat anyone."
 
 
-class LesionOnly(torch.nn.Module):
-    """The lesion map of a network that gives one, else its only output."""
+def main_output(names: Sequence[str]) -> str:
+    """Return which output a bundle gives: the lesion map of a network that has one, else the first."""
+    return "lesion" if "lesion" in names else names[0]
+
+
+class MainOutput(torch.nn.Module):
+    """A network with its `main_output` alone."""
 
     def __init__(self, inference: Inference) -> None:
         super().__init__()
         self.inference = inference
-        self.index = inference.outputs.index("lesion") if "lesion" in inference.outputs else 0
+        self.index = inference.outputs.index(main_output(inference.outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N×C×H×W to N×1×H×W logits of lesion, or N×2 logits of classes."""
@@ -41,7 +46,7 @@ class LesionOnly(torch.nn.Module):
 
 
 def write_bundle(
-    folder: Path, card: WeightsCard, shape: tuple[int, int], network: LesionOnly, example: Sequence[Tensor]
+    folder: Path, card: WeightsCard, shape: tuple[int, int], network: MainOutput, example: Sequence[Tensor]
 ) -> None:
     """Write the bundle into an empty folder.
 

@@ -16,7 +16,7 @@ import torch
 
 from jcs_ct.errors import OutputError, UsageError, WeightsError
 from jcs_ct.runtime import prepared
-from jcs_ct.runtime.bundle import LesionOnly, write_bundle
+from jcs_ct.runtime.bundle import MainOutput, main_output, write_bundle
 from jcs_ct.runtime.engines import RUNTIMES, file_engine, find_runtime, module_engine
 from jcs_ct.runtime.fold import OUTPUTS, Inference
 from jcs_ct.runtime.manifest import Manifest, must_agree, read_manifest
@@ -40,7 +40,7 @@ _MEANING = {
     "lesion": "N×1×H×W, logit of lesion: probability = sigmoid",
     "logits": "N×2, logits of the classes: probability of COVID-19 = softmax, index 1",
     "logit": "N, logit of COVID-19: probability = sigmoid(logit / temperature)",
-    "evidence": "N×h×w at stride 16; attention is its positive part over its maximum",
+    "evidence": "N×h×w, a coarse map; attention is its positive part over its maximum",
 }
 EXAMPLE = 96, 128  # rows and columns for tracing: no two levels of a network share a size there by accident
 
@@ -115,11 +115,12 @@ def export(
     with scratch as folder:
         made = _write(network, kind, Path(folder) / path.name)
         main = made / "models/model.ts" if kind == "monai-bundle" else made
-        names = OUTPUTS[network.spec.task]
-        lesion_only = kind == "monai-bundle" and "lesion" in names
-        parity = _check(network, kind, main, shapes, lesion_only=lesion_only)
+        names: tuple[str, ...] = OUTPUTS[network.spec.task]
+        if kind == "monai-bundle":
+            names = (main_output(names),)
+        parity = _check(network, kind, main, shapes, names)
         must_agree(parity, f"{network.card.name} as {kind}")
-        manifest = _manifest(network, kind, made, ("lesion",) if lesion_only else names, parity)
+        manifest = _manifest(network, kind, made, names, parity)
         if kind == "monai-bundle":
             manifest.write(made / "manifest.json")
         _move(made, path)
@@ -144,13 +145,13 @@ def _write(network: Network, kind: str, path: Path) -> Path:
         write_script(inference, example, path)
     else:
         path.mkdir()
-        single = LesionOnly(inference)
+        single = MainOutput(inference)
         write_bundle(path, network.card, check_shape(network.card.recipe), single, example)
     return path
 
 
 def _check(
-    network: Network, kind: str, file: Path, shapes: Sequence[tuple[int, int, int]], *, lesion_only: bool
+    network: Network, kind: str, file: Path, shapes: Sequence[tuple[int, int, int]], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     reader = _READERS[kind]
     if reader == "torchscript":
@@ -160,14 +161,12 @@ def _check(
     else:
         engine = file_engine(RUNTIMES[reader], file, torch.get_num_threads())
     plain = module_engine(RUNTIMES["torch"], network.module(), network.device.type)
-    names = OUTPUTS[network.spec.task]
+    held = OUTPUTS[network.spec.task]
     checks = []
     for batch, rows, columns in shapes:
         arrays = check_arrays(network.spec, (rows, columns), batch=batch)
         expected: list[NDArray[np.float32]] = plain.run(arrays)
-        if lesion_only:
-            expected = [expected[names.index("lesion")]]
-        found = compare(("lesion",) if lesion_only else names, expected, engine.run(arrays))
+        found = compare(names, [expected[held.index(name)] for name in names], engine.run(arrays))
         checks.append({"batch": batch, "rows": rows, "columns": columns, "checked_with": reader, **found.to_dict()})
     return checks
 

@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
     Norm = FrozenBatchNorm2d | nn.BatchNorm2d
 
-OUTPUTS = {"segmentation": ("lesion",), "classification": ("logits",), "lite": ("logit", "evidence", "lesion")}
-"""Names of what `Inference` returns, by task: N×1×H×W logits of lesion, N×2 logits, N logits, N×h×w evidence."""
+OUTPUTS = {
+    "segmentation": ("lesion",),
+    "classification": ("logits", "evidence"),
+    "lite": ("logit", "evidence", "lesion"),
+}
+"""Names of what `Inference` returns, by task: N×1×H×W logits of lesion, N×2 logits, N logits, N×h×w evidence.
+
+The evidence of a classifier is its last feature map A weighted by the row w of its linear layer for COVID-19. Behind
+global average pooling the gradient of that logit is w / (h·w) everywhere, so that Grad-CAM is ReLU(w·A) / (h·w)."""
 
 
 def scale_and_shift(norm: Norm) -> tuple[Tensor, Tensor]:
@@ -122,6 +129,7 @@ class Inference(nn.Module):
                 f"{type(network).__name__} has no result of its own", hint="backbones run on --runtime torch only"
             )
         self.network = (folded(network) if fold else network).eval()
+        self.evidence: nn.Module | None = _evidence(network) if isinstance(network, Res2NetClassifier) else None
         self.eval()  # exporters put a network back into the mode they found: a new module's is training
 
     @property
@@ -144,7 +152,9 @@ class Inference(nn.Module):
             return (resize(network.get_submodule("cls1")(finest), size),)
         if isinstance(network, LiteNetwork):
             return self._lite(network, inputs[0], size)
-        return (network(inputs[0]),)
+        deepest = network.pyramid(inputs[0])[-1]
+        assert self.evidence is not None  # noqa: S101  # a classifier
+        return network.fc(deepest.mean(dim=(2, 3))), self.evidence(deepest).squeeze(1)
 
     @staticmethod
     def _lite(network: Any, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -158,3 +168,11 @@ class Inference(nn.Module):
         pooled = (torch.log(torch.exp(flat - highest).mean(dim=1)) + highest[:, 0]) / SHARPNESS
         lesion = resize(network.lesion[0](y0), size)
         return network.gain * pooled + network.offset, evidence, lesion
+
+
+def _evidence(network: Res2NetClassifier) -> nn.Conv2d:
+    weight = network.fc.weight.detach()
+    with torch.device("meta"):
+        layer = nn.Conv2d(weight.shape[1], 1, 1, bias=False)
+    layer.weight = nn.Parameter(weight[1][None, :, None, None].clone(), requires_grad=False)
+    return layer

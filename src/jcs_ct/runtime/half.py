@@ -68,8 +68,9 @@ class InHalf(nn.Module):
         for name in set(HEADS) & set(modules):
             owner, _, last = name.rpartition(".")
             setattr(inner.get_submodule(owner), last, InFloat32(modules[name]))
-        if "fc" in modules:
+        if self.network.evidence is not None:
             inner.layer4.append(InFloat32(nn.Identity()))  # the pooling follows
+            self.network.evidence = InFloat32(self.network.evidence)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Map float32 inputs to the outputs of `Inference`, in float32."""

@@ -20,6 +20,7 @@ import torch
 
 from jcs_ct.runtime.engines import RuntimeFailedError
 from jcs_ct.runtime.fold import Inference
+from jcs_ct.runtime.torch_engine import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +79,7 @@ class NcnnEngine:
         import ncnn
 
         self.ncnn: Any = ncnn
+        kept = keep_memory()
         self.net: Any = ncnn.Net()
         self.net.opt.num_threads = threads
         for option in ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed", "use_bf16_storage"):
@@ -94,6 +96,7 @@ class NcnnEngine:
             "threads": str(threads),
             "precision": "float32",
             "convolutions": "Winograd",
+            "memory": "kept" if kept else "as the system has it",
         }
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from jcs_ct import __version__
 from jcs_ct.errors import UsageError, WeightsError
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.models.mirror import merged, with_mirrors
@@ -160,6 +159,17 @@ class Network:
             output = self.module(inputs)(*self.tensors(arrays))
         return self.finite(output[0].float().cpu().numpy())
 
+    def class_pass(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return the 2 logits and the evidence h×w of a classifier for an image C×H×W; None with the runtime `torch`.
+
+        Grad-CAM is the positive part of the evidence over h·w (`jcs_ct.runtime.fold.OUTPUTS`). Raises as `logits`.
+        """
+        engine = self.start().engine
+        if engine is None:
+            return None
+        logits, evidence = engine.run([values[None]])
+        return self.finite(logits)[0], self.finite(evidence)[0]
+
     def one_pass(self, values: NDArray[np.float32]) -> OnePass:
         """Run one slice (1×H×W) through `jcs-lite`. Raises WeightsError if the result is not finite."""
         return self.passes([values])[0]
@@ -257,32 +267,6 @@ def open_network(
     if exported is not None:
         return Network(None, card, torch.device("cpu"), exported.chosen.name, say, exported.chosen)
     return Network(tensors, card, chosen, runtime, say)
-
-
-def self_check_network(name: str, device: str = "auto", runtime: str = "torch") -> Network:
-    """Return a network with the deterministic weights of the self-check: for shapes and speed, never for a map."""
-    from jcs_ct.golden import filled_model
-
-    spec = model_spec(name)
-    card = WeightsCard(
-        name=f"{spec.name} (self-check)",
-        architecture=spec.name,
-        source_file="",
-        source_kind="deterministic values, not trained",
-        source_sha256="0" * 64,
-        source_url=None,
-        weights_sha256="0" * 64,
-        imported_at="",
-        jcs_ct_version=__version__,
-        recipe=spec.recipe,
-        classes=(),
-        threshold=None,
-        threshold_from="",
-        licence="",
-        citation="",
-        bn_eps_folded=0.0,
-    )
-    return Network(filled_model(name).state_dict(), card, pick_device(device), runtime)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -19,8 +19,9 @@ from torch import nn
 from jcs_ct.models import MODELS
 from jcs_ct.runtime.engines import RUNTIMES, Engine, file_engine, module_engine
 from jcs_ct.runtime.fold import OUTPUTS
-from jcs_ct.runtime.network import Network, open_network, self_check_network
+from jcs_ct.runtime.network import Network, open_network
 from jcs_ct.runtime.parity import check_arrays
+from jcs_ct.runtime.self_check import self_check_network
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

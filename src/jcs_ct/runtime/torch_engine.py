@@ -46,16 +46,19 @@ class PlainEngine:
     def __init__(self, network: nn.Module, device: str) -> None:
         self.network = network
         self.device = torch.device(device)
-        self.names = Inference(network, fold=False).outputs
+        self.inference = Inference(network, fold=False)
         self.facts = _facts()
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         """See `jcs_ct.runtime.engines.Engine`."""
         with strict_float32(self.device), torch.inference_mode():
-            out: Any = self.network(*(_tensor(array).to(self.device) for array in arrays))
-        if len(self.names) > 1:
-            return [_array(tensor) for tensor in (out.logit, out.evidence, out.maps[:, :1])]
-        return [_array(out[:, :1] if self.names == ("lesion",) else out)]
+            tensors = [_tensor(array).to(self.device) for array in arrays]
+            if self.inference.outputs == ("logits", "evidence"):
+                return [_array(tensor) for tensor in self.inference(*tensors)]
+            out: Any = self.network(*tensors)
+        if self.inference.outputs == ("lesion",):
+            return [_array(out[:, :1])]
+        return [_array(tensor) for tensor in (out.logit, out.evidence, out.maps[:, :1])]
 
 
 class TunedEngine:
