@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # What `auto` converts a network for: the fastest as measured (docs/performance.md) that is installed
 ORDERS = {
     "segmentation": ("ncnn", "openvino", "onnxruntime"),
-    "classification": ("ncnn", "openvino", "onnxruntime"),
+    "classification": ("openvino", "onnxruntime", "ncnn"),
     "lite": ("openvino", "onnxruntime"),
 }
 WORTH = {"segmentation": 64, "classification": 500, "lite": 150}  # slices from which the run itself pays it back

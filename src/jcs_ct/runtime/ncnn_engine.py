@@ -85,10 +85,8 @@ class NcnnEngine:
         for option in ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed", "use_bf16_storage"):
             setattr(self.net.opt, option, False)
         with tempfile.TemporaryDirectory() as name, zipfile.ZipFile(file) as archive:
-            paths = [Path(name) / part for part in PARTS]
-            for path in paths:
-                path.write_bytes(archive.read(path.name))
-            if self.net.load_param(str(paths[0])) or self.net.load_model(str(paths[1])):
+            paths = [archive.extract(part, name) for part in PARTS]  # streamed: the weights are half a gigabyte
+            if self.net.load_param(paths[0]) or self.net.load_model(paths[1]):
                 raise RuntimeFailedError("ncnn cannot load it", path=file, hint="remove the file and try again")
         self.inputs, self.outputs = sorted(self.net.input_names()), sorted(self.net.output_names())
         self.facts = {
