@@ -96,7 +96,7 @@ def test_every_runtime_in_turn(tmp_path: Path) -> None:
         "--sizes",
         "64x80",
         "--runtimes",
-        "torch-tuned,onnxruntime",
+        "torch-tuned,onnxruntime,ncnn",
         "--repeats",
         "2",
     ]

@@ -131,7 +131,8 @@ def measure(
 
     Args:
         network: A network of the table (with deterministic weights), or weights.
-        runtimes: Names; `torch`, the plain computation, comes first whether named or not.
+        runtimes: Names; `torch`, the plain computation, comes first whether named or not. Those that do not run this
+            kind of network are left out.
         size: (batch, rows, columns).
         make: Makes the inputs from the recipe of the weights and the size.
         repeats: Turns that count.
@@ -150,6 +151,7 @@ def measure(
     built = speed_child.build(task)
     if built.spec.task not in OUTPUTS:
         raise UsageError(f"{network} has no result to compare", hint="name a whole network")
+    names = [name for name in names if built.spec.task in RUNTIMES[name].tasks]
     arrays = make(built.card.recipe, size)
     operations = 2 * speed_child.multiply_adds(built, arrays[0])
     outputs = OUTPUTS[built.spec.task]
