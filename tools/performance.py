@@ -31,30 +31,17 @@ from jcs_ct import pipeline
 from jcs_ct.io.raster import read_slice
 from jcs_ct.io.sources import find_sources
 from jcs_ct.runtime import open_network, self_check_network
-weights, runtime = sys.argv[2], sys.argv[3]
-network = open_network(weights, "cpu", runtime=runtime) if weights else self_check_network("jcs-lite", "cpu", runtime)
-images = [read_slice(source) for source in find_sources([sys.argv[1]]).sources[:20]]
-pipeline.diagnose_slice(images[0], network)
+folder, weights, runtime, count = sys.argv[1:]
+checked = weights in ("jcs-single", "")
+opening = self_check_network if checked else open_network
+network = opening(weights or "jcs-lite", "cpu", runtime=runtime)
+work = pipeline.segment if weights == "jcs-single" else pipeline.diagnose_slice
+images = [read_slice(source) for source in find_sources([folder]).sources[: int(count)]]
+work(images[0], network)
 seconds = []
 for image in images:
     started = time.perf_counter()
-    pipeline.diagnose_slice(image, network)
-    seconds.append(time.perf_counter() - started)
-print(statistics.median(seconds))
-"""
-SINGLE = """
-import sys, time, statistics
-from jcs_ct import pipeline
-from jcs_ct.io.raster import read_slice
-from jcs_ct.io.sources import find_sources
-from jcs_ct.runtime import self_check_network
-network = self_check_network("jcs-single", "cpu", "torch")
-images = [read_slice(source) for source in find_sources([sys.argv[1]]).sources[:5]]
-pipeline.segment(images[0], network)
-seconds = []
-for image in images:
-    started = time.perf_counter()
-    pipeline.segment(image, network)
+    work(image, network)
     seconds.append(time.perf_counter() - started)
 print(statistics.median(seconds))
 """
@@ -97,8 +84,8 @@ def _slices(options: Any, weights: str, environment: dict[str, str]) -> str:
     taken: dict[str, list[float]] = {"single": [], **{runtime: [] for runtime in runtimes}}
     for _ in range(3):
         for name, seconds in taken.items():
-            words = [SINGLE, str(options.data)] if name == "single" else [SLICES, str(options.data), weights, name]
-            command = [sys.executable, "-c", *words]
+            which = ["jcs-single", "torch", "5"] if name == "single" else [weights, name, "20"]
+            command = [sys.executable, "-c", SLICES, str(options.data), *which]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True, env=environment)
             seconds.append(float(done.stdout))
     single = taken.pop("single")

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from jcs_ct.cli.bench_study import bench_study
-from jcs_ct.cli.common import RUNTIMES
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
 from jcs_ct.errors import UsageError
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
@@ -62,9 +62,7 @@ def bench(
         return
     from jcs_ct.files import write_whole
 
-    for name in filter(None, runtimes.split(",")):
-        if name not in RUNTIMES[1:]:
-            raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(RUNTIMES[1:])}")
+    check_runtimes(filter(None, runtimes.split(",")), RUNTIMES[1:])
     files = [out / "bench.json", out / "bench.md"] if out is not None else []
     for file in files:
         if file.exists() and not overwrite:
@@ -76,10 +74,7 @@ def bench(
     from jcs_ct.runtime.engines import RUNTIMES as TABLE
     from jcs_ct.runtime.speed_child import matrix_speed
 
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"jcs: {text}", err=True)
-
+    say = teller(quiet=quiet)
     chosen = runtimes.split(",") if runtimes else [name for name, runtime in TABLE.items() if not runtime.missing]
     asked = [size for size in sizes.split(",") if size]
     parsed = [speed_report.parse_size(size) for size in asked]
@@ -140,10 +135,7 @@ def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: 
         raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
     import torch
 
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"jcs: {text}", err=True)
-
+    say = teller(quiet=quiet)
     found = measure(network, size, batch, steps, turns, say)
     rows = {
         way: {

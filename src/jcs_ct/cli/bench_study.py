@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import RUNTIMES
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
 from jcs_ct.errors import UsageError
 
 
@@ -40,9 +40,7 @@ def bench_study(
     STUDY is what `jcs diagnose` reads: one study. Its results are thrown away. Nothing else should run on the machine.
     """
     names = [name for name in runtimes.split(",") if name]
-    for name in names:
-        if name not in RUNTIMES:
-            raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(RUNTIMES)}")
+    check_runtimes(names, RUNTIMES)
     counts = [text for text in lengths.split(",") if text]
     if any(not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 999 for text in counts):
         raise UsageError(f"{lengths!r:.40} are no numbers of slices", hint="50,100,200,400, for example; 999 at most")
@@ -51,10 +49,7 @@ def bench_study(
 
     from jcs_ct.study import speed
 
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"jcs: {text}", err=True)
-
+    say = teller(quiet=quiet)
     models = model or ("jcs-lite",)
     with tempfile.TemporaryDirectory() as folder:
         rows = [speed.StudyRow(name, speed.Job(study, models, name, segment)) for name in names if study is not None]

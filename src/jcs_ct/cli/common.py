@@ -96,6 +96,23 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
+def teller(*, quiet: bool) -> Callable[[str], None]:
+    """Return what says a line on standard error unless `quiet`, for commands that have no cases to report."""
+
+    def say(text: str) -> None:
+        if not quiet:
+            click.echo(f"jcs: {text}", err=True)
+
+    return say
+
+
+def check_runtimes(names: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse names of runtimes that are not known, before PyTorch is loaded. Raises UsageError."""
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(known)}")
+
+
 class Reporter:
     """Says what happens (standard error), collects what a script wants to know (`--json`), counts failures."""
 

@@ -82,7 +82,7 @@ def diagnose(
     tasks = ["classification", "segmentation", "lite"]
     slices = sum(len(case) for case in found.cases)
     networks = Networks.of([run.network(name, tasks, slices) for name in names])
-    chosen: Any = segment or ("always" if networks.one_pass else "positive")
+    chosen: Any = segment or networks.usual_segment
     settings = Settings(rule, chosen, frames=not no_html)
     reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):

@@ -121,9 +121,9 @@ def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
     """Take the fastest of the converted runtimes by their checks, else `torch-tuned`, else `torch`."""
     task = subject.spec.task
     here = [r for r in map(RUNTIMES.__getitem__, ORDERS[task]) if not r.missing and subject.device in r.devices]
-    ready: list[tuple[float, Runtime, Record]] = []
+    ready: list[tuple[float, Runtime, Record, Engine | None]] = []
     for runtime in here if slices >= STARTS.get(task, 1) else ():
-        record = known_record(subject, runtime)
+        engine, record = None, known_record(subject, runtime)
         if record is None and not ready and slices >= WORTH[task]:
             engine, record = open_checked(subject, runtime, say)
         if record is None:
@@ -133,9 +133,10 @@ def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
         elif record.seconds >= record.plain_seconds:
             say(f"runtime {runtime.name} is left out: it is not faster than torch here")
         else:
-            ready.append((record.seconds / record.plain_seconds, runtime, record))
-    for _, runtime, record in sorted(ready, key=lambda entry: entry[0]):
-        engine, record = open_checked(subject, runtime, say)
+            ready.append((record.seconds / record.plain_seconds, runtime, record, engine))
+    if ready:
+        _, runtime, record, engine = min(ready, key=lambda entry: entry[0])
+        engine = engine or open_checked(subject, runtime, say)[0]
         if engine is not None:
             return Chosen(runtime.name, engine, f"the fastest that passed its check; {record.text}")
     try:

@@ -62,5 +62,5 @@ def diagnose(
     if not models:
         raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
     networks = Networks.of([open_network(m, device, ["classification", "segmentation", "lite"]) for m in models])
-    chosen = segment or ("always" if networks.one_pass else "positive")
+    chosen = segment or networks.usual_segment
     return examine(found.cases[0], networks, Settings(rule, chosen))

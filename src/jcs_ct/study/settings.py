@@ -32,6 +32,11 @@ class Networks:
         return self.screen is self.segment
 
     @property
+    def usual_segment(self) -> Literal["always", "positive"]:
+        """Which studies have their lesions sought unless told: with one pass they cost nothing."""
+        return "always" if self.one_pass else "positive"
+
+    @property
     def all(self) -> list[Network]:
         """Each of them once."""
         return [self.screen] if self.one_pass or self.segment is None else [self.screen, self.segment]

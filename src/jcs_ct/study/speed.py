@@ -184,8 +184,7 @@ def _run(job: Job, started: float) -> Timed:
         return open_network(None if name == "jcs-lite" else name, "cpu", runtime=job.runtime)
 
     networks = Networks.of([network(name) for name in job.models])
-    segment = job.segment or ("always" if networks.one_pass else "positive")
-    settings = Settings(segment=segment)
+    settings = Settings(segment=job.segment or networks.usual_segment)
     out = Path(tempfile.mkdtemp())
     try:
         for warming in (True, False) if job.warm else (False,):
