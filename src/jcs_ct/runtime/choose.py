@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from jcs_ct.models import ModelSpec
     from jcs_ct.runtime.engines import Arrays, Engine, Runtime
 
-# What `auto` converts a network for: the fastest as measured (docs/performance.md) that is installed
+# What `auto` prepares: the fastest as measured (docs/performance.md) that is there
 ORDERS = {
-    "segmentation": ("ncnn", "openvino", "onnxruntime"),
-    "classification": ("openvino", "onnxruntime", "ncnn"),
+    "segmentation": ("native", "ncnn", "openvino", "onnxruntime"),
+    "classification": ("native", "openvino", "onnxruntime", "ncnn"),
     "lite": ("openvino", "onnxruntime"),
 }
 WORTH = {"segmentation": 64, "classification": 500, "lite": 150}  # slices from which the run itself pays it back
+WORTH_COMPILING = {"segmentation": 12, "classification": 150}  # kernels, for which nothing is converted
 STARTS = {"lite": 20}  # slices from which opening a converted file is paid back; of the others, one is enough
 RUNS = 5  # of a network in its check, within a second: the fastest counts
 SMALL = 96, 128  # sides for PyTorch's own check: the same library, and no choice of algorithm by size
@@ -118,13 +119,13 @@ def choose(subject: Subject, runtime: str, slices: int, say: Callable[[str], Non
 
 
 def _auto(subject: Subject, slices: int, say: Callable[[str], None]) -> Chosen:
-    """Take the fastest of the converted runtimes by their checks, else `torch-tuned`, else `torch`."""
+    """Take the fastest of the others by their checks, else `torch-tuned`, else `torch`."""
     task = subject.spec.task
     here = [r for r in map(RUNTIMES.__getitem__, ORDERS[task]) if not r.missing and subject.device in r.devices]
     ready: list[tuple[float, Runtime, Record, Engine | None]] = []
     for runtime in here if slices >= STARTS.get(task, 1) else ():
         engine, record = None, known_record(subject, runtime)
-        if record is None and not ready and slices >= WORTH[task]:
+        if record is None and not ready and slices >= (WORTH_COMPILING if runtime.compiled else WORTH)[task]:
             engine, record = open_checked(subject, runtime, say)
         if record is None:
             continue
@@ -170,6 +171,8 @@ def open_checked(subject: Subject, runtime: Runtime, say: Callable[[str], None])
     if record is None:
         if runtime.suffix:
             say(f"{subject.name} is converted for {runtime.name} and checked, once on this machine")
+        elif runtime.compiled:
+            say(f"the kernels of {runtime.name} are compiled and checked for {subject.name}, once on this machine")
         return _prepare(subject, runtime, where, say)
     if not record.ok:
         return None, record
@@ -228,7 +231,8 @@ def _prepare(
 
 def _check(subject: Subject, runtime: Runtime, network: nn.Module, engine: Engine) -> tuple[str, bool, float, float]:
     """Compare an engine with the plain network; return (text, passed, seconds, plain seconds)."""
-    shape = check_shape(subject.recipe) if runtime.suffix or subject.spec.task == "lite" else SMALL
+    real = runtime.suffix or runtime.compiled or subject.spec.task == "lite"
+    shape = check_shape(subject.recipe) if real else SMALL
     arrays = check_arrays(subject.spec, shape, subject.inputs)
     plain: Any = module_engine(RUNTIMES["torch"], network, subject.device)
     engine.run(arrays)  # compiles, allocates

@@ -66,6 +66,7 @@ class Runtime:
         devices: Where it runs.
         summary: A line for a list.
         tasks: Of the networks that it runs.
+        compiled: Whether it is source of this package, which needs a C compiler.
     """
 
     name: str
@@ -77,19 +78,22 @@ class Runtime:
     devices: tuple[str, ...]
     summary: str
     tasks: tuple[str, ...] = ("segmentation", "classification", "lite")
+    compiled: bool = False
 
     @property
     def missing(self) -> str | None:
-        """The package that is not installed, or None."""
+        """What is not installed, a package or a compiler, or None."""
+        if self.compiled and _build().compiler() is None:
+            return "a C compiler"
         return next((name for name in self.packages if find_spec(name) is None), None)
 
     @property
     def version(self) -> str:
-        """The version of the library."""
-        return metadata.version(self.library)
+        """The version of the library; of what is compiled, of sources and compiler."""
+        return str(_build().version()) if self.compiled else metadata.version(self.library)
 
     def need(self) -> None:
-        """Raise UsageError, with the command that mends it, when a package is missing."""
+        """Raise UsageError, with the command that mends it, when something is missing."""
         if self.missing:
             raise UsageError(
                 f"runtime {self.name} needs {self.missing}, which is not installed",
@@ -143,9 +147,25 @@ RUNTIMES: dict[str, Runtime] = {
             "Winograd convolutions",
             ("segmentation", "classification"),
         ),
+        Runtime(
+            "native",
+            "jcs-ct's kernels",
+            (),
+            "native",
+            f"{_HERE}.native.engine",
+            "",
+            ("cpu",),
+            "Winograd convolutions of this package, compiled on the machine",
+            ("segmentation", "classification"),
+            compiled=True,
+        ),
     )
 }
 CHOICES = ("auto", *RUNTIMES)
+
+
+def _build() -> Any:
+    return import_module(f"{_HERE}.native.build")  # it imports from here
 
 
 def find_runtime(name: str) -> Runtime:

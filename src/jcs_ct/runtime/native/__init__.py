@@ -1,0 +1,1 @@
+"""The runtime `native`: kernels of this package, written for the published networks and compiled on the machine."""

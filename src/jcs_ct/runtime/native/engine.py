@@ -1,0 +1,116 @@
+"""A published network on the kernels of this package."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from jcs_ct.models.segmenter import Segmenter
+from jcs_ct.runtime.fold import Inference
+from jcs_ct.runtime.native import networks
+from jcs_ct.runtime.native.build import library
+from jcs_ct.runtime.native.builder import Builder
+from jcs_ct.runtime.native.plan import Plan, aligned, blocks_of
+
+if TYPE_CHECKING:
+    import ctypes
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from jcs_ct.runtime.engines import Arrays
+    from jcs_ct.runtime.native.build import Library
+    from jcs_ct.runtime.native.pack import Packed
+    from jcs_ct.runtime.native.plan import COp
+
+SIZES = 2  # of input whose plans are kept: each has the memory of its maps
+
+
+class _Ready(NamedTuple):
+    plan: Plan
+    ops: ctypes.Array[COp]
+    scratch: NDArray[np.float32]
+
+
+class NativeEngine:
+    """`jcs-single`, `jcs-joint` or `jcs-classifier`, float32. Slices of a batch run one after the other.
+
+    Args:
+        network: In evaluation mode.
+        compiled: The kernels.
+        threads: How many share the work.
+    """
+
+    def __init__(self, network: nn.Module, compiled: Library, threads: int) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            self._inference = Inference(network)
+        self._library, self._threads = compiled, threads
+        self._packed: dict[object, Packed] = {}
+        self._sizes: OrderedDict[tuple[int, ...], _Ready] = OrderedDict()
+        self._lock = threading.Lock()  # plans have one memory for their maps
+        self.facts = {
+            "library": "kernels of this package",
+            "compiler": compiled.compiler,
+            "threads": str(threads),
+            "precision": "float32",
+            "convolutions": "Winograd",
+        }
+
+    def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
+        """See `jcs_ct.runtime.engines.Engine`."""
+        with self._lock:
+            slices = [self._one([array[i] for array in arrays]) for i in range(len(arrays[0]))]
+        return [np.stack(parts) for parts in zip(*slices, strict=True)]
+
+    def _one(self, arrays: Arrays) -> list[NDArray[np.float32]]:
+        ready = self._ready(tuple(n for array in arrays for n in array.shape))
+        for given, array in zip(ready.plan.inputs, arrays, strict=True):
+            values, channels = ready.plan.values(given), array.shape[0]
+            for i in range(len(given.counts)):
+                block = array[16 * i : 16 * (i + 1)]
+                values[i, :, :, : min(16, channels - 16 * i)] = block.transpose(1, 2, 0)
+        self._library.run(ready.ops, self._threads, ready.scratch)
+        found = ready.plan.values(ready.plan.outputs[0])
+        network: Any = self._inference.network
+        if isinstance(network, Segmenter):
+            return [found[0, :, :, 0][None].copy()]
+        deepest = found.transpose(0, 3, 1, 2).reshape(-1, *found.shape[1:3]).astype(np.float64)
+        weight = network.fc.weight.detach().numpy().astype(np.float64)
+        logits = weight @ deepest.mean(axis=(1, 2))
+        return [logits.astype(np.float32), np.tensordot(weight[1], deepest, 1).astype(np.float32)]
+
+    def _ready(self, shape: tuple[int, ...]) -> _Ready:
+        if shape in self._sizes:
+            self._sizes.move_to_end(shape)
+            return self._sizes[shape]
+        while len(self._sizes) >= SIZES:
+            self._sizes.popitem(last=False)
+        b = Builder(self._packed, self._threads, self._library.run_one)
+        for i in range(0, len(shape), 3):
+            channels, rows, columns = shape[i : i + 3]
+            padding = 1 if channels == 3 else 0  # what reads an image reads its surroundings
+            b.plan.inputs.append(b.plan.new(blocks_of(channels), (rows, columns), padding))
+        network: Any = self._inference.network
+        with torch.inference_mode():
+            if isinstance(network, Segmenter):
+                out = networks.segmenter(b, network, b.plan.inputs, (shape[1], shape[2]))
+            else:
+                out = networks.classifier(b, network, b.plan.inputs)
+        b.plan.outputs.append(out)
+        ready = _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * self._threads))
+        self._sizes[shape] = ready
+        return ready
+
+
+def engine(_name: str, network: nn.Module, _device: str) -> NativeEngine:
+    """Return an engine of a network.
+
+    Raises:
+        RuntimeFailedError: The kernels cannot be compiled here.
+        UsageError: Another network.
+    """
+    return NativeEngine(network, library(), torch.get_num_threads())
