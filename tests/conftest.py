@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from jcs_ct.runtime.native.build import Library
+
 ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = {
     "jcs-single": "jcs_single",
@@ -54,6 +56,30 @@ def filled() -> Callable[..., nn.Module]:
         return made[name, inputs]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def kernels_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `JCS_HOME` with the kernels of the runtime `native`; the test is skipped without a compiler."""
+    from jcs_ct.runtime.native.build import library
+    from native_help import require_compiler
+
+    require_compiler()
+    home = tmp_path_factory.mktemp("kernels")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JCS_HOME", str(home))
+        library()
+    return home
+
+
+@pytest.fixture(scope="session")
+def kernels(kernels_home: Path) -> Library:
+    """The kernels, compiled once a session."""
+    from jcs_ct.runtime.native.build import library
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JCS_HOME", str(kernels_home))
+        return library()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from jcs_ct.models import build_model, model_spec
 from jcs_ct.runtime import choose, engines, onnx_engine, prepared, torch_engine
 from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
 from jcs_ct.runtime.fold import OUTPUTS, Inference
+from jcs_ct.runtime.native import build
 from jcs_ct.runtime.parity import Parity, check_arrays, compare
 from jcs_ct.runtime.self_check import self_check_network
 from jcs_ct.weights.store import home
@@ -218,6 +219,9 @@ def test_an_edited_file_is_named() -> None:
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if RUNTIMES[name].extra])
 def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name != "onnx" else True)
+    monkeypatch.setattr(build, "find_spec", lambda _name: None)
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "")
     extra = RUNTIMES[runtime].extra
     with pytest.raises(UsageError, match=rf"not installed \(pip install 'jcs-ct\[{extra}\]'\)"):
         lite(runtime).start()

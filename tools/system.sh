@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what some tests need: a DICOM validator, a DICOM toolkit, an archive, a browser and what drives it.
+# Install what some tests need: a DICOM validator and toolkit, an archive, a C compiler, a browser and what drives it.
 # Does nothing where they are there; says what is skipped where it cannot install them.
 set -euo pipefail
 
@@ -12,6 +12,8 @@ need dicom3tools dciodvfy
 need dcmtk storescu
 need orthanc Orthanc
 need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
+need gcc cc
+need libc6-dev /usr/include/stdio.h
 need chromium chromium
 
 browser="$(cd "$(dirname "$0")/.." && pwd)/tests/browser"

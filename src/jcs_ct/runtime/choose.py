@@ -198,7 +198,7 @@ def _prepare(
             engine = module_engine(runtime, network, subject.device)
         text, ok, seconds, plain_seconds = _check(subject, runtime, network, engine)
     except JcsError as error:
-        text = error.line()
+        text, lasting = error.line(), not runtime.compiled  # a compiler is mended without a change of its version
     except (OSError, MemoryError) as error:  # of this moment, not of the runtime
         text, lasting = f"{type(error).__name__}: {error}", False
     except Exception as error:  # noqa: BLE001  # whatever a library meets is the outcome of the check

@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jcs_ct.errors import OutputError
 from jcs_ct.files import write_whole
 from jcs_ct.runtime.engines import RuntimeFailedError
@@ -26,7 +28,6 @@ from jcs_ct.runtime.prepared import machine
 from jcs_ct.weights.store import home, sha256_of
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SOURCE = Path(__file__).parent / "source"
@@ -75,11 +76,9 @@ class Library:
         if self._run(ctypes.addressof(ops), len(ops), threads, scratch.ctypes.data, scratch.size // threads // 16 * 16):
             raise MemoryError("too little for the threads of the kernels")
 
-    def run_one(self, op: COp) -> None:
+    def run_one(self, op: COp, threads: int = 1) -> None:
         """Execute an operation that needs no scratch memory."""
-        ops = (COp * 1)(op)
-        if self._run(ctypes.addressof(ops), 1, os.cpu_count() or 1, None, 0):
-            raise MemoryError("too little for the threads of the kernels")
+        self.run((COp * 1)(op), threads, np.empty(0, np.float32))
 
 
 def compiler() -> tuple[str, ...] | None:
@@ -93,9 +92,9 @@ def compiler() -> tuple[str, ...] | None:
 
 
 def version() -> str:
-    """Return what stands for the kernels: a part of the SHA-256 of sources and options, and what the compiler says."""
+    """Return what stands for the kernels: parts of the SHA-256 of sources, options and processor, and the compiler."""
     command = compiler()
-    return f"{_sources()[:16]}, {_said(command) if command else 'no compiler'}"
+    return f"{_sources()[:16]}, {_abilities()[:16]}, {_said(command) if command else 'no compiler'}"
 
 
 @cache
@@ -107,6 +106,17 @@ def _said(command: tuple[str, ...]) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return (done.stdout.strip().splitlines() or ["unknown"])[0]
+
+
+@cache
+def _abilities() -> str:
+    """Return a SHA-256 of what the processor can do: those of one name may differ, in virtual machines and on ARM."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # elsewhere the name has to do
+        lines = []
+    found = {line for line in lines if line.split(":")[0].strip() in ("flags", "Features", "CPU part")}
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()
 
 
 @cache

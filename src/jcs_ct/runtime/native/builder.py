@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MAXIMUM, AVERAGE, INSIDE = range(3)  # what a pooling takes; INSIDE: the average without what is outside of the map
 TILES = 128  # of a task of a 3×3 convolution, at most: its inputs and products stay in cache
+LARGE = 16 << 20  # bytes of a map from which it is written past the caches: it would not stay there anyway
 TASKS = 4  # for each thread, where there is enough to do: one that was held up does not hold up the others
 
 
@@ -71,19 +72,28 @@ class Builder:
 
         Args:
             layer: Weights, stride, dilation.
-            x: What it reads. A 3×3 kernel with a stride, or of 16 channels or fewer, needs padding around it.
+            x: What it reads. A 3×3 kernel with a stride, or of 16 channels or fewer, needs padding around it; of others
+                with 3×3 only the last block may be filled partially.
             out: Where it writes; None: a new map.
             relu: Whether ReLU follows.
             extra: What is added: to the input of a 3×3 kernel with stride 1, to the result of a 1×1 kernel.
             factors: Of each input channel.
             order: Which input channel of the layer each channel of `x` is; None: the same.
+
+        Raises:
+            ValueError: The kernels would read beyond the map or the weights.
         """
         kernel, stride, dilation = layer.kernel_size[0], layer.stride[0], layer.dilation[0]
+        surrounded = kernel == 3 and (stride > 1 or x.channels <= LANES)
+        fits = dilation == 1 and x.buffer.padding > 0 if surrounded else kernel == 1 or _dense(x)
+        if x.channels != layer.in_channels or not fits:
+            raise ValueError(f"a map of {x.counts} channels and padding {x.buffer.padding} does not fit {layer}")
         if out is None:
             out = self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
         channels, result = out.counts, out
         op = COp(kernel=kernel, stride=stride, dilation=dilation, relu=int(relu), channels=x.channels)
         op.outputs = len(channels)
+        op.large = int(4 * LANES * op.outputs * out.size[0] * out.size[1] >= LARGE)
 
         def bias() -> Packed:
             return pack.vector(torch.zeros(layer.out_channels) if layer.bias is None else layer.bias, channels)
@@ -93,7 +103,7 @@ class Builder:
 
         op.bias = self._pack((id(layer), "bias"), bias)
         maps = {"source": x, "out": result} | ({} if extra is None else {"extra": extra})
-        if kernel == 3 and stride == 1 and x.channels > LANES:
+        if kernel == 3 and not surrounded:
             op.kind = WINOGRAD
             op.weights = self._pack(id(layer), lambda: pack.winograd(weight(), channels, self._run))
             forget(layer)
@@ -104,7 +114,8 @@ class Builder:
         op.weights = self._pack(id(layer), lambda: pack.direct(weight(), channels))
         forget(layer)
         op.table = self.plan.address(np.array(x.counts, np.int32))
-        flat = kernel == 1 and not any(m.buffer.padding for m in maps.values())
+        flat = kernel == stride == 1 and not any(m.buffer.padding for m in maps.values())
+        op.mode = int(flat)
         self._divide_pixels(op, result, flat=flat)
         if factors is not None:
             maps["weights"] = self._scaled(op, factors)
@@ -169,6 +180,8 @@ class Builder:
     def attention(self, block: SqueezeExcitation, x: Map, order: Sequence[int] | None = None) -> Map:
         """Add squeeze and excitation without its product: return the factors. `order` as in `conv`."""
         hidden, channels = block.linear1.weight.shape
+        if x.channels != channels or not _dense(x):
+            raise ValueError(f"a map of {x.counts} channels does not fit {block}")
         means = self.plan.new(x.counts, (1, 1))
         self.plan.add(COp(kind=MEAN, tasks=len(x.counts)), {"source": x, "out": means})
         factors = self.plan.new(blocks_of(channels + hidden), (1, 1))
@@ -193,6 +206,11 @@ def forget(layer: nn.Conv2d) -> None:
 def strided(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """Return the size of a map after a stride, rounded up."""
     return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def _dense(x: Map) -> bool:
+    """Tell whether channels follow one another: only the last block may be filled partially."""
+    return all(count == LANES for count in x.counts[:-1])
 
 
 def _starts(n: int, dilation: int) -> list[int]:

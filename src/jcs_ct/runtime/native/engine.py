@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from jcs_ct.models.segmenter import Segmenter
+from jcs_ct.errors import ShapeError
+from jcs_ct.models.layers import check_input
+from jcs_ct.models.segmenter import MINIMUM, JointSegmenter, Segmenter
 from jcs_ct.runtime.fold import Inference
 from jcs_ct.runtime.native import networks
 from jcs_ct.runtime.native.build import library
@@ -61,10 +64,24 @@ class NativeEngine:
         }
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.runtime.engines.Engine`."""
+        """See `jcs_ct.runtime.engines.Engine`. Raises ShapeError where the network does."""
+        self._check([array.shape for array in arrays])
         with self._lock:
             slices = [self._one([array[i] for array in arrays]) for i in range(len(arrays[0]))]
         return [np.stack(parts) for parts in zip(*slices, strict=True)]
+
+    def _check(self, shapes: list[tuple[int, ...]]) -> None:
+        network: Any = self._inference.network
+        segments = isinstance(network, Segmenter)
+        features = network.vgg16.first_stage > 0 if segments else network.from_features
+        with torch.device("meta"):
+            check_input(torch.empty(shapes[0]), "an input", 64 if features else 3, MINIMUM if segments else 1)
+        count, _, rows, columns = shapes[0]
+        needed = [shapes[0]]
+        if features and isinstance(network, JointSegmenter):
+            needed.append((count, 64, (rows + 1) // 2, (columns + 1) // 2))
+        if shapes != needed:
+            raise ShapeError(f"inputs of shapes {shapes} came, {needed} are needed")
 
     def _one(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         ready = self._ready(tuple(n for array in arrays for n in array.shape))
@@ -89,7 +106,7 @@ class NativeEngine:
             return self._sizes[shape]
         while len(self._sizes) >= SIZES:
             self._sizes.popitem(last=False)
-        b = Builder(self._packed, self._threads, self._library.run_one)
+        b = Builder(self._packed, self._threads, partial(self._library.run_one, threads=self._threads))
         for i in range(0, len(shape), 3):
             channels, rows, columns = shape[i : i + 3]
             padding = 1 if channels == 3 else 0  # what reads an image reads its surroundings

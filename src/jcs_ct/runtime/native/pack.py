@@ -33,11 +33,11 @@ def winograd(weight: Tensor, channels: Sequence[int], run: Run) -> Packed:
     """Transform a kernel out×in×3×3 and pack it as 36 places × pair × in × 32.
 
     Args:
-        weight: float32.
+        weight: Of a layer.
         channels: Of each block of outputs.
         run: Executes an operation.
     """
-    given = np.ascontiguousarray(weight.detach().numpy())
+    given = np.ascontiguousarray(weight.detach().numpy(), np.float32)
     packed, table = aligned(36 * given.shape[1] * len(channels) * LANES), places(channels)
     op = COp(kind=PACK, tasks=-(-len(channels) // 2), channels=given.shape[1], outputs=len(channels))
     op.weights, op.table, op.out = given.ctypes.data, table.ctypes.data, CView(data=packed.ctypes.data)

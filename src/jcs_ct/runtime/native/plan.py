@@ -40,7 +40,7 @@ class COp(ctypes.Structure):
         *((name, CView) for name in ("source", "extra", "out")),
         *((name, ctypes.c_void_p) for name in ("weights", "bias", "factors", "table", "shares")),
         *((name, ctypes.c_int32) for name in ("channels", "outputs", "kernel", "stride", "dilation", "relu")),
-        *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode")),
+        *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode", "large", "unused")),
     )
 
 

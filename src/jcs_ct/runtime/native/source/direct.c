@@ -1,5 +1,6 @@
 /* Other convolutions, pixel by pixel: 1x1, and 3x3 with a stride or of few channels. A map that a 3x3 kernel reads is
-surrounded by zeros. The map of a 1x1 convolution is one long row. The result may be added to a map (a shortcut). */
+surrounded by zeros. Maps without padding are one long row to a 1x1 convolution (mode 1). The result may be added to a
+map (a shortcut). */
 
 #include "kernels.h"
 
@@ -25,7 +26,7 @@ INLINE void pixels(const Op *op, int wide, int rows, const float *in, const floa
             vec value = sums[w][r];
             if (add)
                 value += load(add + w * op->extra.block + (size_t)r * LANES);
-            store(out + w * op->out.block + (size_t)r * LANES, op->relu ? positive(value) : value);
+            write(out + w * op->out.block + (size_t)r * LANES, op->relu ? positive(value) : value, op->large);
         }
 }
 
@@ -63,7 +64,7 @@ void direct(const Op *op, int task) {
     int begin = group_start(op, group), end = group_start(op, group + 1);
     size_t taps = (size_t)op->channels * op->kernel * op->kernel;
     const float *in = op->in.data, *add = op->extra.data;
-    if (op->kernel == 1 && op->in.rows == 1) {
+    if (op->mode == 1) {
         in += (int64_t)first * LANES;
         row(op, in, op->out.data + (int64_t)first * LANES, add ? add + (int64_t)first * LANES : 0, count, begin, end, taps);
         return;

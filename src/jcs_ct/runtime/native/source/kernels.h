@@ -42,11 +42,28 @@ typedef struct {
     int32_t kernel, stride, dilation, relu;
     int32_t items, piece;         /* in a whole, in a task: tiles (WINOGRAD), pixels (DIRECT, 1x1), rows (others) */
     int32_t groups;               /* into which the blocks of outputs are divided */
-    int32_t mode;                 /* POOL: see there; ATTENTION: hidden units */
+    int32_t mode;                 /* POOL: see there; ATTENTION: hidden units; DIRECT: 1 where a map is one long row */
+    int32_t large, unused;        /* the result is larger than caches: it is written past them */
 } Op;
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
 INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE void write(float *p, vec v, int past_caches) {
+#ifdef __AVX512F__
+    if (past_caches) {
+        __asm__ volatile("vmovntps %1, %0" : "=m"(*(vec *)p) : "v"(v));
+        return;
+    }
+#endif
+    (void)past_caches;
+    store(p, v);
+}
+/* What was written past caches is there for other threads. */
+INLINE void settle(void) {
+#ifdef __AVX512F__
+    __asm__ volatile("sfence" ::: "memory");
+#endif
+}
 INLINE vec positive(vec v) { return (vec)((mask)v & ~(v < (vec){0})); } /* NaN stays NaN */
 INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
 INLINE int least(int a, int b) { return a < b ? a : b; }

@@ -35,10 +35,14 @@ static void *work(void *argument) {
                 case SCALE: scale(op, task); break;
                 case PACK: pack(op, task); break;
             }
+            if (op->large)
+                settle();
             atomic_fetch_add(run->done + i, 1);
         }
         for (int spins = 0; atomic_load(run->done + i) < op->tasks;)
-            if (++spins > SPINS)
+            if (spins < SPINS)
+                spins++;
+            else
                 sched_yield();
     }
     return 0;

@@ -119,7 +119,7 @@ INLINE void finish(const Op *op, int block, int row, int column, const float *m,
             int x = column + d * j;
             vec value = t[j] + bias;
             if (x < view->columns)
-                store(data + y * view->line + (int64_t)x * LANES, op->relu ? positive(value) : value);
+                write(data + y * view->line + (int64_t)x * LANES, op->relu ? positive(value) : value, op->large);
         }
     }
 }
