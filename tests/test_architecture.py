@@ -52,7 +52,7 @@ HOMES = {  # library → where it may be imported
     "pydicom": {"io/dicom.py", "io/dicom_read.py", "io/dicom_check.py", "io/dicom_identity.py", "outputs/dicom"},
     "gdcm": {"io/dicom_read.py"},
     "highdicom": {"outputs/dicom"},
-    "nibabel": {"io/nifti.py"},
+    "nibabel": {"io/nifti.py", "io/nifti_write.py"},
     "skimage": {"lungs", "outputs"},
     "jinja2": {"outputs/report"},
     "openvino": {"runtime"},

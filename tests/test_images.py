@@ -37,15 +37,13 @@ def ct() -> NDArray[np.uint8]:
 def words(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The lines that the sheets of this test write."""
     written: list[str] = []
-    from matplotlib.figure import Figure
+    original = sheet._drawn
 
-    original = Figure.text
+    def drawn(line: str, *arguments: Any) -> Any:
+        written.append(line)
+        return original(line, *arguments)
 
-    def text(self: Any, x: float, y: float, s: str, *arguments: Any, **options: Any) -> Any:
-        written.append(s)
-        return original(self, x, y, s, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "text", text)
+    monkeypatch.setattr(sheet, "_drawn", drawn)
     return written
 
 
@@ -391,6 +389,32 @@ def test_text_is_shortened_in_the_middle() -> None:
     assert sheet.shortened("short", room, 13) == "short"
     assert sheet.shortened("much", 1, 13) == "…"
     assert sheet.drawable("é ß\u00a0Ж 中") == "é ß Ж ?"
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 3), (33, 1, 3), (120, 77, 3)])
+def test_sheets_are_pictures_without_loss(shape: tuple[int, int, int]) -> None:
+    cv2 = pytest.importorskip("cv2")  # another decoder
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    data = images.encode_sheet(pixels)
+    assert data == images.encode_sheet(pixels)
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.verify()
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.mode, picture.info) == ("RGB", {"Software": "jcs-ct"})
+        assert np.array_equal(np.asarray(picture), pixels)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1], pixels)
+
+
+@pytest.mark.parametrize(("size", "bold"), [(11, False), (13, True), (31.5, False)])
+def test_no_letter_is_cut(size: float, bold: bool) -> None:
+    """Every letter of a line, the tallest and the deepest too, lies inside of its picture."""
+    for line in ("ÅÉ|jgy,_Q§(}", "x", "–", "W" * 40, "fjord ŷ"):
+        drawn, above = sheet._drawn(line, size, bold, sheet.INK)
+        ink = (drawn != sheet.PAPER).any(axis=2)
+        assert ink.any()
+        assert not ink[[0, -1]].any(), line
+        assert not ink[:, [0, -1]].any(), line
+        assert 0 < above < drawn.shape[0]
 
 
 def test_long_captions_are_wrapped_then_shortened(words: list[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from scipy import ndimage
 
 from jcs_ct.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
+from jcs_ct.lungs.shapes import among, distances, sizes
 from jcs_ct.phantom import PhantomStudy, make_phantom
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def test_thin_slices_and_small_pixels_come_back_on_their_own_grid() -> None:
     reducer = Reducer((20, 512, 512), fine.spacing)
     for index in reversed(range(20)):
         reducer.add(index, fine.hu[index])
-    assert reducer.volume.nbytes == 20 * 128 * 128 * 2
+    assert reducer.sums.nbytes == 20 * 128 * 128 * 4
+    assert Reducer((401, 512, 512), (0.75, 0.7, 0.7)).sums.shape == (134, 128, 128)  # thin slices take no more
     lungs = reducer.find()
     found = np.stack([lungs.slice(index) for index in range(20)])
     assert found.shape == fine.lungs.shape
@@ -152,10 +154,25 @@ def test_lungs_that_touch_are_parted() -> None:
     assert sides(np.where(away, found, 0), np.where(away, lungs, 0)) > 0.97
 
 
+@pytest.mark.parametrize("spacing", [(2.0, 0.8, 0.7), (1.0, 1.0, 1.0)])
+def test_distances_are_those_of_scipy(spacing: tuple[float, float, float]) -> None:
+    mask = np.random.default_rng(0).random((9, 31, 22)) < 0.01
+    found = np.stack(list(distances(mask, spacing)))
+    assert np.array_equal(found, ndimage.distance_transform_edt(~mask, sampling=spacing))
+
+
+def test_labels_are_counted_and_chosen_as_numpy_does() -> None:
+    labels, count = ndimage.label(np.random.default_rng(0).random((9, 31, 22)) < 0.2)
+    assert np.array_equal(sizes(labels, count), np.bincount(labels.ravel()))
+    chosen = np.array([2, 3, count])
+    assert np.array_equal(among(labels, chosen), np.isin(labels, chosen))
+
+
 @pytest.mark.parametrize("value", [-1024, -1000, 40])
 def test_nothing_is_found_in_nothing(value: int) -> None:
     reducer = Reducer((20, 64, 64), SPACING)
-    reducer.volume[:] = value
+    for index in range(20):
+        reducer.add(index, np.full((64, 64), value, np.int16))
     lungs = reducer.find()
     assert not lungs.slice(3).any()
     assert lungs.slice(3).shape == (64, 64)

@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from itertools import permutations, product
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ import pytest
 from scipy import ndimage
 
 from jcs_ct.errors import InputError, OutputError
-from jcs_ct.io import nifti_values
+from jcs_ct.io import nifti_values, nifti_write
 from jcs_ct.io.kinds import Kind
-from jcs_ct.io.nifti import read_nifti, write_nifti
+from jcs_ct.io.nifti import read_nifti
+from jcs_ct.io.nifti_write import write_nifti, write_nifti_slices
 from jcs_ct.io.sources import Source
 from jcs_ct.series import Axes, CTSeries, Geometry
 
@@ -411,6 +413,83 @@ def test_the_same_result_is_the_same_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists already"):
         write_nifti(tmp_path / "one.nii.gz", values, series)
     write_nifti(tmp_path / "one.nii.gz", values, series, overwrite=True)
+
+
+@pytest.mark.parametrize("slab", [1, 9_000, 2**24])
+@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, -1)])
+def test_slice_by_slice_is_what_nibabel_writes(
+    order: tuple[int, int, int],
+    signs: tuple[int, int, int],
+    slab: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nifti_write, "SLAB", slab)
+    turned = image(chest()[:43, :33, :21]).as_reoriented(np.array(list(zip(order, signs, strict=True))))
+    series = read_nifti(saved(turned, tmp_path / "ct.nii"))
+    levels = np.random.default_rng(2).integers(0, 256, series.geometry.shape, np.uint8)
+    write_nifti_slices(tmp_path / "map.nii.gz", levels.__getitem__, np.uint8, series, slope=1 / 255)
+
+    found = nib.load(tmp_path / "map.nii.gz")
+    header = turned.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1 / 255, 0)
+    expected = nib.Nifti1Image(series.axes.to_stored(levels) / 255, turned.affine, header)
+    nib.save(expected, tmp_path / "nibabel.nii.gz")
+    expected = nib.load(tmp_path / "nibabel.nii.gz")
+    assert np.array_equal(found.dataobj.get_unscaled(), expected.dataobj.get_unscaled())
+    assert np.array_equal(found.get_fdata(), expected.get_fdata())
+    assert np.array_equal(found.affine, expected.affine)
+    for name in (
+        "dim",
+        "datatype",
+        "bitpix",
+        "vox_offset",
+        "qform_code",
+        "sform_code",
+        "xyzt_units",
+        "magic",
+    ):
+        assert np.array_equal(found.header[name], expected.header[name]), name
+    assert np.array_equal(found.header["pixdim"][:4], expected.header["pixdim"][:4])
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_memory_does_not_grow_with_the_volume(axis: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nifti_write, "SLAB", 2**20)
+    shape = (200, 256, 256)
+    axes = (Axes((2, 1, 0)), Axes((0, 2, 1), (True, True, False)), Axes((1, 0, 2)))[axis]
+    assert axes.order.index(2) == axis
+    series = replace(
+        read_nifti(saved(image(), tmp_path / "ct.nii")), geometry=Geometry(shape, np.diag([1.0, 1, 1, 1])), axes=axes
+    )
+    level = np.zeros(shape[1:], np.uint8)
+    write_nifti_slices(tmp_path / "warm.nii.gz", lambda _: level, np.uint8, series)
+    tracemalloc.start()
+    try:
+        write_nifti_slices(tmp_path / "out.nii.gz", lambda _: level.copy(), np.uint8, series)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3e6, f"{peak / 1e6:.1f} MB"  # the volume has 13.1
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("no")])
+def test_an_interrupted_file_is_not_there(problem: BaseException, tmp_path: Path) -> None:
+    series = read_nifti(saved(image(), tmp_path / "ct.nii"))
+    (tmp_path / "out").mkdir()
+
+    def read(index: int) -> NDArray[np.uint8]:
+        if index == 12:
+            raise problem
+        return np.zeros(series.geometry.shape[1:], np.uint8)
+
+    with pytest.raises(OutputError if isinstance(problem, OSError) else type(problem)):
+        write_nifti_slices(tmp_path / "out" / "map.nii.gz", read, np.uint8, series)
+    with pytest.raises(OutputError, match=r"a result is uint8 \(1, 3, 4\), the volume \(1, 34, 44\) is expected"):
+        write_nifti_slices(tmp_path / "out" / "map.nii.gz", lambda _: np.zeros((3, 4), np.uint8), np.uint8, series)
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_what_does_not_fit_is_not_written(tmp_path: Path) -> None:

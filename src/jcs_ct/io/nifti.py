@@ -1,4 +1,4 @@
-"""NIfTI volumes: a chest CT in, masks and maps on the very same grid out.
+"""NIfTI volumes: a chest CT in; masks and maps go out on the very same grid (`nifti_write`).
 
 NIfTI-1 and -2, `.nii` and `.nii.gz`, from a file or a member of a zip archive; what a file is, is told from its
 content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or copied: it may
@@ -8,21 +8,17 @@ left, back and head ("LPS").
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import InputError, OutputError
-from jcs_ct.files import whole_file
+from jcs_ct.errors import InputError
 from jcs_ct.io.names import safe_name
 from jcs_ct.io.nifti_values import Voxels, broken, opened
 from jcs_ct.series import CANONICAL, CTSeries, Geometry, canonical_axes
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from jcs_ct.io.sources import Source
@@ -37,9 +33,9 @@ LEAST_MM, MOST_MM = 0.1, 20.0  # voxel sizes
 CHEST_MM = 150.0  # a whole chest is longer
 THICK_MM, COARSE_MM, FEW = 5.0, 2.5, 10
 
-_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS → LPS and back
-_GRID = ("pixdim", "dim_info", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
-         "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS → LPS and back
+GRID = ("pixdim", "dim_info", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+        "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
 _COLOURS = (128, 2304)  # RGB, RGBA
 _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code → mm
 
@@ -93,61 +89,9 @@ def read_nifti(source: Source) -> NiftiSeries:
         picture = picture.T if axes.order[1] > axes.order[2] else picture
         return np.ascontiguousarray(picture[:: -1 if axes.flips[1] else 1, :: -1 if axes.flips[2] else 1])
 
-    grid = {name: header[name].copy() for name in _GRID} | {"version": version, "shape": shape}
+    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
     return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
-
-
-def write_nifti(
-    path: Path, canonical: NDArray[Any], series: CTSeries, *, slope: float = 1.0, overwrite: bool = False
-) -> None:
-    """Write a mask or a map on the grid of the file or series that it was made from, packed, whole or not at all.
-
-    For a NIfTI input the stored axes and the header's own geometry come back, bit for bit. For DICOM the array is
-    (column, row, slice) of the canonical volume with its RAS affine. The same data give the same bytes.
-
-    Args:
-        path: Ends in `.nii.gz`.
-        canonical: uint8, int16 or float32, (slice, row, column) of the canonical volume.
-        series: What it belongs to.
-        slope: What a stored 1 means, e.g. 1/255 for a map in uint8; programs multiply by it.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: The shape or the type does not fit, the file exists, or it cannot be written.
-    """
-    library = _nibabel()
-    if canonical.shape != series.geometry.shape or canonical.dtype not in (np.uint8, np.int16, np.float32):
-        found = f"{canonical.dtype} {canonical.shape}"
-        raise OutputError(f"a result is {found}, the volume {series.geometry.shape} is expected", path=path)
-    if isinstance(series, NiftiSeries):
-        stored = series.axes.to_stored(canonical)
-        header = (library.Nifti2Header if series.grid["version"] == 2 else library.Nifti1Header)()
-    else:
-        stored, header = canonical.transpose(2, 1, 0), library.Nifti1Header()
-    header.set_data_shape(stored.shape)
-    header.set_data_dtype(canonical.dtype.newbyteorder("<"))
-    if isinstance(series, NiftiSeries):
-        for name in _GRID:
-            header[name] = series.grid[name]
-        header["pixdim"][4:] = 0
-    else:
-        affine = _LPS @ series.geometry.affine[:, (2, 1, 0, 3)]
-        header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
-        header.set_qform(affine, code="scanner", strip_shears=True)
-        header.set_sform(affine, code="scanner")
-        header.set_xyzt_units("mm")
-    header["scl_slope"], header["scl_inter"] = slope, 0
-    header["magic"] = header.single_magic
-    header["vox_offset"] = header.single_vox_offset
-    with (
-        whole_file(path, overwrite=overwrite) as temporary,
-        temporary.open("wb") as file,
-        gzip.GzipFile("", "wb", 5, file, mtime=0) as packed,  # neither name nor time: the same bytes each time
-    ):
-        packed.write(header.binaryblock + bytes(int(header["vox_offset"]) - len(header.binaryblock)))
-        for index in range(stored.shape[2]):
-            packed.write(stored[:, :, index].tobytes(order="F"))
 
 
 def _nibabel() -> Any:
@@ -211,7 +155,7 @@ def _affine(
             hint="convert it again from DICOM, or set the codes",
         )
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
-    known = [np.asarray(_LPS @ scale @ affine, dtype=np.float64) for affine in known]
+    known = [np.asarray(LPS @ scale @ affine, dtype=np.float64) for affine in known]
     try:
         for affine in known:
             sizes = np.linalg.norm(affine[:3, :3], axis=0)
@@ -233,7 +177,7 @@ def _affine(
             )
         if apart > APART_MM:
             warnings.append(f"sform and qform differ by up to {apart:.1f} mm; the sform is used")
-    facts["stored axes"] = "".join(_nibabel().aff2axcodes(_LPS @ known[0]))
+    facts["stored axes"] = "".join(_nibabel().aff2axcodes(LPS @ known[0]))
     return known[0], warnings, facts
 
 

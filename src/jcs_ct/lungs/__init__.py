@@ -71,19 +71,19 @@ class Reducer:
     def __init__(self, shape: tuple[int, int, int], spacing: Spacing) -> None:
         down, rows, columns = (max(1, min(round(WORK_MM / mm), n)) for mm, n in zip(spacing, shape, strict=True))
         self._shape, self._spacing, self._factor = shape, spacing, (down, rows, columns)
-        self.volume: Volume = np.full((shape[0], -(-shape[1] // rows), -(-shape[2] // columns)), -1024, np.int16)
+        # Sums of HU + 1024 over the slices of a reduced voxel: as large as the chest, however thin its slices.
+        self.sums = np.zeros([-(-n // factor) for n, factor in zip(shape, self._factor, strict=True)], np.int32)
 
     def add(self, index: int, hu: NDArray[np.int16]) -> None:
         """Take slice `index` (int16 HU, rows × columns)."""
-        self.volume[index] = reduce_slice(hu, self._factor[1:])
+        self.sums[index // self._factor[0]] += reduce_slice(hu, self._factor[1:]).astype(np.int32) + 1024
 
     def find(self) -> Lungs:
         """Find the lungs in what was collected."""
-        down = self._factor[0]
-        volume = self.volume
-        if down > 1:
-            starts = range(0, len(volume), down)
-            volume = np.stack([np.rint(volume[i : i + down].mean(axis=0)) for i in starts]).astype(np.int16)
+        down, volume = self._factor[0], np.empty(self.sums.shape, np.int16)
+        for index, total in enumerate(self.sums):
+            count = min(down, self._shape[0] - index * down)  # the last voxels may hold fewer slices
+            volume[index] = np.rint(total / count) - 1024
         spacing = [mm * n for mm, n in zip(self._spacing, self._factor, strict=True)]
         labels, reason = find_lungs(volume, (spacing[0], spacing[1], spacing[2]))
         return Lungs(labels, self._factor, self._shape, reason)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import TISSUE, around, ball, grown, odd
+from jcs_ct.lungs.shapes import TISSUE, among, around, ball, bounds, distances, grown, odd, sizes
 
 if TYPE_CHECKING:
     from jcs_ct.lungs.shapes import Mask, Spacing, Volume
@@ -27,13 +27,14 @@ def aerated(hu: Volume, spacing: Spacing) -> Mask:
     air = hu < AIR
     labels, _ = ndimage.label(air)
     sides = np.unique(np.concatenate([labels[:, (0, -1)].ravel(), labels[:, :, (0, -1)].ravel()]))
-    border = np.isin(labels, sides[sides > 0])
+    border = among(labels, sides[sides > 0])
+    del labels
     # Lung that the field of view cuts off reaches the side of the picture as outside air does, but it is denser.
     window = (1, odd(7.5, spacing[1]), odd(7.5, spacing[2]))
     outside = border & (ndimage.uniform_filter(hu, window, output=np.float32) < OUTSIDE)
     cut = ndimage.binary_opening(border & ~grown(outside, 2), ball(6.0, spacing))
     labels, count = ndimage.label((air & ~border) | cut)
-    ml = np.bincount(labels.ravel(), minlength=count + 1) * float(np.prod(spacing)) / 1000
+    ml = sizes(labels, count) * float(np.prod(spacing)) / 1000
     boxes, tissue = ndimage.find_objects(labels), hu > TISSUE
     kept = np.zeros(hu.shape, bool)
     usual: float | None = None  # HU of the largest lung
@@ -60,7 +61,7 @@ def without_gas(hu: Volume, air: Mask, spacing: Spacing) -> Mask:
     limit = _emptiness(hu, air)
     labels, _ = ndimage.label(ndimage.binary_opening(air & (smooth < limit), ball(6.0, spacing)))
     levels = np.flatnonzero(air.any(axis=(1, 2)))
-    seeds = np.zeros(hu.shape, np.int32)
+    seeds = np.zeros(hu.shape, np.uint8)
     for number, found in enumerate(ndimage.find_objects(labels), 1):
         box = around(found, WALL_MM, spacing, hu.shape)
         core = labels[box] == number
@@ -70,8 +71,10 @@ def without_gas(hu: Volume, air: Mask, spacing: Spacing) -> Mask:
     if not seeds.any():
         return air
     seeds[ndimage.binary_opening(air & (smooth > limit) & (smooth < -600), ball(6.0, spacing))] = 2
-    divided = watershed(ndimage.gaussian_filter(hu, 0.7, output=np.float32), seeds, mask=air)
-    kept: Mask = air & (divided != 1)
+    box = bounds(air)  # watershed needs 40 bytes a voxel
+    smooth = ndimage.gaussian_filter(hu, 0.7, output=smooth)
+    kept = air.copy()
+    kept[box] &= watershed(smooth[box], seeds[box], mask=air[box]) != 1
     return kept
 
 
@@ -145,8 +148,5 @@ def _emptiness(hu: Volume, lungs: Mask) -> float:
 
 def _walled(part: Mask, tissue: Mask, spacing: Spacing, least: float = WALLED) -> bool:
     """Return whether a region has tissue all around it."""
-    from scipy import ndimage
-
-    distance = ndimage.distance_transform_edt(~part, sampling=spacing)
-    wall = tissue[(distance > 1.5 * max(spacing[1:])) & (distance <= WALL_MM)]
+    wall = tissue[np.stack([(mm > 1.5 * max(spacing[1:])) & (mm <= WALL_MM) for mm in distances(part, spacing)])]
     return bool(wall.size) and float(wall.mean()) >= least

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
@@ -34,6 +36,21 @@ def ball(radius: float, spacing: Spacing) -> Mask:
     return np.asarray(distance <= radius**2)
 
 
+def distances(mask: Mask, spacing: Spacing) -> Iterator[NDArray[np.float64]]:
+    """Yield, slice by slice, how far every voxel is from the nearest one of the mask, in mm; 0 within the mask.
+
+    The same numbers as SciPy's, which takes some 70 bytes a voxel to turn nearest voxels into distances; this takes 12.
+    """
+    from scipy import ndimage
+
+    nearest = ndimage.distance_transform_edt(~mask, sampling=spacing, return_distances=False, return_indices=True)
+    rows, columns = np.indices(mask.shape[1:], np.int32)
+    for level in range(len(mask)):
+        here = zip(nearest[:, level], (level, rows, columns), spacing, strict=True)
+        down, across, along = ((there - place) * mm for there, place, mm in here)
+        yield np.sqrt(down * down + across * across + along * along)
+
+
 def odd(mm: float, spacing: float) -> int:
     """Return the odd number of voxels nearest to some mm."""
     return 2 * round(mm / spacing / 2) + 1
@@ -43,6 +60,30 @@ def voxels(mm: float, spacing: Spacing) -> tuple[int, int, int]:
     """Return a little more than some mm along each axis."""
     down, rows, columns = (int(np.ceil(mm / s)) + 1 for s in spacing)
     return down, rows, columns
+
+
+def sizes(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Return how many voxels the labels 0 … `count` have; NumPy would make 8-byte copies of a whole volume for it."""
+    total = np.zeros(count + 1, np.int64)
+    for plane in labels:
+        total += np.bincount(plane.ravel(), minlength=count + 1)
+    return total
+
+
+def among(labels: NDArray[np.int32], numbers: NDArray[np.integer[Any]]) -> Mask:
+    """Return where a label is one of `numbers`; as `np.isin`, in a byte a voxel."""
+    found = np.empty(labels.shape, bool)
+    for plane, here in zip(labels, found, strict=True):
+        here[:] = np.isin(plane, numbers)
+    return found
+
+
+def bounds(mask: Mask) -> tuple[slice, ...]:
+    """Return the smallest box that holds a mask with content."""
+    from scipy import ndimage
+
+    box: tuple[slice, ...] = ndimage.find_objects(mask.view(np.uint8))[0]
+    return box
 
 
 def around(box: tuple[slice, ...], mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, around, ball, grown, voxels
+from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, among, around, ball, bounds, distances, grown, sizes, voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,62 +44,64 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
     if seeds is None:  # nothing parts them: the midline does
         labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
         return
-    labels[:] = watershed(ndimage.gaussian_filter(hu, 0.7, output=np.float32), seeds, mask=lungs)
+    box = bounds(lungs)  # watershed needs 40 bytes a voxel
+    smooth = ndimage.gaussian_filter(hu, 0.7, output=np.float32)[box].copy()
+    labels[box] = watershed(smooth, seeds[box], mask=lungs[box])
     # Parts that are connected to neither belong to the nearer one.
     rest = lungs & (labels == 0)
     if rest.any():
-        distance, nearest = ndimage.distance_transform_edt(labels == 0, sampling=spacing, return_indices=True)
+        nearest = ndimage.distance_transform_edt(
+            labels == 0, sampling=spacing, return_distances=False, return_indices=True
+        )
         parts, count = ndimage.label(rest)
-        close = ndimage.minimum(distance, parts, range(1, count + 1))
-        belongs = rest & np.isin(parts, 1 + np.flatnonzero(np.asarray(close) <= PART_MM))
-        labels[belongs] = labels[tuple(axis[belongs] for axis in nearest)]
+        places, parts = np.nonzero(rest), parts[rest]
+        to = [axis[rest] for axis in nearest]
+        away = np.sqrt(sum(((a - b) * mm) ** 2 for a, b, mm in zip(to, places, spacing, strict=True)))
+        close = ndimage.minimum(away, parts, range(1, count + 1))
+        belongs = np.isin(parts, 1 + np.flatnonzero(np.asarray(close) <= PART_MM))
+        labels[tuple(axis[belongs] for axis in places)] = labels[tuple(axis[belongs] for axis in to)]
 
 
 def _thinner(hu: Volume, lungs: Mask, spacing: Spacing) -> Iterator[Mask]:
     """Yield less and less of the lungs, until what connects them is gone."""
-    from scipy import ndimage
-
     yield lungs
     for limit in (-500, -600, -700):
         yield lungs & (hu < limit)
-    depth = ndimage.distance_transform_edt(lungs, sampling=spacing)
+    depth = np.stack(list(distances(~lungs, spacing)))
     for shell in (3.0, 5.0, 7.5, 10.0, 15.0, 20.0):
         yield depth > shell
 
 
-def _pair(lungs: Mask, middle: float) -> NDArray[np.int32] | None:
+def _pair(lungs: Mask, middle: float) -> NDArray[np.uint8] | None:
     """Return the largest region on either side of column `middle` as labels; None where they are not two lungs."""
     from scipy import ndimage
 
     regions, count = ndimage.label(lungs)
     if count < 2:
         return None
-    columns = np.broadcast_to(np.arange(lungs.shape[2]), lungs.shape)
-    right = np.bincount(regions[columns < middle], minlength=count + 1)[1:]
-    left = np.bincount(regions[columns >= middle], minlength=count + 1)[1:]
+    cut = math.ceil(middle)
+    right, left = sizes(regions[:, :, :cut], count)[1:], sizes(regions[:, :, cut:], count)[1:]
     first, second = int(np.argmax(right)), int(np.argmax(left))
-    sizes = right + left
-    if first == second or min(sizes[first], sizes[second]) < BALANCE * sizes.sum():
+    both = right + left
+    if first == second or min(both[first], both[second]) < BALANCE * both.sum():
         return None
-    if left[first] > ACROSS * sizes[first] or right[second] > ACROSS * sizes[second]:
+    if left[first] > ACROSS * both[first] or right[second] > ACROSS * both[second]:
         return None
-    seeds = np.zeros(lungs.shape, np.int32)
+    seeds = np.zeros(lungs.shape, np.uint8)
     seeds[regions == first + 1], seeds[regions == second + 1] = RIGHT, LEFT
     return seeds
 
 
 def close(lung: Mask, spacing: Spacing) -> Mask:
     """Close a lung by a ball of `CLOSING_MM`; beyond the first and last slice it is taken to go on as it is there."""
-    from scipy import ndimage
-
     if not lung.any():
         return lung
-    box = around(ndimage.find_objects(lung.astype(np.uint8))[0], CLOSING_MM, spacing, lung.shape)
+    box = around(bounds(lung), CLOSING_MM, spacing, lung.shape)
     margin = voxels(CLOSING_MM, spacing)
     inner = np.pad(lung[box], [(m, m) for m in margin], mode="constant")
     inner[: margin[0]], inner[-margin[0] :] = inner[margin[0]], inner[-margin[0] - 1]
-    grown = ndimage.distance_transform_edt(~inner, sampling=spacing) <= CLOSING_MM
-    shrunk = ndimage.distance_transform_edt(grown, sampling=spacing) > CLOSING_MM
+    grown = np.stack([mm <= CLOSING_MM for mm in distances(inner, spacing)])
+    shrunk = np.stack([mm > CLOSING_MM for mm in distances(~grown, spacing)])
     closed = lung.copy()
     closed[box] |= shrunk[tuple(slice(m, -m) for m in margin)]
     return closed
@@ -110,13 +113,14 @@ def bridge(labels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
     What hangs together with the mediastinum stays out: aortic arch, hilum and heart, and with it liver and spleen.
     """
     middle = _mediastinum(labels > 0, spacing)
-    levels = np.arange(len(labels), dtype=np.int32)[:, None, None]
+    levels = np.arange(len(labels), dtype=np.int16)[:, None, None]
+    nowhere, most = np.int16(10_000), 1 + int(GAP_MM / spacing[0])
     bridged = labels.copy()
     for side in (RIGHT, LEFT):
         lung = labels == side
-        above = np.maximum.accumulate(np.where(lung, levels, -(2**20)), axis=0)
-        below = np.minimum.accumulate(np.where(lung, levels, 2**20)[::-1], axis=0)[::-1]
-        bridged[((below - above - 1) * spacing[0] <= GAP_MM) & (bridged == 0) & ~middle] = side
+        above = np.maximum.accumulate(np.where(lung, levels, -nowhere), axis=0)
+        below = np.minimum.accumulate(np.where(lung, levels, nowhere)[::-1], axis=0)[::-1]
+        bridged[(below - above <= most) & (bridged == 0) & ~middle] = side
     return bridged
 
 
@@ -133,5 +137,5 @@ def _mediastinum(lungs: Mask, spacing: Spacing) -> Mask:
     within_slices[1] = ndimage.generate_binary_structure(2, 1)
     parts, _ = ndimage.label(thick, within_slices)
     centre = parts[:, :, round(middle - 0.06 * width) : round(middle + 0.06 * width) + 1]
-    found = np.isin(parts, np.setdiff1d(centre, 0))
+    found = among(parts, np.setdiff1d(centre, 0))
     return grown(found, round(MIDDLE_MM / spacing[1]))

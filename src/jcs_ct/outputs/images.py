@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -145,9 +147,12 @@ def blend(
     share: NDArray[np.floating] | float,
 ) -> NDArray[np.uint8]:
     """Return uint8 H×W×3 with `share` (0–1, H×W or one number) of every pixel replaced by `colour` (0–255)."""
-    weight = np.asarray(share, np.float32)[..., None]
-    mixed = pixels + (np.asarray(colour, np.float32) - pixels) * weight
-    return np.rint(mixed).astype(np.uint8)
+    weight = np.broadcast_to(np.asarray(share, np.float32), pixels.shape[:2])
+    here, mixed = weight != 0, pixels.copy()  # most of a slice is left as it is
+    under, over = pixels[here], np.asarray(colour, np.float32)
+    over = np.broadcast_to(over, pixels.shape)[here] if over.ndim > 1 else over
+    mixed[here] = np.rint(under + (over - under) * weight[here][:, None]).astype(np.uint8)
+    return mixed
 
 
 def dashed(line: NDArray[np.bool_], dash: int) -> NDArray[np.bool_]:
@@ -178,3 +183,23 @@ def encode_png(pixels: NDArray[np.uint8], description: str = "") -> bytes:
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata)
     return data.getvalue()
+
+
+def encode_sheet(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H×W×3) as `encode_png` does, in a quarter of the time and 4 to 10 % larger.
+
+    Pillow tries five filters on every row. Here each pixel is stored as its difference from the one on its left.
+    """
+    height, width = pixels.shape[:2]
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = 1  # the filter "Sub" (PNG, 9.2)
+    rows[:, 1:4] = pixels[:, 0]
+    np.subtract(pixels[:, 1:], pixels[:, :-1], out=rows[:, 4:].reshape(height, width - 1, 3))
+    parts = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits, RGB, not interlaced
+        (b"tEXt", b"Software\0jcs-ct"),
+        (b"IDAT", zlib.compress(rows.data, 3)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

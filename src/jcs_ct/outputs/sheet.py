@@ -7,13 +7,14 @@ what is too long is wrapped, or shortened in the middle, where file names differ
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.outputs.images import encode_png
+from jcs_ct.outputs.images import encode_sheet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,7 @@ Colour = tuple[int, int, int]
 PAPER: Colour = (22, 23, 26)
 INK: Colour = (236, 236, 236)
 FAINT: Colour = (168, 170, 176)
+_ROOM = 2  # pixels by which letters may reach beyond what their font says
 
 
 class Sheet:
@@ -91,23 +93,17 @@ class Sheet:
 
     def png(self) -> bytes:
         """Return the sheet as a PNG file."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         width, height = self.width + 2 * self.margin, self.y + self.px(10)
-        # 72 dots per inch make a point a pixel. A hair more than the whole number keeps truncation from losing one.
-        figure = Figure(figsize=((width + 0.01) / 72, (height + 0.01) / 72), dpi=72, facecolor=_unit_range(PAPER))
-        canvas: Any = FigureCanvasAgg(figure)
+        pixels = np.full((height, width, 3), PAPER, np.uint8)
         for x, baseline, words, size, bold, colour, align in self._words:
-            figure.text(
-                x / width, 1 - baseline / height, words, fontproperties=_font(bold, size), color=_unit_range(colour),
-                ha=align, va="baseline", parse_math=False, usetex=False,
-            )  # fmt: skip
-        canvas.draw()
-        pixels = np.array(canvas.buffer_rgba(), np.uint8)[..., :3]
+            text, above = _drawn(words, size, bold, colour)
+            start = x - {"left": 0.0, "center": 0.5, "right": 1.0}[align] * _text_width(words, size, bold)
+            left, top = round(start) - _ROOM, round(baseline) - above
+            place = pixels[top : top + text.shape[0], left : left + text.shape[1]]
+            np.maximum(place, text[: place.shape[0], : place.shape[1]], out=place)  # letters are lighter than paper
         for left, top, picture in self._pictures:
             pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-        return encode_png(np.ascontiguousarray(pixels))
+        return encode_sheet(pixels)
 
 
 def drawable(text: str, *, bold: bool = False) -> str:
@@ -172,6 +168,25 @@ def _glyphs(bold: bool) -> frozenset[int]:
     return frozenset(get_font(_font_file(bold)).get_charmap())
 
 
+@lru_cache(maxsize=64)
+def _drawn(words: str, size: float, bold: bool, colour: Colour) -> tuple[NDArray[np.uint8], int]:
+    """Return a line of text (uint8 H×W×3) with `_ROOM` pixels around it, and how many rows lie above its baseline."""
+    from matplotlib.backends.backend_agg import RendererAgg
+
+    agg: Any = RendererAgg
+    font = _font(bold, size)
+    wide, high, below = agg(1, 1, 72).get_text_width_height_descent(words, font, ismath=False)
+    above = math.ceil(high - below) + _ROOM
+    renderer = agg(math.ceil(wide) + 2 * _ROOM, above + max(0, math.ceil(below)) + _ROOM, 72)
+    drawn = np.asarray(renderer.buffer_rgba())
+    drawn[:] = (*PAPER, 255)
+    pen = renderer.new_gc()
+    pen.set_foreground(_unit_range(colour))
+    renderer.draw_text(pen, _ROOM, above, words, font, 0.0)
+    return drawn[..., :3].copy(), above
+
+
+@lru_cache(maxsize=1024)  # sheets of a study say much the same
 def _text_width(words: str, size: float, bold: bool) -> float:
     """Return the width of a line in pixels."""
     from matplotlib.backends.backend_agg import RendererAgg

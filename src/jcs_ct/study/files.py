@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from jcs_ct.outputs.report.table import write_slices
 from jcs_ct.study.flow import Behind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from jcs_ct.outputs.dicom.headers import SourceHeaders
     from jcs_ct.study.result import CaseResult, PackedMaps
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
@@ -69,16 +72,26 @@ def _write(result: CaseResult, folder: Path) -> None:
     report = dict(result.report)
     warnings = list(report["warnings"])
     write_slices(folder / "slices.csv", report)
+
+    @cache  # an error is not kept, so that SEG and SR each say what they lack
+    def headers() -> SourceHeaders:
+        from jcs_ct.outputs.dicom.headers import read_headers
+
+        assert result.case.series is not None  # noqa: S101  # of this kind
+        return read_headers(result.case.series)
+
     with Behind(WAITING) as behind:  # pictures and volumes are packed beside what is made for SEG and SR
         if result.case.series is None:
             files |= _write_pictures(result, folder)
         else:
-            files |= _write_volume(result, folder, warnings, behind)
+            files |= _write_volume(result, folder, behind)
+        if result.case.kind == "dicom" and result.report["burden"] is not None:
+            _write_seg(result, folder, files, warnings, headers)
         if result.frames:
             files["html"] = "report.html"
         report |= {"files": files, "warnings": warnings}
         if result.case.kind == "dicom":
-            _write_sr(result, folder, report, files, warnings)
+            _write_sr(result, folder, report, files, warnings, headers)
     report["warnings"] = list(dict.fromkeys(warnings))
     if result.frames:
         write_html(folder / "report.html", report, result.frames)
@@ -87,20 +100,31 @@ def _write(result: CaseResult, folder: Path) -> None:
 
 
 def _write_sr(
-    result: CaseResult, folder: Path, report: dict[str, Any], files: dict[str, str], warnings: list[str]
+    result: CaseResult,
+    folder: Path,
+    report: dict[str, Any],
+    files: dict[str, str],
+    warnings: list[str],
+    headers: Callable[[], SourceHeaders],
 ) -> None:
     from jcs_ct.outputs.dicom.sr import write_sr
 
     assert result.case.series is not None  # noqa: S101  # of this kind
     try:
         seg = folder / files["dicom_seg"] if "dicom_seg" in files else None
-        warnings += write_sr(folder / "sr.dcm", result.case.series, report, seg)
+        warnings += write_sr(folder / "sr.dcm", result.case.series, report, seg, source=headers())
         files["dicom_sr"] = "sr.dcm"
     except InputError as error:  # the measurements stand in report.json; headers that cannot be referred to cost the SR
         warnings.append(f"no DICOM SR: {error.message}")
 
 
-def _write_seg(result: CaseResult, folder: Path, files: dict[str, str], warnings: list[str]) -> None:
+def _write_seg(
+    result: CaseResult,
+    folder: Path,
+    files: dict[str, str],
+    warnings: list[str],
+    headers: Callable[[], SourceHeaders],
+) -> None:
     from jcs_ct.outputs.dicom.seg import write_seg
 
     series, lungs, card = result.case.series, result.lungs, result.report["segmenter"] or result.report["model"]
@@ -113,14 +137,15 @@ def _write_seg(result: CaseResult, folder: Path, files: dict[str, str], warnings
             None if lungs is None else lungs.levels,
             model_name=card["name"][:64],
             model_version=card["weights_sha256"][:12],
+            source=headers(),
         )
         files["dicom_seg"] = "seg.dcm"
     except InputError as error:  # the masks stand in the NIfTI files
         warnings.append(f"no DICOM SEG: {error.message}")
 
 
-def _write_volume(result: CaseResult, folder: Path, warnings: list[str], behind: Behind) -> dict[str, str]:
-    from jcs_ct.io.nifti import write_nifti
+def _write_volume(result: CaseResult, folder: Path, behind: Behind) -> dict[str, str]:
+    from jcs_ct.io.nifti_write import write_nifti_slices
 
     series = result.case.series
     assert series is not None  # noqa: S101  # of this kind
@@ -133,15 +158,13 @@ def _write_volume(result: CaseResult, folder: Path, warnings: list[str], behind:
 
     def write(name: str) -> None:
         maps, slope = volumes[name]
-        write_nifti(folder / files[name], maps.volume(), series, slope=slope)
+        write_nifti_slices(folder / files[name], maps.levels, np.uint8, series, slope=slope)
 
     for number in result.report["most_affected"][:MOST_OVERLAYS]:
         files[f"overlay_{number}"] = name = f"overlays/slice-{number:04d}.png"
         behind.do(_overlay, result, number - 1, folder / name)
     for name in volumes:
         behind.do(write, name)
-    if result.case.kind == "dicom" and result.report["burden"] is not None:
-        _write_seg(result, folder, files, warnings)
     return files
 
 

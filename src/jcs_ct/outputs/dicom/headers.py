@@ -54,7 +54,7 @@ class SourceHeaders:
         frames: Number of each in its object, from 1; None for single images.
         objects: The SOP instances: the images, or the one enhanced CT. The first also holds the attributes of patient
             and study but the name. Text is Unicode, to be written as UTF-8 (ISO_IR 192).
-        patient_name: For the caller to put in: highdicom quotes names that it doubts in warnings.
+        patient_name: For `name_patient`: highdicom quotes names that it doubts in warnings.
         shape: Stored (rows, columns) of every image.
         notes: What was missing or faulty and what became of it, a line each. They name attributes, never values.
     """
@@ -116,6 +116,15 @@ def made_here() -> dict[str, Any]:
         "software_versions": jcs_ct.__version__,
         "device_serial_number": "none, this is software",
     }
+
+
+def name_patient(made: Dataset, source: SourceHeaders) -> None:
+    """Put the patient's name into what highdicom made.
+
+    As a new element: those of `made` are the source's own, and the next object that is made of the source would have
+    the name from the start, and be warned of with it.
+    """
+    made.add_new("PatientName", "PN", source.patient_name)
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 highdicom makes the object. It takes the masks as one array and copies it: 905 MB at the peak for three full segments of
 248 slices of 512×512. So it is handed one pixel for each slice, true where the slice has content, which settles what
-frames there are and what they refer to; the real frames, 8 pixels a byte, are put in afterwards in the order it chose:
-240 MB, of which 100 are Python and the libraries (2026-11-24, x86-64).
+frames there are and what they refer to. The real frames, 8 pixels a byte, follow the header in the order it chose, and
+are packed until then: of the pixels, which end a DICOM file, no more than a frame is in memory.
 """
 
 from __future__ import annotations
 
+import struct
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,10 @@ import jcs_ct
 from jcs_ct.errors import ShapeError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import made_here, read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,15 +41,24 @@ _COLOURS = {1: (230, 60, 50), 2: (70, 130, 200), 3: (80, 170, 110)}  # RGB
 
 @dataclass
 class _Masks:
-    """Frames with content, packed: 32 KB for 512×512.
+    """Frames with content, packed: about 1 KB for 512×512.
 
     Attributes:
-        frames: (segment, slice) → little-endian packed bits of the stored rows × columns.
+        frames: (segment, slice) → little-endian packed bits of the stored rows × columns, compressed.
         overlap: Whether some pixel is in two segments.
     """
 
     frames: dict[tuple[int, int], bytes] = field(default_factory=dict)
     overlap: bool = False
+
+    def put(self, number: int, index: int, mask: NDArray[np.bool_]) -> None:
+        """Keep a frame."""
+        self.frames[number, index] = zlib.compress(np.packbits(mask, bitorder="little").tobytes(), 1)
+
+    def bits(self, number: int, index: int, pixels: int) -> bytes:
+        """Return a frame of so many pixels as packed bits; zeros where nothing was kept."""
+        kept = self.frames.get((number, index))
+        return bytes((pixels + 7) // 8) if kept is None else zlib.decompress(kept)
 
 
 def write_seg(
@@ -59,6 +70,7 @@ def write_seg(
     model_name: str,
     model_version: str,
     lungs_name: str = "jcs-ct lungs",
+    source: SourceHeaders | None = None,
     overwrite: bool = False,
 ) -> tuple[str, ...]:
     """Write the masks of a DICOM series as a binary segmentation in the rows and columns of its source images.
@@ -75,6 +87,7 @@ def write_seg(
         model_name: Name of the algorithm that found the lesions; cut to 64 characters.
         model_version: Its version, for instance the digest of the weights; cut to 64 characters.
         lungs_name: Name of the algorithm that found the lungs.
+        source: What `jcs_ct.outputs.dicom.headers.read_headers` gives for the series, where it was read already.
         overwrite: Replace an existing file.
 
     Returns:
@@ -86,15 +99,23 @@ def write_seg(
         OutputError: As `jcs_ct.files.whole_file` does.
     """
     with whole_file(path, overwrite=overwrite) as temporary:
-        source = read_headers(series)
+        source = source or read_headers(series)
         masks = _collect(series, source.shape, lesion, lungs)
         numbers = [1, 2, 3] if lungs is not None else [1]
         empty = [number for number in numbers if all((number, i) not in masks.frames for i in range(len(series)))]
         with refused_by_highdicom(series.label):
             seg = _structure(source, masks, numbers, empty, (model_name, model_version, lungs_name))
-        _put_frames(seg, source, masks)
-        seg.PatientName = source.patient_name
+        order = _order(seg, source)
+        _fit(seg, source, masks)
+        name_patient(seg, source)
         seg.save_as(temporary, enforce_file_format=True)
+        pixels = source.shape[0] * source.shape[1]
+        with temporary.open("ab") as file:
+            # Pixel Data (7FE0,0010) as explicit little endian: OB, two reserved bytes, and an even length in bytes.
+            length = (len(order) * pixels + 7) // 8
+            file.write(struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", length + length % 2))
+            file.writelines(_joined((masks.bits(*key, pixels) for key in order), pixels))
+            file.write(bytes(length % 2))
     return source.notes + tuple(f"DICOM SEG: nothing found, one empty frame: {SEGMENTS[number]}" for number in empty)
 
 
@@ -114,7 +135,7 @@ def _collect(
             masks.overlap |= bool((found[1] & (sides > 0)).any())
         for number, mask in found.items():
             if mask.any():
-                masks.frames[number, index] = np.packbits(mask, bitorder="little").tobytes()
+                masks.put(number, index, mask)
     return masks
 
 
@@ -138,20 +159,24 @@ def _structure(
         content[planes[index], 0, 0, number - 1] = 1
     for number in empty:
         content[planes[len(planes) // 2], 0, 0, number - 1] = 1
-    for item in source.objects:
-        item.Rows = item.Columns = 1
-    return hd.seg.Segmentation(
-        source_images=source.objects,
-        pixel_array=content,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
-        series_number=SERIES_NUMBER,
-        series_description="COVID-19 segmentation, research use only",
-        **made_here(),
-        content_label="JCS_CT",
-        content_description=f"Lesions and lungs. {codes.RESEARCH}",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-    )
+    try:
+        for item in source.objects:
+            item.Rows = item.Columns = 1
+        return hd.seg.Segmentation(
+            source_images=source.objects,
+            pixel_array=content,
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
+            series_number=SERIES_NUMBER,
+            series_description="COVID-19 segmentation, research use only",
+            **made_here(),
+            content_label="JCS_CT",
+            content_description=f"Lesions and lungs. {codes.RESEARCH}",
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+        )
+    finally:  # the headers may serve for the SR as well
+        for item in source.objects:
+            item.Rows, item.Columns = source.shape
 
 
 def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.SegmentDescription:
@@ -184,38 +209,37 @@ def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.S
     return description
 
 
-def _put_frames(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None:
-    """Replace the one-pixel frames by the real ones, in the order of the functional groups."""
-    rows, columns = source.shape
+def _order(seg: hd.seg.Segmentation, source: SourceHeaders) -> list[tuple[int, int]]:
+    """Return (segment, slice) of every frame, in the order of the functional groups."""
     places = zip(source.images, source.frames, strict=True)
     slices = {(image.SOPInstanceUID, frame): index for index, (image, frame) in enumerate(places)}
-    nothing = bytes((rows * columns + 7) // 8)
-    frames = []
+    order = []
     shared = seg.SharedFunctionalGroupsSequence[0]
     for group in seg.PerFrameFunctionalGroupsSequence:
         holder = group if "SegmentIdentificationSequence" in group else shared
         number = holder.SegmentIdentificationSequence[0].ReferencedSegmentNumber
         image = group.DerivationImageSequence[0].SourceImageSequence[0]
-        index = slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")]
-        frames.append(masks.frames.get((number, index), nothing))
-    seg.Rows, seg.Columns = rows, columns
+        order.append((int(number), slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")]))
+    return order
+
+
+def _fit(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None:
+    """Say of the object with one pixel a frame what the real frames are, and take its pixels out."""
+    seg.Rows, seg.Columns = source.shape
     seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
-    masks.frames.clear()
-    seg.PixelData = _join(frames, rows * columns)
+    del seg.PixelData
 
 
-def _join(frames: list[bytes], pixels: int) -> bytes:
-    """Return frames of `pixels` bits each as PS3.5 8.1.1 wants them: one runs on in the byte where the last ended."""
+def _joined(frames: Iterable[bytes], pixels: int) -> Iterator[bytes]:
+    """Yield frames of `pixels` bits each as PS3.5 8.1.1 wants them: one runs on in the byte where the last ended."""
     if pixels % 8 == 0:
-        data = b"".join(frames)
-    else:
-        parts, carry = [], np.zeros(0, np.uint8)
-        for frame in frames:
-            bits = np.concatenate(
-                [carry, np.unpackbits(np.frombuffer(frame, np.uint8), count=pixels, bitorder="little")]
-            )
-            whole = len(bits) // 8 * 8
-            parts.append(np.packbits(bits[:whole], bitorder="little").tobytes())
-            carry = bits[whole:]
-        data = b"".join([*parts, np.packbits(carry, bitorder="little").tobytes()])
-    return data if len(data) % 2 == 0 else data + b"\0"
+        yield from frames
+        return
+    carry = np.zeros(0, np.uint8)
+    for frame in frames:
+        found = np.unpackbits(np.frombuffer(frame, np.uint8), count=pixels, bitorder="little")
+        bits = np.concatenate([carry, found])
+        whole = len(bits) // 8 * 8
+        yield np.packbits(bits[:whole], bitorder="little").tobytes()
+        carry = bits[whole:]
+    yield np.packbits(carry, bitorder="little").tobytes()

@@ -16,7 +16,7 @@ import jcs_ct
 from jcs_ct.errors import InputError
 from jcs_ct.files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import made_here, read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,7 @@ def write_sr(
     report: Mapping[str, Any],
     seg_path: Path | None,
     *,
+    source: SourceHeaders | None = None,
     overwrite: bool = False,
 ) -> tuple[str, ...]:
     """Write what `report` says of a DICOM series as a structured report.
@@ -54,6 +55,7 @@ def write_sr(
         series: The source images.
         report: As `report.json` ("jcs-ct/report/1").
         seg_path: What `jcs_ct.outputs.dicom.seg.write_seg` wrote for the same series; None where there are no masks.
+        source: What `jcs_ct.outputs.dicom.headers.read_headers` gives for the series, where it was read already.
         overwrite: Replace an existing file.
 
     Returns:
@@ -65,12 +67,12 @@ def write_sr(
         OutputError: As `jcs_ct.files.whole_file` does.
     """
     with whole_file(path, overwrite=overwrite) as temporary:
-        source = read_headers(series)
+        source = source or read_headers(series)
         seg = None if seg_path is None else _read_seg(seg_path, source)
         groups = [_patient(report), *_burden(report, seg), *_slices(report, source)]
         with refused_by_highdicom(series.label):
             document = _document(source, seg, groups, report)
-        document.PatientName = source.patient_name
+        name_patient(document, source)
         document.save_as(temporary, enforce_file_format=True)
     return source.notes
 

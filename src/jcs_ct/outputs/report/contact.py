@@ -74,10 +74,10 @@ def contact_pictures(frame: EncodedFrame, aspect: float = 1.0) -> ContactPicture
         mask = _opened(frame.mask, size) >= 128
         marked = blend(blend(base, LESION, FILL * mask), LESION, border(mask, 2).astype(np.float32))
     if frame.attention is not None:
-        values = _opened(frame.attention, size).astype(np.float32) / 255
-        steps = np.linspace(0, 1, len(ATTENTION))
-        colours = np.stack([np.interp(values, steps, channel) for channel in np.array(ATTENTION).T], axis=2)
-        seen = blend(base, colours, STRONGEST * values)
+        levels = _opened(frame.attention, size)
+        values, steps = np.linspace(0, 1, 256, dtype=np.float32), np.linspace(0, 1, len(ATTENTION))
+        colours = np.stack([np.interp(values, steps, channel) for channel in np.array(ATTENTION).T], axis=1)
+        seen = blend(base, colours[levels], STRONGEST * values[levels])
     return ContactPictures(_data_url(marked), _data_url(seen), *size)
 
 

@@ -14,13 +14,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.errors import ShapeError
-from jcs_ct.files import write_whole
+from jcs_ct.files import whole_file
 from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
 from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jinja2 import Template
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
-    """Return the page.
+    """Return the page; `write_html` writes it without ever holding it.
 
     Args:
         report: What `report.json` holds (`jcs_ct.outputs.report.schema`).
@@ -38,6 +38,30 @@ def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
     Raises:
         ShapeError: There is another number of frames.
     """
+    return "".join(_pieces(report, frames))
+
+
+def write_html(
+    path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False
+) -> None:
+    """Write the page, piece by piece.
+
+    Args:
+        path: The file.
+        report: As in `render`.
+        frames: As in `render`.
+        overwrite: Replace the file if it exists.
+
+    Raises:
+        ShapeError: As in `render`.
+        OutputError: The file exists, or cannot be written.
+    """
+    with whole_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
+        file.writelines(piece.encode() for piece in _pieces(report, frames))
+
+
+def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterator[str]:
+    """Return the page in pieces, none much larger than a packed slice. Raises as `render` does."""
     slices = report["slices"]
     if frames and len(frames) != len(slices):
         raise ShapeError(f"{len(frames)} packed slices came for a report of {len(slices)}, one each or none is needed")
@@ -52,7 +76,7 @@ def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
         (record, contact.contact_pictures(frames[record["index"] - 1], aspect) if frames else None)
         for record in words.affected(report)
     ]
-    return _template().render(
+    return _template().generate(
         report=report,
         words=words,
         chart=make_chart(report),
@@ -66,27 +90,11 @@ def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
     )
 
 
-def write_html(
-    path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False
-) -> None:
-    """Write the page.
+def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: float) -> Iterator[str]:
+    """Yield the JSON that the script needs: how to draw, what to say, and the packed slices; one slice at a time."""
+    from jinja2.utils import htmlsafe_json_dumps  # what `tojson` does: no "<" or "&" is left
 
-    Args:
-        path: The file.
-        report: As in `render`.
-        frames: As in `render`.
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        ShapeError: As in `render`.
-        OutputError: The file exists, or cannot be written.
-    """
-    write_whole(path, render(report, frames).encode(), overwrite=overwrite)
-
-
-def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: float) -> dict[str, Any]:
-    """Return what the script needs: how to draw, what to say, and the packed slices."""
-    return {
+    told = {
         "aspect": aspect,
         "sides": report["input"]["kind"] != "pictures",  # a picture does not tell which side is which
         "huPoints": HU_POINTS,
@@ -99,18 +107,19 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         "places": make_chart(report).places,
         "start": words.start(report),
         "slices": report["slices"],
-        "frames": [
-            {
-                "rows": frame.rows,
-                "columns": frame.columns,
-                "hounsfield": frame.hounsfield,
-                "image": _text(frame.image),
-                "mask": _text(frame.mask),
-                "attention": _text(frame.attention),
-            }
-            for frame in frames
-        ],
     }
+    yield f'{htmlsafe_json_dumps(told)[:-1]}, "frames": ['
+    for number, frame in enumerate(frames):
+        packed = {
+            "rows": frame.rows,
+            "columns": frame.columns,
+            "hounsfield": frame.hounsfield,
+            "image": _text(frame.image),
+            "mask": _text(frame.mask),
+            "attention": _text(frame.attention),
+        }
+        yield f"{', ' if number else ''}{htmlsafe_json_dumps(packed)}"
+    yield "]}"
 
 
 def _text(data: bytes | None) -> str | None:
