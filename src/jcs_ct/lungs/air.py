@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import TISSUE, among, around, ball, bounds, distances, grown, odd, sizes
+from jcs_ct.lungs.shapes import TISSUE, among, around, ball, bounds, distances, grown, odd, sizes, smoothed
 
 if TYPE_CHECKING:
     from jcs_ct.lungs.shapes import Mask, Spacing, Volume
@@ -72,9 +72,8 @@ def without_gas(hu: Volume, air: Mask, spacing: Spacing) -> Mask:
         return air
     seeds[ndimage.binary_opening(air & (smooth > limit) & (smooth < -600), ball(6.0, spacing))] = 2
     box = bounds(air)  # watershed needs 40 bytes a voxel
-    smooth = ndimage.gaussian_filter(hu, 0.7, output=smooth)
     kept = air.copy()
-    kept[box] &= watershed(smooth[box], seeds[box], mask=air[box]) != 1
+    kept[box] &= watershed(smoothed(hu, box), seeds[box], mask=air[box]) != 1
     return kept
 
 

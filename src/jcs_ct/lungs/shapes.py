@@ -86,6 +86,16 @@ def bounds(mask: Mask) -> tuple[slice, ...]:
     return box
 
 
+def smoothed(hu: Volume, box: tuple[slice, ...]) -> NDArray[np.float32]:
+    """Return a box of a volume after a Gaussian filter of 0.7 voxels, which sees 3 voxels far."""
+    from scipy import ndimage
+
+    wide = tuple(slice(max(0, s.start - 3), s.stop + 3) for s in box)
+    inner = tuple(slice(s.start - w.start, s.stop - w.start) for s, w in zip(box, wide, strict=True))
+    smooth: NDArray[np.float32] = ndimage.gaussian_filter(hu[wide], 0.7, output=np.float32)[inner].copy()
+    return smooth
+
+
 def around(box: tuple[slice, ...], mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return a box with a margin of some mm, within the volume."""
     margins = voxels(mm, spacing)

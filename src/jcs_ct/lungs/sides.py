@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import LEFT, RIGHT, TISSUE, among, around, ball, bounds, distances, grown, sizes, voxels
+from jcs_ct.lungs.shapes import (
+    LEFT,
+    RIGHT,
+    TISSUE,
+    among,
+    around,
+    ball,
+    bounds,
+    distances,
+    grown,
+    sizes,
+    smoothed,
+    voxels,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,8 +58,7 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
         labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
         return
     box = bounds(lungs)  # watershed needs 40 bytes a voxel
-    smooth = ndimage.gaussian_filter(hu, 0.7, output=np.float32)[box].copy()
-    labels[box] = watershed(smooth, seeds[box], mask=lungs[box])
+    labels[box] = watershed(smoothed(hu, box), seeds[box], mask=lungs[box])
     # Parts that are connected to neither belong to the nearer one.
     rest = lungs & (labels == 0)
     if rest.any():
@@ -112,15 +124,17 @@ def bridge(labels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
 
     What hangs together with the mediastinum stays out: aortic arch, hilum and heart, and with it liver and spleen.
     """
+    bridged = labels.copy()
+    box = bounds(labels > 0)  # what lies between two lungs, or above and below one, is within it
+    labels, filled = labels[box], bridged[box]
     middle = _mediastinum(labels > 0, spacing)
     levels = np.arange(len(labels), dtype=np.int16)[:, None, None]
     nowhere, most = np.int16(10_000), 1 + int(GAP_MM / spacing[0])
-    bridged = labels.copy()
     for side in (RIGHT, LEFT):
         lung = labels == side
         above = np.maximum.accumulate(np.where(lung, levels, -nowhere), axis=0)
         below = np.minimum.accumulate(np.where(lung, levels, nowhere)[::-1], axis=0)[::-1]
-        bridged[(below - above <= most) & (bridged == 0) & ~middle] = side
+        filled[(below - above <= most) & (filled == 0) & ~middle] = side
     return bridged
 
 

@@ -15,7 +15,7 @@ from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.report.html import write_html
 from jcs_ct.outputs.report.table import write_slices
-from jcs_ct.study.flow import Behind
+from jcs_ct.study.flow import Behind, brief_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
 MOST_OVERLAYS = 5  # of a volume; pictures have one each
-WAITING = MOST_OVERLAYS + 3  # pictures and volumes
+WAITING = MOST_OVERLAYS + 3  # volumes
 
 
 def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path:
@@ -80,7 +80,7 @@ def _write(result: CaseResult, folder: Path) -> None:
         assert result.case.series is not None  # noqa: S101  # of this kind
         return read_headers(result.case.series)
 
-    with Behind(WAITING) as behind:  # pictures and volumes are packed beside what is made for SEG and SR
+    with brief_turns(), Behind(WAITING, 2) as behind:  # volumes are packed beside the rest
         if result.case.series is None:
             files |= _write_pictures(result, folder)
         else:
@@ -92,11 +92,11 @@ def _write(result: CaseResult, folder: Path) -> None:
         report |= {"files": files, "warnings": warnings}
         if result.case.kind == "dicom":
             _write_sr(result, folder, report, files, warnings, headers)
-    report["warnings"] = list(dict.fromkeys(warnings))
-    if result.frames:
-        write_html(folder / "report.html", report, result.frames)
-    text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / "report.json").write_text(text, encoding="utf-8")
+        report["warnings"] = list(dict.fromkeys(warnings))
+        if result.frames:
+            write_html(folder / "report.html", report, result.frames)
+        text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        (folder / "report.json").write_text(text, encoding="utf-8")
 
 
 def _write_sr(
@@ -160,12 +160,12 @@ def _write_volume(result: CaseResult, folder: Path, behind: Behind) -> dict[str,
         maps, slope = volumes[name]
         write_nifti_slices(folder / files[name], maps.levels, np.uint8, series, slope=slope)
 
-    for number in result.report["most_affected"][:MOST_OVERLAYS]:
-        files[f"overlay_{number}"] = name = f"overlays/slice-{number:04d}.png"
-        behind.do(_overlay, result, number - 1, folder / name)
+    pictures = {n: f"overlays/slice-{n:04d}.png" for n in result.report["most_affected"][:MOST_OVERLAYS]}
+    for n, name in pictures.items():
+        behind.do(_overlay, result, n - 1, folder / name)
     for name in volumes:
         behind.do(write, name)
-    return files
+    return files | {f"overlay_{n}": name for n, name in pictures.items()}
 
 
 def _write_pictures(result: CaseResult, folder: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ Reading and finishing have a thread each; NumPy, zlib and the decoders work outs
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -52,8 +53,8 @@ class Behind:
     at the end.
     """
 
-    def __init__(self, limit: int = AHEAD) -> None:
-        self._limit, self._pool = limit, ThreadPoolExecutor(1)
+    def __init__(self, limit: int = AHEAD, threads: int = 1) -> None:
+        self._limit, self._pool = limit, ThreadPoolExecutor(threads)
         self._waiting: deque[Future[None]] = deque()
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:
@@ -72,6 +73,17 @@ class Behind:
                     self._waiting.popleft().result()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def brief_turns() -> Iterator[None]:
+    """Let threads take turns with Python every millisecond: one that packs would wait for 5 ms at each of its steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 class Clock:

@@ -172,6 +172,7 @@ def _run(job: Job, started: float) -> Timed:
     from jcs_ct.models import MODELS
     from jcs_ct.runtime import open_network, self_check_network
     from jcs_ct.runtime.speed_child import peak
+    from jcs_ct.study.batch import settle
     from jcs_ct.study.examine import examine
     from jcs_ct.study.gather import gather
     from jcs_ct.study.settings import Networks, Settings
@@ -190,7 +191,8 @@ def _run(job: Job, started: float) -> Timed:
         for warming in (True, False) if job.warm else (False,):
             begun = time.time()
             if job.warm and not warming:
-                started = begun
+                settle()
+                started = begun = time.time()
             cases = gather([str(job.study)]).cases
             if len(cases) != 1:
                 raise InputError(f"holds {len(cases)} studies, one is measured", path=job.study)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.resources import files
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.errors import ShapeError
@@ -72,10 +74,10 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterat
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-    shown = [
-        (record, contact.contact_pictures(frames[record["index"] - 1], aspect) if frames else None)
-        for record in words.affected(report)
-    ]
+    affected = words.affected(report)
+    with ThreadPoolExecutor(2) as pool:
+        pictures = [pool.submit(contact.contact_pictures, frames[r["index"] - 1], aspect) for r in affected if frames]
+        shown = [(r, p.result() if p else None) for r, p in zip_longest(affected, pictures)]
     return _template().generate(
         report=report,
         words=words,
