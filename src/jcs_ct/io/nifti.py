@@ -94,7 +94,7 @@ def read_nifti(source: Source) -> NiftiSeries:
     return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
 
 
-def _nibabel() -> Any:
+def nibabel_library() -> Any:
     """Return nibabel, which takes its time to load and has few types."""
     import nibabel
 
@@ -110,7 +110,7 @@ def _header(source: Source) -> tuple[Any, int]:
             "is the header of a NIfTI in two files (.hdr and .img)", path=source.label, hint="convert it to one .nii.gz"
         )
     version = 2 if raw[4:8] == b"n+2\0" else 1
-    kind = _nibabel().Nifti2Header if version == 2 else _nibabel().Nifti1Header
+    kind = nibabel_library().Nifti2Header if version == 2 else nibabel_library().Nifti1Header
     size = kind.sizeof_hdr
     try:
         header = kind(raw[:size], check=False)
@@ -168,7 +168,7 @@ def _affine(
         corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*np.subtract(shape, 1), 1]
         apart = float(np.linalg.norm((known[0] - known[1]) @ corners.T, axis=0).max())
         if turned[0] != turned[1]:
-            names = " and ".join("".join(_nibabel().aff2axcodes(affine)) for affine in (sform, qform))
+            names = " and ".join("".join(nibabel_library().aff2axcodes(affine)) for affine in (sform, qform))
             raise InputError(
                 f"contradicts itself: its sform and its qform say {names}, so left and right or head and feet are "
                 "uncertain",
@@ -177,7 +177,7 @@ def _affine(
             )
         if apart > APART_MM:
             warnings.append(f"sform and qform differ by up to {apart:.1f} mm; the sform is used")
-    facts["stored axes"] = "".join(_nibabel().aff2axcodes(LPS @ known[0]))
+    facts["stored axes"] = "".join(nibabel_library().aff2axcodes(LPS @ known[0]))
     return known[0], warnings, facts
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jcs_ct.errors import OutputError
 from jcs_ct.files import whole_file
-from jcs_ct.io.nifti import GRID, LPS, NiftiSeries
+from jcs_ct.io.nifti import GRID, LPS, NiftiSeries, nibabel_library
 from jcs_ct.series import Axes
 
 if TYPE_CHECKING:
@@ -94,10 +94,8 @@ def _misfit(path: Path, kind: Any, shape: tuple[int, ...], expected: tuple[int, 
 
 
 def _header(series: CTSeries, axes: Axes, kind: np.dtype[Any], slope: float) -> Any:
-    """Return the header: nibabel's object, which takes its time to load and has few types."""
-    import nibabel
-
-    library: Any = nibabel
+    """Return the header: nibabel's object, which has few types."""
+    library = nibabel_library()
     version = series.grid["version"] if isinstance(series, NiftiSeries) else 1
     header = (library.Nifti2Header if version == 2 else library.Nifti1Header)()
     header.set_data_shape([series.geometry.shape[axes.order.index(axis)] for axis in range(3)])

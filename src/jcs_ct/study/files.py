@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
 MOST_OVERLAYS = 5  # of a volume; pictures have one each
-WAITING = MOST_OVERLAYS + 3  # volumes
+WAITING = MOST_OVERLAYS + 3  # pictures and volumes
 
 
 def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path:
@@ -80,7 +80,7 @@ def _write(result: CaseResult, folder: Path) -> None:
         assert result.case.series is not None  # noqa: S101  # of this kind
         return read_headers(result.case.series)
 
-    with brief_turns(), Behind(WAITING, 2) as behind:  # volumes are packed beside the rest
+    with brief_turns(), Behind(WAITING, 2) as behind:  # pictures and volumes are packed beside the rest
         if result.case.series is None:
             files |= _write_pictures(result, folder)
         else:

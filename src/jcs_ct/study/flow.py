@@ -77,7 +77,7 @@ class Behind:
 
 @contextmanager
 def brief_turns() -> Iterator[None]:
-    """Let threads take turns with Python every millisecond: one that packs would wait for 5 ms at each of its steps."""
+    """Let threads take turns with Python each half millisecond: one that packs would wait for 5 ms at every step."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
     try:

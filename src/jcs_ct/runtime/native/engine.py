@@ -17,7 +17,7 @@ from jcs_ct.runtime.fold import Inference
 from jcs_ct.runtime.native import networks
 from jcs_ct.runtime.native.build import library
 from jcs_ct.runtime.native.builder import Builder
-from jcs_ct.runtime.native.plan import Plan, aligned, blocks_of
+from jcs_ct.runtime.native.plan import LANES, Plan, aligned, blocks_of
 
 if TYPE_CHECKING:
     import ctypes
@@ -86,10 +86,10 @@ class NativeEngine:
     def _one(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         ready = self._ready(tuple(n for array in arrays for n in array.shape))
         for given, array in zip(ready.plan.inputs, arrays, strict=True):
-            values, channels = ready.plan.values(given), array.shape[0]
+            values = ready.plan.values(given)
             for i in range(len(given.counts)):
-                block = array[16 * i : 16 * (i + 1)]
-                values[i, :, :, : min(16, channels - 16 * i)] = block.transpose(1, 2, 0)
+                block = array[LANES * i : LANES * (i + 1)]
+                values[i, :, :, : len(block)] = block.transpose(1, 2, 0)
         self._library.run(ready.ops, self._threads, ready.scratch)
         found = ready.plan.values(ready.plan.outputs[0])
         network: Any = self._inference.network

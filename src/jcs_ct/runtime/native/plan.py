@@ -27,7 +27,7 @@ class CView(ctypes.Structure):
         ("data", ctypes.c_void_p),
         ("block", ctypes.c_int64),
         ("line", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in ("rows", "columns", "blocks", "padding")),
+        *((name, ctypes.c_int32) for name in ("rows", "columns", "blocks")),
     )
 
 
@@ -40,7 +40,7 @@ class COp(ctypes.Structure):
         *((name, CView) for name in ("source", "extra", "out")),
         *((name, ctypes.c_void_p) for name in ("weights", "bias", "factors", "table", "shares")),
         *((name, ctypes.c_int32) for name in ("channels", "outputs", "kernel", "stride", "dilation", "relu")),
-        *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode", "large", "unused")),
+        *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode", "large")),
     )
 
 
@@ -186,7 +186,7 @@ class Plan:
             b = found.buffer
             address = self._memory.ctypes.data + 4 * (b.offset + found.begin * b.block + b.padding * (b.line + LANES))
             rows, columns = (1, b.rows * b.columns) if flat else found.size
-            view = CView(address, b.block, b.line, rows, columns, len(found.counts), b.padding)
+            view = CView(address, b.block, b.line, rows, columns, len(found.counts))
             setattr(op, name, address if name in ("factors", "weights") else view)
         return op
 

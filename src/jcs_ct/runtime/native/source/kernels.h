@@ -25,7 +25,7 @@ typedef int32_t mask __attribute__((vector_size(64), aligned(64))); /* -1 or 0 f
 typedef struct {
     float *data;
     int64_t block, line; /* from a channel block, from a row, to the next */
-    int32_t rows, columns, blocks, padding; /* padding: columns and rows of zeros that surround it */
+    int32_t rows, columns, blocks;
 } View;
 
 enum { WINOGRAD = 1, DIRECT, POOL, RESIZE, MEAN, ATTENTION, SCALE, PACK };
@@ -43,7 +43,7 @@ typedef struct {
     int32_t items, piece;         /* in a whole, in a task: tiles (WINOGRAD), pixels (DIRECT, 1x1), rows (others) */
     int32_t groups;               /* into which the blocks of outputs are divided */
     int32_t mode;                 /* POOL: see there; ATTENTION: hidden units; DIRECT: 1 where a map is one long row */
-    int32_t large, unused;        /* the result is larger than caches: it is written past them */
+    int32_t large;                /* the result is larger than caches: it is written past them */
 } Op;
 
 INLINE vec load(const float *p) { return *(const vec *)p; }
