@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from weights_help import card_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -35,6 +37,10 @@ class BandNetwork:
         self.threshold = self.covid_threshold = 0.5
         self.runtime = "torch"
         self.batch = 1
+
+    def abreast(self, slices: int) -> AbstractContextManager[int]:
+        """One slice at a time."""
+        return nullcontext(1)
 
 
 def mark(image: SliceImage, _network: Any, *, guard: bool = True) -> SliceDiagnosis:

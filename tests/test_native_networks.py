@@ -61,7 +61,7 @@ def test_networks_agree_at_any_size(name: str, inputs: str, kernels: Library, fi
         found = engine.run(arrays)
         assert far(plain(network, arrays), found) < LIMIT, size
         assert all(values.dtype == np.float32 for values in found)
-    assert len(engine._sizes) == native.SIZES, "each plan has its own memory"
+    assert len(engine._plans) == native.SIZES, "each plan has its own memory"
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before), "only the engine's own weights are dropped"
@@ -184,7 +184,7 @@ def test_no_two_maps_share_memory_while_both_are_needed(
     engine, total = NativeEngine(filled(name), kernels, 1), []
     for size in ((48, 64), (96, 128)):
         engine.run([noise(3, 1, *size)])
-        plan = engine._sizes[(3, *size)].plan
+        plan = engine._plans[(3, *size)][0].plan
         lives: dict[Any, list[int]] = {}
         for step, (_, maps, _) in enumerate(plan._steps):  # what is written and read when, as the operations say
             for found in maps.values():

@@ -8,6 +8,7 @@ processor, reproduces them; no trained weights are needed.
 from __future__ import annotations
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from io import BytesIO
@@ -40,10 +41,13 @@ def fill(state_dict: dict[str, Tensor], salt: int = 0) -> dict[str, Tensor]:
     """Return `state_dict` with every floating-point tensor replaced by `fill_array`; integers stay."""
     import torch
 
-    return {
-        name: torch.from_numpy(fill_array(name, tuple(tensor.shape), salt)) if tensor.is_floating_point() else tensor
-        for name, tensor in state_dict.items()
-    }
+    def filled(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        return torch.from_numpy(fill_array(name, tuple(tensor.shape), salt))
+
+    with ThreadPoolExecutor() as pool:  # each tensor has random numbers of its own
+        return dict(zip(state_dict, pool.map(filled, state_dict, state_dict.values()), strict=True))
 
 
 def golden() -> dict[str, NDArray[Any]]:
@@ -55,10 +59,17 @@ def golden() -> dict[str, NDArray[Any]]:
 
 def filled_model(name: str, inputs: str = "image") -> nn.Module:
     """Return a network of the table with the golden weights, in evaluation mode."""
+    import torch
+
     from jcs_ct.models import build_model
 
-    model = build_model(name, inputs)
-    model.load_state_dict(fill(model.state_dict()))
+    with torch.device("meta"):  # no random values are drawn only to be replaced
+        model = build_model(name, inputs)
+    tensors = {  # what is no weight is a count of batches
+        key: tensor if tensor.is_floating_point() else torch.zeros_like(tensor, device="cpu")
+        for key, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(fill(tensors), assign=True)
     return model.eval()
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jcs_ct.errors import JcsError, UsageError
 
@@ -49,6 +49,15 @@ class Engine(Protocol):
         Returns:
             float32, in the order of `jcs_ct.runtime.fold.OUTPUTS`.
         """
+        ...
+
+
+@runtime_checkable
+class Shared(Engine, Protocol):
+    """An engine that several threads may call at once."""
+
+    def share(self, calls: int) -> int:
+        """Divide its processors among so many calls at once and return how many there may be. No call is under way."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +15,14 @@ from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.runtime.choose import Chosen, Subject, choose
 from jcs_ct.runtime.device import pick_device
-from jcs_ct.runtime.engines import find_runtime
+from jcs_ct.runtime.engines import Shared, find_runtime
 from jcs_ct.runtime.exported import open_exported
 from jcs_ct.runtime.torch_engine import strict_float32
 from jcs_ct.weights import WeightsCard, load
 from jcs_ct.weights.store import SHIPPED, shipped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -197,6 +198,25 @@ class Network:
     def batch(self) -> int:
         """How many slices of a study to give to `passes` at once: on a processor more than one is slower."""
         return 1 if self.device.type == "cpu" else 8
+
+    @contextmanager
+    def abreast(self, slices: int) -> Iterator[int]:
+        """Let several threads give it pictures at the same time, each with a share of the processors.
+
+        Args:
+            slices: How many there are; a single one has all processors.
+
+        Yields:
+            How many threads may; 1 with a runtime that takes one slice at a time.
+        """
+        engine = self.start().engine
+        if not isinstance(engine, Shared):
+            yield 1
+            return
+        try:
+            yield engine.share(slices)
+        finally:
+            engine.share(1)
 
     @property
     def covid_threshold(self) -> float:

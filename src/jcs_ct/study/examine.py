@@ -8,6 +8,7 @@ is worth it, as the paper's pipeline does. `jcs-lite` alone does both in its one
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from jcs_ct.errors import InputError
 from jcs_ct.guard import check_slice
 from jcs_ct.lungs import Reducer
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
-from jcs_ct.study.flow import Behind, Clock, ahead, batches
+from jcs_ct.study.flow import Behind, Clock, ahead, batches, side_by_side
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
 from jcs_ct.study.settings import rule_for
@@ -139,29 +140,40 @@ class Examination:
     def screen(self, indices: Sequence[int]) -> None:
         """Give slices their probability and attention."""
         network = self.networks.screen
-        for i, item in self.items(indices):
+
+        def answer(numbered: tuple[int, CaseSlice | None]) -> tuple[float, NDArray[np.float32] | None] | None:
+            _, item = numbered
             if item is None:
-                continue
+                return None
             with self.clock("network"):
                 if self.networks.one_pass:  # the second look brings the attention
-                    self.probability[i] = pipeline.classify(item.image, network)
-                    continue
+                    return pipeline.classify(item.image, network), None
                 if network.spec.task == "lite":
                     lite = pipeline.diagnose_slice(item.image, network, guard=False)
-                    self.probability[i], attention = lite.probability, lite.attention
-                else:
-                    found = pipeline.explain(item.image, network, "grad-cam")
-                    self.probability[i], attention = found.probability, found.map
-            self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
-            self.attention.set(i, attention)
+                    return lite.probability, lite.attention
+                found = pipeline.explain(item.image, network, "grad-cam")
+                return found.probability or 0.0, found.map
+
+        with network.abreast(len(indices)) as calls:
+            for (i, _), answered in side_by_side(answer, self.items(indices), calls):
+                if answered is None:
+                    continue
+                self.probability[i], attention = answered
+                if attention is not None:
+                    self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
+                    self.attention.set(i, attention)
 
     def look(self, indices: Sequence[int], worth: set[int], *, lesions: bool) -> None:
         """Find lesions where wanted, count them, and make the pictures of the report."""
-        with Behind() as behind:
-            for group in batches(self.items(indices), self.networks.screen.batch if self.networks.one_pass else 1):
-                chosen = [(i, item) for i, item in group if item is not None and i in worth]
-                with self.clock("network"):
-                    found = self.maps_of(chosen, lesions=lesions)
+        network = self.networks.segment if lesions else None
+        groups = batches(self.items(indices), self.networks.screen.batch if self.networks.one_pass else 1)
+
+        def answer(group: list[tuple[int, CaseSlice | None]]) -> dict[int, Maps]:
+            with self.clock("network"):
+                return self.maps_of([(i, item) for i, item in group if item and i in worth], lesions=lesions)
+
+        with Behind() as behind, nullcontext(1) if network is None else network.abreast(len(worth)) as calls:
+            for group, found in side_by_side(answer, groups, calls):
                 for i, item in group:
                     behind.do(self.finish, i, item, found.get(i, Maps(None, None)), lesions)
 

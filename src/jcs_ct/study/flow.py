@@ -18,20 +18,32 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from types import TracebackType
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 AHEAD = 3  # slices that wait between two stages, at most
 
 
-def ahead(work: Callable[[int], T], indices: Sequence[int]) -> Iterator[tuple[int, T]]:
-    """Yield (i, work(i)) in order, a few of them computed beside whoever takes them."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = deque((i, pool.submit(work, i)) for i in indices[:AHEAD])
-        for i in [*indices[AHEAD:], None, None, None][: len(indices)]:
-            index, future = waiting.popleft()
-            if i is not None:
-                waiting.append((i, pool.submit(work, i)))
-            yield index, future.result()
+def ahead(work: Callable[[S], T], items: Iterable[S], threads: int = 1) -> Iterator[tuple[S, T]]:
+    """Yield (item, work(item)) in order, a few of them computed beside whoever takes them."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[tuple[S, Future[T]]] = deque()
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
+
+
+def side_by_side(work: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[tuple[S, T]]:
+    """Yield (item, work(item)) in order, from several threads as `ahead` does, or, with one, just when it is asked for.
+
+    Nothing waits then: memory is smaller.
+    """
+    return ahead(work, items, threads) if threads > 1 else ((item, work(item)) for item in items)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from jcs_ct.runtime.native.pack import Packed, Run
 
 MAXIMUM, AVERAGE, INSIDE = range(3)  # what a pooling takes; INSIDE: the average without what is outside of the map
-TILES = 128  # of a task of a 3×3 convolution, at most: its inputs and products stay in cache
+TILES = {4: 128, 6: 32}  # of a task of a 3×3 convolution, at most, by their size: its inputs stay in cache
+WIDE, FEW = 256, 128  # from so many pixels along a side, to so many channels, tiles of 6×6 are faster than those of 4×4
 LARGE = 16 << 20  # bytes of a map from which it is written past the caches: it would not stay there anyway
 TASKS = 4  # for each thread, where there is enough to do: one that was held up does not hold up the others
 
@@ -67,6 +68,8 @@ class Builder:
         extra: Map | None = None,
         factors: Map | None = None,
         order: Sequence[int] | None = None,
+        most: Map | None = None,
+        half: Map | None = None,
     ) -> Map:
         """Add a convolution, padded so that stride 1 keeps the size.
 
@@ -79,6 +82,11 @@ class Builder:
             extra: What is added: to the input of a 3×3 kernel with stride 1, to the result of a 1×1 kernel.
             factors: Of each input channel.
             order: Which input channel of the layer each channel of `x` is; None: the same.
+            most: Where the greatest of each 2×2 of the result is written, of a 3×3 kernel with stride 1 and even sides.
+            half: Where their mean is written. With both, nobody needs the result itself.
+
+        Returns:
+            Where the result is; `half` where that is given.
 
         Raises:
             ValueError: The kernels would read beyond the map or the weights.
@@ -89,7 +97,7 @@ class Builder:
         if x.channels != layer.in_channels or not fits:
             raise ValueError(f"a map of {x.counts} channels and padding {x.buffer.padding} does not fit {layer}")
         if out is None:
-            out = self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
+            out = half or self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
         channels, result = out.counts, out
         op = COp(kernel=kernel, stride=stride, dilation=dilation, relu=int(relu), channels=x.channels)
         op.outputs = len(channels)
@@ -102,12 +110,14 @@ class Builder:
             return layer.weight if order is None else layer.weight[:, list(order)]
 
         op.bias = self._pack((id(layer), "bias"), bias)
-        maps = {"source": x, "out": result} | ({} if extra is None else {"extra": extra})
+        maps = {"source": x, "out" if half is None else "half": result}
+        maps |= {name: given for name, given in (("extra", extra), ("most", most)) if given is not None}
         if kernel == 3 and not surrounded:
             op.kind = WINOGRAD
-            op.weights = self._pack(id(layer), lambda: pack.winograd(weight(), channels, self._run))
+            op.mode = _tile(x, dilation)
+            op.weights = self._pack((id(layer), op.mode), lambda: pack.winograd(weight(), channels, op.mode, self._run))
             forget(layer)
-            self._divide_tiles(op, x, result)
+            self._divide_tiles(op, x)
             self.plan.add(op, maps | ({} if factors is None else {"factors": factors}))
             return result
         op.kind = DIRECT
@@ -122,21 +132,22 @@ class Builder:
         self.plan.add(op, maps, flat=flat)
         return result
 
-    def _divide_tiles(self, op: COp, x: Map, out: Map) -> None:
+    def _divide_tiles(self, op: COp, x: Map) -> None:
         tiles = np.array(
-            [(r, c) for r in _starts(out.size[0], op.dilation) for c in _starts(out.size[1], op.dilation)], np.int32
+            [(r, c) for r in _starts(x.size[0], op.dilation, op.mode) for c in _starts(x.size[1], op.dilation, op.mode)],
+            np.int32,
         )
         op.table, op.items = self.plan.address(tiles), len(tiles)
-        wanted = self._threads * TASKS
-        op.piece = min(TILES, op.items)
-        while op.piece > TILES // 2 and -(-op.items // op.piece) < wanted:
+        wanted, most = self._threads * TASKS, TILES[op.mode]
+        op.piece = min(most, op.items)
+        while op.piece > most // 2 and -(-op.items // op.piece) < wanted:
             op.piece = -(-op.piece // 2)
         pieces = -(-op.items // op.piece)
         pairs = -(-op.outputs // 2)
         op.groups = 1 if pieces >= self._threads else min(pairs, -(-self._threads // pieces))
         op.tasks = pieces * op.groups
         width = len(x.counts) + 1 + 2 * -(-pairs // op.groups) + 1
-        self.plan.scratch = max(self.plan.scratch, 36 * (op.piece * width * LANES + 2 * (1024 + 5 * LANES)))
+        self.plan.scratch = max(self.plan.scratch, (op.mode + 2) ** 2 * (op.piece * width * LANES + 2 * (1024 + 5 * LANES)))
 
     def _divide_pixels(self, op: COp, out: Map, *, flat: bool) -> None:
         rows, columns = out.size
@@ -213,10 +224,15 @@ def _dense(x: Map) -> bool:
     return all(count == LANES for count in x.counts[:-1])
 
 
-def _starts(n: int, dilation: int) -> list[int]:
-    """Return where tiles begin along a side: a tile has 4 pixels that are `dilation` apart."""
+def _tile(x: Map, dilation: int) -> int:
+    """Return how many outputs a tile has along a side."""
+    return 6 if dilation == 1 and min(x.size) >= WIDE and x.channels <= FEW else 4
+
+
+def _starts(n: int, dilation: int, tile: int) -> list[int]:
+    """Return where tiles begin along a side: a tile has `tile` pixels that are `dilation` apart."""
     phases = range(min(dilation, n))
-    return [phase + dilation * i for phase in phases for i in range(0, -(-(n - phase) // dilation), 4)]
+    return [phase + dilation * i for phase in phases for i in range(0, -(-(n - phase) // dilation), tile)]
 
 
 def _sources(before: int, after: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jcs_ct.runtime.native.plan import COp
 
 SIZES = 2  # of input whose plans are kept: each has the memory of its maps
+ABREAST = 2  # calls at once, at most: each has a plan of its own
 
 
 class _Ready(NamedTuple):
@@ -41,6 +42,8 @@ class _Ready(NamedTuple):
 
 class NativeEngine:
     """`jcs-single`, `jcs-joint` or `jcs-classifier`, float32. Slices of a batch run one after the other.
+
+    It may be called from several threads: they take turns, unless `share` has said that they come together.
 
     Args:
         network: In evaluation mode.
@@ -53,8 +56,9 @@ class NativeEngine:
             self._inference = Inference(network)
         self._library, self._threads = compiled, threads
         self._packed: dict[object, Packed] = {}
-        self._sizes: OrderedDict[tuple[int, ...], _Ready] = OrderedDict()
-        self._lock = threading.Lock()  # plans have one memory for their maps
+        self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # those that nobody uses
+        self._lock = threading.Lock()
+        self.share(1)
         self.facts = {
             "library": "kernels of this package",
             "compiler": compiled.compiler,
@@ -63,11 +67,29 @@ class NativeEngine:
             "convolutions": "Winograd",
         }
 
+    def share(self, calls: int) -> int:
+        """Divide the threads among calls that come at the same time. No call may be under way.
+
+        Args:
+            calls: How many come.
+
+        Returns:
+            How many may come; others wait.
+        """
+        self._calls = max(1, min(calls, self._threads, ABREAST))
+        self._turns = threading.Semaphore(self._calls)
+        with self._lock:
+            self._plans.clear()
+        return self._calls
+
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         """See `jcs_ct.runtime.engines.Engine`. Raises ShapeError where the network does."""
         self._check([array.shape for array in arrays])
-        with self._lock:
-            slices = [self._one([array[i] for array in arrays]) for i in range(len(arrays[0]))]
+        shape = tuple(n for array in arrays for n in array.shape[1:])
+        with self._turns:
+            ready = self._take(shape)
+            slices = [self._one(ready, [array[i] for array in arrays]) for i in range(len(arrays[0]))]
+            self._give(shape, ready)
         return [np.stack(parts) for parts in zip(*slices, strict=True)]
 
     def _check(self, shapes: list[tuple[int, ...]]) -> None:
@@ -83,14 +105,13 @@ class NativeEngine:
         if shapes != needed:
             raise ShapeError(f"inputs of shapes {shapes} came, {needed} are needed")
 
-    def _one(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        ready = self._ready(tuple(n for array in arrays for n in array.shape))
+    def _one(self, ready: _Ready, arrays: Arrays) -> list[NDArray[np.float32]]:
         for given, array in zip(ready.plan.inputs, arrays, strict=True):
             values = ready.plan.values(given)
             for i in range(len(given.counts)):
                 block = array[LANES * i : LANES * (i + 1)]
                 values[i, :, :, : len(block)] = block.transpose(1, 2, 0)
-        self._library.run(ready.ops, self._threads, ready.scratch)
+        self._library.run(ready.ops, self._threads // self._calls, ready.scratch)
         found = ready.plan.values(ready.plan.outputs[0])
         network: Any = self._inference.network
         if isinstance(network, Segmenter):
@@ -100,13 +121,21 @@ class NativeEngine:
         logits = weight @ deepest.mean(axis=(1, 2))
         return [logits.astype(np.float32), np.tensordot(weight[1], deepest, 1).astype(np.float32)]
 
-    def _ready(self, shape: tuple[int, ...]) -> _Ready:
-        if shape in self._sizes:
-            self._sizes.move_to_end(shape)
-            return self._sizes[shape]
-        while len(self._sizes) >= SIZES:
-            self._sizes.popitem(last=False)
-        b = Builder(self._packed, self._threads, partial(self._library.run_one, threads=self._threads))
+    def _take(self, shape: tuple[int, ...]) -> _Ready:
+        with self._lock:  # also while a plan is made: each weight is packed once
+            free = self._plans.get(shape)
+            return free.pop() if free else self._plan(shape)
+
+    def _give(self, shape: tuple[int, ...], ready: _Ready) -> None:
+        with self._lock:
+            self._plans.setdefault(shape, []).append(ready)
+            self._plans.move_to_end(shape)
+            while len(self._plans) > SIZES:
+                self._plans.popitem(last=False)
+
+    def _plan(self, shape: tuple[int, ...]) -> _Ready:
+        threads = self._threads // self._calls
+        b = Builder(self._packed, threads, partial(self._library.run_one, threads=self._threads))
         for i in range(0, len(shape), 3):
             channels, rows, columns = shape[i : i + 3]
             padding = 1 if channels == 3 else 0  # what reads an image reads its surroundings
@@ -118,9 +147,7 @@ class NativeEngine:
             else:
                 out = networks.classifier(b, network, b.plan.inputs)
         b.plan.outputs.append(out)
-        ready = _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * self._threads))
-        self._sizes[shape] = ready
-        return ready
+        return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads))
 
 
 def engine(_name: str, network: nn.Module, _device: str) -> NativeEngine:

@@ -31,11 +31,12 @@ def segmenter(b: Builder, network: Segmenter, inputs: list[Map], size: tuple[int
         size: Of the result.
     """
     net: Any = network
-    levels = _vgg(b, net.vgg16, inputs[0])
+    joined = _joined(b, net, inputs[-1]) if isinstance(network, JointSegmenter) else []
+    levels = _vgg(b, net.vgg16, inputs[0], joined)
     levels[-1] = _enhanced(b, net.gpd, levels[-1])
     coarsest = _enhanced(b, net.gpd1, _halved(b, levels[-1]))
     if isinstance(network, JointSegmenter):
-        levels = _fused(b, net, levels, inputs[-1])
+        levels = _fused(b, net, levels, joined, inputs[-1])
     logits = b.conv(net.cls1, _decoder(b, net.fpn, [*levels, coarsest]), relu=False)
     return logits if logits.size == size else b.resize(logits, b.plan.new(logits.counts, size))
 
@@ -49,15 +50,24 @@ def _halved(b: Builder, x: Map) -> Map:
     return b.pool(x, b.plan.new(x.counts, (x.size[0] // 2, x.size[1] // 2)), 2, 2, 0, MAXIMUM)
 
 
-def _vgg(b: Builder, net: Any, x: Map) -> list[Map]:
-    outputs = [x] if net.first_stage else []
+def _vgg(b: Builder, net: Any, x: Map, joined: list[Map]) -> list[Map]:
+    """Return five levels: of some, what `joined` needs is written there at once, and they are never there whole."""
+    levels = [x] if net.first_stage else []
+    pooled: Map | None = None
     for stage in range(net.first_stage, len(vgg.STAGES)):
         if stage in vgg.POOLED:
-            x = _halved(b, x)
-        for k in range(1, len(vgg.STAGES[stage]) + 1):
+            x = pooled or _halved(b, x)
+        channels, half = blocks_of(vgg.CHANNELS[stage]), None
+        for k in range(1, len(vgg.STAGES[stage])):
             x = b.conv(net.get_submodule(f"conv{stage + 1}_{k}").conv, x)
-        outputs.append(x)
-    return outputs
+        pooled = None
+        if stage + 1 in vgg.POOLED and not any(n % 2 for n in x.size):
+            pooled = b.plan.new(channels, (x.size[0] // 2, x.size[1] // 2))
+            if joined and joined[stage].size == pooled.size:
+                half = joined[stage].part(0, len(channels))
+        x = b.conv(net.get_submodule(f"conv{stage + 1}_{len(vgg.STAGES[stage])}").conv, x, most=pooled, half=half)
+        levels.append(x)
+    return levels
 
 
 def _enhanced(b: Builder, module: EnhancedFeatureModule, x: Map) -> Map:
@@ -113,19 +123,26 @@ def _res2net(b: Builder, net: Any, x: Map, outputs: list[Map | None]) -> list[Ma
     return levels
 
 
-def _fused(b: Builder, net: Any, levels: list[Map], image: Map) -> list[Map]:
+def _joined(b: Builder, net: Any, image: Map) -> list[Map]:
+    """Return five maps, each for a level of VGG and, behind it, one of Res2Net, in whose size both are."""
     size = image.size if net.res2net.from_features else strided(image.size, 2)
-    both: list[Map] = []
-    for level, channels in zip(levels, res2net.CHANNELS, strict=True):
-        both.append(b.plan.new(level.counts + blocks_of(channels), size))
-        b.resize(level, both[-1].part(0, len(level.counts)))
+    joined: list[Map] = []
+    for first, second in zip(vgg.CHANNELS, res2net.CHANNELS, strict=True):
+        joined.append(b.plan.new(blocks_of(first) + blocks_of(second), size))
         size = strided(size, 2)
-    outputs = [m.part(len(a.counts), len(m.counts) - len(a.counts)) for m, a in zip(both, levels, strict=True)]
+    return joined
+
+
+def _fused(b: Builder, net: Any, levels: list[Map], joined: list[Map], image: Map) -> list[Map]:
+    for level, both in zip(levels, joined, strict=True):
+        if level.buffer is not both.buffer:
+            b.resize(level, both.part(0, len(level.counts)))
+    outputs = [m.part(len(a.counts), len(m.counts) - len(a.counts)) for m, a in zip(joined, levels, strict=True)]
     _res2net(b, net.res2net, image, list(outputs))
     if net.res2net.from_features:  # the first level came from outside
         b.pool(image, outputs[0], 1, 1, 0, MAXIMUM)
     fused = []
-    for i, x in enumerate(both):
+    for i, x in enumerate(joined):
         for modules in (net.fuse.cat_modules, net.fuse.se_modules, net.fuse.fuse_modules):
             x = b.conv(modules[i].conv, x)
         fused.append(x)

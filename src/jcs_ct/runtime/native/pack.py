@@ -29,17 +29,18 @@ def places(channels: Sequence[int]) -> NDArray[np.int32]:
     return found
 
 
-def winograd(weight: Tensor, channels: Sequence[int], run: Run) -> Packed:
-    """Transform a kernel out×in×3×3 and pack it as 36 places × pair × in × 32.
+def winograd(weight: Tensor, channels: Sequence[int], tile: int, run: Run) -> Packed:
+    """Transform a kernel out×in×3×3 and pack it as places × pair × in × 32.
 
     Args:
         weight: Of a layer.
         channels: Of each block of outputs.
+        tile: Outputs of a tile along a side.
         run: Executes an operation.
     """
     given = np.ascontiguousarray(weight.detach().numpy(), np.float32)
-    packed, table = aligned(36 * given.shape[1] * len(channels) * LANES), places(channels)
-    op = COp(kind=PACK, tasks=-(-len(channels) // 2), channels=given.shape[1], outputs=len(channels))
+    packed, table = aligned((tile + 2) ** 2 * given.shape[1] * len(channels) * LANES), places(channels)
+    op = COp(kind=PACK, tasks=-(-len(channels) // 2), channels=given.shape[1], outputs=len(channels), mode=tile)
     op.weights, op.table, op.out = given.ctypes.data, table.ctypes.data, CView(data=packed.ctypes.data)
     run(op)
     return packed

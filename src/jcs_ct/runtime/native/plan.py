@@ -37,7 +37,7 @@ class COp(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_int32),
         ("tasks", ctypes.c_int32),
-        *((name, CView) for name in ("source", "extra", "out")),
+        *((name, CView) for name in ("source", "extra", "out", "most", "half")),
         *((name, ctypes.c_void_p) for name in ("weights", "bias", "factors", "table", "shares")),
         *((name, ctypes.c_int32) for name in ("channels", "outputs", "kernel", "stride", "dilation", "relu")),
         *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode", "large")),

@@ -33,6 +33,8 @@ enum { WINOGRAD = 1, DIRECT, POOL, RESIZE, MEAN, ATTENTION, SCALE, PACK };
 typedef struct {
     int32_t kind, tasks;          /* tasks: how many pieces the threads share */
     View in, extra, out;          /* extra: is added to the input (WINOGRAD) or to the result (DIRECT) */
+    View most, half;              /* WINOGRAD: greatest and mean of each 2x2 of the result. Of the three, those that are
+                                     not wanted have no data. */
     const float *weights, *bias;
     const float *factors;         /* WINOGRAD, SCALE: of each input channel; null: none */
     const int32_t *table;         /* WINOGRAD: row and column of tiles; DIRECT: channels in each block; RESIZE: sources;
@@ -42,7 +44,8 @@ typedef struct {
     int32_t kernel, stride, dilation, relu;
     int32_t items, piece;         /* in a whole, in a task: tiles (WINOGRAD), pixels (DIRECT, 1x1), rows (others) */
     int32_t groups;               /* into which the blocks of outputs are divided */
-    int32_t mode;                 /* POOL: see there; ATTENTION: hidden units; DIRECT: 1 where a map is one long row */
+    int32_t mode;                 /* WINOGRAD, PACK: outputs of a tile along a side; POOL: see there;
+                                     ATTENTION: hidden units; DIRECT: 1 where a map is one long row */
     int32_t large;                /* the result is larger than caches: it is written past them */
 } Op;
 
@@ -66,6 +69,8 @@ INLINE void settle(void) {
 }
 INLINE vec positive(vec v) { return (vec)((mask)v & ~(v < (vec){0})); } /* NaN stays NaN */
 INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+/* The greater one; NaN wins, as in PyTorch. */
+INLINE vec greatest(vec a, vec b) { return pick((a > b) | (a != a), a, b); }
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
 /* sums[b][r] += weights[k][b] * x[r][k] for n values of k; `step` floats lie between two rows of x. */

@@ -22,7 +22,7 @@ void pool(const Op *op, int task) {
                         continue;
                     vec value = load(in->data + task * in->block + row * in->line + (int64_t)column * LANES);
                     if (op->mode == 0)
-                        sum = seen ? pick((value > sum) | (value != value), value, sum) : value; /* NaN wins, as in PyTorch */
+                        sum = seen ? greatest(value, sum) : value;
                     else
                         sum += value;
                     seen++;
