@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from jcs_ct.models.layers import SqueezeExcitation
+from jcs_ct.runtime.native import builder
 from jcs_ct.runtime.native.builder import AVERAGE, INSIDE, MAXIMUM
 from native_help import Bench, error, exact, layer
 
@@ -26,8 +27,23 @@ def _seed() -> None:
     torch.manual_seed(11)
 
 
+@pytest.fixture(params=[4, 6])
+def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Tiles of 4×4 or 6×6 outputs, whatever the size of a map."""
+    found: int = request.param
+    monkeypatch.setattr(builder, "WIDE", 1 if found == 6 else 1 << 20)
+    return found
+
+
+def test_tiles_of_both_sizes_are_used(tile: int, kernels: Library) -> None:
+    for dilation, channels, expected in ((1, builder.FEW, tile), (2, builder.FEW, 4), (1, builder.FEW + 16, 4)):
+        bench = Bench(kernels)
+        bench.b.conv(layer(channels, 16, 3, dilation=dilation), bench.given(torch.zeros(channels, 12, 12)))
+        assert bench.b.plan._steps[0][0].mode == expected
+
+
 @pytest.mark.parametrize("dilation", [1, 2, 3, 6, 9])
-def test_convolutions_with_winograd(dilation: int, kernels: Library) -> None:
+def test_convolutions_with_winograd(dilation: int, tile: int, kernels: Library) -> None:
     rng = np.random.default_rng(dilation)
     for size in [*SIDES, *rng.integers(1, 40, (6, 2)).tolist()]:
         c_in, c_out, threads = int(rng.integers(17, 70)), int(rng.integers(1, 100)), int(rng.integers(1, 5))
@@ -40,7 +56,7 @@ def test_convolutions_with_winograd(dilation: int, kernels: Library) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
-def test_many_tiles_and_few_tiles_are_divided(threads: int, kernels: Library) -> None:
+def test_many_tiles_and_few_tiles_are_divided(threads: int, tile: int, kernels: Library) -> None:
     """Pieces of tiles whose last is smaller; groups of outputs that are not equal."""
     for c_out, size in ((16, (67, 61)), (96, (67, 61)), (80, (9, 11)), (208, (4, 5)), (1, (3, 3))):
         conv, x = layer(32, c_out, 3), torch.randn(32, *size)
@@ -68,7 +84,7 @@ def randomly(channels: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dilation", [1, 3])
-def test_winograd_adds_multiplies_and_reorders(dilation: int, kernels: Library) -> None:
+def test_winograd_adds_multiplies_and_reorders(dilation: int, tile: int, kernels: Library) -> None:
     """As in the blocks of Res2Net and of the decoder: parts of a wider map are read and written."""
     conv, order, size = layer(52, 40, 3, dilation=dilation), torch.randperm(52).tolist(), (11, 14)
     x, more, factors = torch.randn(52, *size), torch.randn(52, *size), randomly(52, (1, 1))
@@ -91,6 +107,37 @@ def test_winograd_adds_multiplies_and_reorders(dilation: int, kernels: Library) 
     bench = Bench(kernels)
     out = bench.b.conv(deepcopy(conv), bench.given(x[order]), relu=False)
     assert error(exact(conv, x), bench.run(out)) > 0.1, "the order counts"
+
+
+@pytest.mark.parametrize("channels", [20, 528])
+def test_products_of_many_and_few_channels(channels: int, kernels: Library) -> None:
+    """Outputs are transformed back some blocks at a time, or all at once."""
+    conv, x = layer(channels, 150, 3), torch.randn(channels, 9, 10)
+    expected, bench = exact(conv, x), Bench(kernels)
+    assert error(expected, bench.run(bench.b.conv(conv, bench.given(x), relu=False))) < 3 * LIMIT  # long sums
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 10), (14, 6), (26, 24)])
+def test_pooling_within_a_convolution(size: tuple[int, int], tile: int, kernels: Library) -> None:
+    """What pooling and halving read is never in memory as a whole, or it is, and what is pooled besides."""
+    conv, x = layer(20, 24, 3), torch.randn(20, *size)
+    expected = exact(conv, x).relu()
+    for whole in (True, False):
+        bench = Bench(kernels, 2)
+        sides = (size[0] // 2, size[1] // 2)
+        most, both = bench.b.plan.new((16, 8), sides), bench.b.plan.new((16, 8, 16), sides)
+        half = None if whole else both.part(0, 2)
+        out = bench.b.conv(deepcopy(conv), bench.given(x), most=most, half=half)
+        assert out.size == (size if whole else sides)
+        wanted = expected if whole else F.avg_pool2d(expected[None], 2)[0]
+        for of, found in ((out, wanted), (most, F.max_pool2d(expected[None], 2)[0])):
+            assert error(found, bench.run(of)) < LIMIT
+        spoilt = x.clone()
+        spoilt[3, 1, 1] = torch.nan
+        bench = Bench(kernels)
+        most = bench.b.plan.new((16, 8), sides)
+        bench.b.conv(deepcopy(conv), bench.given(spoilt), most=most)
+        assert bench.run(most, rest=False)[:, 0, 0].isnan().all(), "NaN is the greatest"
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.runtime.native import builder
 from jcs_ct.runtime.native import engine as native
 from jcs_ct.runtime.native.builder import Builder
 from jcs_ct.runtime.native.engine import NativeEngine
@@ -50,7 +52,10 @@ def single(kernels: Library, filled: Callable[..., nn.Module]) -> NativeEngine:
 
 @pytest.mark.parametrize("inputs", ["image", "features"])
 @pytest.mark.parametrize("name", ["jcs-single", "jcs-joint", "jcs-classifier"])
-def test_networks_agree_at_any_size(name: str, inputs: str, kernels: Library, filled: Callable[..., nn.Module]) -> None:
+def test_networks_agree_at_any_size(
+    name: str, inputs: str, kernels: Library, filled: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder, "WIDE", 40)  # tiles of both sizes, also of one layer
     network = filled(name, inputs)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     engine = NativeEngine(network, kernels, 2)
@@ -110,6 +115,23 @@ def test_callers_in_several_threads_wait_for_each_other(single: NativeEngine) ->
         caller.join()
     assert all(len(found) == 4 for found in together)
     assert all(np.array_equal(values, alone[i]) for i, found in enumerate(together) for values in found)
+
+
+def test_two_slices_at_once_change_no_bit(kernels: Library, filled: Callable[..., nn.Module]) -> None:
+    engine = NativeEngine(filled("jcs-single"), kernels, 3)
+    arrays = [noise(3, 1, 64, 80) * np.float32(i + 1) for i in range(6)]
+    alone = [engine.run([array])[0] for array in arrays]
+    assert engine.share(1) == 1
+    assert engine.share(100) == native.ABREAST == 2
+    with ThreadPoolExecutor(4) as pool:  # of four callers, two wait
+        together = list(pool.map(lambda array: engine.run([array])[0], arrays * 3))
+    assert all(np.array_equal(found, alone[i % 6]) for i, found in enumerate(together))
+    assert 1 <= len(engine._plans[(3, 64, 80)]) <= 2, "each call has a plan of its own"
+    with pytest.raises(ShapeError):
+        engine.run([noise(3, 1, 8, 8)])
+    assert engine.share(1) == 1
+    assert np.array_equal(engine.run([arrays[0]])[0], alone[0])
+    assert NativeEngine(filled("jcs-single"), kernels, 1).share(2) == 1, "one processor is not divided"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

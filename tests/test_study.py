@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 import zipfile
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import nibabel
@@ -20,7 +22,6 @@ from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.examine import examine
-from jcs_ct.study.flow import Behind, ahead, batches
 from jcs_ct.study.gather import gather
 from jcs_ct.study.result import PackedMaps
 from jcs_ct.study.settings import Networks, Settings
@@ -29,7 +30,6 @@ from study_help import MARKER_HU, BandNetwork, mark, mark_all, marked_volume, sm
 from weights_help import card_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -207,14 +207,6 @@ def test_roles_of_networks() -> None:
             Networks.of(wrong)
 
 
-def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
-    assert list(ahead(lambda i: i * i, [])) == []
-    for count in (1, 2, 3, 4, 50):
-        assert list(ahead(lambda i: i * i, list(range(count)))) == [(i, i * i) for i in range(count)]
-    with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda i: 1 // (i - 5), list(range(9))))
-
-
 def test_packed_maps_come_back() -> None:
     rng = np.random.default_rng(0)
     shapes = [(7, 9), (16, 8), (3, 3)]
@@ -357,36 +349,20 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
     assert np.array_equal(positive.attention.volume(), negative.attention.volume())
     check(positive.report)
 
+    running, most = [0], [0]
 
-def test_work_behind_is_done_in_order_and_its_errors_are_raised() -> None:
-    done: list[int] = []
-    with Behind(2) as behind:
-        for i in range(20):
-            behind.do(done.append, i)
-    assert done == list(range(20))
+    def slowly(image: Any, network: Any) -> Any:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        time.sleep(0.02 if len(sought) % 2 else 0.05)
+        running[0] -= 1
+        return everywhere(image, network)
 
-    def fail(i: int) -> None:
-        if i == 3:
-            raise InputError("broken")
-        done.append(i)
-
-    def give(numbers: Sequence[int], last: type[Exception] | None = None) -> None:
-        with Behind(2) as behind:
-            for i in numbers:
-                behind.do(fail, i)
-            if last is not None:
-                raise last
-
-    with pytest.raises(InputError, match="broken"):
-        give(range(50))
-    assert 49 not in done[20:]
-    with pytest.raises(InputError, match="broken"):
-        give([3])
-    with pytest.raises(KeyError):
-        give([3], KeyError)
-
-
-def test_batches() -> None:
-    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(batches(range(2), 1)) == [[0], [1]]
-    assert list(batches([], 3)) == []
+    monkeypatch.setattr(pipeline, "segment", slowly)
+    monkeypatch.setattr(segmenter, "abreast", lambda slices: nullcontext(min(slices, 2)))
+    together = examine(case, networks, settings, Count(more_than=2))
+    assert most[0] == 2, "two slices at once"
+    assert np.array_equal(together.lesion, positive.lesion)
+    for result in (positive, together):
+        result.report.pop("seconds")
+    assert together.report == positive.report

@@ -83,6 +83,7 @@ def diagnose_cases(
             looked += 1
             result = examine(case, networks, settings, patient_rule)
             folder = result.save(out, overwrite=overwrite)
+            del result  # or it would stay until the next study is looked at
             yield Ended(case.name, case.label, "done", read_report(folder))
         except JcsError as error:
             yield Ended(case.name, case.label, "failed", None, error)

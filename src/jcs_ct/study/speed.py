@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
+    from jcs_ct.study.settings import Networks
+
 STAGES = ("start", "find", "read", "lungs", "network", "measure", "pictures", "write")
 """What is timed: Python, libraries and weights; the series of the folder; decoding; the lungs; the networks; lesions
 and their measures; pictures of the report; files. `read`, `network` and the two after it run side by side."""
@@ -171,11 +173,8 @@ def _serve(end: Connection, job: Job, started: float) -> None:
 def _run(job: Job, started: float) -> Timed:
     from jcs_ct.models import MODELS
     from jcs_ct.runtime import open_network, self_check_network
-    from jcs_ct.runtime.speed_child import peak
     from jcs_ct.study.batch import settle
-    from jcs_ct.study.examine import examine
-    from jcs_ct.study.gather import gather
-    from jcs_ct.study.settings import Networks, Settings
+    from jcs_ct.study.settings import Networks
 
     def network(name: str) -> Any:
         if name in MODELS and name != "jcs-lite":
@@ -185,32 +184,40 @@ def _run(job: Job, started: float) -> Timed:
         return open_network(None if name == "jcs-lite" else name, "cpu", runtime=job.runtime)
 
     networks = Networks.of([network(name) for name in job.models])
-    settings = Settings(segment=job.segment or networks.usual_segment)
+    if job.warm:
+        _look(job, networks, started)
+        settle()
+        started = time.time()
+    return _look(job, networks, started)
+
+
+def _look(job: Job, networks: Networks, started: float) -> Timed:
+    """Look at the study once; nothing of it is kept, as in a batch."""
+    from jcs_ct.runtime.speed_child import peak
+    from jcs_ct.study.examine import examine
+    from jcs_ct.study.gather import gather
+    from jcs_ct.study.settings import Settings
+
+    begun = time.time()
+    cases = gather([str(job.study)]).cases
+    if len(cases) != 1:
+        raise InputError(f"holds {len(cases)} studies, one is measured", path=job.study)
+    for used in networks.all:
+        used.slices = len(cases[0])
+    found = time.time() - begun
+    if job.prepare:
+        names = {used.card.name: used.start().name for used in networks.all}
+        return Timed(time.time() - started, {}, peak(), names, len(cases[0]), 0, positive=False)
     out = Path(tempfile.mkdtemp())
     try:
-        for warming in (True, False) if job.warm else (False,):
-            begun = time.time()
-            if job.warm and not warming:
-                settle()
-                started = begun = time.time()
-            cases = gather([str(job.study)]).cases
-            if len(cases) != 1:
-                raise InputError(f"holds {len(cases)} studies, one is measured", path=job.study)
-            for used in networks.all:
-                used.slices = len(cases[0])
-            found = time.time() - begun
-            if job.prepare:
-                names = {used.card.name: used.start().name for used in networks.all}
-                return Timed(time.time() - started, {}, peak(), names, len(cases[0]), 0, positive=False)
-            result = examine(cases[0], networks, settings)
-            result.save(out, overwrite=True)
-            seconds = time.time() - started
+        result = examine(cases[0], networks, Settings(segment=job.segment or networks.usual_segment))
+        result.save(out, overwrite=True)
+        seconds = time.time() - started
     finally:
         shutil.rmtree(out, ignore_errors=True)
-    stages = {"start": begun - started, "find": found, **result.clock.seconds}
     return Timed(
         seconds,
-        stages,
+        {"start": begun - started, "find": found, **result.clock.seconds},
         peak(),
         {n.card.name: n.runtime for n in networks.all},
         len(result.slices),

@@ -116,7 +116,8 @@ class Builder:
             op.kind = WINOGRAD
             op.mode = _tile(x, dilation)
             op.weights = self._pack((id(layer), op.mode), lambda: pack.winograd(weight(), channels, op.mode, self._run))
-            forget(layer)
+            if x.channels > FEW:  # of few, a map of another size may need tiles of another size
+                forget(layer)
             self._divide_tiles(op, x)
             self.plan.add(op, maps | ({} if factors is None else {"factors": factors}))
             return result
@@ -134,7 +135,11 @@ class Builder:
 
     def _divide_tiles(self, op: COp, x: Map) -> None:
         tiles = np.array(
-            [(r, c) for r in _starts(x.size[0], op.dilation, op.mode) for c in _starts(x.size[1], op.dilation, op.mode)],
+            [
+                (r, c)
+                for r in _starts(x.size[0], op.dilation, op.mode)
+                for c in _starts(x.size[1], op.dilation, op.mode)
+            ],
             np.int32,
         )
         op.table, op.items = self.plan.address(tiles), len(tiles)
@@ -147,7 +152,9 @@ class Builder:
         op.groups = 1 if pieces >= self._threads else min(pairs, -(-self._threads // pieces))
         op.tasks = pieces * op.groups
         width = len(x.counts) + 1 + 2 * -(-pairs // op.groups) + 1
-        self.plan.scratch = max(self.plan.scratch, (op.mode + 2) ** 2 * (op.piece * width * LANES + 2 * (1024 + 5 * LANES)))
+        self.plan.scratch = max(
+            self.plan.scratch, (op.mode + 2) ** 2 * (op.piece * width * LANES + 2 * (1024 + 5 * LANES))
+        )
 
     def _divide_pixels(self, op: COp, out: Map, *, flat: bool) -> None:
         rows, columns = out.size
@@ -209,7 +216,7 @@ class Builder:
 
 
 def forget(layer: nn.Conv2d) -> None:
-    """Drop the weights of a layer that are packed: only their shape is needed for another size of input."""
+    """Drop the weights of a layer that are packed for any size of input: only their shape is needed from now on."""
     if not layer.weight.is_meta:
         layer.weight = torch.nn.Parameter(torch.empty_like(layer.weight, device="meta"), requires_grad=False)
 
