@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -64,6 +68,31 @@ def test_what_goes_wrong_side_by_side_is_raised(threads: int) -> None:
     with pytest.raises(ZeroDivisionError):
         list(side_by_side(lambda i: 1 // (i - 3), range(50), threads))
     assert threading.active_count() < 20
+
+
+def test_threads_share_one_heap() -> None:
+    """glibc tells how many heaps ("arenas") a process has: of its own it makes one for each thread, up to a limit."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("needs glibc")
+    code = (
+        "import ctypes, sys, threading; from jcs_ct.study.flow import one_heap\n"
+        "print(one_heap() if sys.argv[1] == 'one' else 'not asked', file=sys.stderr)\n"
+        "gate = threading.Barrier(4)\n"
+        "def work():\n    data = [bytes(700 + i) for i in range(9)]; gate.wait(30); return data\n"
+        "threads = [threading.Thread(target=work) for _ in range(4)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "ctypes.CDLL(None).malloc_stats()\n"
+    )
+
+    def heaps(word: str, **more: str) -> tuple[str, int]:
+        environment = {k: v for k, v in os.environ.items() if k != "MALLOC_ARENA_MAX"} | more
+        command = [sys.executable, "-c", code, word]
+        ran = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return ran.stderr.split()[0], ran.stderr.count("Arena ")
+
+    assert heaps("one") == ("True", 1)
+    assert heaps("none")[1] > 1, "or the test would not see it"
+    assert heaps("one", MALLOC_ARENA_MAX="3")[0] == "False", "what the user has set counts"
 
 
 def test_work_behind_is_done_in_order_and_its_errors_are_raised() -> None:

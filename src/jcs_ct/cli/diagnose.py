@@ -54,8 +54,10 @@ def diagnose(
 
     A research tool, no medical device.
     """
+    from jcs_ct.study.flow import one_heap
     from jcs_ct.study.gather import gather
 
+    one_heap()
     reporter = run.reporter
     if resume and run.overwrite:
         raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")

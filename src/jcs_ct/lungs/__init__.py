@@ -11,7 +11,6 @@ The search runs on a reduced volume of some 2.5 mm; labels are brought back to a
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -80,11 +79,13 @@ class Reducer:
         self.sums[index // self._factor[0]] += reduce_slice(hu, self._factor[1:]).astype(np.int32) + 1024
 
     def find(self) -> Lungs:
-        """Find the lungs in what was collected."""
-        down, volume = self._factor[0], np.empty(self.sums.shape, np.int16)
-        for index, total in enumerate(self.sums):
+        """Find the lungs in what was collected, once: the search takes memory enough without it."""
+        sums, self.sums = self.sums, np.zeros((0, 0, 0), np.int32)
+        down, volume = self._factor[0], np.empty(sums.shape, np.int16)
+        for index in range(len(sums)):
             count = min(down, self._shape[0] - index * down)  # the last voxels may hold fewer slices
-            volume[index] = np.rint(total / count) - 1024
+            volume[index] = np.rint(sums[index] / count) - 1024
+        del sums
         spacing = [mm * n for mm, n in zip(self._spacing, self._factor, strict=True)]
         labels, reason = find_lungs(volume, (spacing[0], spacing[1], spacing[2]))
         return Lungs(labels, self._factor, self._shape, reason)
@@ -153,10 +154,9 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     pipes = find_airways(hu, lungs, spacing)
     part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
-    with ThreadPoolExecutor(2) as pool:  # SciPy leaves the other processor to the other lung
-        closed = pool.map(lambda side: close(bridged == side, spacing), (RIGHT, LEFT))
-        for side, whole in zip((RIGHT, LEFT), closed, strict=True):
-            labels[whole & ~pipes & (labels == 0)] = side
+    del lungs  # closing takes memory enough: one lung after the other
+    for side in (RIGHT, LEFT):
+        labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side
     return labels, ""
 
 

@@ -174,6 +174,7 @@ def _run(job: Job, started: float) -> Timed:
     from jcs_ct.models import MODELS
     from jcs_ct.runtime import open_network, self_check_network
     from jcs_ct.study.batch import settle
+    from jcs_ct.study.flow import one_heap
     from jcs_ct.study.settings import Networks
 
     def network(name: str) -> Any:
@@ -183,6 +184,7 @@ def _run(job: Job, started: float) -> Timed:
             return found
         return open_network(None if name == "jcs-lite" else name, "cpu", runtime=job.runtime)
 
+    one_heap()  # as the command does
     networks = Networks.of([network(name) for name in job.models])
     if job.warm:
         _look(job, networks, started)
