@@ -182,8 +182,19 @@ def _resize(
     scores: Sequence[NDArray[np.float32]], factor: tuple[int, int], shape: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Return labels of `shape` from the shares of the right and the left lung in reduced pixels."""
-    rows, columns = (_weights(n, f, count) for n, f, count in zip(shape, factor, scores[0].shape, strict=True))
-    right, left = (rows @ score @ columns.T if score.any() else np.zeros(shape, np.float32) for score in scores)
-    labels = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT))
-    labels[right + left < 0.5] = 0
+    labels, filled = np.zeros(shape, np.uint8), (scores[0] > 0) | (scores[1] > 0)
+    if not filled.any():
+        return labels
+    inner, outer, weights = [], [], []  # only where there is something, and what it reaches on the grid of the slice
+    for axis in (0, 1):
+        found = np.flatnonzero(filled.any(axis=1 - axis))
+        inner.append(slice(found[0], found[-1] + 1))
+        whole = _weights(shape[axis], factor[axis], filled.shape[axis])[:, inner[axis]]
+        reached = np.flatnonzero(whole.any(axis=1))
+        outer.append(slice(reached[0], reached[-1] + 1))
+        weights.append(whole[outer[axis]])
+    right, left = (weights[0] @ score[tuple(inner)] @ weights[1].T for score in scores)
+    part = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT))
+    part[right + left < 0.5] = 0
+    labels[tuple(outer)] = part
     return labels

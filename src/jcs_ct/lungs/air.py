@@ -59,7 +59,10 @@ def without_gas(hu: Volume, air: Mask, spacing: Spacing) -> Mask:
 
     smooth = ndimage.uniform_filter(hu, (1, odd(7.5, spacing[1]), odd(7.5, spacing[2])), output=np.float32)
     limit = _emptiness(hu, air)
-    labels, _ = ndimage.label(ndimage.binary_opening(air & (smooth < limit), ball(6.0, spacing)))
+    empty = air & (smooth < limit)
+    if not empty.any():
+        return air
+    labels, _ = ndimage.label(ndimage.binary_opening(empty, ball(6.0, spacing)))
     levels = np.flatnonzero(air.any(axis=(1, 2)))
     seeds = np.zeros(hu.shape, np.uint8)
     for number, found in enumerate(ndimage.find_objects(labels), 1):
