@@ -196,6 +196,11 @@ def test_what_would_read_beyond_a_map_is_refused(kernels: Library) -> None:
         with pytest.raises(ValueError, match="does not fit Conv2d"):
             bench.b.conv(conv, bench.b.plan.new(channels, (5, 5), padding))
         assert not conv.weight.is_meta, "nothing was packed and dropped"
+    for conv, size in ((layer(32, 16, 3), (5, 6)), (layer(32, 16, 1), (6, 6)), (layer(32, 16, 3, dilation=2), (6, 6))):
+        given, small = bench.b.plan.new((16, 16), size), bench.b.plan.new((16,), (3, 3))
+        for most, half in ((small, None), (None, small)):
+            with pytest.raises(ValueError, match="does not fit Conv2d"):
+                bench.b.conv(conv, given, most=most, half=half)
     with pytest.raises(ValueError, match="does not fit SqueezeExcitation"):
         bench.b.attention(SqueezeExcitation(26, 4), bench.b.plan.new((10, 16), (5, 5)))
 

@@ -11,6 +11,7 @@ The search runs on a reduced volume of some 2.5 mm; labels are brought back to a
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -154,9 +155,10 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     pipes = find_airways(hu, lungs, spacing)
     part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
-    del lungs  # closing takes memory enough: one lung after the other
-    for side in (RIGHT, LEFT):
-        labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side
+    with ThreadPoolExecutor(2) as pool:  # SciPy leaves the other processor to the other lung
+        closed = pool.map(lambda side: close(bridged == side, spacing), (RIGHT, LEFT))
+        for side, whole in zip((RIGHT, LEFT), closed, strict=True):
+            labels[whole & ~pipes & (labels == 0)] = side
     return labels, ""
 
 

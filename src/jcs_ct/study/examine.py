@@ -152,7 +152,8 @@ class Examination:
                     lite = pipeline.diagnose_slice(item.image, network, guard=False)
                     return lite.probability, lite.attention
                 found = pipeline.explain(item.image, network, "grad-cam")
-                return found.probability or 0.0, found.map
+                assert found.probability is not None  # noqa: S101  # a classifier gives one
+                return found.probability, found.map
 
         with network.abreast(len(indices)) as calls:
             for (i, _), answered in side_by_side(answer, self.items(indices), calls):

@@ -83,25 +83,26 @@ class Builder:
             factors: Of each input channel.
             order: Which input channel of the layer each channel of `x` is; None: the same.
             most: Where the greatest of each 2×2 of the result is written, of a 3×3 kernel with stride 1 and even sides.
-            half: Where their mean is written. With both, nobody needs the result itself.
+            half: Where their mean is written, in place of the result.
 
         Returns:
-            Where the result is; `half` where that is given.
+            Where the result is, or its half.
 
         Raises:
-            ValueError: The kernels would read beyond the map or the weights.
+            ValueError: The kernels would read beyond the map or the weights, or sides are odd.
         """
         kernel, stride, dilation = layer.kernel_size[0], layer.stride[0], layer.dilation[0]
         surrounded = kernel == 3 and (stride > 1 or x.channels <= LANES)
         fits = dilation == 1 and x.buffer.padding > 0 if surrounded else kernel == 1 or _dense(x)
-        if x.channels != layer.in_channels or not fits:
+        halves = most is not None or half is not None
+        even = kernel == 3 and not surrounded and dilation == 1 and not any(n % 2 for n in x.size)
+        if x.channels != layer.in_channels or not fits or (halves and not even):
             raise ValueError(f"a map of {x.counts} channels and padding {x.buffer.padding} does not fit {layer}")
-        if out is None:
-            out = half or self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
-        channels, result = out.counts, out
+        result = half or out or self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
+        channels = result.counts
         op = COp(kernel=kernel, stride=stride, dilation=dilation, relu=int(relu), channels=x.channels)
         op.outputs = len(channels)
-        op.large = int(4 * LANES * op.outputs * out.size[0] * out.size[1] >= LARGE)
+        op.large = int(4 * LANES * op.outputs * result.size[0] * result.size[1] >= LARGE)
 
         def bias() -> Packed:
             return pack.vector(torch.zeros(layer.out_channels) if layer.bias is None else layer.bias, channels)

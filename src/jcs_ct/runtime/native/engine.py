@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from jcs_ct.runtime.native.pack import Packed
     from jcs_ct.runtime.native.plan import COp
 
-SIZES = 2  # of input whose plans are kept: each has the memory of its maps
+SIZES = 2  # of input whose plans are kept: each plan has the memory of its maps
 ABREAST = 2  # calls at once, at most: each has a plan of its own
 
 
@@ -38,6 +38,7 @@ class _Ready(NamedTuple):
     plan: Plan
     ops: ctypes.Array[COp]
     scratch: NDArray[np.float32]
+    threads: int
 
 
 class NativeEngine:
@@ -56,7 +57,7 @@ class NativeEngine:
             self._inference = Inference(network)
         self._library, self._threads = compiled, threads
         self._packed: dict[object, Packed] = {}
-        self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # those that nobody uses
+        self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # by threads and size: not in use
         self._lock = threading.Lock()
         self.share(1)
         self.facts = {
@@ -78,18 +79,16 @@ class NativeEngine:
         """
         self._calls = max(1, min(calls, self._threads, ABREAST))
         self._turns = threading.Semaphore(self._calls)
-        with self._lock:
-            self._plans.clear()
         return self._calls
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         """See `jcs_ct.runtime.engines.Engine`. Raises ShapeError where the network does."""
         self._check([array.shape for array in arrays])
-        shape = tuple(n for array in arrays for n in array.shape[1:])
         with self._turns:
-            ready = self._take(shape)
+            key = (self._threads // self._calls, *(n for array in arrays for n in array.shape[1:]))
+            ready = self._take(key)
             slices = [self._one(ready, [array[i] for array in arrays]) for i in range(len(arrays[0]))]
-            self._give(shape, ready)
+            self._give(key, ready)
         return [np.stack(parts) for parts in zip(*slices, strict=True)]
 
     def _check(self, shapes: list[tuple[int, ...]]) -> None:
@@ -111,7 +110,7 @@ class NativeEngine:
             for i in range(len(given.counts)):
                 block = array[LANES * i : LANES * (i + 1)]
                 values[i, :, :, : len(block)] = block.transpose(1, 2, 0)
-        self._library.run(ready.ops, self._threads // self._calls, ready.scratch)
+        self._library.run(ready.ops, ready.threads, ready.scratch)
         found = ready.plan.values(ready.plan.outputs[0])
         network: Any = self._inference.network
         if isinstance(network, Segmenter):
@@ -121,20 +120,19 @@ class NativeEngine:
         logits = weight @ deepest.mean(axis=(1, 2))
         return [logits.astype(np.float32), np.tensordot(weight[1], deepest, 1).astype(np.float32)]
 
-    def _take(self, shape: tuple[int, ...]) -> _Ready:
+    def _take(self, key: tuple[int, ...]) -> _Ready:
         with self._lock:  # also while a plan is made: each weight is packed once
-            free = self._plans.get(shape)
-            return free.pop() if free else self._plan(shape)
+            free = self._plans.get(key)
+            return free.pop() if free else self._plan(key[0], key[1:])
 
-    def _give(self, shape: tuple[int, ...], ready: _Ready) -> None:
+    def _give(self, key: tuple[int, ...], ready: _Ready) -> None:
         with self._lock:
-            self._plans.setdefault(shape, []).append(ready)
-            self._plans.move_to_end(shape)
+            self._plans.setdefault(key, []).append(ready)
+            self._plans.move_to_end(key)
             while len(self._plans) > SIZES:
                 self._plans.popitem(last=False)
 
-    def _plan(self, shape: tuple[int, ...]) -> _Ready:
-        threads = self._threads // self._calls
+    def _plan(self, threads: int, shape: tuple[int, ...]) -> _Ready:
         b = Builder(self._packed, threads, partial(self._library.run_one, threads=self._threads))
         for i in range(0, len(shape), 3):
             channels, rows, columns = shape[i : i + 3]
@@ -147,7 +145,7 @@ class NativeEngine:
             else:
                 out = networks.classifier(b, network, b.plan.inputs)
         b.plan.outputs.append(out)
-        return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads))
+        return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads), threads)
 
 
 def engine(_name: str, network: nn.Module, _device: str) -> NativeEngine:
