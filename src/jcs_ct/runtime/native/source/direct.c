@@ -4,7 +4,8 @@ map (a shortcut). */
 
 #include "kernels.h"
 
-INLINE void pixels(const Op *op, int wide, int rows, const float *in, const float *weights, int block, float *out, const float *add) {
+INLINE void pixels(const Op *op, int wide, int rows, const float *in, const float *weights, const float *next, int block,
+                   float *out, const float *add) {
     size_t step = (size_t)op->stride * LANES;
     vec sums[2][ROWS];
     vec bias0 = load(op->bias + block * LANES), bias1 = wide > 1 ? load(op->bias + (block + 1) * LANES) : bias0;
@@ -17,8 +18,9 @@ INLINE void pixels(const Op *op, int wide, int rows, const float *in, const floa
         for (int j = 0; j < op->kernel; j++)
             for (int b = 0; b < op->in.blocks; b++) {
                 const float *x = in + i * op->in.line + (int64_t)j * LANES + b * op->in.block;
-                product(wide, rows, x, step, weights, op->table[b], sums);
+                product(wide, rows, x, step, weights, op->table[b], next, sums);
                 weights += (size_t)op->table[b] * wide * LANES;
+                next += (size_t)op->table[b] * LANES;
             }
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
@@ -30,14 +32,16 @@ INLINE void pixels(const Op *op, int wide, int rows, const float *in, const floa
         }
 }
 
-static void pixels_one(const Op *op, int rows, const float *in, const float *weights, int block, float *out, const float *add) {
-#define CALL(n) pixels(op, 1, n, in, weights, block, out, add)
+static void pixels_one(const Op *op, int rows, const float *in, const float *weights, const float *next, int block,
+                       float *out, const float *add) {
+#define CALL(n) pixels(op, 1, n, in, weights, next, block, out, add)
     FOR_ROWS(rows, CALL)
 #undef CALL
 }
 
-static void pixels_two(const Op *op, int rows, const float *in, const float *weights, int block, float *out, const float *add) {
-#define CALL(n) pixels(op, 2, n, in, weights, block, out, add)
+static void pixels_two(const Op *op, int rows, const float *in, const float *weights, const float *next, int block,
+                       float *out, const float *add) {
+#define CALL(n) pixels(op, 2, n, in, weights, next, block, out, add)
     FOR_ROWS(rows, CALL)
 #undef CALL
 }
@@ -50,11 +54,12 @@ static void row(const Op *op, const float *in, float *out, const float *add, int
         const float *plus = add ? add + block * op->extra.block : 0;
         for (int run = 0; run < runs; run++) {
             int start = run_start(count, runs, run), rows = run_start(count, runs, run + 1) - start;
+            const float *next = weights + (size_t)(2 + least(run, 1)) * taps * LANES; /* as in Winograd's */
             const float *x = in + (int64_t)start * op->stride * LANES, *y = plus ? plus + (int64_t)start * LANES : 0;
             if (end - block > 1)
-                pixels_two(op, rows, x, weights, block, to + (int64_t)start * LANES, y);
+                pixels_two(op, rows, x, weights, next, block, to + (int64_t)start * LANES, y);
             else
-                pixels_one(op, rows, x, weights, block, to + (int64_t)start * LANES, y);
+                pixels_one(op, rows, x, weights, next, block, to + (int64_t)start * LANES, y);
         }
     }
 }

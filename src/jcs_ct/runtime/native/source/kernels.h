@@ -73,9 +73,12 @@ INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & 
 INLINE vec greatest(vec a, vec b) { return pick((a > b) | (a != a), a, b); }
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-/* sums[b][r] += weights[k][b] * x[r][k] for n values of k; `step` floats lie between two rows of x. */
-INLINE void product(int wide, int rows, const float *x, size_t step, const float *weights, int n, vec sums[2][ROWS]) {
+/* sums[b][r] += weights[k][b] * x[r][k] for n values of k; `step` floats lie between two rows of x. The n lines from
+`next` on are needed soon: processors fetch ahead by themselves, but not beyond a page of 4 KB. */
+INLINE void product(int wide, int rows, const float *x, size_t step, const float *weights, int n, const float *next,
+                    vec sums[2][ROWS]) {
     for (int k = 0; k < n; k++) {
+        __builtin_prefetch(next + (size_t)k * LANES, 0, 2);
         const float *w = weights + (size_t)k * wide * LANES;
         vec w0 = load(w), w1 = wide > 1 ? load(w + LANES) : w0;
 #pragma GCC unroll 16

@@ -102,12 +102,13 @@ INLINE void transform(const Op *op, int size, int block, const int32_t *at, floa
 }
 
 /* m[row of tiles][wide x 16] = v[row of tiles][channels] * u[channels][wide x 16] */
-INLINE void multiply(int wide, int rows, const float *v, size_t v_step, const float *u, int channels, float *m, size_t m_step) {
+INLINE void multiply(int wide, int rows, const float *v, size_t v_step, const float *u, int channels, const float *next,
+                     float *m, size_t m_step) {
     vec sums[2][ROWS];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         sums[0][r] = sums[1][r] = (vec){0};
-    product(wide, rows, v, v_step, u, channels, sums);
+    product(wide, rows, v, v_step, u, channels, next, sums);
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
         store(m + r * m_step, sums[0][r]);
@@ -116,14 +117,16 @@ INLINE void multiply(int wide, int rows, const float *v, size_t v_step, const fl
     }
 }
 
-static void multiply_one(int rows, const float *v, size_t v_step, const float *u, int channels, float *m, size_t m_step) {
-#define CALL(n) multiply(1, n, v, v_step, u, channels, m, m_step)
+static void multiply_one(int rows, const float *v, size_t v_step, const float *u, int channels, const float *next,
+                         float *m, size_t m_step) {
+#define CALL(n) multiply(1, n, v, v_step, u, channels, next, m, m_step)
     FOR_ROWS(rows, CALL)
 #undef CALL
 }
 
-static void multiply_two(int rows, const float *v, size_t v_step, const float *u, int channels, float *m, size_t m_step) {
-#define CALL(n) multiply(2, n, v, v_step, u, channels, m, m_step)
+static void multiply_two(int rows, const float *v, size_t v_step, const float *u, int channels, const float *next,
+                         float *m, size_t m_step) {
+#define CALL(n) multiply(2, n, v, v_step, u, channels, next, m, m_step)
     FOR_ROWS(rows, CALL)
 #undef CALL
 }
@@ -208,14 +211,18 @@ INLINE void convolve(const Op *op, int size, int task, float *scratch) {
         for (int p = 0; p < places; p++)
             for (int block = from; block < to; block += 2) {
                 const float *u = op->weights + p * u_place + (size_t)block * op->channels * LANES;
+                /* the weights that come next: the first run fetches one half, the others the other */
+                const float *after = block + 2 < to ? u + (size_t)2 * op->channels * LANES
+                                                    : op->weights + (p + 1) * u_place + (size_t)from * op->channels * LANES;
                 float *result = m + p * m_place + (size_t)(block - from) * LANES;
                 for (int run = 0; run < runs; run++) {
                     int start = run_start(tiles, runs, run), rows = run_start(tiles, runs, run + 1) - start;
                     const float *x = v + p * v_place + start * v_step;
+                    const float *next = after + (run ? (size_t)op->channels * LANES : 0);
                     if (to - block > 1)
-                        multiply_two(rows, x, v_step, u, op->channels, result + start * m_step, m_step);
+                        multiply_two(rows, x, v_step, u, op->channels, next, result + start * m_step, m_step);
                     else
-                        multiply_one(rows, x, v_step, u, op->channels, result + start * m_step, m_step);
+                        multiply_one(rows, x, v_step, u, op->channels, next, result + start * m_step, m_step);
                 }
             }
         for (int block = from; block < to; block++)
