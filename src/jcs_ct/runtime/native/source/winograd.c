@@ -188,8 +188,8 @@ INLINE void convolve(const Op *op, int size, int task, float *scratch) {
     int begin = group_start(op, group), end = group_start(op, group + 1);
     const int32_t *table = op->table + 2 * first;
     int blocks = (op->channels + LANES - 1) / LANES, places = (size + 2) * (size + 2);
-    /* rows of tiles are a line longer than they need to be: otherwise many of them share a set of the cache */
     int together = blocks > MANY ? end - begin : least(end - begin, TOGETHER);
+    /* rows of tiles are a line longer than they need to be: otherwise many of them share a set of the cache */
     size_t v_step = (size_t)(blocks + 1) * LANES, m_step = (size_t)(together + 1) * LANES;
     size_t v_place = apart(v_step * tiles), m_place = apart(m_step * tiles);
     float *v = scratch, *m = scratch + places * v_place;
