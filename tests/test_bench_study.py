@@ -43,7 +43,7 @@ def test_a_study_is_timed_by_stage(study: Path, tmp_path: Path) -> None:
     assert (run.slices, 0 < run.looked <= 24) == (24, True)
     assert list(run.runtimes.values()) == ["torch"]
     warm = run_once(Job(study, ("jcs-lite",), "torch-tuned", "never", warm=True))
-    assert 0 <= warm.stages["start"] < 0.1, "everything is loaded by then"
+    assert warm.stages["start"] == pytest.approx(0, abs=1e-6)
     assert warm.seconds < run.seconds
     assert list(warm.runtimes.values()) == ["torch-tuned"]
 

@@ -189,18 +189,18 @@ def _run(job: Job, started: float) -> Timed:
     if job.warm:
         _look(job, networks, started)
         settle()
-        started = time.time()
-    return _look(job, networks, started)
+    return _look(job, networks, None if job.warm else started)
 
 
-def _look(job: Job, networks: Networks, started: float) -> Timed:
-    """Look at the study once; nothing of it is kept, as in a batch."""
+def _look(job: Job, networks: Networks, started: float | None) -> Timed:
+    """Look at the study once, which began now unless something was `started` before; nothing of it is kept."""
     from jcs_ct.runtime.speed_child import peak
     from jcs_ct.study.examine import examine
     from jcs_ct.study.gather import gather
     from jcs_ct.study.settings import Settings
 
     begun = time.time()
+    started = begun if started is None else started
     cases = gather([str(job.study)]).cases
     if len(cases) != 1:
         raise InputError(f"holds {len(cases)} studies, one is measured", path=job.study)

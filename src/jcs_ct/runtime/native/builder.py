@@ -135,14 +135,8 @@ class Builder:
         return result
 
     def _divide_tiles(self, op: COp, x: Map) -> None:
-        tiles = np.array(
-            [
-                (r, c)
-                for r in _starts(x.size[0], op.dilation, op.mode)
-                for c in _starts(x.size[1], op.dilation, op.mode)
-            ],
-            np.int32,
-        )
+        rows, columns = (_starts(n, op.dilation, op.mode) for n in x.size)
+        tiles = np.array([(row, column) for row in rows for column in columns], np.int32)
         op.table, op.items = self.plan.address(tiles), len(tiles)
         wanted, most = self._threads * TASKS, TILES[op.mode]
         op.piece = min(most, op.items)
