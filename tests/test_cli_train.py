@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -195,6 +196,29 @@ def test_what_ends_a_run_fits_on_a_line() -> None:
             raise error
     with pytest.raises(RuntimeError, match="other"), plain_errors():
         raise RuntimeError("other")
+
+
+def test_a_readers_death_in_a_callback_is_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's signal handler may raise within the callback of a weak reference, where Python prints and drops it."""
+    heard: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda met: heard.append(str(met.exc_value)))
+    outer = sys.unraisablehook
+
+    def drop(what: Exception) -> None:
+        def called(_: object) -> None:
+            raise what
+
+        kept = weakref.ref(probe := type("Probe", (), {})(), called)
+        del probe
+        assert kept() is None
+
+    with plain_errors():
+        drop(RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "))
+        assert heard == []
+        drop(RuntimeError("other"))
+        drop(ValueError("DataLoader worker"))
+    assert heard == ["other", "DataLoader worker"]
+    assert sys.unraisablehook is outer
 
 
 def test_folds_may_lie_elsewhere(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,7 +14,9 @@ from jcs_ct.errors import JcsError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from sys import UnraisableHookArgs
 
+READER = "DataLoader worker"  # how PyTorch's words on a dead reading process begin
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning_utilities")
 HARMLESS = (
     r".*does not have many workers.*",  # how many is the user's choice
@@ -54,7 +57,8 @@ def plain_errors() -> Iterator[None]:
     """
     again = "--resume goes on from last.ckpt"
     try:
-        yield
+        with _late_word_of_readers():
+            yield
     except JcsError as error:
         if "Original Traceback" in error.message:  # raised in a reading process, with the text of its traceback
             raise JcsError(error.message.strip().splitlines()[-1].partition(": ")[2], hint=again) from error
@@ -64,6 +68,27 @@ def plain_errors() -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"a file cannot be written or read: {error}", path=error.filename, hint=again) from error
     except RuntimeError as error:
-        if "DataLoader worker" in str(error):
+        if READER in str(error):
             raise JcsError("a process that reads ahead was killed, for want of memory perhaps", hint=again) from error
         raise
+
+
+@contextmanager
+def _late_word_of_readers() -> Iterator[None]:
+    """Keep the traceback off the screen of a reader's death that Python met where nothing can be raised.
+
+    PyTorch raises it from a signal handler, so between any two instructions of the main process: within the callback
+    of a weak reference Python prints and drops it. The run does not go on without its reader for that: the next batch
+    that it waits for finds the process gone, and raises again.
+    """
+    before = sys.unraisablehook
+
+    def hook(met: UnraisableHookArgs, /) -> None:
+        if not (isinstance(met.exc_value, RuntimeError) and READER in str(met.exc_value)):
+            before(met)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
