@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from jcs_ct.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
-from jcs_ct.lungs.shapes import among, distances, sizes
+from jcs_ct.lungs.shapes import among, ball, dilated, grown, opened, sizes
 from jcs_ct.phantom import PhantomStudy, make_phantom
 
 if TYPE_CHECKING:
@@ -154,11 +154,38 @@ def test_lungs_that_touch_are_parted() -> None:
     assert sides(np.where(away, found, 0), np.where(away, lungs, 0)) > 0.97
 
 
-@pytest.mark.parametrize("spacing", [(2.0, 0.8, 0.7), (1.0, 1.0, 1.0)])
-def test_distances_are_those_of_scipy(spacing: tuple[float, float, float]) -> None:
-    mask = np.random.default_rng(0).random((9, 31, 22)) < 0.01
-    found = np.stack(list(distances(mask, spacing)))
-    assert np.array_equal(found, ndimage.distance_transform_edt(~mask, sampling=spacing))
+SPACINGS = [(2.5, 2.8, 2.8), (5.0, 3.1, 2.7), (18.0, 2.5, 2.5), (1.7, 1.7, 1.7)]
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("shape", [(13, 24, 21), (1, 17, 30), (40, 3, 5)])
+@pytest.mark.parametrize("share", [0.002, 0.3, 0.98])
+def test_shapes_are_those_of_scipy(
+    spacing: tuple[float, float, float], shape: tuple[int, int, int], share: float
+) -> None:
+    mask = np.random.default_rng(1).random(shape) < share
+    diamond = ndimage.generate_binary_structure(2, 1)[None]
+    for radius in (2.0, 6.0, 12.0):
+        sphere = ball(radius, spacing)
+        for outside in (False, True):
+            expected = ndimage.binary_dilation(mask, sphere, border_value=outside)
+            assert np.array_equal(dilated(mask, sphere, outside=outside), expected)
+        assert np.array_equal(opened(mask, sphere), ndimage.binary_opening(mask, sphere))
+        if mask.any():
+            far = ndimage.distance_transform_edt(~mask, sampling=spacing)
+            unsure = np.isclose(far, radius, rtol=1e-12)
+            assert np.array_equal(dilated(mask, sphere) | unsure, (far <= radius) | unsure)
+    for pixels in (1, 2, 5):
+        expected = ndimage.binary_dilation(mask, diamond, iterations=pixels)
+        assert np.array_equal(grown(mask, pixels), expected)
+        assert np.array_equal(grown(mask[0], pixels), expected[0])
+
+
+def test_shapes_of_nothing_and_everything() -> None:
+    sphere = ball(6.0, (2.5, 2.8, 2.8))
+    for mask in (np.zeros((6, 7, 8), bool), np.ones((6, 7, 8), bool)):
+        assert np.array_equal(dilated(mask, sphere), mask)
+        assert np.array_equal(opened(mask, sphere), ndimage.binary_opening(mask, sphere))
 
 
 def test_labels_are_counted_and_chosen_as_numpy_does() -> None:

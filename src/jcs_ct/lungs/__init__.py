@@ -11,7 +11,6 @@ The search runs on a reduced volume of some 2.5 mm; labels are brought back to a
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.lungs.air import aerated, find_airways, without_gas
-from jcs_ct.lungs.shapes import LEFT, RIGHT, grown
+from jcs_ct.lungs.shapes import LEFT, RIGHT, blurred, grown
 from jcs_ct.lungs.sides import bridge, close, part_lungs
 
 if TYPE_CHECKING:
@@ -145,20 +144,20 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     """
     labels = np.zeros(hu.shape, np.uint8)
     voxel_ml = float(np.prod(spacing)) / 1000
-    lungs = aerated(hu, spacing)
+    smooth = blurred(hu, spacing)
+    lungs = aerated(hu, smooth, spacing)
     if lungs.sum() * voxel_ml < LEAST_ML:
         return (
             labels,
             f"no lungs: {lungs.sum() * voxel_ml:.0f} ml of aerated lung found, {LEAST_ML:.0f} ml are expected",
         )
-    lungs = without_gas(hu, lungs, spacing)
+    lungs = without_gas(hu, lungs, smooth, spacing)
+    del smooth
     pipes = find_airways(hu, lungs, spacing)
     part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
-    with ThreadPoolExecutor(2) as pool:  # SciPy leaves the other processor to the other lung
-        closed = pool.map(lambda side: close(bridged == side, spacing), (RIGHT, LEFT))
-        for side, whole in zip((RIGHT, LEFT), closed, strict=True):
-            labels[whole & ~pipes & (labels == 0)] = side
+    for side in (RIGHT, LEFT):
+        labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side
     return labels, ""
 
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.lungs.shapes import TISSUE, among, around, ball, bounds, distances, grown, odd, sizes, smoothed
+from jcs_ct.lungs.shapes import TISSUE, among, around, ball, bounds, dilated, grown, opened, sizes, smoothed
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from jcs_ct.lungs.shapes import Mask, Spacing, Volume
 
 AIR = -400  # HU, halfway between lung and soft tissue
@@ -20,8 +22,14 @@ PART_ML = 1.0  # parts of a lung that consolidation has cut off
 BRONCHI_MM = 70.0  # how far below the windpipe's free part bronchi are followed
 
 
-def aerated(hu: Volume, spacing: Spacing) -> Mask:
-    """Return air inside the chest: lungs and their airways, without outside air, couch, stomach and bowel."""
+def aerated(hu: Volume, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
+    """Return air inside the chest: lungs and their airways, without outside air, couch, stomach and bowel.
+
+    Args:
+        hu: The volume.
+        blurred: As `shapes.blurred`.
+        spacing: mm between slices, rows, columns.
+    """
     from scipy import ndimage
 
     air = hu < AIR
@@ -30,9 +38,8 @@ def aerated(hu: Volume, spacing: Spacing) -> Mask:
     border = among(labels, sides[sides > 0])
     del labels
     # Lung that the field of view cuts off reaches the side of the picture as outside air does, but it is denser.
-    window = (1, odd(7.5, spacing[1]), odd(7.5, spacing[2]))
-    outside = border & (ndimage.uniform_filter(hu, window, output=np.float32) < OUTSIDE)
-    cut = ndimage.binary_opening(border & ~grown(outside, 2), ball(6.0, spacing))
+    outside = border & (blurred < OUTSIDE)
+    cut = opened(border & ~grown(outside, 2), ball(6.0, spacing))
     labels, count = ndimage.label((air & ~border) | cut)
     ml = sizes(labels, count) * float(np.prod(spacing)) / 1000
     boxes, tissue = ndimage.find_objects(labels), hu > TISSUE
@@ -52,31 +59,32 @@ def aerated(hu: Volume, spacing: Spacing) -> Mask:
     return kept
 
 
-def without_gas(hu: Volume, air: Mask, spacing: Spacing) -> Mask:
+def without_gas(hu: Volume, air: Mask, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
     """Take away stomach and bowel that meet the lungs where the diaphragm is thinner than a voxel."""
     from scipy import ndimage
     from skimage.segmentation import watershed
 
-    smooth = ndimage.uniform_filter(hu, (1, odd(7.5, spacing[1]), odd(7.5, spacing[2])), output=np.float32)
     limit = _emptiness(hu, air)
-    empty = air & (smooth < limit)
+    frame = around(bounds(air), WALL_MM, spacing, hu.shape)  # what is farther away has no say
+    near, smooth, inside = hu[frame], blurred[frame], air[frame]
+    empty = inside & (smooth < limit)
     if not empty.any():
         return air
-    labels, _ = ndimage.label(ndimage.binary_opening(empty, ball(6.0, spacing)))
-    levels = np.flatnonzero(air.any(axis=(1, 2)))
-    seeds = np.zeros(hu.shape, np.uint8)
+    labels, _ = ndimage.label(opened(empty, ball(6.0, spacing)))
+    levels = np.flatnonzero(inside.any(axis=(1, 2)))
+    seeds = np.zeros(near.shape, np.uint8)
     for number, found in enumerate(ndimage.find_objects(labels), 1):
-        box = around(found, WALL_MM, spacing, hu.shape)
+        box = around(found, WALL_MM, spacing, near.shape)
         core = labels[box] == number
         low = (found[0].start + found[0].stop) / 2 > levels.mean()  # higher up it is the windpipe, or emphysema
-        if low and core.sum() * float(np.prod(spacing)) / 1000 >= 2 and _walled(core, hu[box] > TISSUE, spacing, 0.5):
+        if low and core.sum() * float(np.prod(spacing)) / 1000 >= 2 and _walled(core, near[box] > TISSUE, spacing, 0.5):
             seeds[box][core] = 1
     if not seeds.any():
         return air
-    seeds[ndimage.binary_opening(air & (smooth > limit) & (smooth < -600), ball(6.0, spacing))] = 2
-    box = bounds(air)  # watershed needs 40 bytes a voxel
+    seeds[opened(inside & (smooth > limit) & (smooth < -600), ball(6.0, spacing))] = 2
+    box, whole = bounds(inside), bounds(air)  # watershed needs 40 bytes a voxel
     kept = air.copy()
-    kept[box] &= watershed(smoothed(hu, box), seeds[box], mask=air[box]) != 1
+    kept[whole] &= watershed(smoothed(hu, whole), seeds[box], mask=air[whole]) != 1
     return kept
 
 
@@ -150,5 +158,5 @@ def _emptiness(hu: Volume, lungs: Mask) -> float:
 
 def _walled(part: Mask, tissue: Mask, spacing: Spacing, least: float = WALLED) -> bool:
     """Return whether a region has tissue all around it."""
-    wall = tissue[np.stack([(mm > 1.5 * max(spacing[1:])) & (mm <= WALL_MM) for mm in distances(part, spacing)])]
+    wall = tissue[dilated(part, ball(WALL_MM, spacing)) & ~dilated(part, ball(1.5 * max(spacing[1:]), spacing))]
     return bool(wall.size) and float(wall.mean()) >= least

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
@@ -21,12 +19,42 @@ TISSUE = -300  # HU
 
 
 def grown(mask: Mask, pixels: int) -> Mask:
-    """Dilate within slices, by a diamond."""
-    from scipy import ndimage
+    """Dilate within slices, by a diamond; a volume or one slice."""
+    rows, columns = np.ogrid[-pixels : pixels + 1, -pixels : pixels + 1]
+    found = dilated(mask if mask.ndim == 3 else mask[None], (abs(rows) + abs(columns) <= pixels)[None])
+    return found if mask.ndim == 3 else found[0]
 
-    cross = ndimage.generate_binary_structure(2, 1)
-    grown: Mask = ndimage.binary_dilation(mask, cross if mask.ndim == 2 else cross[None], iterations=pixels)
-    return grown
+
+def dilated(mask: Mask, shape: Mask, *, outside: bool = False) -> Mask:
+    """Return the dilation of a volume by a symmetric shape whose rows have no gaps, as SciPy's, many times faster.
+
+    With a margin around it a volume is one long row, and a step in any direction a step along this row.
+
+    Args:
+        mask: The volume.
+        shape: `ball`.
+        outside: What lies beyond the volume.
+    """
+    margin = [n // 2 for n in shape.shape]
+    padded = np.pad(mask, [(m, m) for m in margin], constant_values=outside)
+    row, plane, width = padded.reshape(-1), padded[0].size, padded.shape[2]
+    wide = [row]  # dilated along the rows, by the reach to either side
+    for reach in range(1, margin[2] + 1):
+        wide.append(wider := wide[-1].copy())
+        wider[reach:] |= row[:-reach]
+        wider[:-reach] |= row[reach:]
+    found, edge = np.zeros_like(row), margin[0] * plane + margin[1] * width
+    for (down, across), run in np.ndenumerate(shape.sum(axis=2)):
+        if run:
+            start = (down * plane) + (across * width)
+            found[edge : len(row) - edge] |= wide[run // 2][start : len(row) - 2 * edge + start]
+    inner: Mask = found.reshape(padded.shape)[tuple(slice(m, m + n) for m, n in zip(margin, mask.shape, strict=True))]
+    return inner
+
+
+def opened(mask: Mask, shape: Mask) -> Mask:
+    """Return the opening of a volume by a shape, see `dilated`: as SciPy's."""
+    return dilated(~dilated(~mask, shape, outside=True), shape)
 
 
 def ball(radius: float, spacing: Spacing) -> Mask:
@@ -36,19 +64,14 @@ def ball(radius: float, spacing: Spacing) -> Mask:
     return np.asarray(distance <= radius**2)
 
 
-def distances(mask: Mask, spacing: Spacing) -> Iterator[NDArray[np.float64]]:
-    """Yield, slice by slice, how far every voxel is from the nearest one of the mask, in mm; 0 within the mask.
-
-    The same numbers as SciPy's, which takes some 70 bytes a voxel to turn nearest voxels into distances; this takes 12.
-    """
+def blurred(hu: Volume, spacing: Spacing) -> NDArray[np.float32]:
+    """Return the mean HU within some 7.5 mm of every voxel in its slice."""
     from scipy import ndimage
 
-    nearest = ndimage.distance_transform_edt(~mask, sampling=spacing, return_distances=False, return_indices=True)
-    rows, columns = np.indices(mask.shape[1:], np.int32)
-    for level in range(len(mask)):
-        here = zip(nearest[:, level], (level, rows, columns), spacing, strict=True)
-        down, across, along = ((there - place) * mm for there, place, mm in here)
-        yield np.sqrt(down * down + across * across + along * along)
+    blurred: NDArray[np.float32] = ndimage.uniform_filter(
+        hu, (1, odd(7.5, spacing[1]), odd(7.5, spacing[2])), output=np.float32
+    )
+    return blurred
 
 
 def odd(mm: float, spacing: float) -> int:

@@ -15,8 +15,9 @@ from jcs_ct.lungs.shapes import (
     around,
     ball,
     bounds,
-    distances,
+    dilated,
     grown,
+    opened,
     sizes,
     smoothed,
     voxels,
@@ -51,6 +52,10 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
     if not 0.04 < left_share < 0.96:
         labels[lungs] = LEFT if left_share > 0.5 else RIGHT
         return
+    box = bounds(lungs)
+    smooth = smoothed(hu, box)
+    frame = around(box, 0, spacing, hu.shape)  # a voxel beyond the lungs: what is farther has no say
+    hu, lungs, labels = hu[frame], lungs[frame], labels[frame]
     columns = np.flatnonzero(lungs.any(axis=(0, 1)))
     middle = (columns[0] + columns[-1]) / 2
     seeds = next((pair for thin in _thinner(hu, lungs, spacing) if (pair := _pair(thin, middle)) is not None), None)
@@ -58,7 +63,7 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
         labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
         return
     box = bounds(lungs)  # watershed needs 40 bytes a voxel
-    labels[box] = watershed(smoothed(hu, box), seeds[box], mask=lungs[box])
+    labels[box] = watershed(smooth, seeds[box], mask=lungs[box])
     # Parts that are connected to neither belong to the nearer one.
     rest = lungs & (labels == 0)
     if rest.any():
@@ -79,9 +84,8 @@ def _thinner(hu: Volume, lungs: Mask, spacing: Spacing) -> Iterator[Mask]:
     yield lungs
     for limit in (-500, -600, -700):
         yield lungs & (hu < limit)
-    depth = np.stack(list(distances(~lungs, spacing)))
     for shell in (3.0, 5.0, 7.5, 10.0, 15.0, 20.0):
-        yield depth > shell
+        yield ~dilated(~lungs, ball(shell, spacing))
 
 
 def _pair(lungs: Mask, middle: float) -> NDArray[np.uint8] | None:
@@ -112,10 +116,10 @@ def close(lung: Mask, spacing: Spacing) -> Mask:
     margin = voxels(CLOSING_MM, spacing)
     inner = np.pad(lung[box], [(m, m) for m in margin], mode="constant")
     inner[: margin[0]], inner[-margin[0] :] = inner[margin[0]], inner[-margin[0] - 1]
-    grown = np.stack([mm <= CLOSING_MM for mm in distances(inner, spacing)])
-    shrunk = np.stack([mm > CLOSING_MM for mm in distances(~grown, spacing)])
+    sphere = ball(CLOSING_MM, spacing)
+    closing = ~dilated(~dilated(inner, sphere), sphere)
     closed = lung.copy()
-    closed[box] |= shrunk[tuple(slice(m, -m) for m in margin)]
+    closed[box] |= closing[tuple(slice(m, -m) for m in margin)]
     return closed
 
 
@@ -146,7 +150,7 @@ def _mediastinum(lungs: Mask, spacing: Spacing) -> Mask:
     middle, width = (columns[0] + columns[-1]) / 2, columns[-1] - columns[0] + 1
     between = np.maximum.accumulate(lungs, axis=2) & np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
     disc = ball(MIDDLE_MM, (2 * MIDDLE_MM, *spacing[1:]))
-    thick = ndimage.binary_opening(between & ~lungs, disc)
+    thick = opened(between & ~lungs, disc)
     within_slices = np.zeros((3, 3, 3), bool)
     within_slices[1] = ndimage.generate_binary_structure(2, 1)
     parts, _ = ndimage.label(thick, within_slices)
