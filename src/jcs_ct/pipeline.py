@@ -171,6 +171,13 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
     return diagnosed
 
 
+def screen_slice(image: SliceImage, network: Network) -> tuple[float, NDArray[np.float32]]:
+    """Return probability and attention of a slice out of one pass of `jcs-lite`: the lesions stay where they are."""
+    values, placement = prepare(image.pixels, recipe(network.card.recipe))
+    found = network.one_pass(values)
+    return float(expit(found.logit)), restore(attention.of_evidence(found.evidence), placement)
+
+
 def explain(image: SliceImage, network: Network, method: str, layer: str | None = None) -> SliceAttention:
     """Return the attention map of a slice on its own grid.
 

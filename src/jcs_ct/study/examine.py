@@ -149,20 +149,22 @@ class Examination:
                 if self.networks.one_pass:  # the second look brings the attention
                     return pipeline.classify(item.image, network), None
                 if network.spec.task == "lite":
-                    lite = pipeline.diagnose_slice(item.image, network, guard=False)
-                    return lite.probability, lite.attention
+                    return pipeline.screen_slice(item.image, network)
                 found = pipeline.explain(item.image, network, "grad-cam")
                 assert found.probability is not None  # noqa: S101  # a classifier gives one
                 return found.probability, found.map
 
-        with network.abreast(len(indices)) as calls:
+        def keep(i: int, attention: NDArray[np.float32]) -> None:
+            self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
+            self.attention.set(i, attention)
+
+        with Behind() as behind, network.abreast(len(indices)) as calls:
             for (i, _), answered in side_by_side(answer, self.items(indices), calls):
                 if answered is None:
                     continue
                 self.probability[i], attention = answered
                 if attention is not None:
-                    self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
-                    self.attention.set(i, attention)
+                    behind.do(keep, i, attention)
 
     def look(self, indices: Sequence[int], worth: set[int], *, lesions: bool) -> None:
         """Find lesions where wanted, count them, and make the pictures of the report."""
