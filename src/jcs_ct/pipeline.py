@@ -174,7 +174,7 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
 def screen_slice(image: SliceImage, network: Network) -> tuple[float, NDArray[np.float32]]:
     """Return probability and attention of a slice out of one pass of `jcs-lite`: the lesions stay where they are."""
     values, placement = prepare(image.pixels, recipe(network.card.recipe))
-    found = network.one_pass(values)
+    (found,) = network.passes([values])
     return float(expit(found.logit)), restore(attention.of_evidence(found.evidence), placement)
 
 

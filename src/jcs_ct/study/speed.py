@@ -6,6 +6,7 @@ The stages of reading, looking and finishing overlap, so that together they may 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import shutil
 import statistics
@@ -186,6 +187,7 @@ def _run(job: Job, started: float) -> Timed:
 
     one_heap()  # as the command does
     networks = Networks.of([network(name) for name in job.models])
+    gc.freeze()
     if job.warm:
         _look(job, networks, started)
         settle()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 MAXIMUM, AVERAGE, INSIDE = range(3)  # what a pooling takes; INSIDE: the average without what is outside of the map
 TILES = {4: 128, 6: 32}  # of a task of a 3×3 convolution, at most, by their size: its inputs stay in cache
-WIDE, FEW = 256, 128  # from so many pixels along a side, to so many channels, tiles of 6×6 are faster than those of 4×4
+WIDE, FEW = 128, 256  # from so many pixels along a side, to so many channels, tiles of 6×6 are faster than those of 4×4
 LARGE = 16 << 20  # bytes of a map from which it is written past the caches: it would not stay there anyway
 TASKS = 4  # for each thread, where there is enough to do: one that was held up does not hold up the others
 
