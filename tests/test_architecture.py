@@ -14,7 +14,7 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "jcs_ct"
 # A module may import from layers before its own, and from its own part; parts of a layer do not know one another.
 LAYERS = [
     {"errors"},
-    {"types", "files", "series"},
+    {"types", "files", "series", "heap"},
     {"resample", "field"},
     {"io", "preprocess", "models", "metrics", "verdict", "outputs", "phantom", "guard", "window", "lungs", "burden"},
     {"datasets"},
@@ -28,6 +28,7 @@ LAYERS = [
 ALLOWED_SIBLINGS = {("phantom", "io"), ("phantom", "outputs")}  # the phantom is written by the writers of real studies
 LAYER_OF = {part: i for i, layer in enumerate(LAYERS) for part in layer}
 TORCH_FREE = {
+    "heap",
     "series",
     "window",
     "lungs",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -132,6 +134,32 @@ def test_two_slices_at_once_change_no_bit(kernels: Library, filled: Callable[...
     assert engine.share(1) == 1
     assert np.array_equal(engine.run([arrays[0]])[0], alone[0])
     assert NativeEngine(filled("jcs-single"), kernels, 1).share(2) == 1, "one processor is not divided"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_fork_during_a_run_leaves_no_lock_behind(single: NativeEngine) -> None:
+    array = noise(3, 1, 32, 32)
+    (wanted,) = single.run([array])
+    held, free = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        with single._lock, single._turns:
+            held.set()
+            free.wait(60)
+
+    other = threading.Thread(target=busy)
+    other.start()
+    assert held.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # ends a process that waits for a thread which it does not have
+        os._exit(0 if np.array_equal(single.run([array])[0], wanted) else 1)
+    free.set()
+    other.join()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert np.array_equal(single.run([array])[0], wanted)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

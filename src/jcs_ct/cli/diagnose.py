@@ -54,7 +54,7 @@ def diagnose(
 
     A research tool, no medical device.
     """
-    from jcs_ct.study.flow import one_heap
+    from jcs_ct.heap import one_heap
     from jcs_ct.study.gather import gather
 
     one_heap()

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from jcs_ct.heap import keep_everything
 from jcs_ct.runtime.engines import RuntimeFailedError
 from jcs_ct.runtime.fold import Inference
-from jcs_ct.runtime.torch_engine import keep_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +79,7 @@ class NcnnEngine:
         import ncnn
 
         self.ncnn: Any = ncnn
-        kept = keep_memory()
+        kept = keep_everything()
         self.net: Any = ncnn.Net()
         self.net.opt.num_threads = threads
         for option in ("use_fp16_storage", "use_fp16_arithmetic", "use_fp16_packed", "use_bf16_storage"):

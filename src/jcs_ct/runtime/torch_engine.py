@@ -12,8 +12,6 @@ wider), and PyTorch takes it for "float32" convolutions unless told otherwise: h
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from jcs_ct.heap import keep_everything
 from jcs_ct.runtime.fold import Inference
 from jcs_ct.runtime.graphs import KEPT, Graphs, capture
 from jcs_ct.runtime.half import InHalf, half_passes
@@ -83,7 +82,7 @@ class TunedEngine:
         with torch.inference_mode(False):
             tuned: Any = Inference(network)  # has parameters of its own, so that `network` keeps its memory format
             self.network = tuned.to(self.device, memory_format=torch.channels_last)
-        kept = self.device.type == "cpu" and self.network.outputs == ("lesion",) and keep_memory()
+        kept = self.device.type == "cpu" and self.network.outputs == ("lesion",) and keep_everything()
         self.facts = _facts() | {"memory format": "channels last", "memory": "kept" if kept else "as the system has it"}
         self.half, self.repeats = False, 0
         self._forward: Forward = self._exact
@@ -151,21 +150,6 @@ def strict_float32(device: torch.device) -> Iterator[None]:
             yield
         finally:
             setattr(owner, name, before)
-
-
-def keep_memory() -> bool:
-    """Tell the C library to keep large blocks that are freed instead of giving them back; return whether it could.
-
-    Blocks of more than 32 MB are mapped afresh each time otherwise, whatever the size of those freed before (mallopt(3)
-    of glibc). It holds for the whole process, whose memory then stays at its peak.
-    """
-    if sys.platform != "linux":
-        return False
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    if set_option is None:
-        return False
-    mmap_max, trim_threshold, top_pad = -4, -1, -2
-    return all(set_option(*pair) for pair in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)))
 
 
 def _facts() -> dict[str, str]:

@@ -5,9 +5,6 @@ Reading and finishing have a thread each; NumPy, zlib and the decoders work outs
 
 from __future__ import annotations
 
-import ctypes
-import os
-import platform
 import sys
 import threading
 import time
@@ -99,18 +96,6 @@ def brief_turns() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
-
-
-def one_heap() -> bool:
-    """Let all threads of the process share one heap; return whether that is so from now on.
-
-    glibc gives each thread a heap of its own, and keeps what a thread has freed for this thread: memory would grow with
-    the longest study that each has seen. A command calls it before threads start; `MALLOC_ARENA_MAX` goes before it.
-    """
-    if platform.libc_ver()[0] != "glibc" or "MALLOC_ARENA_MAX" in os.environ:
-        return False
-    most_heaps = -8  # M_ARENA_MAX of mallopt(3)
-    return bool(ctypes.CDLL(None).mallopt(most_heaps, 1))
 
 
 class Clock:

@@ -172,10 +172,10 @@ def _serve(end: Connection, job: Job, started: float) -> None:
 
 
 def _run(job: Job, started: float) -> Timed:
+    from jcs_ct.heap import one_heap
     from jcs_ct.models import MODELS
     from jcs_ct.runtime import open_network, self_check_network
     from jcs_ct.study.batch import settle
-    from jcs_ct.study.flow import one_heap
     from jcs_ct.study.settings import Networks
 
     def network(name: str) -> Any:

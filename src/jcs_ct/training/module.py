@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jcs_ct.errors import UsageError
+from jcs_ct.heap import keep_freed
 from jcs_ct.models import MODELS, build_model
 from jcs_ct.training.fast import quicken
 from jcs_ct.training.losses import f_measure_loss, release_loss
-from jcs_ct.training.memory import keep_freed_memory
 from jcs_ct.training.schedule import poly_lr
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TrainingModule(L.LightningModule):
         """Take the cheaper ways of a processor, where the network is going to be trained on one."""
         if self.device.type == "cpu":
             quicken(self.network)
-            keep_freed_memory()
+            keep_freed()
 
     def apply_freezing(self) -> list[str]:
         """Freeze what the configuration names and what features leave without work; return the names.

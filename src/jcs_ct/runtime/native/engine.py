@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -60,6 +62,7 @@ class NativeEngine:
         self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # by threads and size: not in use
         self._lock = threading.Lock()
         self.share(1)
+        _ENGINES.add(self)
         self.facts = {
             "library": "kernels of this package",
             "compiler": compiled.compiler,
@@ -80,6 +83,11 @@ class NativeEngine:
         self._calls = max(1, min(calls, self._threads, ABREAST))
         self._turns = threading.Semaphore(self._calls)
         return self._calls
+
+    def forked(self) -> None:
+        """Take what a thread of the parent process may hold: it does not exist in this one, and never gives it back."""
+        self._lock = threading.Lock()
+        self.share(self._calls)
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
         """See `jcs_ct.runtime.engines.Engine`. Raises ShapeError where the network does."""
@@ -146,6 +154,18 @@ class NativeEngine:
                 out = networks.classifier(b, network, b.plan.inputs)
         b.plan.outputs.append(out)
         return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads), threads)
+
+
+_ENGINES: WeakSet[NativeEngine] = WeakSet()
+
+
+def _forked() -> None:
+    for known in _ENGINES:
+        known.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def engine(_name: str, network: nn.Module, _device: str) -> NativeEngine:

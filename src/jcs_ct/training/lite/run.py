@@ -13,12 +13,12 @@ import torch
 from jcs_ct import __version__
 from jcs_ct.errors import InputError, OutputError, UsageError
 from jcs_ct.files import write_whole
+from jcs_ct.heap import keep_freed
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
 from jcs_ct.training.lite.score import score, summary, table
 from jcs_ct.training.manners import plain_errors, quiet_lightning
-from jcs_ct.training.memory import keep_freed_memory
 from jcs_ct.training.order import ResumableLoader
 from jcs_ct.training.records import WholeCheckpoints
 from jcs_ct.weights import WeightsCard, write
@@ -90,7 +90,7 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
     say(f"held out: {len(held_masked)} with masks, {len(held_labelled)} with labels")
     if config.threads:
         torch.set_num_threads(config.threads)
-    keep_freed_memory()
+    keep_freed()
     torch.manual_seed(config.seed)
     module = LiteModule(config)
     if not resume:
