@@ -56,7 +56,8 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     factor = max(1.0, max(picture.size) / SIDE)
     size = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
     small = picture.resize(size, Image.Resampling.BOX)
-    colours = np.asarray(small, dtype=np.float32)
+    red, green, blue = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
+    colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     grey = np.asarray(small.convert("L"), dtype=np.uint8)
     lungs = lung_regions(grey)
     values = grey.astype(np.float32)
@@ -68,8 +69,8 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     down, across = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(columns)
     chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
     return Measured(
-        colour=float((colours.max(axis=2) - colours.min(axis=2)).mean()),
-        levels=int(np.count_nonzero(np.bincount(pixels.ravel(), minlength=256))),
+        colour=float(colour.mean()),
+        levels=int(np.count_nonzero(np.reshape(picture.histogram(), (3, 256)).any(axis=0))),
         lung=float(lungs.mean()),
         contrast=float(np.percentile(chest, 90)) - inside,
         roughness=float(steps / max(float(values.std()), 1e-6)),
