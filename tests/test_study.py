@@ -175,6 +175,13 @@ def test_pictures_of_a_folder_are_one_study(tmp_path: Path) -> None:
     assert (folder / "report.html").exists()
 
 
+def test_pictures_of_which_none_can_be_read_are_refused_with_a_reason(tmp_path: Path) -> None:
+    for i in range(2):
+        (tmp_path / f"phantom_{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with pytest.raises(InputError, match=r"no slice of it could be looked at: slice 1 could not be read: .+"):
+        examine(one_case(tmp_path), NETWORKS, Settings(frames=False))
+
+
 def test_a_volume_without_lungs_is_refused(tmp_path: Path) -> None:
     study = small_phantom()
     hu = np.where(study.lungs > 0, np.int16(30), study.hu)

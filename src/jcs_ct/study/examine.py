@@ -95,7 +95,8 @@ class Examination:
             self.screen(worth)
         looked = [p for p in self.probability if p is not None]
         if not looked:
-            raise InputError("no slice of it could be looked at", path=case.label, hint="check the slices")
+            why = next((f": slice {i + 1} {flags[0]}" for i, flags in enumerate(self.flags) if flags), "")
+            raise InputError(f"no slice of it could be looked at{why}", path=case.label, hint="check the slices")
         verdict = self.rule(looked)
         wanted = settings.segment == "always" or (settings.segment == "positive" and verdict.positive)
         wanted = wanted and self.networks.segment is not None
