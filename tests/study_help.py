@@ -57,6 +57,12 @@ def mark_all(images: Sequence[SliceImage], network: Any, *, guard: bool = True) 
     return [mark(image, network, guard=guard) for image in images]
 
 
+def mark_screened(image: SliceImage, network: Any) -> tuple[float, NDArray[np.float32]]:
+    """What `mark` says of a slice, without its lesions."""
+    marked = mark(image, network)
+    return marked.probability, marked.attention
+
+
 @lru_cache(maxsize=4)
 def small_phantom(slices: int = 24, size: int = 128) -> PhantomStudy:
     """Return a healthy phantom of 128×128×24 voxels of 2.8×2.8×10 mm: a whole chest."""

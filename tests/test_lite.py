@@ -13,7 +13,7 @@ from jcs_ct.explain import attend, class_answer, of_evidence
 from jcs_ct.golden import fill
 from jcs_ct.models import build_model
 from jcs_ct.models.lite import LiteNetwork
-from jcs_ct.pipeline import classify, diagnose_slice, explain, segment
+from jcs_ct.pipeline import classify, diagnose_slice, explain, screen_slice, segment
 from jcs_ct.preprocess import grey, prepare, recipe, restore, stretch
 from jcs_ct.runtime.network import open_network
 from jcs_ct.types import SliceImage
@@ -130,6 +130,9 @@ def test_one_pass_and_single_tasks_agree(stored: Path, slice_pixels: np.ndarray)
     found = diagnose_slice(image, network)
     assert found.probability == pytest.approx(classify(image, network))
     np.testing.assert_array_equal(found.lesion, segment(image, network))
+    probability, attention = screen_slice(image, network)
+    assert probability == found.probability
+    np.testing.assert_array_equal(attention, found.attention)
     shown = explain(image, network, "grad-cam")
     assert shown.probability == pytest.approx(found.probability, abs=1e-5)
     assert found.attention.shape == found.lesion.shape == slice_pixels.shape[:2]

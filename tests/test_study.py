@@ -26,7 +26,7 @@ from jcs_ct.study.gather import gather
 from jcs_ct.study.result import PackedMaps
 from jcs_ct.study.settings import Networks, Settings
 from jcs_ct.verdict import Count
-from study_help import MARKER_HU, BandNetwork, mark, mark_all, marked_volume, small_phantom, write_lite
+from study_help import MARKER_HU, BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom, write_lite
 from weights_help import card_for
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
     case, segmenter = one_case(tmp_path / "ct.nii.gz"), BandNetwork()
     segmenter.spec, segmenter.card = model_spec("jcs-single"), card_for("jcs-single")
     networks: Any = Networks(BAND, segmenter)  # type: ignore[arg-type]
-    monkeypatch.setattr(pipeline, "diagnose_slice", mark)
+    monkeypatch.setattr(pipeline, "screen_slice", mark_screened)
     sought = []
 
     def everywhere(image: Any, network: Any) -> Any:
