@@ -74,7 +74,10 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(BEGIN)
     after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\nMeasured {today}.\n\n{text}\n{END}{after}", encoding="utf-8")
+    words = ["python tools/performance.py --data", "/".join(options.data.resolve().parts[-2:])]
+    words += ["--study", options.study.name] if options.study else []
+    made = f"`{' '.join([*words, '--repeats', options.repeats])}`, {today}; nothing else ran."
+    PAGE.write_text(f"{before}{BEGIN}\n{made}\n\n{text}\n{END}{after}", encoding="utf-8")
     print(f"{PAGE} holds the new figures; everything is in {options.out}")
 
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.io.sources import Source
+    from jcs_ct.preprocess import Placement
     from jcs_ct.runtime import Network
+    from jcs_ct.runtime.network import OnePass
 
 T = TypeVar("T")
 
@@ -156,14 +158,14 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
     passes = network.passes([values for values, _ in prepared])
     diagnosed = []
     for image, (_, placement), found in zip(images, prepared, passes, strict=True):
-        probability = float(expit(found.logit))
+        probability, attended = _classified(found, placement)
         diagnosed.append(
             SliceDiagnosis(
                 image,
                 probability,
                 probability >= network.covid_threshold,
                 restore(_sigmoid(found.lesion), placement),
-                restore(attention.of_evidence(found.evidence), placement),
+                attended,
                 placement.crop,
                 check_slice(image.pixels) if guard else (),
             )
@@ -174,7 +176,10 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
 def screen_slice(image: SliceImage, network: Network) -> tuple[float, NDArray[np.float32]]:
     """Return probability and attention of a slice out of one pass of `jcs-lite`: the lesions stay where they are."""
     values, placement = prepare(image.pixels, recipe(network.card.recipe))
-    (found,) = network.passes([values])
+    return _classified(network.one_pass(values), placement)
+
+
+def _classified(found: OnePass, placement: Placement) -> tuple[float, NDArray[np.float32]]:
     return float(expit(found.logit)), restore(attention.of_evidence(found.evidence), placement)
 
 

@@ -22,12 +22,12 @@ PART_ML = 1.0  # parts of a lung that consolidation has cut off
 BRONCHI_MM = 70.0  # how far below the windpipe's free part bronchi are followed
 
 
-def aerated(hu: Volume, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
+def aerated(hu: Volume, smooth: NDArray[np.float32], spacing: Spacing) -> Mask:
     """Return air inside the chest: lungs and their airways, without outside air, couch, stomach and bowel.
 
     Args:
         hu: The volume.
-        blurred: As `shapes.blurred`.
+        smooth: `shapes.blurred` of it.
         spacing: mm between slices, rows, columns.
     """
     from scipy import ndimage
@@ -38,7 +38,7 @@ def aerated(hu: Volume, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
     border = among(labels, sides[sides > 0])
     del labels
     # Lung that the field of view cuts off reaches the side of the picture as outside air does, but it is denser.
-    outside = border & (blurred < OUTSIDE)
+    outside = border & (smooth < OUTSIDE)
     cut = opened(border & ~grown(outside, 2), ball(6.0, spacing))
     labels, count = ndimage.label((air & ~border) | cut)
     ml = sizes(labels, count) * float(np.prod(spacing)) / 1000
@@ -59,14 +59,14 @@ def aerated(hu: Volume, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
     return kept
 
 
-def without_gas(hu: Volume, air: Mask, blurred: NDArray[np.float32], spacing: Spacing) -> Mask:
+def without_gas(hu: Volume, air: Mask, smooth: NDArray[np.float32], spacing: Spacing) -> Mask:
     """Take away stomach and bowel that meet the lungs where the diaphragm is thinner than a voxel."""
     from scipy import ndimage
     from skimage.segmentation import watershed
 
     limit = _emptiness(hu, air)
     frame = around(bounds(air), WALL_MM, spacing, hu.shape)  # what is farther away has no say
-    near, smooth, inside = hu[frame], blurred[frame], air[frame]
+    near, smooth, inside = hu[frame], smooth[frame], air[frame]
     empty = inside & (smooth < limit)
     if not empty.any():
         return air

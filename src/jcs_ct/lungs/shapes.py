@@ -46,7 +46,7 @@ def dilated(mask: Mask, shape: Mask, *, outside: bool = False) -> Mask:
     found, edge = np.zeros_like(row), margin[0] * plane + margin[1] * width
     for (down, across), run in np.ndenumerate(shape.sum(axis=2)):
         if run:
-            start = (down * plane) + (across * width)
+            start = down * plane + across * width
             found[edge : len(row) - edge] |= wide[run // 2][start : len(row) - 2 * edge + start]
     inner: Mask = found.reshape(padded.shape)[tuple(slice(m, m + n) for m, n in zip(margin, mask.shape, strict=True))]
     return inner
@@ -68,10 +68,9 @@ def blurred(hu: Volume, spacing: Spacing) -> NDArray[np.float32]:
     """Return the mean HU within some 7.5 mm of every voxel in its slice."""
     from scipy import ndimage
 
-    blurred: NDArray[np.float32] = ndimage.uniform_filter(
-        hu, (1, odd(7.5, spacing[1]), odd(7.5, spacing[2])), output=np.float32
-    )
-    return blurred
+    window = (1, odd(7.5, spacing[1]), odd(7.5, spacing[2]))
+    mean: NDArray[np.float32] = ndimage.uniform_filter(hu, window, output=np.float32)
+    return mean
 
 
 def odd(mm: float, spacing: float) -> int:

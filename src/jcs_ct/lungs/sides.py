@@ -52,9 +52,8 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
     if not 0.04 < left_share < 0.96:
         labels[lungs] = LEFT if left_share > 0.5 else RIGHT
         return
-    box = bounds(lungs)
-    smooth = smoothed(hu, box)
-    frame = around(box, 0, spacing, hu.shape)  # a voxel beyond the lungs: what is farther has no say
+    volume, whole = hu, bounds(lungs)
+    frame = around(whole, 0, spacing, hu.shape)  # a voxel beyond the lungs: what is farther has no say
     hu, lungs, labels = hu[frame], lungs[frame], labels[frame]
     columns = np.flatnonzero(lungs.any(axis=(0, 1)))
     middle = (columns[0] + columns[-1]) / 2
@@ -63,7 +62,7 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
         labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
         return
     box = bounds(lungs)  # watershed needs 40 bytes a voxel
-    labels[box] = watershed(smooth, seeds[box], mask=lungs[box])
+    labels[box] = watershed(smoothed(volume, whole), seeds[box], mask=lungs[box])
     # Parts that are connected to neither belong to the nearer one.
     rest = lungs & (labels == 0)
     if rest.any():

@@ -185,7 +185,7 @@ def _run(job: Job, started: float) -> Timed:
             return found
         return open_network(None if name == "jcs-lite" else name, "cpu", runtime=job.runtime)
 
-    one_heap()  # as the command does
+    one_heap()  # this and the freezing as the command does
     networks = Networks.of([network(name) for name in job.models])
     gc.freeze()
     if job.warm:
