@@ -69,7 +69,7 @@ def test_features_fold_as_well(filled: Callable[..., nn.Module]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_kept_memory_is_not_mapped_again() -> None:
     code = (
-        "import resource, torch\nfrom jcs_ct.heap import keep_everything\n"
+        "import resource, torch\nfrom jcs_ct.runtime.torch_engine import keep_everything\n"
         "def faults():\n"
         "    for _ in range(2): torch.ones(12_000_000)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
