@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from jcs_ct.runtime.native.build import Library
+    from jcs_ct.inference.native.build import Library
 
 ROOT = Path(__file__).resolve().parent.parent
 OFFICIAL = {
@@ -28,7 +28,7 @@ OFFICIAL = {
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, NDArray[Any]]:
-    """What the official networks compute (see `jcs_ct.golden`)."""
+    """What the official networks compute (see `jcs_ct.inference.golden`)."""
     with np.load(ROOT / "tests/golden/official.npz", allow_pickle=False) as arrays:
         return dict(arrays)
 
@@ -45,7 +45,7 @@ def filled() -> Callable[..., nn.Module]:
     """`filled(name, inputs="image")`: a network with the golden weights; each is made once a session."""
     import torch
 
-    from jcs_ct.golden import filled_model
+    from jcs_ct.inference.golden import filled_model
 
     made: dict[tuple[str, str], nn.Module] = {}
 
@@ -61,7 +61,7 @@ def filled() -> Callable[..., nn.Module]:
 @pytest.fixture(scope="session")
 def kernels_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `JCS_HOME` with the kernels of the runtime `native`; the test is skipped without a compiler."""
-    from jcs_ct.runtime.native.build import library
+    from jcs_ct.inference.native.build import library
     from native_help import require_compiler
 
     require_compiler()
@@ -75,7 +75,7 @@ def kernels_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def kernels(kernels_home: Path) -> Library:
     """The kernels, compiled once a session."""
-    from jcs_ct.runtime.native.build import library
+    from jcs_ct.inference.native.build import library
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JCS_HOME", str(kernels_home))

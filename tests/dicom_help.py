@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydicom
 
-from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.io.dicom.scan import write_ct_series
 from jcs_ct.io.studies import FoundSeries, find_series
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
 
 Vector = tuple[float, float, float]
 HEAD_FIRST: tuple[Vector, Vector, Vector] = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))

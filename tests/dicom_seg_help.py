@@ -15,10 +15,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from jcs_ct.io.dicom import write_ct_series
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.sources import Source
-from jcs_ct.series import CTSeries, Geometry, canonical_axes
+from jcs_ct.core.geometry import CTSeries, Geometry, canonical_axes
+from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from jcs_ct.runtime.native import build
-from jcs_ct.runtime.native.builder import Builder
-from jcs_ct.runtime.native.plan import Map, blocks_of
+from jcs_ct.inference.native import build
+from jcs_ct.inference.native.builder import Builder
+from jcs_ct.inference.native.plan import Map, blocks_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from jcs_ct.runtime.native.build import Library
-    from jcs_ct.runtime.native.plan import Plan
+    from jcs_ct.inference.native.build import Library
+    from jcs_ct.inference.native.plan import Plan
 
 
 def require_compiler() -> None:
@@ -104,7 +104,7 @@ def gaps(plan: Plan) -> list[tuple[int, int]]:
 
 def surroundings(plan: Plan, buffer: object) -> NDArray[np.float32]:
     """What lies around a map with padding."""
-    from jcs_ct.runtime.native.plan import Buffer
+    from jcs_ct.inference.native.plan import Buffer
 
     assert isinstance(buffer, Buffer)
     p = buffer.padding

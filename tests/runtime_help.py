@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct.runtime.self_check import self_check_network
+from jcs_ct.inference.self_check import self_check_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from jcs_ct.runtime import Network
+    from jcs_ct.inference import Network
 
 TINY = 64, 80
 
@@ -69,7 +69,7 @@ class Wrong:
         self.facts: dict[str, str] = {}
 
     def run(self, arrays: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        from jcs_ct.golden import filled_model
+        from jcs_ct.inference.golden import filled_model
 
         logit, evidence, lesion = expected(filled_model("jcs-lite"), np.asarray(arrays[0]))
         return [logit, evidence, lesion + np.float32(1.5)]

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from jcs_ct.core.types import SliceDiagnosis, SliceImage
 from jcs_ct.models import model_spec
 from jcs_ct.phantom import make_phantom
-from jcs_ct.types import SliceDiagnosis, SliceImage
 from jcs_ct.weights import write
 from weights_help import card_for
 

@@ -147,14 +147,14 @@ def run(filled: Callable[..., Any]) -> Iterator[Callable[..., int]]:
     """`run(*arguments)` → exit status, with a network that answers from the mean of its input (milliseconds)."""
     import torch
 
-    from jcs_ct.runtime import self_check_network
+    from jcs_ct.inference import self_check_network
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jcs_ct.golden.filled_model", filled)
+        patch.setattr("jcs_ct.inference.golden.filled_model", filled)
         network = self_check_network("jcs-classifier", "cpu")
     patch = pytest.MonkeyPatch()
     patch.setattr(network, "module", lambda *_: lambda x: torch.stack([-x.mean((1, 2, 3)), x.mean((1, 2, 3))], dim=1))
-    patch.setattr("jcs_ct.runtime.open_network", lambda *_a, **_k: network)
+    patch.setattr("jcs_ct.inference.open_network", lambda *_a, **_k: network)
 
     def call(*arguments: str | Path) -> int:
         with pytest.raises(SystemExit) as ended:

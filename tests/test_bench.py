@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from jcs_ct.bench import networks as speed
+from jcs_ct.bench import report as speed_report
+from jcs_ct.bench import worker as speed_child
+from jcs_ct.bench.networks import Row
 from jcs_ct.cli.bench import bench
-from jcs_ct.errors import UsageError
-from jcs_ct.runtime import self_check_network, speed, speed_child, speed_report
-from jcs_ct.runtime.parity import Parity
-from jcs_ct.runtime.speed import Row
+from jcs_ct.core.errors import UsageError
+from jcs_ct.inference import self_check_network
+from jcs_ct.inference.parity import Parity
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from jcs_ct.bench import studies as speed
+from jcs_ct.bench.studies import STAGES, Job, StudyRow, Timed, phantoms, run_once, to_markdown
 from jcs_ct.cli.bench import bench
-from jcs_ct.errors import JcsError, UsageError
+from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.phantom import write_dicom
-from jcs_ct.study import speed
-from jcs_ct.study.speed import STAGES, Job, StudyRow, Timed, phantoms, run_once, to_markdown
 from study_help import small_phantom, write_lite
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def test_tables(tmp_path: Path) -> None:
 
 
 def test_phantoms_of_other_lengths_are_the_same_chest(tmp_path: Path) -> None:
-    from jcs_ct.study.gather import gather
+    from jcs_ct.app.gather import gather
 
     folders = phantoms([6, 12], tmp_path, size=64)
     assert [path.name for path in folders] == ["6 slices", "12 slices"]

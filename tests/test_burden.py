@@ -11,9 +11,9 @@ import pytest
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
-from jcs_ct import burden as module
-from jcs_ct.burden import LEFT, RIGHT, SEVERITY_SOURCE, Burden, BurdenCounter, severity
-from jcs_ct.errors import ShapeError
+from jcs_ct.anatomy import burden as module
+from jcs_ct.anatomy.burden import LEFT, RIGHT, SEVERITY_SOURCE, Burden, BurdenCounter, severity
+from jcs_ct.core.errors import ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.io import loadmat
 
 from jcs_ct.cli import main
-from jcs_ct.errors import OutputError, UsageError
-from jcs_ct.files import write_whole
+from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_segment(
     from torch.nn import functional as F
 
     from jcs_ct import create_model
-    from jcs_ct.preprocess import RECIPES, prepare
+    from jcs_ct.imaging.recipes import RECIPES, prepare
 
     values, _ = prepare(slice_pixels, RECIPES["release-segmentation"])
     with torch.inference_mode():
@@ -243,7 +243,7 @@ def test_wrong_arguments_end_with_2(
 def test_an_unforeseen_fault_is_one_line_and_the_others_go_on(
     jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jcs_ct import pipeline
+    from jcs_ct.inference import pipeline
 
     real = pipeline.classify
 
@@ -261,7 +261,7 @@ def test_an_unforeseen_fault_is_one_line_and_the_others_go_on(
 def test_a_fault_outside_of_a_case_is_one_line(
     jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jcs_ct.runtime.open_network", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr("jcs_ct.inference.open_network", lambda *_a, **_k: 1 / 0)
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
     assert status == 1
     assert "unforeseen ZeroDivisionError" in err
@@ -272,7 +272,7 @@ def test_weights_that_give_nan_write_nothing(
 ) -> None:
     import torch
 
-    from jcs_ct.runtime import Network
+    from jcs_ct.inference import Network
 
     monkeypatch.setattr(Network, "module", lambda *_: lambda x: torch.full((1, 2), float("nan")))
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
@@ -358,9 +358,8 @@ def test_png_in_memory_is_what_the_zip_gives(jcs: Callable[..., Any], slices: Pa
 
 def test_one_network_segments_and_then_explains(jcs: Callable[..., Any], slice_pixels: NDArray[np.uint8]) -> None:
     """What ran without gradients first must still be able to carry them."""
-    from jcs_ct import pipeline
-    from jcs_ct.runtime import open_network
-    from jcs_ct.types import SliceImage
+    from jcs_ct.core.types import SliceImage
+    from jcs_ct.inference import open_network, pipeline
 
     network = open_network("jcs-classifier", "cpu")
     image = SliceImage("a", "a", slice_pixels)
@@ -380,7 +379,7 @@ def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.Monke
     maps = {p.relative_to(tmp_path / "d").parts[0] for p in (tmp_path / "d").rglob("*.png")}
     assert maps == {"png", "phantom-truth.png", "diagnosis"}
     assert jcs("demo", "-o", "d", "--slices", "3")[0] == 2
-    from jcs_ct import golden
+    from jcs_ct.inference import golden
 
     monkeypatch.setattr(golden, "check", lambda: [golden.Parity("jcs-single", 1.0, 1e-5)])
     status, _, err = jcs("demo", "-o", "d", "--slices", "3", "--overwrite")

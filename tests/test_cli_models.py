@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from jcs_ct.cli.models import models
-from jcs_ct.errors import JcsError, OutputError, UsageError, WeightsError
+from jcs_ct.core.errors import JcsError, OutputError, UsageError, WeightsError
 from jcs_ct.weights import import_file, store
 from jcs_ct.weights.catalogue import CATALOGUE
 from weights_help import add_tiny, tiny_state

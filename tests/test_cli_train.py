@@ -15,10 +15,10 @@ import torch
 from datasets_help import damage, lesion, save
 from jcs_ct import models
 from jcs_ct.cli import main
-from jcs_ct.errors import JcsError, UsageError
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
-from jcs_ct.preprocess import prepare, recipe
+from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.imaging.recipes import prepare, recipe
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 from jcs_ct.training.manners import plain_errors
 from jcs_ct.training.order import PlannedBatches, balanced_weights
 from jcs_ct.training.run import parts_of

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from datasets_help import folders, lesion, lists, manifest, picture, save
+from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.folders import read_folders
 from jcs_ct.datasets.folds import read_folds
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.lists import format_line, read_lists
 from jcs_ct.datasets.masks import decode_mask, read_mask
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
-from jcs_ct.errors import InputError, UsageError
 from jcs_ct.io.features import write_features
 
 

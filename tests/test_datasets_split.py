@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from datasets_help import copy_file, damage, folders, lists, manifest, picture, save
+from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 from jcs_ct.datasets.check import check
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import Dataset, Sample
 from jcs_ct.datasets.split import Folds, list_files, make_folds, save_folds, save_lists
-from jcs_ct.errors import InputError, JcsError, OutputError, UsageError
 
 
 def imagined(groups: int = 60, seed: int = 0) -> Dataset:

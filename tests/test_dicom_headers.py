@@ -8,13 +8,13 @@ import pydicom
 import pytest
 
 from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, read_seg, validation_errors
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
 
 COUNTS = {"COVID-19 lesions": 2, "Right lung": 3, "Left lung": 3}  # frames
 

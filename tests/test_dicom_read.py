@@ -31,17 +31,17 @@ from dicom_help import (
     volume,
     write_body,
 )
-from jcs_ct.errors import InputError
-from jcs_ct.io import dicom_read
-from jcs_ct.io.sources import Source
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import CANONICAL
+from jcs_ct.io.dicom import read as dicom_read
+from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import find_series
-from jcs_ct.series import CANONICAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dicom_help import Vector
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
 
 
 @pytest.fixture(scope="module")

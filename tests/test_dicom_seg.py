@@ -24,16 +24,16 @@ from dicom_seg_help import (
     read_seg,
     validation_errors,
 )
-from jcs_ct.errors import InputError, OutputError, ShapeError
-from jcs_ct.io.dicom import write_ct_series
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.sources import Source
+from jcs_ct.core.errors import InputError, OutputError, ShapeError
+from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
 from jcs_ct.outputs.dicom import write_seg, write_sr
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.series import CTSeries, Geometry
+    from jcs_ct.core.geometry import CTSeries, Geometry
 
 NAMES: dict[str, Any] = {"model_name": "jcs-lite", "model_version": "0123abcd"}
 LABELS = ["COVID-19 lesions", "Right lung", "Left lung"]

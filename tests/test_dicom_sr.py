@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, validation_errors
-from jcs_ct.errors import InputError, OutputError
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
 from jcs_ct.outputs.report.schema import check
 

@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from jcs_ct.errors import OutputError, UsageError
-from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.io.dicom.scan import write_ct_series
 from jcs_ct.phantom import make_phantom, write_dicom
 
 if TYPE_CHECKING:

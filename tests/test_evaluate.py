@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from jcs_ct.cli import main
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Sample
-from jcs_ct.errors import InputError
 from jcs_ct.evaluate.maps import read_map
 from jcs_ct.evaluate.matching import match
 from jcs_ct.io.features import write_features
@@ -209,7 +209,8 @@ def network(task: str) -> Any:
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that is as sure as the slice is bright."""
-    from jcs_ct import pipeline, runtime
+    import jcs_ct.inference as runtime
+    from jcs_ct.inference import pipeline
 
     monkeypatch.setattr(runtime, "open_network", lambda model, device, tasks: network(tasks[0]))
     monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
@@ -435,9 +436,9 @@ def test_a_negative_seed_is_refused(jcs: Jcs, tmp_path: Path) -> None:
 def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jcs_ct import pipeline
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.evaluate.predict import lesion_map
+    from jcs_ct.inference import pipeline
 
     write_features(tmp_path / "s.mat", {"vgg": np.full((64, 16, 16), 9, np.uint8)})
     Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "m.png")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.errors import UsageError
-from jcs_ct.explain import Attention, attend, class_answer, lesion_answer
+from jcs_ct.core.errors import UsageError
+from jcs_ct.inference.attention import Attention, attend, class_answer, lesion_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

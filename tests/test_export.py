@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from jcs_ct.errors import JcsError, OutputError, UsageError, WeightsError
-from jcs_ct.runtime import export as exporting
-from jcs_ct.runtime import open_network, self_check_network
-from jcs_ct.runtime.export import FORMATS, export
-from jcs_ct.runtime.fold import Inference
-from jcs_ct.runtime.manifest import read_manifest
+from jcs_ct.core.errors import JcsError, OutputError, UsageError, WeightsError
+from jcs_ct.inference import export as exporting
+from jcs_ct.inference import open_network, self_check_network
+from jcs_ct.inference.export import FORMATS, export
+from jcs_ct.inference.fold import Inference
+from jcs_ct.inference.manifest import read_manifest
 from runtime_help import TINY, expected, far, noise
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from jcs_ct.cli.models import models
 
     assert OFFERED == FORMATS
-    monkeypatch.setattr("jcs_ct.runtime.open_network", lambda *_, **__: self_check_network("jcs-lite", "cpu"))
+    monkeypatch.setattr("jcs_ct.inference.open_network", lambda *_, **__: self_check_network("jcs-lite", "cpu"))
     monkeypatch.setattr(exporting, "check_shape", lambda _: TINY)
     out = tmp_path / "lite.ts"
     done = CliRunner().invoke(models, ["export", "any", "--format", "torchscript", "-o", str(out), "--json"])

@@ -10,13 +10,13 @@ import torch
 from click.testing import CliRunner
 from torch.nn import functional as F
 
+from jcs_ct.bench import training as benchmark
 from jcs_ct.cli.bench import bench
-from jcs_ct.errors import JcsError
-from jcs_ct.heap import keep_freed
+from jcs_ct.core.errors import JcsError
+from jcs_ct.core.memory import keep_freed
 from jcs_ct.models import build_model
 from jcs_ct.models.decoder import AttentiveFusion
 from jcs_ct.models.vgg import ConvNormReLU
-from jcs_ct.training import bench as benchmark
 from jcs_ct.training import winograd
 from jcs_ct.training.fast import quicken
 from jcs_ct.training.losses import release_loss

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from jcs_ct.errors import InputError, OutputError
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.io.features import dequantise, quantise, read_features, write_features
 
 if TYPE_CHECKING:

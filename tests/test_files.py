@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jcs_ct.errors import OutputError
-from jcs_ct.files import whole_file, write_whole
+from jcs_ct.core.errors import OutputError
+from jcs_ct.core.whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.explain import attend, class_answer
-from jcs_ct.golden import check, fill_array
-from jcs_ct.golden import golden as shipped
+from jcs_ct.imaging.recipes import RECIPES, prepare, resize_map
+from jcs_ct.inference.attention import attend, class_answer
+from jcs_ct.inference.golden import check, fill_array
+from jcs_ct.inference.golden import golden as shipped
 from jcs_ct.io.features import dequantise, quantise
 from jcs_ct.metrics import release_iou, release_mae
 from jcs_ct.models.segmenter import probabilities
-from jcs_ct.preprocess import RECIPES, prepare, resize_map
 from jcs_ct.training.losses import f_measure_loss, release_loss
 from jcs_ct.training.schedule import poly_lr
 
@@ -200,7 +200,7 @@ def test_recipes_on_the_real_slice(golden: Golden, real_data: Path) -> None:
 
 
 def test_self_check_passes_and_would_fail(monkeypatch: pytest.MonkeyPatch, golden: Golden) -> None:
-    import jcs_ct.golden as module
+    import jcs_ct.inference.golden as module
 
     assert [p.network for p in check() if p.ok] == ["jcs-single", "jcs-joint", "jcs-classifier"]
     wrong = {**golden, "single_maps": golden["single_maps"] + np.float32(2e-5)}

@@ -11,8 +11,8 @@ from PIL import Image
 from skimage.filters import threshold_otsu
 
 from jcs_ct.datasets.masks import read_mask
-from jcs_ct.field import find_field, lung_regions, otsu
-from jcs_ct.guard import check_slice
+from jcs_ct.imaging.lung_box import find_field, lung_regions, otsu
+from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.phantom import PhantomStudy, lung_window, make_phantom
 
 if TYPE_CHECKING:

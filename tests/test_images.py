@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage.measure import block_reduce
 
-from jcs_ct.errors import JcsError, OutputError, UsageError
+from jcs_ct.core.errors import JcsError, OutputError, UsageError
 from jcs_ct.outputs import figures, images, sheet
 from jcs_ct.outputs.figures import LESION, attention_overlay, compare_attention, lesion_overlay, truth_overlay
 

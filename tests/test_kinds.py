@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 from scipy.io import savemat
 
-from jcs_ct.io.kinds import HEAD, RASTERS, SLICES, Kind, decode_text, sniff
+from jcs_ct.io.files.kinds import HEAD, RASTERS, SLICES, Kind, decode_text, sniff
 
 
 def picture(fmt: str, mode: str = "L") -> bytes:

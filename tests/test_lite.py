@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.errors import ShapeError, UsageError, WeightsError
-from jcs_ct.explain import attend, class_answer, of_evidence
-from jcs_ct.golden import fill
+from jcs_ct.core.errors import ShapeError, UsageError, WeightsError
+from jcs_ct.core.types import SliceImage
+from jcs_ct.imaging.recipes import grey, prepare, recipe, restore, stretch
+from jcs_ct.inference.attention import attend, class_answer, of_evidence
+from jcs_ct.inference.golden import fill
+from jcs_ct.inference.network import open_network
+from jcs_ct.inference.pipeline import classify, diagnose_slice, explain, screen_slice, segment
 from jcs_ct.models import build_model
 from jcs_ct.models.lite import LiteNetwork
-from jcs_ct.pipeline import classify, diagnose_slice, explain, screen_slice, segment
-from jcs_ct.preprocess import grey, prepare, recipe, restore, stretch
-from jcs_ct.runtime.network import open_network
-from jcs_ct.types import SliceImage
 from jcs_ct.weights import write
 from jcs_ct.weights.card import WeightsCard
 from weights_help import card_for

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jcs_ct.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
-from jcs_ct.lungs.shapes import among, ball, dilated, grown, opened, sizes
+from jcs_ct.anatomy.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
+from jcs_ct.anatomy.lungs.shapes import among, ball, dilated, grown, opened, sizes
 from jcs_ct.phantom import PhantomStudy, make_phantom
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics import (
     Scored,
     average,
@@ -21,7 +21,7 @@ from jcs_ct.metrics import (
     roc_auc,
 )
 from jcs_ct.metrics.bootstrap import resample_weights
-from jcs_ct.verdict import RULES, Count, Fraction, TopK, rule
+from jcs_ct.study.rules import RULES, Count, Fraction, TopK, rule
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.models import MODELS, build_model
 from jcs_ct.models.layers import FrozenBatchNorm2d, check_input
 

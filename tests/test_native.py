@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from jcs_ct.inference.native import builder
+from jcs_ct.inference.native.builder import AVERAGE, INSIDE, MAXIMUM
 from jcs_ct.models.layers import SqueezeExcitation
-from jcs_ct.runtime.native import builder
-from jcs_ct.runtime.native.builder import AVERAGE, INSIDE, MAXIMUM
 from native_help import Bench, error, exact, layer
 
 if TYPE_CHECKING:
-    from jcs_ct.runtime.native.build import Library
+    from jcs_ct.inference.native.build import Library
 
 LIMIT = 1e-5  # float32 against float64, relative to the largest value; a wrong border is off by 1e-1
 SIDES = [(1, 1), (1, 9), (7, 2), (4, 4), (5, 17), (13, 22), (24, 25)]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from jcs_ct.errors import OutputError, UsageError, WeightsError
-from jcs_ct.runtime import Network, choose, prepared
-from jcs_ct.runtime.engines import RuntimeFailedError, find_runtime
-from jcs_ct.runtime.native import build
-from jcs_ct.runtime.native import engine as native
-from jcs_ct.runtime.native.engine import NativeEngine
-from jcs_ct.runtime.self_check import self_check_network
+from jcs_ct.core.errors import OutputError, UsageError, WeightsError
+from jcs_ct.inference import Network, choose, prepared
+from jcs_ct.inference.engines import RuntimeFailedError, find_runtime
+from jcs_ct.inference.native import build
+from jcs_ct.inference.native import engine as native
+from jcs_ct.inference.native.engine import NativeEngine
+from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.weights.store import home
 from native_help import require_compiler
 from runtime_help import expected, far, lite, many, noise
@@ -200,7 +200,7 @@ def test_other_kernels_are_refused(tmp_path: Path) -> None:
 
 def test_processes_that_compile_at_the_same_time_do_not_meet(fake: Compiler) -> None:
     fake.file.with_suffix(".slow").touch()
-    code = "from jcs_ct.runtime.native.build import library\nprint(library().compiler)"
+    code = "from jcs_ct.inference.native.build import library\nprint(library().compiler)"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].strip() for process in started] == ["fake compiler 1.0"] * 2
     runs = fake.runs

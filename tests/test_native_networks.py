@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.errors import ShapeError, UsageError
-from jcs_ct.runtime.native import builder
-from jcs_ct.runtime.native import engine as native
-from jcs_ct.runtime.native.builder import Builder
-from jcs_ct.runtime.native.engine import NativeEngine
-from jcs_ct.runtime.native.plan import Plan
+from jcs_ct.core.errors import ShapeError, UsageError
+from jcs_ct.inference.native import builder
+from jcs_ct.inference.native import engine as native
+from jcs_ct.inference.native.builder import Builder
+from jcs_ct.inference.native.engine import NativeEngine
+from jcs_ct.inference.native.plan import Plan
 from native_help import gaps, surroundings
 from runtime_help import expected, far, noise
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from jcs_ct.runtime.native.build import Library
+    from jcs_ct.inference.native.build import Library
 
 SIZES = [(16, 16), (17, 16), (16, 80), (49, 35), (64, 80)]  # with 16 rows the deepest maps have one
 LIMIT = 2e-5

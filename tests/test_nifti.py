@@ -18,13 +18,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jcs_ct.errors import InputError, OutputError
-from jcs_ct.io import nifti_values, nifti_write
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.nifti import read_nifti
-from jcs_ct.io.nifti_write import write_nifti, write_nifti_slices
-from jcs_ct.io.sources import Source
-from jcs_ct.series import Axes, CTSeries, Geometry
+from jcs_ct.core.errors import InputError, OutputError
+from jcs_ct.core.geometry import Axes, CTSeries, Geometry
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
+from jcs_ct.io.nifti.volume import read_nifti
+from jcs_ct.io.nifti import values as nifti_values
+from jcs_ct.io.nifti import write as nifti_write
+from jcs_ct.io.nifti.write import write_nifti, write_nifti_slices
 
 if TYPE_CHECKING:
     from pathlib import Path

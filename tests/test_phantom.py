@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.phantom import PhantomStudy, lung_window, make_phantom, write_pngs
 
 if TYPE_CHECKING:

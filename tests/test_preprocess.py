@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jcs_ct.errors import ShapeError, UsageError
-from jcs_ct.preprocess import MEAN, RECIPES, STD, prepare, recipe, resize_map, restore
-from jcs_ct.resample import resize_bilinear_8bit
+from jcs_ct.core.errors import ShapeError, UsageError
+from jcs_ct.imaging.recipes import MEAN, RECIPES, STD, prepare, recipe, resize_map, restore
+from jcs_ct.imaging.resampling import resize_bilinear_8bit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,17 +16,17 @@ import tifffile
 from PIL import Image, ImageFile
 from skimage.io import imread
 
-from jcs_ct.errors import InputError
-from jcs_ct.io import raster
-from jcs_ct.io.raster import decode_slice, read_slice
-from jcs_ct.io.sources import find_sources
+from jcs_ct.core.errors import InputError
+from jcs_ct.io import pictures as raster
+from jcs_ct.io.files.sources import find_sources
+from jcs_ct.io.pictures import decode_slice, read_slice
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from jcs_ct.types import SliceImage
+    from jcs_ct.core.types import SliceImage
 
 RNG = np.random.default_rng(0)
 ROWS, COLUMNS = np.mgrid[0:40, 0:60]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jcs_ct.errors import OutputError, ShapeError
+from jcs_ct.core.errors import OutputError, ShapeError
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.chart import make_chart
 from jcs_ct.outputs.report.contact import contact_pictures

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
+from jcs_ct.inference import choose, engines, onnx_engine, prepared, torch_engine
+from jcs_ct.inference.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
+from jcs_ct.inference.fold import OUTPUTS, Inference
+from jcs_ct.inference.native import build
+from jcs_ct.inference.parity import Parity, check_arrays, compare
+from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.models import build_model, model_spec
-from jcs_ct.runtime import choose, engines, onnx_engine, prepared, torch_engine
-from jcs_ct.runtime.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
-from jcs_ct.runtime.fold import OUTPUTS, Inference
-from jcs_ct.runtime.native import build
-from jcs_ct.runtime.parity import Parity, check_arrays, compare
-from jcs_ct.runtime.self_check import self_check_network
 from jcs_ct.weights.store import home
 from runtime_help import TINY, Wrong, expected, far, lite, many, noise
 
@@ -69,7 +69,7 @@ def test_features_fold_as_well(filled: Callable[..., nn.Module]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_kept_memory_is_not_mapped_again() -> None:
     code = (
-        "import resource, torch\nfrom jcs_ct.runtime.torch_engine import keep_everything\n"
+        "import resource, torch\nfrom jcs_ct.inference.torch_engine import keep_everything\n"
         "def faults():\n"
         "    for _ in range(2): torch.ones(12_000_000)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
@@ -118,8 +118,8 @@ def test_converted_networks_agree_at_other_sizes(
 
 def test_nothing_is_reported_to_vendors(tmp_path: Path) -> None:
     code = (
-        "import sys, torch\nfrom pathlib import Path\nfrom jcs_ct.golden import filled_model\n"
-        "from jcs_ct.runtime.engines import RUNTIMES, file_engine\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom jcs_ct.inference.golden import filled_model\n"
+        "from jcs_ct.inference.engines import RUNTIMES, file_engine\n"
         "r = RUNTIMES['openvino']; file = Path(sys.argv[1]) / ('n' + r.suffix)\n"
         "r.module.convert(filled_model('jcs-lite'), [torch.rand(1, 1, 64, 80)], file); file_engine(r, file, 1)\n"
         "print(sorted(m for m in sys.modules if m.startswith('openvino_telemetry.')))"
@@ -314,8 +314,8 @@ def test_check_inputs_look_like_inputs(name: str) -> None:
 @pytest.mark.parametrize("method", ["grad-cam", "grad-cam-release"])
 def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str) -> None:
     """What a runtime without gradients gives is what gradients give, on the slice's grid."""
-    from jcs_ct import pipeline
-    from jcs_ct.types import SliceImage
+    from jcs_ct.core.types import SliceImage
+    from jcs_ct.inference import pipeline
 
     pixels = np.random.default_rng(5).integers(0, 256, (90, 110, 3), np.uint8)
     image = SliceImage("slice", "slice", pixels)

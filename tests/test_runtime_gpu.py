@@ -18,14 +18,14 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jcs_ct.inference import graphs, torch_engine
+from jcs_ct.inference import half as halves
+from jcs_ct.inference.fold import OUTPUTS, Inference
+from jcs_ct.inference.graphs import Captured, Graphs
+from jcs_ct.inference.half import InHalf
+from jcs_ct.inference.parity import check_arrays, compare
+from jcs_ct.inference.torch_engine import PlainEngine, TunedEngine, strict_float32
 from jcs_ct.models import model_spec
-from jcs_ct.runtime import graphs, torch_engine
-from jcs_ct.runtime import half as halves
-from jcs_ct.runtime.fold import OUTPUTS, Inference
-from jcs_ct.runtime.graphs import Captured, Graphs
-from jcs_ct.runtime.half import InHalf
-from jcs_ct.runtime.parity import check_arrays, compare
-from jcs_ct.runtime.torch_engine import PlainEngine, TunedEngine, strict_float32
 from runtime_help import expected, far, noise
 
 if TYPE_CHECKING:
@@ -245,9 +245,9 @@ def test_half_precision_has_to_pass_its_check(inputs: str, filled: Callable[...,
     network = filled("jcs-single", inputs)
     array = np.abs(noise(64 if inputs == "features" else 3, 1, 40, 48))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jcs_ct.runtime.parity.PIXELS", 0.5)
+        patch.setattr("jcs_ct.inference.parity.PIXELS", 0.5)
         assert TunedEngine(network, "cpu", half=True).half
-        patch.setattr("jcs_ct.runtime.parity.PROBABILITY", 1e-7)
+        patch.setattr("jcs_ct.inference.parity.PROBABILITY", 1e-7)
         tuned = TunedEngine(network, "cpu", half=True)
     assert not tuned.half
     assert tuned.facts["precision"] == "float32"

@@ -18,16 +18,15 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from jcs_ct import pipeline  # noqa: E402
 from jcs_ct.cli import main  # noqa: E402
+from jcs_ct.core.types import SliceImage  # noqa: E402
 from jcs_ct.datasets.masks import read_mask  # noqa: E402
-from jcs_ct.io.opening import read_file  # noqa: E402
-from jcs_ct.io.raster import decode_slice  # noqa: E402
+from jcs_ct.imaging.recipes import RECIPES  # noqa: E402
+from jcs_ct.inference import open_network, pipeline  # noqa: E402
+from jcs_ct.io.files.opening import read_file  # noqa: E402
+from jcs_ct.io.pictures import decode_slice  # noqa: E402
 from jcs_ct.metrics.segmentation import pixel_counts  # noqa: E402
 from jcs_ct.phantom import lung_window, make_phantom  # noqa: E402
-from jcs_ct.preprocess import RECIPES  # noqa: E402
-from jcs_ct.runtime import open_network  # noqa: E402
-from jcs_ct.types import SliceImage  # noqa: E402
 from jcs_ct.weights import load  # noqa: E402
 from jcs_ct.weights.store import sha256_of, shipped  # noqa: E402
 

@@ -21,11 +21,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from jcs_ct.errors import InputError
-from jcs_ct.io import archive, opening
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.names import MAX_COMPONENT, MAX_NAME, natural_key, safe_name, tell_apart
-from jcs_ct.io.sources import Found, Source, find_sources
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files import archive, opening
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.names import MAX_COMPONENT, MAX_NAME, natural_key, safe_name, tell_apart
+from jcs_ct.io.files.sources import Found, Source, find_sources
 
 
 def encoded(fmt: str) -> bytes:

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from dicom_help import body, edit, grid, only, pixels, read_only, refused, setting, volume, write_body
-from jcs_ct.io.dicom_header import image_header
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.sources import Source
+from jcs_ct.io.dicom.header import image_header
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import find_series
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def nifti(path: Path, hu: Any, affine: Any) -> Path:
 
 
 def test_nifti_and_dicom_in_one_call(tmp_path: Path) -> None:
-    pytest.importorskip("jcs_ct.io.nifti")
+    pytest.importorskip("jcs_ct.io.nifti.volume")
     series = read_only(add_series(tmp_path / "d", 1)[0].parent)
     affine = series.geometry.affine
     nifti(tmp_path / "n.nii", body(grid(series.geometry.shape, affine)), affine)

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 
 import jcs_ct
-from jcs_ct import pipeline
+from jcs_ct.app.gather import gather
 from jcs_ct.cli import main
-from jcs_ct.errors import InputError, OutputError, UsageError
-from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.inference import pipeline
+from jcs_ct.io.dicom.scan import write_ct_series
 from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.examine import examine
-from jcs_ct.study.gather import gather
 from jcs_ct.study.result import PackedMaps
+from jcs_ct.study.rules import Count
 from jcs_ct.study.settings import Networks, Settings
-from jcs_ct.verdict import Count
 from study_help import MARKER_HU, BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom, write_lite
 from weights_help import card_for
 

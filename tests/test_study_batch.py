@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from jcs_ct import pipeline
-from jcs_ct.errors import OutputError
+from jcs_ct.app.batch import Ended, diagnose_cases, read_report
+from jcs_ct.app.gather import gather
+from jcs_ct.core.errors import OutputError
+from jcs_ct.core.types import SliceImage
+from jcs_ct.inference import pipeline
 from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
-from jcs_ct.study.batch import Ended, diagnose_cases, read_report
-from jcs_ct.study.gather import gather
 from jcs_ct.study.settings import Networks, Settings
-from jcs_ct.types import SliceImage
 from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:

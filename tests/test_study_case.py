@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.app.gather import gather
+from jcs_ct.io.dicom.scan import write_ct_series
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.case import Case, tell_cases_apart
-from jcs_ct.study.gather import gather
 from study_help import small_phantom
 
 if TYPE_CHECKING:

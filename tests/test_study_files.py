@@ -11,15 +11,15 @@ import pytest
 from pydicom import dcmread
 
 from dicom_seg_help import HEAD_FIRST, make_series
-from jcs_ct import pipeline
-from jcs_ct.errors import OutputError
-from jcs_ct.io import nifti_write
-from jcs_ct.io.dicom import write_ct_series
+from jcs_ct.app.gather import gather
+from jcs_ct.core.errors import OutputError
+from jcs_ct.inference import pipeline
+from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.nifti import write as nifti_write
 from jcs_ct.outputs import sheet
 from jcs_ct.outputs.dicom import headers, seg, sr
 from jcs_ct.outputs.report import html
 from jcs_ct.study.examine import examine
-from jcs_ct.study.gather import gather
 from jcs_ct.study.settings import Networks, Settings
 from study_help import BandNetwork, mark_all, marked_volume, small_phantom
 

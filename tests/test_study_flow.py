@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 from jcs_ct.study.flow import AHEAD, Behind, ahead, batches, side_by_side
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def test_threads_share_one_heap() -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("needs glibc")
     code = (
-        "import ctypes, sys, threading; from jcs_ct.heap import one_heap\n"
+        "import ctypes, sys, threading; from jcs_ct.core.memory import one_heap\n"
         "print(one_heap() if sys.argv[1] == 'one' else 'not asked', file=sys.stderr)\n"
         "gate = threading.Barrier(4)\n"
         "def work():\n    data = [bytes(700 + i) for i in range(9)]; gate.wait(30); return data\n"

@@ -13,7 +13,7 @@ from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from jcs_ct.cli import main
-from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.phantom import make_phantom, write_pngs
 from jcs_ct.training.lite.augment import disguise, jitter

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from datasets_help import lesion, save
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.datasets.check import check
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.errors import InputError, OutputError
 from jcs_ct.io.features import write_features
 from jcs_ct.models import MODELS
 from jcs_ct.training.run import train

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics import release_iou, release_mae
 from jcs_ct.training.losses import f_measure_loss, release_loss
 from jcs_ct.training.schedule import poly_lr

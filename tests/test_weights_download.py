@@ -14,7 +14,7 @@ import pytest
 import requests
 import torch
 
-from jcs_ct.errors import DownloadError, UsageError, WeightsError
+from jcs_ct.core.errors import DownloadError, UsageError, WeightsError
 from jcs_ct.weights import catalogue, download, load, obtain, store
 from jcs_ct.weights.catalogue import Entry, KnownFile
 from jcs_ct.weights.download import fetch

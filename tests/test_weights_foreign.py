@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from jcs_ct import create_model
-from jcs_ct.errors import UsageError, WeightsError
-from jcs_ct.golden import fill
+from jcs_ct.core.errors import UsageError, WeightsError
+from jcs_ct.inference.golden import fill
 from jcs_ct.weights import foreign
 from jcs_ct.weights.foreign import recognise
 

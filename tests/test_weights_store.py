@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import jcs_ct
-from jcs_ct.errors import JcsError, OutputError, UsageError, WeightsError
+from jcs_ct.core.errors import JcsError, OutputError, UsageError, WeightsError
 from jcs_ct.weights import WeightsCard, create_model, import_file, list_stored, load, loading, store, write
 from jcs_ct.weights.catalogue import CATALOGUE, KnownFile, entry_of_file, find_entry
 from weights_help import add_tiny, tiny_state

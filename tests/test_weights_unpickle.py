@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from jcs_ct.errors import WeightsError
+from jcs_ct.core.errors import WeightsError
 from jcs_ct.weights import unpickle
 from jcs_ct.weights.unpickle import read_tensors
 

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jcs_ct.errors import ShapeError
-from jcs_ct.field import lung_regions
+from jcs_ct.core.errors import ShapeError
+from jcs_ct.imaging.lung_box import lung_regions
+from jcs_ct.imaging.window import LUNG, Window, to_grey
 from jcs_ct.phantom import lung_window
-from jcs_ct.window import LUNG, Window, to_grey
 
 if TYPE_CHECKING:
     from pathlib import Path

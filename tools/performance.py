@@ -27,10 +27,10 @@ BEGIN, END = "<!-- begin: tools/performance.py -->", "<!-- end -->"
 
 SLICES = """
 import sys, time, statistics
-from jcs_ct import pipeline
-from jcs_ct.io.raster import read_slice
-from jcs_ct.io.sources import find_sources
-from jcs_ct.runtime import open_network, self_check_network
+from jcs_ct.inference import pipeline
+from jcs_ct.io.pictures import read_slice
+from jcs_ct.io.files.sources import find_sources
+from jcs_ct.inference import open_network, self_check_network
 folder, weights, runtime, count = sys.argv[1:]
 checked = weights in ("jcs-single", "")
 opening = self_check_network if checked else open_network

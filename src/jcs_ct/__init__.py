@@ -9,16 +9,16 @@ __version__ = "0.1.0"
 __all__ = ["CaseResult", "JcsError", "__version__", "create_model", "diagnose"]
 
 if TYPE_CHECKING:
-    from jcs_ct.errors import JcsError
-    from jcs_ct.study.api import diagnose
+    from jcs_ct.app.diagnose import diagnose
+    from jcs_ct.core.errors import JcsError
     from jcs_ct.study.result import CaseResult
     from jcs_ct.weights import create_model
 
 _HOMES = {
     "CaseResult": "jcs_ct.study.result",
-    "JcsError": "jcs_ct.errors",
+    "JcsError": "jcs_ct.core.errors",
     "create_model": "jcs_ct.weights",
-    "diagnose": "jcs_ct.study.api",
+    "diagnose": "jcs_ct.app.diagnose",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct import __version__
-from jcs_ct.errors import JcsError
+from jcs_ct.core.errors import JcsError
 
 if TYPE_CHECKING:
     from types import FrameType

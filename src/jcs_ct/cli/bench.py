@@ -11,7 +11,7 @@ import click
 
 from jcs_ct.cli.bench_study import bench_study
 from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
 
@@ -60,7 +60,7 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
-    from jcs_ct.files import write_whole
+    from jcs_ct.core.whole_files import write_whole
 
     check_runtimes(filter(None, runtimes.split(",")), RUNTIMES[1:])
     files = [out / "bench.json", out / "bench.md"] if out is not None else []
@@ -70,9 +70,10 @@ def bench(
 
     import torch
 
-    from jcs_ct.runtime import speed, speed_report
-    from jcs_ct.runtime.engines import RUNTIMES as TABLE
-    from jcs_ct.runtime.speed_child import matrix_speed
+    from jcs_ct.bench import networks as speed
+    from jcs_ct.bench import report as speed_report
+    from jcs_ct.bench.worker import matrix_speed
+    from jcs_ct.inference.engines import RUNTIMES as TABLE
 
     say = teller(quiet=quiet)
     chosen = runtimes.split(",") if runtimes else [name for name, runtime in TABLE.items() if not runtime.missing]
@@ -130,7 +131,7 @@ def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: 
     Trains on a phantom made on the spot. Needs the train extra, and no other work on the machine.
     """
     try:
-        from jcs_ct.training.bench import TOLERANCE, WAYS, measure
+        from jcs_ct.bench.training import TOLERANCE, WAYS, measure
     except ModuleNotFoundError as error:
         raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
     import torch

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 
 @click.command("study")
@@ -47,7 +47,7 @@ def bench_study(
     if (study is None) is not bool(counts) or not names:
         raise UsageError("one study, or --lengths, and a runtime are needed", hint="see `jcs bench study --help`")
 
-    from jcs_ct.study import speed
+    from jcs_ct.bench import studies as speed
 
     say = teller(quiet=quiet)
     models = model or ("jcs-lite",)

@@ -19,11 +19,11 @@ from jcs_ct.cli.common import (
     progress,
     refuse_existing,
 )
-from jcs_ct.errors import InputError
-from jcs_ct.files import whole_file
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.whole_files import whole_file
 
 if TYPE_CHECKING:
-    from jcs_ct.io.sources import Source
+    from jcs_ct.io.files.sources import Source
 
 
 @click.command()
@@ -43,7 +43,7 @@ def classify(
 
     INPUT as for `jcs segment`. A slice that fails is named and left out of the table.
     """
-    from jcs_ct import pipeline
+    from jcs_ct.inference import pipeline
 
     reporter = run.reporter
     sources = find(inputs, out, reporter)

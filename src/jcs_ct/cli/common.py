@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.errors import InputError, JcsError, OutputError, UsageError
+from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from jcs_ct.io.sources import Source
-    from jcs_ct.pipeline import Outcome
-    from jcs_ct.runtime import Network
+    from jcs_ct.inference import Network
+    from jcs_ct.inference.pipeline import Outcome
+    from jcs_ct.io.files.sources import Source
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
@@ -200,9 +200,9 @@ class Run:
         """Open a network for a number of slices, and let it say which runtime executes it.
 
         Raises:
-            JcsError: See `jcs_ct.runtime.open_network`.
+            JcsError: See `jcs_ct.inference.open_network`.
         """
-        from jcs_ct.runtime import open_network
+        from jcs_ct.inference import open_network
 
         network = open_network(model, self.device, tasks, self.runtime, lambda text: self.reporter.say(f"jcs: {text}"))
         network.slices = slices
@@ -215,7 +215,7 @@ def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
     Raises:
         InputError: Nothing usable was named (each problem is reported before).
     """
-    from jcs_ct.io.sources import find_sources
+    from jcs_ct.io.files.sources import find_sources
 
     found = find_sources(inputs)
     for note in found.notes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.common import Reporter, Share
-from jcs_ct.errors import OutputError, UsageError
+from jcs_ct.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -84,11 +84,11 @@ def check(
 
     Several DIR are parts that must not overlap. Exit status: 0 no fault (warnings are none), 1 faults, 2 no data set.
     """
+    from jcs_ct.core.whole_files import write_whole
     from jcs_ct.datasets.check import check as check_all
     from jcs_ct.datasets.fingerprint import THRESHOLD
     from jcs_ct.datasets.folds import FOLDS
     from jcs_ct.datasets.layouts import open_dataset
-    from jcs_ct.files import write_whole
 
     if no_near and similarity is not None:
         raise UsageError("--no-near and --similarity contradict one another", hint="leave one out")

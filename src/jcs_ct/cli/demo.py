@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from jcs_ct.cli.common import Run, common_options
-from jcs_ct.errors import JcsError, OutputError
+from jcs_ct.core.errors import JcsError, OutputError
 
 
 @click.command()
@@ -21,17 +21,16 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     The self-check computes the published networks' numbers with deterministic weights; the features of one slice are
     made with the same weights. The diagnosis is that of the shipped jcs-lite, which has never seen a phantom.
     """
-    from jcs_ct import pipeline
-    from jcs_ct.files import write_whole
-    from jcs_ct.golden import check
+    from jcs_ct.app.gather import gather
+    from jcs_ct.core.types import SliceImage
+    from jcs_ct.core.whole_files import write_whole
+    from jcs_ct.inference import pipeline, self_check_network
+    from jcs_ct.inference.golden import check
     from jcs_ct.io.features import write_features
     from jcs_ct.outputs.figures import truth_overlay
     from jcs_ct.phantom import lung_window, make_phantom, write_dicom, write_pngs
-    from jcs_ct.runtime import self_check_network
     from jcs_ct.study.examine import examine
-    from jcs_ct.study.gather import gather
     from jcs_ct.study.settings import Networks, Settings
-    from jcs_ct.types import SliceImage
 
     reporter = run.reporter
     if out.exists() and not run.overwrite:

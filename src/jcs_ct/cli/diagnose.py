@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.common import Run, common_options, inputs_argument
-from jcs_ct.errors import InputError, OutputError, UsageError
+from jcs_ct.core.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from jcs_ct.app.batch import Ended
     from jcs_ct.cli.common import Reporter
-    from jcs_ct.study.batch import Ended
     from jcs_ct.study.case import Case
 
 
@@ -54,8 +54,8 @@ def diagnose(
 
     A research tool, no medical device.
     """
-    from jcs_ct.heap import one_heap
-    from jcs_ct.study.gather import gather
+    from jcs_ct.app.gather import gather
+    from jcs_ct.core.memory import one_heap
 
     one_heap()
     reporter = run.reporter
@@ -76,7 +76,7 @@ def diagnose(
         )
     _refuse_existing(found.cases, out, run, resume=resume)
 
-    from jcs_ct.study import batch
+    from jcs_ct.app import batch
     from jcs_ct.study.files import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 

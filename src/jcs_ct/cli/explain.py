@@ -17,12 +17,12 @@ from jcs_ct.cli.common import (
     progress,
     refuse_existing,
 )
-from jcs_ct.errors import UsageError
-from jcs_ct.types import METHODS
+from jcs_ct.core.errors import UsageError
+from jcs_ct.core.types import METHODS
 
 if TYPE_CHECKING:
-    from jcs_ct.io.sources import Source
-    from jcs_ct.pipeline import SliceAttention
+    from jcs_ct.inference.pipeline import SliceAttention
+    from jcs_ct.io.files.sources import Source
 
 
 @click.command()
@@ -49,8 +49,8 @@ def explain(
     shows the checkpoints side by side and there is one OUT/<stem>.<model>.npy for each. INPUT as for `jcs segment`,
     pictures only.
     """
-    from jcs_ct import pipeline
-    from jcs_ct.files import write_whole
+    from jcs_ct.core.whole_files import write_whole
+    from jcs_ct.inference import pipeline
     from jcs_ct.outputs import figures, images
 
     reporter = run.reporter

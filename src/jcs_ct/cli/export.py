@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_ct.runtime.export`, which loads PyTorch
+FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_ct.inference.export`, which loads PyTorch
 
 
 @click.command("export")
@@ -26,8 +26,8 @@ def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bo
     Beside it stands a manifest (.json): checksums, inputs, outputs, and how far it is from the original network at
     several sizes. An ONNX, OpenVINO or TorchScript file can be given as --model again.
     """
-    from jcs_ct.runtime import open_network
-    from jcs_ct.runtime.export import export as write
+    from jcs_ct.inference import open_network
+    from jcs_ct.inference.export import export as write
 
     network = open_network(model, "cpu", runtime="torch")
     done = write(network, kind, out, overwrite=overwrite)

@@ -17,10 +17,10 @@ from jcs_ct.cli.common import (
     progress,
     refuse_existing,
 )
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from jcs_ct.io.sources import Source
+    from jcs_ct.io.files.sources import Source
 
 
 @click.command()
@@ -42,7 +42,7 @@ def features(
     VGG's alone, jcs-classifier one array of 64×112×112. Two ImageNet backbones, --model given twice, make one file
     with both. INPUT as for `jcs segment`, pictures only.
     """
-    from jcs_ct import pipeline
+    from jcs_ct.inference import pipeline
     from jcs_ct.io.features import ARRAYS, write_features
 
     reporter = run.reporter

@@ -20,7 +20,7 @@ from jcs_ct.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from jcs_ct.io.sources import Source
+    from jcs_ct.io.files.sources import Source
 
 
 @click.command()
@@ -43,10 +43,10 @@ def segment(
     INPUT is a slice (PNG, JPEG, TIFF, BMP; already lung-windowed), stage-1 features (.mat), a folder, a list of paths
     (.txt) or a .zip of these.
     """
-    from jcs_ct import pipeline
-    from jcs_ct.files import write_whole
+    from jcs_ct.core.types import SliceImage
+    from jcs_ct.core.whole_files import write_whole
+    from jcs_ct.inference import pipeline
     from jcs_ct.outputs import figures, images
-    from jcs_ct.types import SliceImage
 
     reporter = run.reporter
     sources = find(inputs, out, reporter)

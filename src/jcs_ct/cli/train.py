@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.train_lite import lite
-from jcs_ct.errors import InputError, UsageError
+from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jcs_ct.errors import InputError, UsageError
+from jcs_ct.core.errors import InputError, UsageError
 
 
 @click.command("lite")

@@ -10,16 +10,16 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
 from jcs_ct.datasets.report import KINDS, CheckReport, Finding
 from jcs_ct.datasets.samples import Dataset, Sample, relative_name
-from jcs_ct.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from jcs_ct.errors import JcsError
+    from jcs_ct.core.errors import JcsError
 
     Watch = Callable[[Iterable[Inspected], int], Iterable[Inspected]]
 

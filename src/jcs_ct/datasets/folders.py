@@ -18,10 +18,10 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.errors import InputError
-from jcs_ct.io.names import EXTENSIONS, is_litter, natural_key, split_extension
-from jcs_ct.io.opening import unreadable
+from jcs_ct.io.files.names import EXTENSIONS, is_litter, natural_key, split_extension
+from jcs_ct.io.files.opening import unreadable
 
 Stems = dict[str, Path]
 

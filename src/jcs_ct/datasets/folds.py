@@ -13,11 +13,11 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.samples import Reading, relative_name
-from jcs_ct.errors import InputError
-from jcs_ct.files import write_whole
-from jcs_ct.io.kinds import decode_text
-from jcs_ct.io.opening import read_file
+from jcs_ct.io.files.kinds import decode_text
+from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +88,7 @@ def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
 
 
 def write_folds(path: Path, folds: Sequence[Sequence[str]], facts: dict[str, Any], *, overwrite: bool = False) -> None:
-    """Write folds with the facts about them. Raises OutputError as `jcs_ct.files.write_whole`."""
+    """Write folds with the facts about them. Raises OutputError as `jcs_ct.core.whole_files.write_whole`."""
     text = json.dumps({"folds": folds, **facts}, indent=1, ensure_ascii=False)
     # Names that are no UTF-8 hold surrogates, of which "\\udcff" is JSON's own spelling, too.
     write_whole(path, (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
 from jcs_ct.datasets.masks import decode_mask
-from jcs_ct.errors import InputError
 from jcs_ct.io.features import read_features
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jcs_ct.types import StageOneFeatures
+    from jcs_ct.core.types import StageOneFeatures
 
 Fault = Literal["missing", "unreadable", "size-mismatch", "mask-values"]
 Files = tuple["Path | None", "Path | None", "Path | None"]

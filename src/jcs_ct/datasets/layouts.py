@@ -16,13 +16,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.folders import files_below, read_flat_features, read_folders
 from jcs_ct.datasets.folds import FOLDS, apply_folds
 from jcs_ct.datasets.lists import LISTS, read_lists
 from jcs_ct.datasets.manifest import columns_of, read_manifest
 from jcs_ct.datasets.samples import Dataset, Reading, Sample, Task, is_features
-from jcs_ct.errors import InputError
-from jcs_ct.io.names import EXTENSIONS
+from jcs_ct.io.files.names import EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,10 +15,10 @@ import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.errors import InputError
-from jcs_ct.io.kinds import decode_text
-from jcs_ct.io.opening import read_file
+from jcs_ct.io.files.kinds import decode_text
+from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

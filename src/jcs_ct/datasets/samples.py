@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from jcs_ct.errors import InputError, UsageError
+from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
+from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.folds import write_folds
 from jcs_ct.datasets.inspection import inspect_all, stack_prints
 from jcs_ct.datasets.lists import format_line
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
-from jcs_ct.errors import JcsError, UsageError
-from jcs_ct.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

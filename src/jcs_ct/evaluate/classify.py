@@ -12,7 +12,7 @@ from jcs_ct import __version__
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from jcs_ct.metrics.classification import BINS
-from jcs_ct.verdict import RULES, TopK
+from jcs_ct.study.rules import RULES, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.metrics.bootstrap import Statistic
-    from jcs_ct.verdict import Verdict
+    from jcs_ct.study.rules import Verdict
 
 NAMES = ("auc", "average_precision", "sensitivity", "specificity", "accuracy", "ece")
 FOLDS = 5

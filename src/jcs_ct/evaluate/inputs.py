@@ -7,16 +7,16 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.datasets.samples import Sample, relative_name, short_names
-from jcs_ct.errors import InputError, UsageError
 from jcs_ct.evaluate.matching import match
-from jcs_ct.io.kinds import decode_text
-from jcs_ct.io.names import EXTENSIONS, split_extension
-from jcs_ct.io.opening import read_file
+from jcs_ct.io.files.kinds import decode_text
+from jcs_ct.io.files.names import EXTENSIONS, split_extension
+from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

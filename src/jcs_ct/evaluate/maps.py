@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jcs_ct.errors import InputError
-from jcs_ct.io.kinds import HEAD, RASTERS, sniff
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import MAX_SIDE
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.kinds import HEAD, RASTERS, sniff
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import MAX_SIDE
 
 if TYPE_CHECKING:
     from pathlib import Path

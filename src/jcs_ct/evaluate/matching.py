@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcs_ct.errors import InputError
-from jcs_ct.io.names import safe_name, split_extension
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.names import safe_name, split_extension
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

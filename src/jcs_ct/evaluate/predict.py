@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct import pipeline
+from jcs_ct.core.types import SliceImage, StageOneFeatures
 from jcs_ct.datasets.masks import read_mask
-from jcs_ct.io.raster import read_slice
-from jcs_ct.io.sources import find_sources
-from jcs_ct.preprocess import resize_map
-from jcs_ct.types import SliceImage, StageOneFeatures
+from jcs_ct.imaging.recipes import resize_map
+from jcs_ct.inference import pipeline
+from jcs_ct.io.files.sources import find_sources
+from jcs_ct.io.pictures import read_slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.evaluate.inputs import Case
-    from jcs_ct.io.sources import Source
+    from jcs_ct.inference import Network
+    from jcs_ct.io.files.sources import Source
     from jcs_ct.metrics.explanation import Model
-    from jcs_ct.runtime import Network
 
 
 def source_of(case: Case) -> Source:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.errors import InputError
-    from jcs_ct.io.dicom_header import ImageHeader
-    from jcs_ct.io.dicom_series import Opened
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.errors import InputError
+    from jcs_ct.core.geometry import CTSeries
+    from jcs_ct.io.dicom.header import ImageHeader
+    from jcs_ct.io.dicom.series import Opened
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Candidate:
     @property
     def rank(self) -> tuple[bool, int, float, float, str]:
         """What is read first sorts first."""
-        from jcs_ct.io.dicom_check import is_original
+        from jcs_ct.io.dicom.checks import is_original
 
         first = self.images[0]
         number = float("inf") if first.number is None else first.number
@@ -77,8 +77,8 @@ class Candidate:
         if self.problem is not None:
             return replace(self.row, reason=getattr(self.problem, "reason", self.problem.message))
         if self.opened is None:  # nobody looked at it so far
-            from jcs_ct.io.dicom_check import unsuitable
-            from jcs_ct.io.dicom_series import without_strays
+            from jcs_ct.io.dicom.checks import unsuitable
+            from jcs_ct.io.dicom.series import without_strays
 
             if reasons := unsuitable(without_strays(self.images)[0]):
                 return replace(self.row, reason="; ".join(reasons))
@@ -107,7 +107,7 @@ def series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: 
         images: Its images, or its other objects where it has no images.
         usable: Whether they are images.
     """
-    from jcs_ct.io.dicom_check import plane
+    from jcs_ct.io.dicom.checks import plane
 
     first = images[0]
     planes = [plane(image) for image in images] if usable else ["unknown"]

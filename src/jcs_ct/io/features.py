@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.errors import InputError
-from jcs_ct.files import whole_file
-from jcs_ct.types import StageOneFeatures
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.types import StageOneFeatures
+from jcs_ct.core.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

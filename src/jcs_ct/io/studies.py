@@ -12,21 +12,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
-from jcs_ct.io.kinds import FOR_STUDIES, SLICES, Kind
-from jcs_ct.io.look import NO_LUNG, sample_of, shows_lung
-from jcs_ct.io.names import printable, tell_apart
-from jcs_ct.io.sources import find_sources
-from jcs_ct.io.walk import count, few
+from jcs_ct.io.files.kinds import FOR_STUDIES, SLICES, Kind
+from jcs_ct.io.files.names import printable, tell_apart
+from jcs_ct.io.files.sources import find_sources
+from jcs_ct.io.files.walk import count, few
+from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jcs_ct.io.dicom_header import ImageHeader
-    from jcs_ct.io.sources import Source
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
+    from jcs_ct.io.dicom.header import ImageHeader
+    from jcs_ct.io.files.sources import Source
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class FoundSeries:
         problems: What cannot be used: files, and studies without a usable series; one line each.
         notes: What a user should know, a line each.
         rows: Every series that was found, chosen or not.
-        pictures: Slices and feature files that lay there too (`jcs_ct.io.kinds.SLICES`).
+        pictures: Slices and feature files that lay there too (`jcs_ct.io.files.kinds.SLICES`).
     """
 
     series: tuple[CTSeries, ...]
@@ -102,7 +102,7 @@ class _Finder:
 
     def add_nifti(self, source: Source) -> None:
         """Add the volume in a NIfTI file."""
-        from jcs_ct.io.nifti import read_nifti
+        from jcs_ct.io.nifti.volume import read_nifti
 
         self._studies += 1
         row = SeriesRow(self._studies, "", source.label, "nifti", "", None, "unknown", 0, None, None)
@@ -121,7 +121,7 @@ class _Finder:
         """Add what a number of DICOM files hold, study by study."""
         if not sources:
             return
-        from jcs_ct.io.dicom_read import read_headers
+        from jcs_ct.io.dicom.read import read_headers
 
         studies: dict[str, dict[str, list[ImageHeader]]] = {}
         directories = 0
@@ -143,7 +143,7 @@ class _Finder:
             self._add_study(list(study.values()))
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
-        from jcs_ct.io.dicom_series import case_name, open_series
+        from jcs_ct.io.dicom.series import case_name, open_series
 
         candidates: list[Candidate] = []
         for group in groups:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics.counts import Counts, count
 
 if TYPE_CHECKING:

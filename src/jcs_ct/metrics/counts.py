@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

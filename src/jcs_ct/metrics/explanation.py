@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics.counts import count, ratio
 
 if TYPE_CHECKING:

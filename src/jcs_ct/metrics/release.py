@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import ShapeError
+from jcs_ct.core.errors import ShapeError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

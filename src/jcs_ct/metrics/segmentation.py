@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from jcs_ct.errors import ShapeError, UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics.counts import Counts, Empty, check_policy, count
 
 if TYPE_CHECKING:

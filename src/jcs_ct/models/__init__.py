@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ class ModelSpec:
         task: What its output is: five lesion maps, two class logits, `lite.LiteOutput`, or a feature pyramid.
         home: "module:class" of the implementation.
         summary: A line for a list.
-        recipe: The preprocessing it was trained with (`jcs_ct.preprocess.RECIPES`).
+        recipe: The preprocessing it was trained with (`jcs_ct.imaging.recipes.RECIPES`).
         attention: The module whose output Grad-CAM explains by default; empty where there is nothing to explain.
         feature_arrays: The stage-1 features it reads and writes, in the order of its arguments.
     """

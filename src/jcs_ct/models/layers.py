@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jcs_ct.errors import ShapeError
+from jcs_ct.core.errors import ShapeError
 
 
 class FrozenBatchNorm2d(nn.Module):

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.models.efficientnet import LEVELS, ConvNorm, EfficientNetLite0
 from jcs_ct.models.layers import SqueezeExcitation, check_input, resize
 
@@ -34,7 +34,7 @@ class LiteOutput(NamedTuple):
 
     Attributes:
         logit: N; the probability of COVID-19 is sigmoid(logit / temperature of the weights).
-        evidence: N×h×w at stride 16; attention is its positive part, scaled (`jcs_ct.explain`).
+        evidence: N×h×w at stride 16; attention is its positive part, scaled (`jcs_ct.inference.attention`).
         maps: N×3×H×W logits of lesion, finest first; map 0 is the prediction, the others are deep supervision.
     """
 

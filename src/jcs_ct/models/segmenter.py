@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jcs_ct.errors import ShapeError
+from jcs_ct.core.errors import ShapeError
 from jcs_ct.models import decoder, res2net, vgg
 from jcs_ct.models.layers import EnhancedFeatureModule, check_input, resize
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.outputs.images import (
     blend,
     border,

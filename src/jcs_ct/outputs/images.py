@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import OutputError, UsageError
-from jcs_ct.files import write_whole
+from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

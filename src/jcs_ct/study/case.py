@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from jcs_ct.io.kinds import Kind
-from jcs_ct.io.names import safe_name, tell_apart
-from jcs_ct.io.raster import read_slice
-from jcs_ct.types import SliceImage
-from jcs_ct.window import to_grey
+from jcs_ct.core.types import SliceImage
+from jcs_ct.imaging.window import to_grey
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.names import safe_name, tell_apart
+from jcs_ct.io.pictures import read_slice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from jcs_ct.io.sources import Source
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
+    from jcs_ct.io.files.sources import Source
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,6 @@ def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
 
 
 def tell_cases_apart(cases: Sequence[Case]) -> list[Case]:
-    """Return the cases with distinct names, as `jcs_ct.io.names.tell_apart` makes them."""
+    """Return the cases with distinct names, as `jcs_ct.io.files.names.tell_apart` makes them."""
     names = tell_apart([(case.name, "") for case in cases])
     return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]

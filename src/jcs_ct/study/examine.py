@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jcs_ct import pipeline
-from jcs_ct.burden import BurdenCounter
-from jcs_ct.errors import InputError
-from jcs_ct.guard import check_slice
-from jcs_ct.lungs import Reducer
+from jcs_ct.anatomy.burden import BurdenCounter
+from jcs_ct.anatomy.lungs import Reducer
+from jcs_ct.core.errors import InputError
+from jcs_ct.imaging.slice_check import check_slice
+from jcs_ct.inference import pipeline
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
 from jcs_ct.study.flow import Behind, Clock, ahead, batches, side_by_side
 from jcs_ct.study.report import build_report
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from jcs_ct.outputs.report.frames import EncodedFrame
     from jcs_ct.study.case import Case, CaseSlice
+    from jcs_ct.study.rules import Rule
     from jcs_ct.study.settings import Networks, Settings
-    from jcs_ct.verdict import Rule
 
 LEAST_LUNG_MM2 = 300.0  # of a slice that networks look at; less is the very apex or the recess behind the liver
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.errors import InputError, OutputError
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.report.html import write_html
@@ -145,7 +145,7 @@ def _write_seg(
 
 
 def _write_volume(result: CaseResult, folder: Path, behind: Behind) -> dict[str, str]:
-    from jcs_ct.io.nifti_write import write_nifti_slices
+    from jcs_ct.io.nifti.write import write_nifti_slices
 
     series = result.case.series
     assert series is not None  # noqa: S101  # of this kind

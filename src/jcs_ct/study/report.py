@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
-from jcs_ct.window import LUNG
+from jcs_ct.imaging.window import LUNG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.burden import Burden
+    from jcs_ct.anatomy.burden import Burden
     from jcs_ct.study.examine import Examination
     from jcs_ct.study.result import SliceResult
+    from jcs_ct.study.rules import Verdict
     from jcs_ct.study.settings import Networks
-    from jcs_ct.verdict import Verdict
 
 SCHEMA = "jcs-ct/report/1"
 DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.outputs.report.frames import EncodedFrame
     from jcs_ct.study.case import Case
-    from jcs_ct.verdict import Verdict
+    from jcs_ct.study.rules import Verdict
 
 
 class PackedMaps:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from jcs_ct.errors import UsageError
-from jcs_ct.verdict import Rule, TopK, rule
+from jcs_ct.core.errors import UsageError
+from jcs_ct.study.rules import Rule, TopK, rule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.runtime import Network
+    from jcs_ct.inference import Network
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Settings:
     """How a study is looked at.
 
     Attributes:
-        rule: Name of the patient rule, see `jcs_ct.verdict`.
+        rule: Name of the patient rule, see `jcs_ct.study.rules`.
         segment: Lesions of every study, of those with a positive verdict, or of none.
         frames: Whether pictures for the report are made.
     """

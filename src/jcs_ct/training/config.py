@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
+from jcs_ct.imaging.recipes import recipe
 from jcs_ct.models import MODELS, model_spec
-from jcs_ct.preprocess import recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +121,7 @@ class TrainConfig:
 
     @property
     def recipe_name(self) -> str:
-        """The preprocessing recipe (see `jcs_ct.preprocess.recipe`), with its size where that is another."""
+        """The preprocessing recipe (see `jcs_ct.imaging.recipes.recipe`), with its size where that is another."""
         name = model_spec(self.network).recipe
         usual = recipe(name)
         side = usual.crop or usual.size

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional as F
 
-from jcs_ct.errors import ShapeError
+from jcs_ct.core.errors import ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from jcs_ct.errors import JcsError, OutputError, UsageError
+from jcs_ct.core.errors import JcsError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jcs_ct.errors import UsageError
-from jcs_ct.heap import keep_freed
+from jcs_ct.core.errors import UsageError
+from jcs_ct.core.memory import keep_freed
 from jcs_ct.models import MODELS, build_model
 from jcs_ct.training.fast import quicken
 from jcs_ct.training.losses import f_measure_loss, release_loss

@@ -17,8 +17,8 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from jcs_ct.errors import OutputError
-from jcs_ct.files import whole_file, write_whole
+from jcs_ct.core.errors import OutputError
+from jcs_ct.core.whole_files import whole_file, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable

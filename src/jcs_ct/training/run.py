@@ -16,11 +16,11 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from jcs_ct import __version__
+from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.check import check
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.errors import InputError, OutputError, UsageError
-from jcs_ct.files import write_whole
 from jcs_ct.metrics import roc_auc
 from jcs_ct.models import MODELS
 from jcs_ct.training.manners import plain_errors, quiet_lightning
@@ -215,10 +215,10 @@ def _logger(out: Path) -> Any:
 
 def _look(module: TrainingModule, held: Sequence[Sample], out: Path, epoch: int) -> None:
     """Write the first validation slices with what the network finds in them (pictures only)."""
-    from jcs_ct.io.opening import read_file
-    from jcs_ct.io.raster import decode_slice
+    from jcs_ct.imaging.recipes import prepare, restore
+    from jcs_ct.io.files.opening import read_file
+    from jcs_ct.io.pictures import decode_slice
     from jcs_ct.outputs.figures import lesion_overlay
-    from jcs_ct.preprocess import prepare, restore
 
     if module.config.inputs == "features" or not module.segments:
         return

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.masks import read_mask
-from jcs_ct.errors import InputError
+from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.io.features import dequantise, read_features
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 from jcs_ct.models import model_spec
-from jcs_ct.preprocess import prepare, recipe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 
 def poly_lr(

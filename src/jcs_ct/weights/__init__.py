@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import WeightsError
+from jcs_ct.core.errors import WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE, Entry
 from jcs_ct.weights.store import Stored, home, list_stored

@@ -10,7 +10,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import WeightsError
+from jcs_ct.core.errors import WeightsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +37,7 @@ class WeightsCard:
         weights_sha256: SHA-256 of the file that holds the tensors now.
         imported_at: ISO 8601, UTC.
         jcs_ct_version: Version of the package that wrote the card.
-        recipe: Name of the preprocessing recipe (`jcs_ct.preprocess`).
+        recipe: Name of the preprocessing recipe (`jcs_ct.imaging.recipes`).
         classes: Names of the output's classes in their order; empty for a backbone.
         threshold: Probability from which a class counts as present; None for a backbone.
         threshold_from: Where the threshold comes from.
@@ -48,7 +48,7 @@ class WeightsCard:
         temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
-        patient: Slope and intercept of the patient rule top-k (`jcs_ct.verdict.TopK`), as fitted for these weights.
+        patient: Slope and intercept of the patient rule top-k (`jcs_ct.study.rules.TopK`), as fitted for these weights.
         schema_version: Version of this layout.
     """
 

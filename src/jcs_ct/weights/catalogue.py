@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 CITE_JCS = (
     "Wu et al.: JCS: An Explainable COVID-19 Diagnosis System by Joint Classification and Segmentation. "

@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from jcs_ct.errors import DownloadError
+from jcs_ct.core.errors import DownloadError
 from jcs_ct.weights.store import sha256_of
 
 if TYPE_CHECKING:

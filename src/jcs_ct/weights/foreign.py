@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from jcs_ct.errors import UsageError, WeightsError
+from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.models import MODELS, build_model, model_spec
 from jcs_ct.weights.layouts import Layout, layouts
 

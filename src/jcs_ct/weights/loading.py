@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from jcs_ct import __version__
-from jcs_ct.errors import OutputError, UsageError, WeightsError
-from jcs_ct.files import whole_file
+from jcs_ct.core.errors import OutputError, UsageError, WeightsError
+from jcs_ct.core.whole_files import whole_file
 from jcs_ct.models import MODELS
 from jcs_ct.weights import foreign, store
 from jcs_ct.weights.card import WeightsCard

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jcs_ct.errors import DownloadError
+from jcs_ct.core.errors import DownloadError
 from jcs_ct.weights import store
 from jcs_ct.weights.catalogue import Entry, find_entry
 from jcs_ct.weights.download import LARGEST, fetch, public_address

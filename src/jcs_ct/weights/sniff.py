@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jcs_ct.errors import WeightsError
+from jcs_ct.core.errors import WeightsError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import platformdirs
 
-from jcs_ct.errors import OutputError, UsageError, WeightsError
+from jcs_ct.core.errors import OutputError, UsageError, WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from jcs_ct.errors import WeightsError
+from jcs_ct.core.errors import WeightsError
 from jcs_ct.weights.sniff import sniff
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.errors import JcsError, UsageError
-from jcs_ct.files import write_whole
+from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.evaluate.inputs import Case, Cases
     from jcs_ct.evaluate.matching import Matched
-    from jcs_ct.runtime import Network
+    from jcs_ct.inference import Network
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def opened(run: Run, cases: Cases, model: str | None, *tasks: str) -> Network | 
         run.reporter.note(note)
     if model is None:
         return None
-    from jcs_ct.runtime import open_network
+    from jcs_ct.inference import open_network
 
     return open_network(model, run.device, tasks)
 

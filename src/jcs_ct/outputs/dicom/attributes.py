@@ -17,7 +17,7 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import format_number_as_ds, validate_value
 
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 
 # Type 2 of PS3.3 C.7.1.1 (patient) and C.7.2.1 (study): present, empty where unknown.
 _EMPTY_ALLOWED = (

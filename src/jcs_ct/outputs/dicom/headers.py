@@ -24,14 +24,14 @@ from pydicom.uid import (
 from pydicom.valuerep import format_number_as_ds
 
 import jcs_ct
-from jcs_ct.errors import InputError
+from jcs_ct.core.errors import InputError
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, clean_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jcs_ct.series import CTSeries
+    from jcs_ct.core.geometry import CTSeries
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
@@ -141,7 +141,7 @@ def refused_by_highdicom(label: str) -> Iterator[None]:
 
 
 def _read(source: Any) -> Dataset:
-    """Return the header of a file, a `jcs_ct.io.sources.Source`."""
+    """Return the header of a file, a `jcs_ct.io.files.sources.Source`."""
     try:
         data = io.BytesIO(source.read())
         return dcmread(data, stop_before_pixels=True, specific_tags=[*TAGS, *_FRAME_TAGS], force=True)

@@ -18,8 +18,8 @@ import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
 import jcs_ct
-from jcs_ct.errors import ShapeError
-from jcs_ct.files import whole_file
+from jcs_ct.core.errors import ShapeError
+from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from jcs_ct.core.geometry import CTSeries
     from jcs_ct.outputs.dicom.headers import SourceHeaders
-    from jcs_ct.series import CTSeries
 
 SEGMENTS = {1: "COVID-19 lesions", 2: "Right lung", 3: "Left lung"}
 """Segment numbers and labels. In masks of lungs 1 is the right lung and 2 the left, one less than their segments."""
@@ -96,7 +96,7 @@ def write_seg(
     Raises:
         InputError: The series cannot be referred to, see `jcs_ct.outputs.dicom.headers.read_headers`.
         ShapeError: A mask has another shape than its slice.
-        OutputError: As `jcs_ct.files.whole_file` does.
+        OutputError: As `jcs_ct.core.whole_files.whole_file` does.
     """
     with whole_file(path, overwrite=overwrite) as temporary:
         source = source or read_headers(series)

@@ -13,8 +13,8 @@ from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
 import jcs_ct
-from jcs_ct.errors import InputError
-from jcs_ct.files import whole_file
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
     from pydicom.sr.coding import Code
 
+    from jcs_ct.core.geometry import CTSeries
     from jcs_ct.outputs.dicom.headers import SourceHeaders
-    from jcs_ct.series import CTSeries
 
     Group = sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 
@@ -64,7 +64,7 @@ def write_sr(
     Raises:
         InputError: The series cannot be referred to, see `jcs_ct.outputs.dicom.headers.read_headers`; or the SEG is
             of another series.
-        OutputError: As `jcs_ct.files.whole_file` does.
+        OutputError: As `jcs_ct.core.whole_files.whole_file` does.
     """
     with whole_file(path, overwrite=overwrite) as temporary:
         source = source or read_headers(series)

@@ -15,8 +15,8 @@ from importlib.resources import files
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import ShapeError
-from jcs_ct.files import whole_file
+from jcs_ct.core.errors import ShapeError
+from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
 from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS

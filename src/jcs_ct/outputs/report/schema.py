@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.errors import OutputError
+from jcs_ct.core.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

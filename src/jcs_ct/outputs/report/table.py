@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.files import write_whole
+from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ def slices_csv(report: Mapping[str, Any]) -> str:
 
 
 def write_slices(path: Path, report: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write slices.csv. Raises OutputError as `jcs_ct.files.whole_file` does."""
+    """Write slices.csv. Raises OutputError as `jcs_ct.core.whole_files.whole_file` does."""
     write_whole(path, slices_csv(report).encode(), overwrite=overwrite)
 
 

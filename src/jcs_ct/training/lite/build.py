@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from jcs_ct.errors import JcsError
-from jcs_ct.files import write_whole
+from jcs_ct.core.errors import JcsError
+from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.lite.calibrate import SENSITIVITY, Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.score import Row, read_table, table

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from jcs_ct.metrics.classification import calibration_error
-from jcs_ct.verdict import TopK
+from jcs_ct.study.rules import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 
 
 @dataclass(frozen=True)

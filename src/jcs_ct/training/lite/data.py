@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
+from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.datasets.split import make_folds
-from jcs_ct.errors import InputError, UsageError
-from jcs_ct.field import find_field
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
-from jcs_ct.preprocess import grey, look, recipe, stretch
+from jcs_ct.imaging.lung_box import find_field
+from jcs_ct.imaging.recipes import grey, look, recipe, stretch
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 from jcs_ct.training.lite.augment import disguise, jitter, looks, moves
 from jcs_ct.training.order import balanced_weights
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from jcs_ct.errors import JcsError
+from jcs_ct.core.errors import JcsError
 from jcs_ct.models.efficientnet import STAGES
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from jcs_ct.errors import UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.models.lite import LiteNetwork, LiteOutput
 from jcs_ct.training.lite.depthwise import speed_up
 

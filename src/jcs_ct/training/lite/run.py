@@ -11,9 +11,9 @@ import lightning as L
 import torch
 
 from jcs_ct import __version__
-from jcs_ct.errors import InputError, OutputError, UsageError
-from jcs_ct.files import write_whole
-from jcs_ct.heap import keep_freed
+from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.core.memory import keep_freed
+from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule

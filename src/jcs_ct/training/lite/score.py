@@ -12,13 +12,13 @@ import torch
 from scipy.special import expit
 
 from jcs_ct.datasets.masks import read_mask
-from jcs_ct.explain import of_evidence
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
+from jcs_ct.imaging.recipes import prepare, recipe, restore
+from jcs_ct.inference.attention import of_evidence
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
 from jcs_ct.models.mirror import merged, with_mirrors
-from jcs_ct.preprocess import prepare, recipe, restore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

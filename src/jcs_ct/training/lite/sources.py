@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from jcs_ct.io.opening import read_file
-from jcs_ct.io.raster import decode_slice
+from jcs_ct.imaging.recipes import prepare, recipe
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.pictures import decode_slice
 from jcs_ct.models.lite import LiteNetwork
-from jcs_ct.preprocess import prepare, recipe
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import divide
 from jcs_ct.weights import load

@@ -1,0 +1,1 @@
+"""Lungs, and how much of them is affected."""

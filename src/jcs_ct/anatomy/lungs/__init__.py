@@ -1,0 +1,201 @@
+"""Both lungs of a CT volume, by classical means: no weights, the same result everywhere, a stated reason for nothing.
+
+The search runs on a reduced volume of some 2.5 mm; labels are brought back to a slice's own grid one slice at a time.
+
+1. Air (below `AIR`) that is not connected to the outside, has tissue all around it, and is not as empty as gas.
+2. The windpipe is followed from the top until it dissolves in the lungs, and is left out.
+3. Lungs that touch are parted where they are thinnest.
+4. Each lung is bridged along the body and closed by a ball, so that vessels, nodules and consolidation at the pleura
+   belong to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.anatomy.lungs.air import aerated, find_airways, without_gas
+from jcs_ct.anatomy.lungs.shapes import LEFT, RIGHT, blurred, grown
+from jcs_ct.anatomy.lungs.sides import bridge, close, part_lungs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.anatomy.lungs.shapes import Spacing, Volume
+
+__all__ = ["LEFT", "RIGHT", "Lungs", "Reducer", "find_lungs", "reduce_slice", "resize_labels", "segment_lungs"]
+
+WORK_MM = 2.5  # a voxel of the reduced volume is about this long or longer
+LEAST_ML = 150.0  # both lungs; the bases at the top of an abdominal scan have some 100
+
+
+@dataclass(frozen=True)
+class Lungs:
+    """The lungs of a volume, on a reduced grid.
+
+    Attributes:
+        labels: uint8, reduced slices × rows × columns: 0 outside, 1 right lung, 2 left lung (the patient's).
+        factor: Slices, rows and columns of the volume in a reduced voxel.
+        shape: (slices, rows, columns) of the volume.
+        reason: Why there are none, or "".
+    """
+
+    labels: NDArray[np.uint8]
+    factor: tuple[int, int, int]
+    shape: tuple[int, int, int]
+    reason: str = ""
+
+    def slice(self, index: int) -> NDArray[np.uint8]:
+        """Return the labels of slice `index` on its own grid: uint8, rows × columns."""
+        below, above, weight = _neighbours(index, self.factor[0], len(self.labels))
+        pair = self.labels[below], self.labels[above]
+        scores = [
+            (1 - weight) * (pair[0] == side).astype(np.float32) + weight * (pair[1] == side) for side in (RIGHT, LEFT)
+        ]
+        return _resize(scores, self.factor[1:], self.shape[1:])
+
+
+class Reducer:
+    """Collects the slices of a volume at a reduced size, so that lungs are found without keeping the volume.
+
+    Args:
+        shape: (slices, rows, columns) of the volume.
+        spacing: mm between slices, rows, columns.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], spacing: Spacing) -> None:
+        down, rows, columns = (max(1, min(round(WORK_MM / mm), n)) for mm, n in zip(spacing, shape, strict=True))
+        self._shape, self._spacing, self._factor = shape, spacing, (down, rows, columns)
+        # Sums of HU + 1024 over the slices of a reduced voxel: as large as the chest, however thin its slices.
+        self.sums = np.zeros([-(-n // factor) for n, factor in zip(shape, self._factor, strict=True)], np.int32)
+
+    def add(self, index: int, hu: NDArray[np.int16]) -> None:
+        """Take slice `index` (int16 HU, rows × columns)."""
+        self.sums[index // self._factor[0]] += reduce_slice(hu, self._factor[1:]).astype(np.int32) + 1024
+
+    def find(self) -> Lungs:
+        """Find the lungs in what was collected, once: the search takes memory enough without it."""
+        sums, self.sums = self.sums, np.zeros((0, 0, 0), np.int32)
+        down, volume = self._factor[0], np.empty(sums.shape, np.int16)
+        for index in range(len(sums)):
+            count = min(down, self._shape[0] - index * down)  # the last voxels may hold fewer slices
+            volume[index] = np.rint(sums[index] / count) - 1024
+        del sums
+        spacing = [mm * n for mm, n in zip(self._spacing, self._factor, strict=True)]
+        labels, reason = find_lungs(volume, (spacing[0], spacing[1], spacing[2]))
+        return Lungs(labels, self._factor, self._shape, reason)
+
+
+def segment_lungs(hu: Volume, spacing: Spacing) -> NDArray[np.uint8]:
+    """Return the lungs of a volume that is in memory.
+
+    Args:
+        hu: int16, canonical (slice, row, column).
+        spacing: mm between slices, rows, columns.
+
+    Returns:
+        uint8 of the same shape: 0 outside, 1 right lung, 2 left lung (the patient's).
+    """
+    reducer = Reducer((hu.shape[0], hu.shape[1], hu.shape[2]), spacing)
+    for index, picture in enumerate(hu):
+        reducer.add(index, picture)
+    lungs = reducer.find()
+    return np.stack([lungs.slice(index) for index in range(len(hu))])
+
+
+def reduce_slice(hu: NDArray[np.int16], factor: tuple[int, int]) -> NDArray[np.int16]:
+    """Return a slice in which every block of `factor` rows × columns is its mean.
+
+    Args:
+        hu: int16, rows × columns; the last row and column are repeated where blocks do not fit.
+        factor: Rows and columns of a block.
+
+    Returns:
+        int16, ceil(rows / factor) × ceil(columns / factor).
+    """
+    if factor == (1, 1):
+        return hu
+    down, across = (-n % f for n, f in zip(hu.shape, factor, strict=True))
+    padded = np.pad(hu, ((0, down), (0, across)), mode="edge") if down or across else hu
+    blocks = padded.reshape(padded.shape[0] // factor[0], factor[0], -1, factor[1])
+    mean: NDArray[np.int16] = np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)).astype(np.int16)
+    return mean
+
+
+def resize_labels(labels: NDArray[np.uint8], factor: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Undo `reduce_slice` for labels: uint8 of `shape`, edges where the linear interpolation passes one half."""
+    return _resize([(labels == side).astype(np.float32) for side in (RIGHT, LEFT)], factor, shape)
+
+
+def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
+    """Find the lungs of a reduced volume.
+
+    Args:
+        hu: int16, canonical (slice, row, column), voxels of some 2.5 mm or more.
+        spacing: mm between slices, rows, columns.
+
+    Returns:
+        uint8 labels of the same shape, and why there are none, or "".
+    """
+    labels = np.zeros(hu.shape, np.uint8)
+    voxel_ml = float(np.prod(spacing)) / 1000
+    smooth = blurred(hu, spacing)
+    lungs = aerated(hu, smooth, spacing)
+    if lungs.sum() * voxel_ml < LEAST_ML:
+        return (
+            labels,
+            f"no lungs: {lungs.sum() * voxel_ml:.0f} ml of aerated lung found, {LEAST_ML:.0f} ml are expected",
+        )
+    lungs = without_gas(hu, lungs, smooth, spacing)
+    del smooth
+    pipes = find_airways(hu, lungs, spacing)
+    part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
+    bridged = bridge(labels, spacing)
+    for side in (RIGHT, LEFT):
+        labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side
+    return labels, ""
+
+
+def _neighbours(index: int, factor: int, count: int) -> tuple[int, int, float]:
+    """Return the two reduced positions around position `index`, and the weight of the second."""
+    place = min(max((index + 0.5) / factor - 0.5, 0.0), count - 1.0)
+    below = int(place)
+    return below, min(below + 1, count - 1), place - below
+
+
+@lru_cache(maxsize=16)
+def _weights(length: int, factor: int, count: int) -> NDArray[np.float32]:
+    """Return length × count: linear interpolation from block centres, the outermost blocks going on."""
+    matrix = np.zeros((length, count), np.float32)
+    for index in range(length):
+        below, above, weight = _neighbours(index, factor, count)
+        matrix[index, below] += 1 - weight
+        matrix[index, above] += weight
+    return matrix
+
+
+def _resize(
+    scores: Sequence[NDArray[np.float32]], factor: tuple[int, int], shape: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Return labels of `shape` from the shares of the right and the left lung in reduced pixels."""
+    labels, filled = np.zeros(shape, np.uint8), (scores[0] > 0) | (scores[1] > 0)
+    if not filled.any():
+        return labels
+    inner, outer, weights = [], [], []  # only where there is something, and what it reaches on the grid of the slice
+    for axis in (0, 1):
+        found = np.flatnonzero(filled.any(axis=1 - axis))
+        inner.append(slice(found[0], found[-1] + 1))
+        whole = _weights(shape[axis], factor[axis], filled.shape[axis])[:, inner[axis]]
+        reached = np.flatnonzero(whole.any(axis=1))
+        outer.append(slice(reached[0], reached[-1] + 1))
+        weights.append(whole[outer[axis]])
+    right, left = (weights[0] @ score[tuple(inner)] @ weights[1].T for score in scores)
+    part = np.where(right >= left, np.uint8(RIGHT), np.uint8(LEFT))
+    part[right + left < 0.5] = 0
+    labels[tuple(outer)] = part
+    return labels

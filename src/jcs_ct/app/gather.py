@@ -1,0 +1,57 @@
+"""From the INPUT arguments to cases: volumes first, then pictures, each folder of them one study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from jcs_ct.io.files.names import safe_name
+from jcs_ct.io.studies import find_series
+from jcs_ct.study.case import of_pictures, of_series, tell_cases_apart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.core.errors import InputError
+    from jcs_ct.core.geometry import CTSeries
+    from jcs_ct.study.case import Case
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the inputs come to.
+
+    Attributes:
+        cases: With distinct names.
+        problems: What cannot be used, one line each.
+        notes: What a user should know, a line each.
+    """
+
+    cases: tuple[Case, ...]
+    problems: tuple[InputError, ...]
+    notes: tuple[str, ...]
+
+
+def gather(
+    inputs: Sequence[str], *, series: str | None = None, allow_gaps: bool = False, keep_identity: bool = False
+) -> Gathered:
+    """Return the cases of INPUT arguments.
+
+    Args:
+        inputs: Files, folders, archives, lists.
+        series: UID, number or description of the series to take.
+        allow_gaps: Take volumes with missing slices, with a warning.
+        keep_identity: Name DICOM cases after the patient's ID, and put the patient into the facts of the report.
+    """
+    found = find_series(inputs, series=series, allow_gaps=allow_gaps)
+    volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
+    cases = [*map(of_series, volumes), *of_pictures(found.pictures, inputs)]
+    return Gathered(tuple(tell_cases_apart(cases)), found.problems, found.notes)
+
+
+def _identified(series: CTSeries) -> CTSeries:
+    from jcs_ct.io.dicom.identity import identity_of
+
+    known = identity_of(series.sources[0])
+    name = safe_name(known["patient ID"].replace("/", "_")) if "patient ID" in known else series.name
+    return replace(series, name=name, facts={**known, **series.facts})

@@ -1,0 +1,1 @@
+"""How fast networks, whole studies and training are, against stated baselines."""

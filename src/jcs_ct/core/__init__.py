@@ -1,0 +1,1 @@
+"""What every other part knows: errors, values, geometry, whole files, memory."""

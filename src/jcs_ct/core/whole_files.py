@@ -1,0 +1,68 @@
+"""Files that appear whole or not at all: written beside their destination, then renamed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `destination`; rename it into place when the block ends without an error.
+
+    Args:
+        destination: The final path. Missing parent folders are made.
+        overwrite: Replace an existing file.
+
+    Raises:
+        OutputError: `destination` exists and `overwrite` is false, or it is no regular file; or the disk or the folder
+            refuses it.
+    """
+    if destination.parts[:1] == ("-",):
+        raise OutputError(
+            "would be written into a file or folder of this name; standard output is not supported",
+            path=destination,
+            hint="give a name, or ./- where it is meant",
+        )
+    # Through a link to its target, as every tool that opens the file for writing would; a link that leads nowhere too.
+    destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
+    try:
+        if destination.is_dir():
+            raise OutputError("is a folder, a file was to be written there", path=destination, hint="give another name")
+        if destination.exists() and not destination.is_file():  # a rename would put a file in the place of /dev/null
+            raise OutputError("is a device or a pipe, a file is written", path=destination, hint="give another name")
+        if destination.exists() and not overwrite:
+            raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{destination.name[:40]}.", suffix=".part", dir=destination.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", path=destination, hint="check the folder") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes files that only their owner reads; results follow the user's umask like any other file.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(destination)
+    except OSError as error:
+        raise OutputError(
+            f"cannot be written: {error.strerror or error}", path=destination, hint="check the disk"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(destination: Path, data: bytes, *, overwrite: bool = False) -> None:
+    """Write `data` to `destination`, whole or not at all. Raises as `whole_file` does."""
+    with whole_file(destination, overwrite=overwrite) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,106 @@
+"""The input guard: is this a lung-windowed axial chest slice at all?
+
+It refuses nothing: what it says stands beside the result. Rules are few and their numbers are measured (see
+docs/methods.md); they look at a slice reduced to 160 pixels, so that a check takes a few milliseconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from jcs_ct.imaging.lung_box import SIDE, lung_regions
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+COLOURED = 12.0  # mean difference of the channels, grey values; JPEG makes grey pictures differ by up to about 5
+LEAST_LUNG, MOST_LUNG = 0.03, 0.72  # share of the slice that is dark and inside the body
+LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
+ROUGHEST = 0.32  # see `Measured.roughness`
+MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides
+LEAST_LEVELS = 24  # distinct grey values of a slice
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rules look at.
+
+    Attributes:
+        colour: Mean difference between the channels, 0 to 255.
+        levels: Distinct grey values.
+        lung: Share of the picture that is dark and inside the body, in [0, 1].
+        contrast: Grey values from the lungs' mean up to the 90th percentile of the box around them: soft tissue.
+        roughness: Mean difference of neighbouring pixels over the standard deviation; 1.1 for noise.
+        parts: Number of separate dark regions.
+        sides: Share of the lungs in the smaller half of the picture, left or right, in [0, 0.5].
+    """
+
+    colour: float
+    levels: int
+    lung: float
+    contrast: float
+    roughness: float
+    parts: int
+    sides: float
+
+
+def measure(pixels: NDArray[np.uint8]) -> Measured:
+    """Measure a picture, uint8 rows × columns × 3 (RGB)."""
+    from scipy import ndimage
+
+    picture = Image.fromarray(pixels)
+    factor = max(1.0, max(picture.size) / SIDE)
+    size = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
+    small = picture.resize(size, Image.Resampling.BOX)
+    red, green, blue = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
+    colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    grey = np.asarray(small.convert("L"), dtype=np.uint8)
+    lungs = lung_regions(grey)
+    values = grey.astype(np.float32)
+    steps = (np.abs(np.diff(values, axis=0)).mean() + np.abs(np.diff(values, axis=1)).mean()) / 2
+    columns = lungs.sum(axis=0)
+    total = max(1, int(lungs.sum()))
+    left = float(columns[: len(columns) // 2].sum() / total)
+    inside = float(values[lungs].mean()) if lungs.any() else 0.0
+    down, across = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(columns)
+    chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
+    return Measured(
+        colour=float(colour.mean()),
+        levels=int(np.count_nonzero(np.reshape(picture.histogram(), (3, 256)).any(axis=0))),
+        lung=float(lungs.mean()),
+        contrast=float(np.percentile(chest, 90)) - inside,
+        roughness=float(steps / max(float(values.std()), 1e-6)),
+        parts=int(ndimage.label(lungs)[1]),
+        sides=min(left, 1 - left) if lungs.any() else 0.0,
+    )
+
+
+def check_slice(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
+    """Return what speaks against a lung-windowed axial chest slice, a line each; nothing where nothing does.
+
+    Args:
+        pixels: uint8, rows × columns × 3 (RGB).
+    """
+    found = measure(pixels)
+    flags = []
+    if found.colour > COLOURED:
+        flags.append("the picture is coloured; a CT slice is grey")
+    if found.levels < LEAST_LEVELS:
+        flags.append(f"the picture has {found.levels} grey values; a CT slice has many")
+    if found.roughness > ROUGHEST:
+        flags.append("the picture is as rough as noise or text; a CT slice is smoother")
+    if found.lung < LEAST_LUNG:
+        flags.append("no lungs were found: no chest, a slice above or below them, or another window")
+    elif found.lung > MOST_LUNG:
+        flags.append("nearly everything is dark; an axial slice shows the body around the lungs")
+    elif found.contrast < LEAST_CONTRAST:
+        flags.append("lungs and body differ little; another window, or no CT slice")
+    elif found.parts > MOST_PARTS:
+        flags.append("dark regions are scattered; an axial chest slice shows two lungs")
+    elif found.sides < 0.02:
+        flags.append("dark regions lie on one side only; an axial chest slice shows two lungs")
+    return tuple(flags)

@@ -1,0 +1,221 @@
+"""Runtimes behind one small protocol: a network goes in, an object that maps arrays to arrays comes out.
+
+A runtime with files of its own (`files`) converts a network once and opens what it wrote; the others take the modules
+as they are. Each lives in a module of its own, which imports its library when an engine is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from jcs_ct.core.errors import JcsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    Arrays = Sequence[NDArray[np.float32]]
+
+
+class RuntimeFailedError(JcsError):
+    """A runtime that cannot convert or run a network, or computes something else than the network."""
+
+
+class Engine(Protocol):
+    """A network that runs.
+
+    Attributes:
+        facts: Library, version, threads, precision: what a report of speed has to say.
+    """
+
+    facts: dict[str, str]
+
+    def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
+        """Run a batch.
+
+        Args:
+            arrays: float32 N×C×H×W, one for each input of the network.
+
+        Returns:
+            float32, in the order of `jcs_ct.inference.fold.OUTPUTS`.
+        """
+        ...
+
+
+@runtime_checkable
+class Shared(Engine, Protocol):
+    """An engine that several threads may call at once."""
+
+    def share(self, calls: int) -> int:
+        """Divide its processors among so many calls at once and return how many there may be. No call is under way."""
+        ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One way to execute networks.
+
+    Attributes:
+        name: What users call it.
+        library: The distribution that does the work.
+        packages: What must be importable.
+        extra: The extra of this package that installs them; empty for what is always there.
+        home: The module with `engine(source, threads)` and, with files, `convert(network, example, file)`.
+        suffix: Of the file that it opens; empty when it opens none.
+        devices: Where it runs.
+        summary: A line for a list.
+        tasks: Of the networks that it runs.
+        compiled: Whether it is source of this package, which needs a C compiler.
+    """
+
+    name: str
+    library: str
+    packages: tuple[str, ...]
+    extra: str
+    home: str
+    suffix: str
+    devices: tuple[str, ...]
+    summary: str
+    tasks: tuple[str, ...] = ("segmentation", "classification", "lite")
+    compiled: bool = False
+
+    @property
+    def missing(self) -> str | None:
+        """What is not installed, a package or a compiler, or None."""
+        if self.compiled and _build().compiler() is None:
+            return "a C compiler"
+        return next((name for name in self.packages if find_spec(name) is None), None)
+
+    @property
+    def version(self) -> str:
+        """The version of the library; of what is compiled, of sources and compiler."""
+        return str(_build().version()) if self.compiled else metadata.version(self.library)
+
+    def need(self) -> None:
+        """Raise UsageError, with the command that mends it, when something is missing."""
+        if self.missing:
+            raise UsageError(
+                f"runtime {self.name} needs {self.missing}, which is not installed",
+                hint=f"pip install 'jcs-ct[{self.extra}]'",
+            )
+
+    @property
+    def module(self) -> Any:
+        """Its module. Raises UsageError as `need` does."""
+        self.need()
+        return import_module(self.home)
+
+
+_HERE = "jcs_ct.inference"
+_EVERYWHERE = ("cpu", "cuda", "mps")
+RUNTIMES: dict[str, Runtime] = {
+    r.name: r
+    for r in (
+        Runtime("torch", "torch", (), "", f"{_HERE}.torch_engine", "", _EVERYWHERE, "the plain published computation"),
+        Runtime(
+            "torch-tuned", "torch", (), "", f"{_HERE}.torch_engine", "", _EVERYWHERE, "folded norms, channels last"
+        ),
+        Runtime(
+            "openvino",
+            "openvino",
+            ("openvino", "onnx"),
+            "openvino",
+            f"{_HERE}.openvino_engine",
+            ".onnx",
+            ("cpu",),
+            "fused layers",
+        ),
+        Runtime(
+            "onnxruntime",
+            "onnxruntime",
+            ("onnxruntime", "onnx"),
+            "onnx",
+            f"{_HERE}.onnx_engine",
+            ".onnx",
+            ("cpu",),
+            "fused layers",
+        ),
+        Runtime(
+            "ncnn",
+            "ncnn",
+            ("ncnn", "pnnx"),
+            "ncnn",
+            f"{_HERE}.ncnn_engine",
+            ".ncnn",
+            ("cpu",),
+            "Winograd convolutions",
+            ("segmentation", "classification"),
+        ),
+        Runtime(
+            "native",
+            "jcs-ct's kernels",
+            (),
+            "native",
+            f"{_HERE}.native.engine",
+            "",
+            ("cpu",),
+            "Winograd convolutions of this package, compiled on the machine",
+            ("segmentation", "classification"),
+            compiled=True,
+        ),
+    )
+}
+CHOICES = ("auto", *RUNTIMES)
+
+
+def _build() -> Any:
+    return import_module(f"{_HERE}.native.build")  # it imports from here
+
+
+def find_runtime(name: str) -> Runtime:
+    """Return an entry of the table. Raises UsageError with the known names for an unknown one."""
+    if name not in RUNTIMES:
+        raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(CHOICES)}")
+    return RUNTIMES[name]
+
+
+def file_engine(runtime: Runtime, file: Path, threads: int) -> Engine:
+    """Open what `runtime` converted. Raises RuntimeFailedError when it cannot."""
+    try:
+        engine: Engine = runtime.module.engine(file, threads)
+    except JcsError:
+        raise
+    except Exception as error:
+        text = (str(error).splitlines() or [""])[0]
+        raise RuntimeFailedError(
+            f"cannot be opened by {runtime.name}: {text:.200}", path=file, hint="remove the file and try again"
+        ) from error
+    return engine
+
+
+def module_engine(runtime: Runtime, network: nn.Module, device: str) -> Engine:
+    """Return an engine of a runtime without files, for a network in evaluation mode."""
+    engine: Engine = runtime.module.engine(runtime.name, network, device)
+    return engine
+
+
+@contextmanager
+def quiet_output() -> Iterator[None]:
+    """Keep what native libraries print off both streams: standard output belongs to results."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -1,0 +1,298 @@
+"""A network that is ready to run: checked weights on a device and a runtime, fed with NumPy arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from jcs_ct.core.errors import UsageError, WeightsError
+from jcs_ct.inference.choose import Chosen, Subject, choose
+from jcs_ct.inference.device import pick_device
+from jcs_ct.inference.engines import Shared, find_runtime
+from jcs_ct.inference.exported import open_exported
+from jcs_ct.inference.torch_engine import strict_float32
+from jcs_ct.models import ModelSpec, build_model, model_spec
+from jcs_ct.models.mirror import merged, with_mirrors
+from jcs_ct.weights import WeightsCard, load
+from jcs_ct.weights.store import SHIPPED, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+class OnePass(NamedTuple):
+    """What `jcs-lite` computes of a slice.
+
+    Attributes:
+        logit: Of COVID-19, divided by the temperature of the weights.
+        evidence: float32 h×w, see `jcs_ct.inference.attention.of_evidence`.
+        lesion: float32 H×W, logits of lesion.
+    """
+
+    logit: float
+    evidence: NDArray[np.float32]
+    lesion: NDArray[np.float32]
+
+
+class Network:
+    """One set of weights. The variants for images and for stage-1 features share them.
+
+    The runtime is chosen, checked and started when the first slice comes; `module` is the plain network whatever
+    it is, since attention needs gradients.
+
+    Attributes:
+        card: What is known about the weights.
+        spec: The architecture's entry in the table of models.
+        device: Where it runs.
+        slices: How many will come, as far as it is known; `runtime="auto"` converts a network only when it pays.
+    """
+
+    def __init__(
+        self,
+        tensors: dict[str, Tensor] | None,
+        card: WeightsCard,
+        device: torch.device,
+        runtime: str = "torch",
+        say: Callable[[str], None] | None = None,
+        chosen: Chosen | None = None,
+    ) -> None:
+        self.card, self.device, self.slices = card, device, 1
+        self.spec: ModelSpec = model_spec(card.architecture)
+        self._asked, self._say = runtime, say
+        self._tensors = tensors
+        self._modules: dict[str, nn.Module] = {}
+        self._chosen: dict[str, Chosen] = {} if chosen is None else {"image": chosen}
+
+    def module(self, inputs: str = "image") -> nn.Module:
+        """Return the network for "image" or "features", in evaluation mode.
+
+        Raises:
+            UsageError: It was opened from an exported file, which gives results for pictures only.
+        """
+        if self._tensors is None:
+            raise UsageError(
+                f"{self.card.name} was opened from an exported file, which gives results for pictures only",
+                hint="give the weights themselves as --model",
+            )
+        if inputs not in self._modules:
+            with torch.inference_mode(False):  # parameters made in inference mode could never carry gradients
+                with torch.device("meta"):  # no random values are drawn, and none can be left over: assign replaces all
+                    module = build_model(self.spec.name, inputs)
+                module.load_state_dict(self._tensors, strict=True, assign=True)
+                module = module.eval().to(self.device)
+            self._tensors = module.state_dict()
+            self._modules[inputs] = module
+        return self._modules[inputs]
+
+    def start(self, inputs: str = "image") -> Chosen:
+        """Choose and start the runtime, unless that was done, and return it.
+
+        Raises:
+            UsageError: The runtime is not installed, or not for this network or device.
+            RuntimeFailedError: It does not compute what the network computes, or its file was changed.
+        """
+        if inputs not in self._chosen:
+            if self._tensors is None:
+                self.module(inputs)  # says that there is none
+            say = self._say or (lambda _text: None)
+            known = self.card.weights_sha256.strip("0")
+            weights = self.card.weights_sha256 if known or self._asked == "torch" else _digest(self._tensors or {})
+            subject = Subject(
+                self.card.name,
+                self.spec,
+                weights,
+                self.card.recipe,
+                inputs,
+                self.device.type,
+                lambda: self.module(inputs),
+            )
+            chosen = choose(subject, self._asked, self.slices, say)
+            if self._asked == "auto":
+                say(f"runtime {chosen.name} for {self.card.name}: {chosen.text}")
+            self._chosen[inputs] = chosen
+        return self._chosen[inputs]
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime that executed pictures; `torch` when only attention was computed, which needs it."""
+        chosen = self._chosen.get("image")
+        return "torch" if chosen is None else chosen.name
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which a lesion or COVID-19 counts as present. Raises WeightsError if there is none."""
+        if self.card.threshold is None:
+            raise WeightsError(
+                f"{self.card.name} has no threshold", hint="give --threshold, or import the weights again"
+            )
+        return self.card.threshold
+
+    def tensors(self, arrays: Sequence[NDArray[np.float32]]) -> list[Tensor]:
+        """Return the arrays (C×H×W) as a batch of one each, on the device."""
+        return [torch.from_numpy(np.ascontiguousarray(a))[None].to(self.device) for a in arrays]
+
+    def logits(self, arrays: Sequence[NDArray[np.float32]], inputs: str = "image") -> NDArray[np.float32]:
+        """Run one slice.
+
+        Args:
+            arrays: float32 C×H×W: the image, or the stage-1 features in the order of the network's arguments.
+            inputs: "image" or "features".
+
+        Returns:
+            float32: k×H×W of a segmenter, finest first, where k is 5 with the runtime `torch` and 1 with others, which
+            compute no map that is not used; 2 of a classifier.
+
+        Raises:
+            WeightsError: The result is not finite.
+        """
+        engine = self.start(inputs).engine
+        if engine is not None:
+            return self.finite(engine.run([array[None] for array in arrays])[0][0])
+        with strict_float32(self.device), torch.inference_mode():
+            output = self.module(inputs)(*self.tensors(arrays))
+        return self.finite(output[0].float().cpu().numpy())
+
+    def class_pass(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """Return the 2 logits and the evidence h×w of a classifier for an image C×H×W; None with the runtime `torch`.
+
+        Grad-CAM is the positive part of the evidence over h·w (`jcs_ct.inference.fold.OUTPUTS`). Raises as `logits`.
+        """
+        engine = self.start().engine
+        if engine is None:
+            return None
+        logits, evidence = engine.run([values[None]])
+        return self.finite(logits)[0], self.finite(evidence)[0]
+
+    def one_pass(self, values: NDArray[np.float32]) -> OnePass:
+        """Run one slice (1×H×W) through `jcs-lite`. Raises WeightsError if the result is not finite."""
+        return self.passes([values])[0]
+
+    def passes(self, batch: Sequence[NDArray[np.float32]]) -> list[OnePass]:
+        """Run several slices (1×H×W each, all of one size) through `jcs-lite` together. Raises as `one_pass`."""
+        engine = self.start().engine
+        slices = with_mirrors(batch) if self.card.mirror else np.stack(batch)
+        if engine is not None:
+            logits, evidences, lesions = engine.run([slices])
+        else:
+            with strict_float32(self.device), torch.inference_mode():
+                out = self.module()(torch.from_numpy(slices).to(self.device))
+            logits, evidences, lesions = (t.float().cpu().numpy() for t in (out.logit, out.evidence, out.maps))
+        for values in (logits, evidences, lesions):
+            self.finite(values)
+        if self.card.mirror:
+            logits, evidences, lesions = merged(logits, evidences, lesions)
+        return [
+            OnePass(float(logit) / self.card.temperature, evidence, lesion[0])
+            for logit, evidence, lesion in zip(logits, evidences, lesions, strict=True)
+        ]
+
+    @property
+    def batch(self) -> int:
+        """How many slices of a study to give to `passes` at once: on a processor more than one is slower."""
+        return 1 if self.device.type == "cpu" else 8
+
+    @contextmanager
+    def abreast(self, slices: int) -> Iterator[int]:
+        """Let several threads give it pictures at the same time, each with a share of the processors.
+
+        Args:
+            slices: How many there are; a single one has all processors.
+
+        Yields:
+            How many threads may; 1 with a runtime that takes one slice at a time.
+        """
+        engine = self.start().engine
+        if not isinstance(engine, Shared):
+            yield 1
+            return
+        try:
+            yield engine.share(slices)
+        finally:
+            engine.share(1)
+
+    @property
+    def covid_threshold(self) -> float:
+        """The probability from which a slice counts as COVID-19; of `jcs-lite`, it is not that of lesions."""
+        return self.threshold if self.card.covid_threshold is None else self.card.covid_threshold
+
+    def stage_one(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return the stage-1 features ("vgg" and/or "res2net", 64×H×W each) of an image 3×H×W."""
+        module = self.module()
+        homes = {"vgg": "vgg16", "res2net": "res2net"}
+        features: dict[str, NDArray[np.float32]] = {}
+        with torch.inference_mode():
+            for which in self.spec.feature_arrays:
+                backbone: Any = getattr(module, homes[which], module)
+                output = backbone.stage_one(*self.tensors([image]))
+                features[which] = self.finite(output[0].float().cpu().numpy())
+        return features
+
+    def finite(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return `values`. Raises WeightsError if any of them is NaN or infinite."""
+        if not np.isfinite(values).all():
+            raise WeightsError(
+                f"{self.card.name} computed values that are not finite",
+                hint="the weights do not fit this kind of input; try `jcs models show` and import them again",
+            )
+        return values
+
+
+def open_network(
+    model: str | Path | None,
+    device: str = "auto",
+    tasks: Sequence[str] = (),
+    runtime: str = "auto",
+    say: Callable[[str], None] | None = None,
+) -> Network:
+    """Load weights and check that they can do the task.
+
+    Args:
+        model: A stored name, a file of weights or an exported network; None: the weights that come with the package,
+            if any do.
+        device: See `pick_device`.
+        tasks: The tasks ("segmentation", "classification", "lite", "backbone") of which one is needed; empty for any.
+        runtime: "auto" or a name of `jcs_ct.inference.engines.RUNTIMES`.
+        say: Gets a line about what takes time, and about the runtime that `auto` took.
+
+    Raises:
+        UsageError: No model was named and none is shipped, it does another task, or the device or runtime is not
+            there.
+        WeightsError: See `jcs_ct.weights.load`.
+    """
+    if model is None and not shipped().exists():
+        raise UsageError(
+            "no --model was given, and this version ships no trained weights",
+            hint="`jcs models import FILE` stores a checkpoint, `jcs models list` shows what there is",
+        )
+    chosen = pick_device(device)
+    if runtime != "auto":
+        find_runtime(runtime).need()
+    exported = None if model is None else open_exported(Path(model))
+    tensors, card = load(SHIPPED if model is None else model) if exported is None else (None, exported.card)
+    spec = model_spec(card.architecture)
+    if tasks and spec.task not in tasks:
+        raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=f"this command needs {' or '.join(tasks)}")
+    if exported is not None and (runtime not in ("auto", exported.chosen.name) or device not in ("auto", "cpu")):
+        raise UsageError(
+            f"{model} runs with {exported.chosen.name} on cpu only", hint="leave --runtime and --device out"
+        )
+    if exported is not None:
+        return Network(None, card, torch.device("cpu"), exported.chosen.name, say, exported.chosen)
+    return Network(tensors, card, chosen, runtime, say)
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Return a SHA-256 of weights that come from no file."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,126 @@
+"""What a machine knows about a runtime and a network: the converted file and the outcome of the check, kept once.
+
+`JCS_HOME/runtimes/NAME/` holds the file that a runtime opens (none for PyTorch) and `record.json`, which is written
+last. The record names weights, versions and processor: when one of them changes, the check is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct import __version__
+from jcs_ct.core.whole_files import write_whole
+from jcs_ct.inference.engines import RUNTIMES, RuntimeFailedError
+from jcs_ct.weights.store import home, sha256_of
+
+if TYPE_CHECKING:
+    from jcs_ct.inference.engines import Runtime
+
+SCHEMA = "jcs-ct/runtime/1"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of a check.
+
+    Attributes:
+        runtime: Its name.
+        versions: Of the runtime's library, PyTorch and this package.
+        machine: The processor, or the GPU.
+        weights_sha256: The weights it is about.
+        inputs: "image" or "features".
+        file: Name of the converted file beside the record; empty for PyTorch.
+        file_sha256: Of that file; empty for PyTorch.
+        ok: Whether the check was passed.
+        text: The differences, or the problem, on one line.
+        seconds: What a slice took in the check; 0 where it failed.
+        plain_seconds: What it took the plain network in the same minute.
+        schema: Layout of this record.
+    """
+
+    runtime: str
+    versions: dict[str, str]
+    machine: str
+    weights_sha256: str
+    inputs: str
+    file: str
+    file_sha256: str
+    ok: bool
+    text: str
+    seconds: float
+    plain_seconds: float
+    schema: str = SCHEMA
+
+    def fits(self, runtime: Runtime, weights: str, inputs: str, device: str) -> bool:
+        """Tell whether it still says something about this machine, these versions and these weights."""
+        about = (self.schema, self.runtime, self.versions, self.machine, self.weights_sha256, self.inputs)
+        return about == (SCHEMA, runtime.name, versions(runtime), machine(device), weights, inputs)
+
+
+def machine(device: str = "cpu") -> str:
+    """Return what kind of processor, or of GPU, a device is."""
+    if device == "cuda":
+        import torch
+
+        return f"cuda {torch.cuda.get_device_name()}"
+    return _processor() if device == "cpu" else f"{device} {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".strip()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {key.strip(): value.strip() for key, value in facts.items()}
+    model = " ".join(facts[key] for key in ("model name", "cpu family", "model", "stepping") if key in facts)
+    return f"{platform.machine()} {model}".strip()
+
+
+def versions(runtime: Runtime) -> dict[str, str]:
+    """Return the versions on which the outcome of a check depends."""
+    return {"jcs-ct": __version__, "torch": RUNTIMES["torch"].version, runtime.library: runtime.version}
+
+
+def folder(runtime: Runtime, architecture: str, weights: str, inputs: str, device: str) -> Path:
+    """Return the folder of a runtime's file and record."""
+    where = "" if device == "cpu" else f"-{device}"
+    return home() / "runtimes" / f"{architecture}-{inputs}-{weights[:16]}-{runtime.name}{where}"
+
+
+def read(where: Path) -> Record | None:
+    """Return the record in a folder; None when there is none, or none that can be used."""
+    try:
+        values: Any = json.loads((where / "record.json").read_bytes())
+        return Record(**values)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write(where: Path, record: Record) -> None:
+    """Write a record. Raises OutputError when the disk refuses it."""
+    text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
+    write_whole(where / "record.json", text.encode(), overwrite=True)
+
+
+def checked_file(where: Path, record: Record) -> Path:
+    """Return the converted file of a record.
+
+    Raises:
+        RuntimeFailedError: It is gone, or is not what was checked.
+    """
+    path = where / record.file
+    if not path.is_file():
+        raise RuntimeFailedError("is gone, its record is still there", path=path, hint=f"remove the folder {where}")
+    found = sha256_of(path)
+    if found != record.file_sha256:
+        raise RuntimeFailedError(
+            f"was changed since it was checked: SHA-256 {found[:12]}…, {record.file_sha256[:12]}… was expected",
+            path=path,
+            hint=f"remove the folder {where}; it is made again from the weights",
+        )
+    return path

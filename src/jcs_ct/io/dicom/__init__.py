@@ -1,0 +1,1 @@
+"""DICOM series as volumes. pydicom is loaded late."""

@@ -1,0 +1,143 @@
+"""What speaks against a DICOM series as a CT volume of the chest, from its headers alone. No pydicom here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.io.dicom.header import CT_IMAGE, ENHANCED, SECONDARY_CAPTURE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.io.dicom.header import ImageHeader
+
+MAX_OBLIQUE = 30.0
+"""Degrees between the normal of the slices and the patient's long axis."""
+_CT = {"", CT_IMAGE, SECONDARY_CAPTURE, *ENHANCED}  # a secondary capture is named as such
+_PROJECTIONS = {"MIP", "MINIP", "MIN IP", "PROJECTION IMAGE", "VOLUME_MIP", "MAXIMUM", "MINIMUM", "VRT", "SSD"}
+_HOUNSFIELD = re.compile(r"HU?|H(O?U)?NSF(IE|EI)?LDS?( UNITS?)?|HOUN[DS]*FIELDS?( UNITS?)?", re.IGNORECASE)
+
+
+def plane(image: ImageHeader) -> str:
+    """Return "axial", "sagittal", "coronal", "oblique", or "unknown" without an orientation."""
+    if image.orientation is None:
+        return "unknown"
+    along = np.abs(normal_of(image))
+    axis = int(along.argmax())
+    if math.degrees(math.acos(min(1.0, float(along[axis])))) > MAX_OBLIQUE:
+        return "oblique"
+    return ("sagittal", "coronal", "axial")[axis]
+
+
+def is_localizer(image: ImageHeader) -> bool:
+    """Return whether an image is an overview for planning and not a slice."""
+    return bool({"LOCALIZER", "SCOUT", "TOPOGRAM"} & set(image.image_type))
+
+
+def is_original(images: Sequence[ImageHeader]) -> bool:
+    """Return whether all images come from the scanner as they are: neither derived nor secondary."""
+    return not any({"DERIVED", "SECONDARY"} & set(image.image_type[:2]) for image in images)
+
+
+def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
+    """Return why the images of a series cannot be read as a CT volume, most telling first; empty where nothing is."""
+    reasons = []
+    total = len(images)
+    most = Counter(plane(image) for image in images).most_common(1)[0][0]
+    modality = next((image.modality for image in images if image.modality not in {"", "CT"}), "")
+    if modality:
+        reasons.append(f"is {_code(modality)}, not CT")
+    elif any(image.modality == "" and image.sop_class not in _CT for image in images):
+        reasons.append("does not say that it is CT: Modality is missing, and its SOP class is not that of CT images")
+    if any(image.sop_class.startswith(SECONDARY_CAPTURE) for image in images):
+        reasons.append("is a secondary capture: a picture of a screen or a scan, not a slice")
+    if any(is_localizer(image) for image in images):
+        return [*reasons, "is a localizer: an overview for planning, not a volume"]
+    words = {word for image in images for word in image.image_type}
+    if words & _PROJECTIONS:
+        reasons.append("is a projection through many slices (MIP or the like), not slices")
+    if most not in {"axial", "unknown"}:
+        made = " reformat" if not is_original(images) else ""
+        reasons.append(f"is {'an' if most == 'oblique' else 'a'} {most}{made}; axial slices are expected")
+    for image in images:
+        if image.samples != 1 or not image.photometric.startswith("MONOCHROME"):
+            reasons.append("holds colour or palette pixels; grey values are expected")
+            break
+    if any(0 < image.bits <= 8 for image in images):
+        reasons.append("holds values of 8 bits, which are no Hounsfield units")
+    units = {image.rescale_type for image in images if not _hounsfield(image.rescale_type)}
+    if units:
+        reasons.append(f"holds non-HU values (RescaleType {_code(min(units))})")
+    for what, missing in (
+        ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
+        ("lacks a valid ImagePositionPatient", [image for image in images if image.position is None]),
+        ("lacks a valid PixelSpacing", [image for image in images if image.spacing is None]),
+        ("is cut short", [image for image in images if image.cut]),
+    ):
+        if missing:
+            which = "" if len(missing) == total else f", the first {_file_of(missing[0])}"
+            reasons.append(f"{what} in {len(missing)} of {total} images{which}")
+    return reasons + _mixed(images)
+
+
+def _mixed(images: Sequence[ImageHeader]) -> list[str]:
+    """Return which images have another grid than most of the series."""
+    grids: list[list[ImageHeader]] = []
+    for image in images:
+        grid = next((grid for grid in grids if _alike(grid[0], image)), None)
+        if grid is None:
+            grids.append([image])
+        else:
+            grid.append(image)
+    if len(grids) < 2:
+        return []
+    grids.sort(key=len, reverse=True)
+    main, others = grids[0][0], [grid[0] for grid in grids[1:]]
+    what = [
+        name
+        for name, differs in (
+            ("size", any((main.rows, main.columns) != (o.rows, o.columns) for o in others)),
+            ("pixel spacing", any(not _near(main.spacing, o.spacing, 1e-3) for o in others)),
+            ("orientation", any(not _near(main.orientation, o.orientation, 1e-3) for o in others)),
+        )
+        if differs
+    ]
+    count = len(images) - len(grids[0])
+    return [f"mixes grids: {count} of {len(images)} images differ in {' and '.join(what)}"]
+
+
+def _alike(a: ImageHeader, b: ImageHeader) -> bool:
+    same = (a.rows, a.columns) == (b.rows, b.columns)
+    return same and _near(a.spacing, b.spacing, 1e-3) and _near(a.orientation, b.orientation, 1e-3)
+
+
+def _near(a: Sequence[float] | None, b: Sequence[float] | None, tolerance: float) -> bool:
+    if a is None or b is None:
+        return True  # what is missing is named as such
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) <= tolerance
+
+
+def normal_of(image: ImageHeader) -> NDArray[np.float64]:
+    """Return the unit vector at right angles to the image plane, from which columns and rows turn right-handed."""
+    assert image.orientation is not None  # noqa: S101  # `plane` and `unsuitable` see to it
+    return np.cross(np.array(image.orientation[:3]), np.array(image.orientation[3:]))
+
+
+def _hounsfield(unit: str) -> bool:
+    return unit in {"", "US"} or _HOUNSFIELD.fullmatch(unit) is not None
+
+
+def _file_of(image: ImageHeader) -> str:
+    return (image.source.member or image.source.path.name).rpartition("/")[2]
+
+
+def _code(text: str) -> str:
+    """Return a code for a message; what is none is not repeated, since anything may have been typed there."""
+    return text if re.fullmatch(r"[A-Z0-9_]{1,16}", text) else "of another kind"

@@ -1,0 +1,263 @@
+"""Headers and pixels of DICOM images: the home of pydicom and of its decoders. Import it late.
+
+Headers are read up to the pixels, and only what `dicom_header.KEYWORDS` names. Pixels are read one image at a time.
+Compressed pixels are decoded by pydicom's plug-ins; python-gdcm, which this package installs, covers JPEG, JPEG
+Lossless, JPEG-LS and JPEG 2000, pydicom itself RLE.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, image_header
+from jcs_ct.io.files.opening import open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from pydicom import Dataset, FileDataset
+    from pydicom.tag import BaseTag
+
+    from jcs_ct.io.dicom.header import ImageHeader
+    from jcs_ct.io.files.sources import Source
+
+LOWEST, HIGHEST = -1024, 3071
+"""HU: air, and what 12 bits hold above it."""
+
+_START = 64 * 2**10  # bytes within which most headers end
+_TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
+_PIXELS = 0x7FE00008  # the first of the elements that hold pixels
+_UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
+_DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
+_PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
+_INSTALL = "pip install python-gdcm; for High-Throughput JPEG 2000: pip install pylibjpeg pylibjpeg-openjpeg"
+_lock = threading.Lock()
+
+
+def read_headers(source: Source) -> list[ImageHeader]:
+    """Return the headers of the images in a file: one, or one a frame for enhanced CT; none for a DICOMDIR.
+
+    Raises:
+        InputError: The file cannot be read, or is no DICOM file after all.
+    """
+    parsed = _parse(source, _START)
+    dataset, cut = parsed.dataset, _is_cut(source, parsed)
+
+    def get(keyword: str) -> Any:
+        return _value(dataset, keyword)
+
+    with _quiet():
+        if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
+            return []
+        if str(get("SOPClassUID") or "") not in ENHANCED:
+            return [image_header(source, None, get, cut=cut)]
+        try:
+            groups = list(_frames(get))
+        except Exception as error:
+            message = "is damaged: what it says of its frames cannot be read"
+            raise InputError(message, path=source.label, hint="copy or export it again") from error
+        return [image_header(source, index, _Either(fields, get), cut=cut) for index, fields in enumerate(groups)]
+
+
+def read_hu(header: ImageHeader) -> NDArray[np.int16]:
+    """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
+
+    Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST.
+
+    Raises:
+        InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
+    """
+    stored = _stored(header)
+    if stored.shape != (header.rows, header.columns):
+        raise InputError("holds other pixels than its header says", path=header.source.label, hint="copy it again")
+    slope = 1.0 if header.slope is None else header.slope
+    intercept = 0.0 if header.intercept is None else header.intercept
+    if slope == 1 and intercept == int(intercept):
+        hu = (stored.astype(np.int32) + int(intercept)).clip(LOWEST, HIGHEST).astype(np.int16)
+    else:
+        hu = np.rint(stored * slope + intercept).clip(LOWEST, HIGHEST).astype(np.int16)
+    if header.padding is not None:
+        first, last = header.padding
+        hu[(stored >= first) & (stored <= last)] = LOWEST
+    return hu
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """A header, and where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None."""
+
+    dataset: FileDataset
+    end: int | None
+
+
+def _parse(source: Source, size: int | None) -> _Parsed:
+    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that."""
+    data = source.read() if size is None else source.start(size)
+    stream = io.BytesIO(data)
+    reached, end = False, None
+
+    def at_pixels(tag: BaseTag, _vr: str | None, length: int) -> bool:
+        nonlocal reached, end
+        reached = bool(tag >= _PIXELS)
+        if reached:
+            end = -1 if length == _UNDEFINED else stream.tell() + length
+        return reached
+
+    dataset = None
+    try:
+        with _quiet():
+            dataset = read_partial(stream, at_pixels, force=True, specific_tags=list(_TAGS))
+            if _value(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                end = None  # of the unpacked data, while the file is packed
+    except Exception as error:
+        if size is None or len(data) < size:
+            message = "is damaged: its DICOM header cannot be read"
+            raise InputError(message, path=source.label, hint="copy or export it again") from error
+    if dataset is None or not (reached or size is None or len(data) < size):  # what was read may end within a value
+        return _parse(source, None)
+    return _Parsed(dataset, end)
+
+
+def _is_cut(source: Source, parsed: _Parsed) -> bool:
+    """Return whether a file ends before its pixels do. Members of archives have a checksum instead."""
+    if source.member is not None or parsed.end is None:
+        return False
+    with open_regular(source.path) as file:
+        size = file.seek(0, io.SEEK_END)
+        if parsed.end >= 0:
+            return size < parsed.end
+        file.seek(-min(size, _TAIL), io.SEEK_END)
+        return _DELIMITER not in file.read()
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    """Return a value; None where it is missing, empty, or cannot be converted (what is said then may quote it)."""
+    try:
+        value = dataset.get(keyword)
+    except Exception:  # noqa: BLE001  # each representation has errors of its own
+        return None
+    return None if value == "" else value
+
+
+def _frames(get: Any) -> Iterator[dict[str, Any]]:
+    """Yield what the functional groups say of each frame (PS3.3 C.7.6.16), the shared ones first."""
+    shared = _fields((get("SharedFunctionalGroupsSequence") or [None])[0])
+    for group in get("PerFrameFunctionalGroupsSequence") or []:
+        yield {**shared, **_fields(group)}
+
+
+def _fields(group: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for sequence in group or ():
+        if sequence.VR != "SQ" or not sequence.value:
+            continue
+        for element in sequence.value[0]:
+            word = "ImageType" if element.keyword == "FrameType" else element.keyword
+            if word in KEYWORDS:
+                fields[word] = element.value
+    return fields
+
+
+@dataclass(frozen=True)
+class _Either:
+    """What a frame says of itself, else what the image says."""
+
+    fields: dict[str, Any]
+    image: Callable[[str], Any]
+
+    def __call__(self, keyword: str) -> Any:
+        return self.fields[keyword] if keyword in self.fields else self.image(keyword)
+
+
+class _Latest(threading.local):
+    """The file of many frames that this thread read last, so that it is not read again for every frame."""
+
+    source: Source | None = None
+    dataset: FileDataset | None = None
+
+
+_latest = _Latest()
+
+
+def _stored(header: ImageHeader) -> NDArray[Any]:
+    """Return the stored values of an image."""
+    source = header.source
+    with _quiet():
+        if header.frame is not None and _latest.source == source and _latest.dataset is not None:
+            dataset = _latest.dataset
+        else:
+            dataset = _whole(source)
+            _latest.source, _latest.dataset = (source, dataset) if header.frame is not None else (None, None)
+        syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
+        _require_decoder(source, syntax)
+        try:
+            stored = pixel_array(dataset, index=header.frame)
+        except Exception as error:
+            if "PixelData" not in dataset:
+                raise InputError(
+                    "lacks its pixels, or is cut short", path=source.label, hint="copy it again"
+                ) from error
+            what = "pixels cannot be decoded" if syntax not in _PLAIN else "pixels cannot be read"
+            reason = " ".join(str(error).split())[:160]
+            hint = "copy or export it again" if syntax in _PLAIN else f"is it whole? Else {_INSTALL}"
+            raise InputError(f"{what} ({_name(syntax)}): {reason}", path=source.label, hint=hint) from error
+    return np.asarray(stored)
+
+
+def _whole(source: Source) -> FileDataset:
+    data = source.read()
+    try:
+        dataset = dcmread(io.BytesIO(data), force=True)
+    except Exception as error:
+        raise InputError("is damaged: it cannot be read", path=source.label, hint="copy it again") from error
+    if "TransferSyntaxUID" not in dataset.file_meta:  # without a preamble there is no word of the encoding
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    return dataset
+
+
+def _require_decoder(source: Source, syntax: UID) -> None:
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        message = f"is compressed in a way that is not read here ({_name(syntax)})"
+        raise InputError(message, path=source.label, hint="export it uncompressed") from error
+    if not decoder.is_available:
+        message = f"is compressed ({_name(syntax)}), and no plug-in that decodes it is installed"
+        raise InputError(message, path=source.label, hint=_INSTALL)
+
+
+def _name(syntax: UID) -> str:
+    return syntax.name if syntax.is_transfer_syntax else "unknown transfer syntax"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep pydicom's remarks on odd values from the user: they may quote them, and do not change what is read.
+
+    One thread at a time, for filters of warnings belong to the whole process.
+    """
+    with _lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,185 @@
+"""From the headers of one DICOM series to a `CTSeries`: duplicates, order, a look at some slices, and the refusal.
+
+A few slices are looked at before a series is accepted: values that cannot be Hounsfield units, and a body part without
+lungs, are told at once and not after a study has been computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import CTSeries
+from jcs_ct.io.dicom.checks import is_localizer, normal_of, unsuitable
+from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
+from jcs_ct.io.dicom.stack import stack
+from jcs_ct.io.files.walk import count
+from jcs_ct.io.plausibility import NO_LUNG, implausible, sample_of, shows_lung
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.io.dicom.header import ImageHeader
+    from jcs_ct.io.dicom.stack import Stack
+
+OTHER_PARTS = frozenset(
+    {"HEAD", "BRAIN", "SKULL", "NECK", "ABDOMEN", "PELVIS", "HIP", "KNEE", "FOOT", "ANKLE", "LEG", "ARM", "HAND"}
+    | {"LSPINE", "CSPINE", "EXTREMITY", "SINUS", "ORBIT", "EAR", "JAW", "LIVER", "KIDNEY", "ABDOMENPELVIS"}
+)
+_SAME_PLACE = 0.01  # mm
+_GIVE = "give a whole axial CT series of the chest"
+
+
+class RefusedError(InputError):
+    """A series that must not be read. `reason` is the message without the series' number and length."""
+
+    def __init__(self, images: Sequence[ImageHeader], reasons: Sequence[str], *, path: str, hint: str) -> None:
+        self.reason = "; ".join(reasons)
+        number = f"series {images[0].number}, " if images[0].number is not None else ""
+        super().__init__(f"{number}{count(len(images), 'image')}: {self.reason}", path=path, hint=hint)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A series that can be read.
+
+    Attributes:
+        series: It.
+        lungs: Whether the slices looked at show lung.
+        notes: What a user should know beside its warnings.
+    """
+
+    series: CTSeries
+    lungs: bool
+    notes: tuple[str, ...]
+
+
+def case_name(images: Sequence[ImageHeader]) -> str:
+    """Return "study-" and 8 hexadecimal digits: SHA-256 of the series' UID, or of its images' where it has none."""
+    key = images[0].series or "\n".join(sorted(image.sop for image in images))
+    return f"study-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def place(images: Sequence[ImageHeader]) -> str:
+    """Return what a message about a series names: its file, or the folder or archive it lies in."""
+    sources = [image.source for image in images]
+    if len({source.label for source in sources}) == 1:
+        return sources[0].label
+    paths = {str(source.path) for source in sources}
+    if len(paths) == 1:
+        return paths.pop()
+    folders = {str(source.path.parent) for source in sources}
+    try:
+        return str(Path(os.path.commonpath(folders)))
+    except ValueError:  # on two drives
+        return str(sources[0].path.parent)
+
+
+def without_strays(images: Sequence[ImageHeader]) -> tuple[list[ImageHeader], list[str]]:
+    """Leave out localizers and screen shots that share a series with slices. Returns the rest, and notes."""
+    strays = [i for i in images if is_localizer(i) or i.sop_class.startswith(SECONDARY_CAPTURE)]
+    if not strays or len(strays) == len(images):
+        return list(images), []
+    text = f"{count(len(strays), 'localizer or screen shot')} in the series left out"
+    return [image for image in images if image not in strays], [text]
+
+
+def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> Opened:
+    """Return the volume that the images of one series make.
+
+    Args:
+        images: Their headers, in any order.
+        allow_gaps: Accept missing slices and uneven distances: they are told as a warning, and the volume gets the mean
+            distance.
+
+    Raises:
+        InputError: It must not be read, for all reasons named; or a file cannot be read.
+    """
+    where = place(images)
+    images, notes = without_strays(images)
+    reasons = unsuitable(images)
+    if reasons:
+        raise RefusedError(images, reasons, path=where, hint=_GIVE)
+    images, more = _distinct(images, where)
+    stacked = stack(images)
+    reasons = [*stacked.reasons, *(() if allow_gaps else stacked.gaps)]
+    part = images[0].facts.get("body part", "").upper().replace(" ", "").replace("_", "")
+    if reasons:
+        if part in OTHER_PARTS:
+            reasons.append(f"the header says {part}, not chest")
+        hint = _GIVE if stacked.reasons else "give the missing files, or use --allow-gaps"
+        raise RefusedError(images, reasons, path=where, hint=hint)
+    samples = [_read(stacked, index) for index in sample_of(len(images))]
+    reasons = implausible(samples)
+    lungs = shows_lung(samples)
+    if not lungs and part in OTHER_PARTS:
+        reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
+    if reasons:
+        raise RefusedError(images, reasons, path=where, hint=_GIVE)
+    warnings = [f"{gap} (read with the mean distance)" for gap in stacked.gaps] + list(stacked.warnings)
+    if part in OTHER_PARTS:
+        warnings.append(f"the header says {part}, but the slices show lung")
+    if not lungs:
+        warnings.append(NO_LUNG)
+    series = CTSeries(
+        name=case_name(images),
+        label=stacked.images[0].source.label,
+        kind="dicom",
+        geometry=stacked.geometry,
+        axes=stacked.axes,
+        read=lambda index: _read(stacked, index),
+        sources=tuple(image.source for image in stacked.images),
+        facts=dict(stacked.images[0].facts),
+        warnings=tuple(warnings),
+    )
+    return Opened(series, lungs, tuple(notes + more))
+
+
+def _read(stacked: Stack, index: int) -> NDArray[np.int16]:
+    """Return canonical slice `index`. Raises InputError where it cannot be read."""
+    from jcs_ct.io.dicom.read import read_hu
+
+    hu = read_hu(stacked.images[index])
+    return np.ascontiguousarray(stacked.axes.to_canonical(hu[None])[0])
+
+
+def _distinct(images: Sequence[ImageHeader], where: str) -> tuple[list[ImageHeader], list[str]]:
+    """Leave out images that are there twice.
+
+    Raises:
+        InputError: Different images lie at the same place.
+    """
+    normal = normal_of(images[0])
+    ordered = sorted(images, key=lambda image: (float(normal @ np.array(image.position)), image.source.label))
+    kept: list[ImageHeader] = []
+    different = []
+    for image in ordered:
+        before = kept[-1] if kept else None
+        if before is None or float(normal @ (np.array(image.position) - np.array(before.position))) > _SAME_PLACE:
+            kept.append(image)
+        elif not _same(before, image):
+            different.append(image)
+    dropped = len(images) - len(kept)
+    if different:
+        z = np.array(different[0].position)[2]
+        reason = f"has different images at the same position ({len(different)}, the first at z = {z:.1f} mm)"
+        hint = "give one acquisition; two phases or reconstructions share this series"
+        raise RefusedError(images, [reason], path=where, hint=hint)
+    return kept, [f"{count(dropped, 'image')} in the series twice, read once"] if dropped else []
+
+
+def _same(a: ImageHeader, b: ImageHeader) -> bool:
+    """Return whether two images show the same."""
+    from jcs_ct.io.dicom.read import read_hu
+
+    if a.frame is None and b.frame is None and a.source.read() == b.source.read():
+        return True
+    return bool(np.array_equal(read_hu(a), read_hu(b)))

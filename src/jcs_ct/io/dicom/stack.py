@@ -1,0 +1,201 @@
+"""Where the slices of a DICOM series lie: sorted by position, checked for tilt, gaps and shifts. No pydicom here.
+
+Slices are sorted by their position along the normal of the image plane (PS3.3 C.7.6.2.1.1), never by their numbers.
+A volume is refused where its grid would be a guess: tilted gantry, uneven or missing slices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
+from jcs_ct.io.dicom.checks import is_original, normal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.io.dicom.header import ImageHeader
+
+MAX_TILT = 1.0
+"""Degrees between the normal of the slices and the way they are stacked. 1° shifts a 300 mm chest by 5 mm."""
+MAX_SHIFT = 1.0
+"""mm by which a slice may lie beside the straight line through the first and the last."""
+SMALL_ANGLE = 5.0
+"""Degrees beyond which an oblique series is flagged."""
+UNEVEN = 0.15
+"""Share of the usual distance between slices by which one may differ."""
+ROUNDING = 0.11
+"""mm by which slices may lie off an even grid whatever their distances: positions are often rounded to 0.1 mm."""
+WHOLE_CHEST = 150.0
+"""mm along the body; lungs of adults are 200 to 300 high."""
+FEW = 10
+"""Slices below which a study is flagged whatever its extent."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Images in the order of canonical slices, and what is to be said of them.
+
+    Attributes:
+        images: From head to feet.
+        geometry: Of the canonical axes.
+        axes: (file, row, column) → canonical; files are in order already.
+        reasons: Why it must not be read, without allowing gaps.
+        gaps: Why it must not be read unless gaps are allowed.
+        warnings: What limits what can be said of it.
+    """
+
+    images: tuple[ImageHeader, ...]
+    geometry: Geometry
+    axes: Axes
+    reasons: tuple[str, ...]
+    gaps: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def stack(images: Sequence[ImageHeader]) -> Stack:
+    """Sort images by position and say where their voxels lie. They are those of `unsuitable` without a reason.
+
+    Images at the same position must be gone already.
+    """
+    normal = normal_of(images[0])
+    ordered = sorted(images, key=lambda image: float(normal @ _position(image)))
+    if normal[2] > 0:
+        ordered.reverse()  # from head to feet
+    first, last = _position(ordered[0]), _position(ordered[-1])
+    reasons: list[str] = []
+    gaps: list[str] = []
+    warnings = _header_warnings(ordered)
+    if len(ordered) > 1:
+        step = (last - first) / (len(ordered) - 1)
+        down = normal if normal @ step > 0 else -normal
+        along = np.array([float(down @ (_position(image) - first)) for image in ordered])
+        aside = (last - first) - down * along[-1]
+        tilt = math.degrees(math.atan2(float(np.linalg.norm(aside)), float(along[-1])))
+        shift = _shift(ordered, down, along, aside)
+        if shift > MAX_SHIFT:
+            reasons.append(f"has slices shifted sideways by {shift:.1f} mm against their neighbours")
+        elif tilt > MAX_TILT:
+            text = f"was scanned with a tilted gantry: the slices stand {tilt:.1f}° off their stack"
+            reasons.append(f"{text}, at most {MAX_TILT:g}° is read")
+        gaps = _gaps(along, ordered)
+        if np.linalg.norm(aside) < 0.1:
+            step = down * along[-1] / (len(ordered) - 1)
+    else:
+        distance = ordered[0].distance or ordered[0].thickness or 1.0
+        step = (-normal if normal[2] > 0 else normal) * abs(distance)
+    if not reasons and abs(ordered[0].tilt or 0.0) > MAX_TILT:
+        warnings.append(f"the header says the gantry was tilted by {ordered[0].tilt:g}°, the positions do not show it")
+    affine = _affine(ordered[0], step, first)
+    shape = (len(ordered), ordered[0].rows, ordered[0].columns)
+    axes = canonical_axes(affine)
+    geometry = Geometry(_permuted(shape, axes), axes.affine(affine, shape))
+    warnings += _extent_warnings(ordered, geometry)
+    return Stack(tuple(ordered), geometry, axes, tuple(reasons), tuple(gaps), tuple(warnings))
+
+
+def _affine(image: ImageHeader, step: NDArray[np.float64], first: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (file, row, column, 1) → (x, y, z, 1) in mm."""
+    assert image.orientation is not None  # noqa: S101  # `unsuitable` saw to it
+    assert image.spacing is not None  # noqa: S101
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = np.array(image.orientation[3:]) * image.spacing[0]
+    affine[:3, 2] = np.array(image.orientation[:3]) * image.spacing[1]
+    affine[:3, 3] = first
+    return affine
+
+
+def _permuted(shape: tuple[int, int, int], axes: Axes) -> tuple[int, int, int]:
+    return shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]
+
+
+def _shift(
+    images: Sequence[ImageHeader], down: NDArray[np.float64], along: NDArray[np.float64], aside: NDArray[np.float64]
+) -> float:
+    """Return by how many mm an image lies beside the straight line through the first and the last."""
+    first = _position(images[0])
+    length = along[-1] or 1.0
+    return max(
+        float(np.linalg.norm(_position(image) - first - down * at - aside * (at / length)))
+        for image, at in zip(images, along, strict=True)
+    )
+
+
+def _gaps(along: NDArray[np.float64], images: Sequence[ImageHeader]) -> list[str]:
+    """Return what is wrong with the distances between slices."""
+    steps = np.diff(along)
+    grid = np.arange(along.size) * along[-1] / (along.size - 1)
+    if np.abs(along - grid).max() <= min(ROUNDING, UNEVEN * along[-1] / (along.size - 1)):
+        return []
+    usual = float(np.median(steps))
+    wrong = np.flatnonzero(np.abs(steps - usual) > UNEVEN * usual)
+    if wrong.size == 0:
+        return []
+    missing = np.rint(steps[wrong] / usual) - 1
+    whole = np.abs(steps[wrong] / usual - np.rint(steps[wrong] / usual)) < UNEVEN
+    places = ", ".join(f"slice {i + 1} (z = {_position(images[i])[2]:.1f} mm)" for i in wrong[:3])
+    places += f" and {wrong.size - 3} more places" if wrong.size > 3 else ""
+    if whole.all() and (missing > 0).all():
+        count = int(missing.sum())
+        return [f"lacks {count} slice{'s' * (count != 1)}: after {places}; slices lie {usual:.4g} mm apart"]
+    return [f"has uneven gaps between slices ({steps.min():.4g} to {steps.max():.4g} mm): after {places}"]
+
+
+def _header_warnings(images: Sequence[ImageHeader]) -> list[str]:
+    warnings = []
+    if any(image.modality == "" for image in images):
+        warnings.append("the header does not say that this is CT (Modality is missing); the values look like it")
+    if not is_original(images):
+        warnings.append("the slices are derived, not as the scanner made them")
+    if any(image.slope is None or image.intercept is None for image in images):
+        warnings.append("RescaleSlope or RescaleIntercept is missing; 1 and 0 are taken")
+    if any(image.rescale_type.upper() == "US" for image in images):
+        warnings.append("the header does not say what the values are (RescaleType US); they look like Hounsfield units")
+    if any(image.photometric == "MONOCHROME1" for image in images):
+        warnings.append("is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units")
+    padding = _padding_in_tissue(images)
+    if padding is not None:
+        warnings.append(f"the header's padding value stands for {padding:.0f} HU, which tissue has too; taken as air")
+    if any(image.annotated for image in images):
+        warnings.append("the header says that text is burnt into the pixels")
+    if any(image.lossy for image in images):
+        warnings.append("was compressed with loss")
+    return warnings
+
+
+def _padding_in_tissue(images: Sequence[ImageHeader]) -> float | None:
+    """Return a padding value that lies among those of tissue, in HU."""
+    for image in images:
+        for value in image.padding or ():
+            hu = value * (1 if image.slope is None else image.slope) + (image.intercept or 0)
+            if -900 < hu < 2000:
+                return hu
+    return None
+
+
+def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[str]:
+    warnings = []
+    count, step = len(images), geometry.spacing[0]
+    extent = count * step
+    if count < FEW:
+        warnings.append(f"few slices: {count}")
+    if extent < WHOLE_CHEST:
+        warnings.append(f"partial chest: {extent:.0f} mm along the body, a whole one has at least {WHOLE_CHEST:.0f}")
+    angle = math.degrees(math.acos(min(1.0, abs(float(normal_of(images[0])[2])))))
+    if angle > SMALL_ANGLE:
+        warnings.append(f"the slices are oblique: {angle:.0f}° off axial")
+    thickness = images[0].thickness
+    if count > 1 and thickness and step > max(1.5 * thickness, thickness + 1):
+        warnings.append(f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: what is between them was not seen")
+    return warnings
+
+
+def _position(image: ImageHeader) -> NDArray[np.float64]:
+    return np.array(image.position, dtype=np.float64)

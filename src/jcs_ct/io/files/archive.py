@@ -1,0 +1,260 @@
+"""Zip archives, read member by member: nothing is extracted to disk, and no more unpacked than the limits allow."""
+
+from __future__ import annotations
+
+import stat
+import threading
+import zipfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import SEEK_SET, BytesIO
+from typing import IO, TYPE_CHECKING, cast
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.kinds import HEAD, Kind, sniff
+from jcs_ct.io.files.names import is_litter
+from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, too_large, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from io import FileIO
+    from pathlib import Path
+
+MAX_MEMBERS = 100_000
+MAX_DIRECTORY_BYTES = 16 * 2**20  # Python holds some 13 times as much for it
+MAX_TOTAL_BYTES = 64 * 2**30  # declared, of all members together
+MAX_RATIO = 200  # unpacked to packed; pictures reach 20, feature files 30
+RATIO_COUNTS_FROM = 16 * 2**20  # a blank bitmap of a slice's size packs 1000 : 1 and harms nobody
+
+_CHUNK = 2**20
+# Their decoders hand out pieces of bounded size. Those of bzip2 and LZMA in `zipfile` do not.
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in an archive.
+
+    Attributes:
+        name: What the archive calls it.
+        path: The same, "/"-separated.
+        kind: What it is.
+    """
+
+    name: str
+    path: str
+    kind: Kind
+
+
+def label(path: Path, name: str) -> str:
+    """Return what messages call a member."""
+    return f"{path}!{name}"
+
+
+def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
+    """Return the files in an archive that can be read, in its own order, and the problems of those that cannot.
+
+    Folders, hidden files and litter (`__MACOSX` …) are in neither.
+
+    Raises:
+        InputError: The archive as a whole is unreadable, damaged, or beyond the limits.
+    """
+    members, problems = [], []
+    with _opened(path) as archive:
+        infos = archive.infolist()
+        total = sum(info.file_size for info in infos)
+        if len(infos) > MAX_MEMBERS:
+            raise _bomb(path, f"holds {len(infos):,} members, at most {MAX_MEMBERS:,} are read")
+        if total > MAX_TOTAL_BYTES:
+            raise _bomb(path, f"unpacks to {total / 2**30:,.0f} GiB, at most {MAX_TOTAL_BYTES >> 30} GiB are read")
+        overlapping = _overlapping(infos)
+        for info in infos:
+            unsafe = _unsafe_name(info)
+            member = "/".join(part for part in _parts(info) if part not in {"", "."})
+            if _parts(info)[-1] == "" or (not unsafe and is_litter(member)):
+                continue
+            name = label(path, info.orig_filename)
+            try:
+                _refuse(info, name, unsafe)
+                if archive.getinfo(info.filename) is not info:
+                    raise InputError("occurs twice in the archive", path=name, hint="the last one is read")
+                if info.header_offset in overlapping:
+                    raise InputError("overlaps another member, as in a zip bomb", path=name, hint="pack it again")
+                with _damage(name), archive.open(info) as file:
+                    members.append(Member(info.filename, member, sniff(file.read(HEAD))))
+            except InputError as problem:
+                problems.append(problem)
+    return members, problems
+
+
+def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return a whole member, checked against its CRC.
+
+    Args:
+        path: The archive.
+        name: The member's name, as in `Member.name`.
+        limit: The most bytes to unpack. Counted as they come: declared sizes may lie.
+
+    Raises:
+        InputError: The archive or the member is missing, damaged, refused as by `list_members`, or unpacks to more than
+            `limit` bytes or to more than `MAX_RATIO` times its packed size.
+    """
+    title = label(path, name)
+    with _opened(path) as archive, _damage(title):
+        info = _member(archive, name, title)
+        data, size = BytesIO(), 0
+        with archive.open(info) as file:
+            while chunk := file.read(_CHUNK):
+                size += data.write(chunk)
+                if size > limit:
+                    raise too_large(title, size, limit)
+                if size > RATIO_COUNTS_FROM and size > MAX_RATIO * info.compress_size:
+                    raise _bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
+        return data.getvalue()
+
+
+def read_start(path: Path, name: str, size: int) -> bytes:
+    """Return the first `size` bytes of a member, or all of it where it is shorter; no checksum is looked at.
+
+    Raises:
+        InputError: As `read_member`, but for damage further on.
+    """
+    title = label(path, name)
+    with _opened(path) as archive, _damage(title):
+        info = _member(archive, name, title)
+        with archive.open(info) as file:
+            return file.read(size)
+
+
+class _Reopened:
+    """A file for `zipfile` that is open only while it is used.
+
+    So a cached archive keeps no file descriptor: it can be deleted on Windows, and no file position is shared with a
+    forked process.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: FileIO | None = None
+
+    def _open(self) -> FileIO:
+        if self._file is None:
+            self._file = open_regular(self._path)
+        return self._file
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY_BYTES:  # members are read in smaller pieces, so this is the directory
+            raise _bomb(self._path, f"has a directory of {size:,} bytes, at most {MAX_DIRECTORY_BYTES:,} are read")
+        return self._open().read(size)
+
+    def seek(self, offset: int, whence: int = SEEK_SET) -> int:
+        return self._open().seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._open().tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class _Latest(threading.local):
+    """The archive that this thread read last, so that its directory is parsed once and not for every member."""
+
+    key: tuple[object, ...] = ()
+    file: _Reopened
+    archive: zipfile.ZipFile
+
+
+_latest = _Latest()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    key = (str(path.absolute()), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if _latest.key != key:
+        file = _Reopened(path)
+        try:
+            with _damage(str(path)):
+                archive = zipfile.ZipFile(cast("IO[bytes]", file))
+        finally:
+            file.close()
+        _latest.key, _latest.file, _latest.archive = key, file, archive
+    try:
+        yield _latest.archive
+    finally:
+        _latest.file.close()
+
+
+@contextmanager
+def _damage(name: str) -> Iterator[None]:
+    """Turn whatever `zipfile` raises on hostile bytes into a problem of `name`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # zlib, struct, zipfile, codec and other errors, and more with each Python
+        reason = str(error) or type(error).__name__
+        raise InputError(f"cannot be unzipped: {reason}", path=name, hint="copy or pack it again") from error
+
+
+def _bomb(name: str | Path, message: str) -> InputError:
+    return InputError(message, path=name, hint="unpack it and give the folder, if you trust it")
+
+
+def _parts(info: zipfile.ZipInfo) -> list[str]:
+    """Return a member's path part by part; old .NET separates by backslashes."""
+    return info.orig_filename.replace("\\", "/").split("/")
+
+
+def _unsafe_name(info: zipfile.ZipInfo) -> bool:
+    first, *_ = parts = _parts(info)
+    return ".." in parts or first == "" or first[1:2] == ":" or "\0" in info.orig_filename
+
+
+def _member(archive: zipfile.ZipFile, name: str, title: str) -> zipfile.ZipInfo:
+    """Return the entry of a member. Raises InputError if it is gone, or must not be read."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise InputError("is not in the archive any more", path=title, hint="run again") from None
+    _refuse(info, title, _unsafe_name(info))
+    return info
+
+
+def _refuse(info: zipfile.ZipInfo, name: str, unsafe: bool) -> None:
+    """Raise for a member that is not even opened."""
+    if unsafe:
+        raise InputError("has a name that leads out of the archive", path=name, hint="pack it under a relative name")
+    mode = info.external_attr >> 16
+    if stat.S_ISLNK(mode):
+        raise InputError("is a symbolic link in the archive", path=name, hint="pack the file it points to")
+    if info.flag_bits & 0x41:
+        raise InputError("is encrypted", path=name, hint="pack it without a password")
+    if info.compress_type not in _METHODS:
+        message = f"is packed by zip method {info.compress_type}; stored (0) or deflated (8) is expected"
+        raise InputError(message, path=name, hint="pack it as an ordinary zip")
+    if info.file_size > MAX_FILE_BYTES:
+        raise too_large(name, info.file_size, MAX_FILE_BYTES)
+
+
+def _overlapping(infos: Sequence[zipfile.ZipInfo]) -> set[int]:
+    """Return where members begin that share bytes with an earlier one, or that a later one shares bytes with."""
+    found: set[int] = set()
+    end, owner = -1, -1
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            found |= {info.header_offset, owner}
+        # 30 bytes of local header and the name; what else is there only makes it longer
+        here = info.header_offset + 30 + len(info.orig_filename) + info.compress_size
+        if here > end:
+            end, owner = here, info.header_offset
+    return found

@@ -1,0 +1,72 @@
+"""Walking through folders: every file once, no loop of links without end, litter left out."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.names import is_litter
+from jcs_ct.io.files.opening import special, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[str]]:
+    """Return the files below a folder, what cannot be read, and what a user should know.
+
+    Links to folders are followed last, and only where their folder was not read yet: it keeps its own name, and there
+    is no loop without end.
+
+    Returns:
+        The files in no order, with their "/"-separated paths relative to the folder; problems; notes.
+    """
+    files: list[tuple[str, Path]] = []
+    problems: list[InputError] = []
+    pending, links = deque([(folder, "")]), deque[tuple["Path", str]]()
+    known: set[tuple[int, int]] = set()
+    again = []
+    while pending or links:
+        where, prefix = (pending or links).popleft()
+        try:
+            status = where.stat()
+            if (status.st_dev, status.st_ino) in known:
+                again.append(prefix.rstrip("/"))
+                continue
+            known.add((status.st_dev, status.st_ino))
+            with os.scandir(where) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            problems.append(unreadable(where, error))
+            continue
+        for entry in entries:
+            if is_litter(entry.name):
+                continue
+            path = where / entry.name
+            try:
+                if entry.is_dir():
+                    (links if entry.is_symlink() else pending).append((path, f"{prefix}{entry.name}/"))
+                elif entry.is_file():
+                    files.append((prefix + entry.name, path))
+                else:
+                    what = special(entry.stat().st_mode)
+                    problems.append(InputError(f"is {what}, a file is expected", path=path, hint="remove it"))
+            except OSError as error:
+                problems.append(unreadable(path, error))
+    if not again:
+        return files, problems, []
+    links_text = f"{count(len(again), 'link')} to folders that are read already, not followed"
+    return files, problems, [f"{folder}: {links_text}: {few(again)}"]
+
+
+def count(number: int, what: str) -> str:
+    """Return "1 file", "2 files"."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def few(items: Sequence[str]) -> str:
+    """Return the first few of many, for a line."""
+    return ", ".join(items[:3]) + (", …" if len(items) > 3 else "")

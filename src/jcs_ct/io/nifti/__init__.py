@@ -1,0 +1,1 @@
+"""NIfTI volumes, in and out. nibabel is loaded late."""

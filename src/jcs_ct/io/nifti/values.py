@@ -1,0 +1,201 @@
+"""The voxels of a NIfTI file as Hounsfield units, and whether they are such.
+
+An uncompressed file on disk is mapped and read slice by slice. Any other is unpacked once, piece by piece, into an
+int16 array (600 slices of 512 × 512 are 300 MiB); only that of the file used last is kept, however many are open.
+"""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedReader, BytesIO
+from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.opening import open_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from jcs_ct.io.files.sources import Source
+
+LOWEST, HIGHEST = -1024, 3071  # HU that are kept apart
+MAX_RATIO, RATIO_COUNTS_FROM = 200, 2**26  # unpacked to packed; CT packs 2 : 1 to 20 : 1
+FEW_VALUES = 64  # distinct values, up to which a volume is a label map
+LEAST_AIR, LEAST_TISSUE = 0.005, 0.01  # shares of the voxels
+_GZIP = b"\x1f\x8b"
+
+
+def broken(label: str, what: str) -> InputError:
+    """Return the problem of a damaged file."""
+    return InputError(f"is a damaged NIfTI file: {what}", path=label, hint="copy or convert it again")
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[tuple[IO[bytes], int, bool]]:
+    """Yield the unpacked bytes of a file as a stream, its size before (out of an archive), and whether it was packed.
+
+    Raises:
+        InputError: It cannot be opened, or (also from reading within the block) unpacked.
+    """
+    raw: IO[bytes] = BytesIO(source.read()) if source.member is not None else BufferedReader(open_regular(source.path))
+    with raw:
+        size = raw.seek(0, 2)
+        raw.seek(0)
+        packed = raw.read(2) == _GZIP
+        raw.seek(0)
+        try:
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw, size, packed
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            ends = isinstance(error, EOFError)
+            raise broken(source.label, "it ends too early" if ends else f"it cannot be unpacked: {error}") from error
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", path=source.label) from error
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """The values of one file.
+
+    Attributes:
+        source: The file.
+        dtype: As they are stored.
+        shape: Of the stored array, whose first axis runs fastest.
+        offset: Bytes before the first voxel, unpacked.
+        slope: HU per stored unit.
+        inter: HU of a stored 0.
+    """
+
+    source: Source
+    dtype: np.dtype[Any]
+    shape: tuple[int, int, int]
+    offset: int
+    slope: float
+    inter: float
+
+    _lock: ClassVar[threading.RLock] = threading.RLock()
+    _kept: ClassVar[list[tuple[Voxels, NDArray[Any]]]] = []
+
+    def check(self) -> None:
+        """Look at every value once.
+
+        Raises:
+            InputError: The file is truncated, damaged or unreasonably packed, or its values are no Hounsfield units.
+        """
+        seen = _Seen()
+        with self._lock:
+            self._kept.clear()
+            self._kept.append((self, self._load(seen)))
+        seen.verdict(self.source.label)
+
+    def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
+        """Return a piece of the stored array as HU, clipped to [−1024, 3071]."""
+        with self._lock:
+            if not self._kept or self._kept[0][0] is not self:
+                self._kept.clear()
+                self._kept.append((self, self._load(None)))
+            stored = self._kept[0][1]
+        piece = stored[index]
+        return self._hounsfield(piece) if isinstance(stored, np.memmap) else piece
+
+    def _load(self, seen: _Seen | None) -> NDArray[Any]:
+        """Return the mapped file, or a new array of HU; show all values to `seen`."""
+        count, plane = int(np.prod(self.shape)), self.shape[0] * self.shape[1]
+        needed = self.offset + count * self.dtype.itemsize
+        with opened(self.source) as (file, size, packed):
+            if packed and needed > max(MAX_RATIO * size, RATIO_COUNTS_FROM):
+                message = f"unpacks to {needed / 2**20:,.0f} MiB, more than {MAX_RATIO} times its size"
+                raise InputError(message, path=self.source.label, hint="unpack it yourself, if you trust it")
+            if not packed and size < needed:
+                raise broken(self.source.label, f"it has {size:,} bytes of {needed:,}")
+            if not packed and self.source.member is None:
+                mapped = np.memmap(file, self.dtype, "r", self.offset, self.shape, order="F")
+                if seen is not None:
+                    for index in range(self.shape[2]):
+                        seen.add(self._scaled(mapped[:, :, index]))
+                return mapped
+            values = np.empty(self.shape, np.int16, order="F")
+            file.read(self.offset)
+            for index in range(self.shape[2]):
+                raw = file.read(plane * self.dtype.itemsize)
+                if len(raw) < plane * self.dtype.itemsize:
+                    raise broken(self.source.label, f"it ends in slice {index + 1} of {self.shape[2]}")
+                piece = np.frombuffer(raw, self.dtype).reshape(self.shape[:2], order="F")
+                if seen is not None:
+                    seen.add(self._scaled(piece))
+                values[:, :, index] = self._hounsfield(piece)
+            file.read(1)  # the checksum of a packed file comes last
+        return values
+
+    def _scaled(self, piece: NDArray[Any]) -> NDArray[Any]:
+        if (self.slope, self.inter) == (1.0, 0.0):
+            return piece
+        wide: NDArray[Any] = piece.astype(np.float64 if self.dtype.itemsize > 4 else np.float32)
+        wide *= self.slope
+        wide += self.inter
+        return wide
+
+    def _hounsfield(self, piece: NDArray[Any]) -> NDArray[np.int16]:
+        values = self._scaled(piece)
+        if values.dtype.kind == "f":
+            values = np.nan_to_num(np.rint(values), copy=False)  # in a volume that is refused when all is seen
+        elif values.dtype.itemsize < 4 and values.dtype != np.int16:
+            values = values.astype(np.int32)
+        return values.clip(LOWEST, HIGHEST).astype(np.int16)
+
+
+class _Seen:
+    """What the values of a volume are like, gathered piece by piece."""
+
+    def __init__(self) -> None:
+        self.count = self.odd = self.air = self.tissue = 0
+        self.low, self.high = np.inf, -np.inf
+        self.values: set[float] = set()
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Look at a piece."""
+        self.count += values.size
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            self.odd += values.size - int(np.count_nonzero(finite))
+            values = values if finite.all() else values[finite]
+        if not values.size:
+            return
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self.air += int(np.count_nonzero(values < -500))
+        self.tissue += int(np.count_nonzero((values > -200) & (values < 300)))
+        if len(self.values) <= FEW_VALUES:
+            self.values.update(np.unique(values)[: FEW_VALUES + 1].tolist())
+
+    def verdict(self, label: str) -> None:
+        """Raise InputError where the values are no Hounsfield units."""
+        found = f"values from {self.low:.4g} to {self.high:.4g}"
+        expected = "Hounsfield units (air −1000, soft tissue 0 to 100) are expected"
+        if self.odd:
+            what, hint = (
+                f"{self.odd:,} of {self.count:,} values are no numbers (NaN) or infinite",
+                "replace them by −1024",
+            )
+            raise InputError(f"{what}; {expected}", path=label, hint=hint)
+        if len(self.values) <= FEW_VALUES:
+            what, hint = f"has {len(self.values)} distinct {found}, as a mask or a label map", "give the CT itself"
+        elif self.low >= 0 and self.high <= 1:
+            what, hint = f"has {found}: it was rescaled to [0, 1]", "give the CT before it was rescaled"
+        elif self.low >= 0 and self.high <= 255:
+            what, hint = f"has {found}: it was windowed to 8 bits", "give the CT before it was windowed"
+        elif self.low >= 0:
+            what = f"has {found}: CT stored without its intercept, or no CT"
+            hint = "convert it again from DICOM, or add the intercept, mostly −1024"
+        elif self.air < LEAST_AIR * self.count or self.tissue < LEAST_TISSUE * self.count:
+            missing = "air" if self.air < LEAST_AIR * self.count else "soft tissue"
+            what, hint = f"has {found}, hardly any of {missing}", "give a chest CT in Hounsfield units"
+        else:
+            return
+        raise InputError(f"{what}; {expected}", path=label, hint=hint)

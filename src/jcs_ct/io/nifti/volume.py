@@ -1,0 +1,236 @@
+"""NIfTI volumes: a chest CT in; masks and maps go out on the very same grid (`nifti_write`).
+
+NIfTI-1 and -2, `.nii` and `.nii.gz`, from a file or a member of a zip archive; what a file is, is told from its
+content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or copied: it may
+name a patient. NIfTI counts mm to the patient's right-to-left, back-to-front, feet-to-head ("RAS"); this package to the
+left, back and head ("LPS").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import CANONICAL, CTSeries, Geometry, canonical_axes
+from jcs_ct.io.files.names import safe_name
+from jcs_ct.io.nifti.values import Voxels, broken, opened
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jcs_ct.core.geometry import Axes
+    from jcs_ct.io.files.sources import Source
+
+MAX_VOXELS = 2**29  # 2,048 slices of 512 × 512; 1 GiB as int16
+MAX_OFFSET = 2**26  # bytes of header and extensions
+OBLIQUE, TOO_OBLIQUE = 10.0, 30.0  # degrees from the patient's axes
+SHEARED, TOO_SHEARED = 2.0, 25.0  # degrees from a right angle between two axes
+APART_MM = 1.0  # between qform and sform
+LEAST_MM, MOST_MM = 0.1, 20.0  # voxel sizes
+CHEST_MM = 150.0  # a whole chest is longer
+THICK_MM, COARSE_MM, FEW = 5.0, 2.5, 10
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS → LPS and back
+GRID = ("pixdim", "dim_info", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+        "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z")  # fmt: skip
+_COLOURS = (128, 2304)  # RGB, RGBA
+_UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code → mm
+
+
+@dataclass(frozen=True)
+class NiftiSeries(CTSeries):
+    """A volume from a NIfTI file.
+
+    Attributes:
+        grid: The header fields that say where voxels lie, and its version, for results on the same grid.
+    """
+
+    grid: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def case_name(source: Source) -> str:
+    """Return the safe stem of a file: "scans/ct.nii.gz" is "ct"."""
+    stem = (source.member or source.path.name).replace("\\", "/").rpartition("/")[2]
+    for ending in (".gz", ".nii"):
+        stem = stem[: -len(ending)] if stem.lower().endswith(ending) and len(stem) > len(ending) else stem
+    return safe_name(stem)
+
+
+def read_nifti(source: Source) -> NiftiSeries:
+    """Return the chest CT in a NIfTI file.
+
+    Args:
+        source: A file or a member of an archive, of kind NIFTI.
+
+    Raises:
+        InputError: It is damaged, truncated or too large; its orientation is unknown, contradictory or too oblique; it
+            holds several volumes, colours, or values that are no Hounsfield units.
+    """
+    label = source.label
+    header, version = _header(source)
+    shape = _shape(header, label)
+    affine, warnings, facts = _affine(header, shape, label)
+    axes = canonical_axes(affine)
+    warnings += _oblique(affine, axes, label)
+    geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
+    warnings += _limits(geometry)
+    voxels = _voxels(source, header, shape)
+    voxels.check()
+
+    def read(index: int) -> NDArray[np.int16]:
+        if not 0 <= index < geometry.shape[0]:
+            raise IndexError(f"slice {index} of {geometry.shape[0]}")
+        place: list[int | slice] = [slice(None)] * 3
+        place[axes.order[0]] = geometry.shape[0] - 1 - index if axes.flips[0] else index
+        picture = voxels.plane(tuple(place))
+        picture = picture.T if axes.order[1] > axes.order[2] else picture
+        return np.ascontiguousarray(picture[:: -1 if axes.flips[1] else 1, :: -1 if axes.flips[2] else 1])
+
+    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
+    facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
+    return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
+
+
+def nibabel_library() -> Any:
+    """Return nibabel, which takes its time to load and has few types."""
+    import nibabel
+
+    return nibabel
+
+
+def _header(source: Source) -> tuple[Any, int]:
+    """Return the header as nibabel's object, and its version."""
+    with opened(source) as (file, _, _):
+        raw = file.read(540)
+    if raw[344:348] == b"ni1\0" or raw[4:8] == b"ni2\0":
+        raise InputError(
+            "is the header of a NIfTI in two files (.hdr and .img)", path=source.label, hint="convert it to one .nii.gz"
+        )
+    version = 2 if raw[4:8] == b"n+2\0" else 1
+    kind = nibabel_library().Nifti2Header if version == 2 else nibabel_library().Nifti1Header
+    size = kind.sizeof_hdr
+    try:
+        header = kind(raw[:size], check=False)
+        if int(header["sizeof_hdr"]) != size or not 3 <= int(header["dim"][0]) <= 7 or header["dim"].min() < 0:
+            raise ValueError(f"{int(header['dim'][0])} dimensions")
+    except Exception as error:  # nibabel raises many kinds on hostile bytes
+        raise broken(source.label, f"its header cannot be understood: {error}") from error
+    return header, version
+
+
+def _shape(header: Any, label: str) -> tuple[int, int, int]:
+    sizes = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
+    volumes = int(np.prod(sizes[3:], dtype=object))
+    if volumes != 1:
+        raise InputError(f"holds {volumes} volumes, one is expected", path=label, hint="save the one to look at")
+    if min(sizes) < 1 or int(np.prod(sizes, dtype=object)) > MAX_VOXELS:
+        found = " × ".join(map(str, sizes[:3]))
+        raise InputError(f"is said to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", path=label, hint="crop it")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _affine(
+    header: Any, shape: tuple[int, int, int], label: str
+) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
+    """Return stored index → LPS mm, warnings and facts."""
+    warnings, facts = [], {}
+    unit = int(header["xyzt_units"]) & 7
+    if unit not in _UNITS:
+        raise broken(label, f"its unit of length has the unknown code {unit}")
+    if unit == 0:
+        facts["units"] = "not stated, taken as mm"
+    try:
+        sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    except Exception as error:
+        raise broken(label, f"its orientation cannot be understood: {error}") from error
+    known = [affine for affine in (sform, qform) if affine is not None]
+    if not known:
+        raise InputError(
+            "does not say how it lies in the patient (sform_code and qform_code are 0), so left and right, head and "
+            "feet are unknown",
+            path=label,
+            hint="convert it again from DICOM, or set the codes",
+        )
+    scale = np.diag([_UNITS[unit]] * 3 + [1.0])
+    known = [np.asarray(LPS @ scale @ affine, dtype=np.float64) for affine in known]
+    try:
+        for affine in known:
+            sizes = np.linalg.norm(affine[:3, :3], axis=0)
+            if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
+                raise ValueError(f"voxels of {sizes[0]:.4g} × {sizes[1]:.4g} × {sizes[2]:.4g} mm")
+        turned = [canonical_axes(affine) for affine in known]
+    except ValueError as error:
+        raise broken(label, f"its orientation is impossible: {error}") from error
+    if len(known) == 2:
+        corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*np.subtract(shape, 1), 1]
+        apart = float(np.linalg.norm((known[0] - known[1]) @ corners.T, axis=0).max())
+        if turned[0] != turned[1]:
+            names = " and ".join("".join(nibabel_library().aff2axcodes(affine)) for affine in (sform, qform))
+            raise InputError(
+                f"contradicts itself: its sform and its qform say {names}, so left and right or head and feet are "
+                "uncertain",
+                path=label,
+                hint="set the code of the wrong one to 0",
+            )
+        if apart > APART_MM:
+            warnings.append(f"sform and qform differ by up to {apart:.1f} mm; the sform is used")
+    facts["stored axes"] = "".join(nibabel_library().aff2axcodes(LPS @ known[0]))
+    return known[0], warnings, facts
+
+
+def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
+    """Return warnings for axes that are not the patient's, and for axes that are not at right angles."""
+    directions = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))[:, axes.order]
+    angle = float(np.degrees(np.arccos(np.abs((np.array(CANONICAL) * directions.T).sum(axis=1)).min().clip(0, 1))))
+    between = np.abs(directions.T @ directions)[(0, 0, 1), (1, 2, 2)].max()
+    shear = float(np.degrees(np.arcsin(between.clip(0, 1))))
+    if angle > TOO_OBLIQUE or shear > TOO_SHEARED:
+        found = f"{angle:.0f}° oblique" if angle > TOO_OBLIQUE else f"sheared by {shear:.0f}°"
+        raise InputError(f"is {found}; axial slices are expected", path=label, hint="resample it to axial slices")
+    warnings = []
+    if angle > OBLIQUE:
+        warnings.append(f"oblique: the axes lie {angle:.0f}° off the patient's; the nearest ones are taken")
+    if shear > SHEARED:
+        warnings.append(f"tilt: the axes of the volume are {shear:.0f}° off a right angle (a tilted gantry)")
+    return warnings
+
+
+def _limits(geometry: Geometry) -> list[str]:
+    """Return what the extent of a volume says against a whole chest in fine slices."""
+    down, rows, columns = geometry.spacing
+    extent = down * geometry.shape[0]
+    warnings = []
+    if geometry.shape[0] < FEW:
+        warnings.append(f"few slices: {geometry.shape[0]}")
+    if extent < CHEST_MM:
+        warnings.append(f"partial chest: {extent:.0f} mm along the body, a whole one has at least {CHEST_MM:.0f}")
+    if down > THICK_MM + 0.01:
+        warnings.append(f"thick slices: {down:.3g} mm; small lesions are lost between them")
+    if max(rows, columns) > COARSE_MM:
+        warnings.append(f"coarse pixels: {rows:.3g} × {columns:.3g} mm; small lesions are not seen")
+    return warnings
+
+
+def _voxels(source: Source, header: Any, shape: tuple[int, int, int]) -> Voxels:
+    """Return how the values are stored."""
+    label = source.label
+    code = int(header["datatype"])
+    if code in _COLOURS:
+        raise InputError("holds colours (RGB), Hounsfield units are expected", path=label, hint="give the CT itself")
+    try:
+        dtype = header.get_data_dtype()
+        slope, inter, offset = (float(header[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
+    except Exception as error:
+        raise broken(label, f"its type of values has the unknown code {code}") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise InputError(f"holds values of type {dtype.name}, whole or real numbers are expected", path=label)
+    if not np.isfinite(slope) or slope == 0:  # both mean "not scaled"
+        slope, inter = 1.0, 0.0
+    if not np.isfinite(inter):
+        raise broken(label, f"its values are scaled by {slope:g} and shifted by {inter:g}")
+    if not 0 <= offset <= MAX_OFFSET:
+        raise broken(label, f"its voxels are said to begin at byte {offset:g}")
+    return Voxels(source, dtype, shape, max(int(offset), int(header.single_vox_offset)), slope, inter)
