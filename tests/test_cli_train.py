@@ -189,7 +189,7 @@ def test_what_ends_a_run_fits_on_a_line() -> None:
             RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed."),
             "a process that reads ahead was killed",
         ),
-        (JcsError("Caught\nOriginal Traceback\n  x\njcs_ct.errors.InputError: a.png: is gone"), "a.png: is gone"),
+        (JcsError("Caught\nOriginal Traceback\n  x\njcs_ct.core.errors.InputError: a.png: is gone"), "a.png: is gone"),
         (OSError(28, "No space left"), "No space left"),
     ):
         with pytest.raises(JcsError, match=text), plain_errors():
