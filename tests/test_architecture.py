@@ -38,8 +38,6 @@ HOMES = {  # library → where it may be imported
     "openvino": {"inference"},
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
-    "ncnn": {"inference"},
-    "pnnx": {"inference"},
     "matplotlib": {"outputs"},
     "requests": {"weights/download.py"},
     "safetensors": {"weights"},

@@ -74,7 +74,7 @@ def test_flat_maps_are_spread() -> None:
 
 def row(**values: Any) -> Row:
     usual: dict[str, Any] = {"seconds": (1.0, 1.1, 1.2), "ratio": 2.5, "parity": Parity(1e-4)}
-    return Row("jcs-lite", "ncnn", "1×64×80", **usual | values)
+    return Row("jcs-lite", "openvino", "1×64×80", **usual | values)
 
 
 def test_rows_say_what_to_think_of_them() -> None:
@@ -99,7 +99,7 @@ def test_every_runtime_in_turn(tmp_path: Path) -> None:
         "--sizes",
         "64x80",
         "--runtimes",
-        "torch-tuned,onnxruntime,ncnn",
+        "torch-tuned,onnxruntime,native",
         "--repeats",
         "2",
     ]
@@ -124,7 +124,7 @@ def test_a_runtime_that_computes_something_else_is_an_error(monkeypatch: pytest.
     monkeypatch.setattr(speed_child, "matrix_speed", lambda _: 1e11)
     done = CliRunner().invoke(bench, ["--networks", "jcs-lite", "--slices", "1"])
     assert done.exit_code == 2
-    assert "ncnn does not compute what jcs-lite computes" in done.stderr
+    assert "openvino does not compute what jcs-lite computes" in done.stderr
     assert "**failed**" in done.stdout
 
 

@@ -98,7 +98,7 @@ def test_an_export_comes_back_as_a_model(kind: str, made: Path) -> None:
     with pytest.raises(UsageError, match="exported file, which gives results for pictures only"):
         network.module()
     with pytest.raises(UsageError, match=r"--runtime and --device"):
-        open_network(str(made / NAMES[kind]), runtime="ncnn")
+        open_network(str(made / NAMES[kind]), runtime="torch-tuned")
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino", "torchscript"])

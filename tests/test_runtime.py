@@ -230,10 +230,11 @@ def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.M
 
 
 def test_wrong_runtimes_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"no runtime is called 'tensorrt' .*onnxruntime"):
-        lite("tensorrt").start()
-    with pytest.raises(UsageError, match="ncnn does not run jcs-lite"):
-        lite("ncnn").start()
+    for name in ("tensorrt", "ncnn"):
+        with pytest.raises(UsageError, match=rf"no runtime is called '{name}' .*onnxruntime"):
+            lite(name).start()
+    with pytest.raises(UsageError, match="native does not run jcs-lite"):
+        lite("native").start()
     network = lite("openvino")
     network.device = torch.device("cuda")
     with pytest.raises(UsageError, match="openvino does not run on cuda"):

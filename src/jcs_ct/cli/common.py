@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
-RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "ncnn", "native")  # as in the table
+RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "native")  # as in the table
 
 
 class Share(click.FloatRange):

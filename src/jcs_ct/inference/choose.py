@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 # What `auto` prepares: the fastest as measured (docs/performance.md) that is there
 ORDERS = {
-    "segmentation": ("native", "ncnn", "openvino", "onnxruntime"),
-    "classification": ("native", "openvino", "onnxruntime", "ncnn"),
+    "segmentation": ("native", "openvino", "onnxruntime"),
+    "classification": ("native", "openvino", "onnxruntime"),
     "lite": ("openvino", "onnxruntime"),
 }
 WORTH = {"segmentation": 64, "classification": 500, "lite": 150}  # slices from which the run itself pays it back

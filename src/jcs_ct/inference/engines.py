@@ -146,17 +146,6 @@ RUNTIMES: dict[str, Runtime] = {
             "fused layers",
         ),
         Runtime(
-            "ncnn",
-            "ncnn",
-            ("ncnn", "pnnx"),
-            "ncnn",
-            f"{_HERE}.ncnn_engine",
-            ".ncnn",
-            ("cpu",),
-            "Winograd convolutions",
-            ("segmentation", "classification"),
-        ),
-        Runtime(
             "native",
             "jcs-ct's kernels",
             (),
