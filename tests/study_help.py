@@ -38,7 +38,7 @@ class BandNetwork:
         self.runtime = "torch"
         self.batch = 1
 
-    def abreast(self, slices: int) -> AbstractContextManager[int]:
+    def concurrent_calls(self, slices: int) -> AbstractContextManager[int]:
         """One slice at a time."""
         return nullcontext(1)
 

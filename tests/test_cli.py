@@ -217,8 +217,8 @@ def test_full_size_features(jcs: Callable[..., Any], slices: Path, tmp_path: Pat
     ("arguments", "says"),
     [
         (["segment", "slices", "-o", "x", "-m", "nothing"], "nothing"),
-        (["segment", "slices", "-o", "x", "-m", "jcs-classifier"], "needs segmentation"),
-        (["classify", "slices", "-o", "x.csv", "-m", "jcs-single"], "needs classification"),
+        (["segment", "slices", "-o", "x", "-m", "jcs-classifier"], "gives lesions"),
+        (["classify", "slices", "-o", "x.csv", "-m", "jcs-single"], "gives probability"),
         (["explain", "slices", "-o", "x", "-m", "jcs-classifier", "--layer", "layer9"], "no layer is called 'layer9'"),
         (["explain", "slices", "-o", "x", "-m", "jcs-single", "--method", "grad-cam-release"], "explains a classifier"),
         (["explain", "slices", "-o", "x", "-m", "jcs-classifier", "--colormap", "nice"], "nice"),

@@ -15,7 +15,7 @@ from jcs_ct.core.errors import JcsError, OutputError, UsageError, WeightsError
 from jcs_ct.inference import export as exporting
 from jcs_ct.inference import open_network, self_check_network
 from jcs_ct.inference.export import FORMATS, export
-from jcs_ct.inference.fold import Inference
+from jcs_ct.inference.fuse import FusedNetwork
 from jcs_ct.inference.manifest import read_manifest
 from runtime_help import TINY, expected, far, noise
 
@@ -163,12 +163,12 @@ def test_what_is_there_is_kept(made: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_export_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Other(Inference):
+    class Other(FusedNetwork):
         def forward(self, *inputs: Any) -> Any:
             logit, evidence, lesion = super().forward(*inputs)
             return logit, evidence, lesion + 1.5
 
-    monkeypatch.setattr(exporting, "Inference", Other)
+    monkeypatch.setattr(exporting, "FusedNetwork", Other)
     with pytest.raises(JcsError, match=r"does not compute what the network computes .*nothing was written") as failed:
         export(self_check_network("jcs-lite", "cpu"), "torchscript", tmp_path / "net.ts", shapes=SHAPES[:1])
     assert failed.value.exit_status == 2

@@ -42,7 +42,7 @@ def test_shapes(network: LiteNetwork, rows: int, columns: int) -> None:
     with torch.inference_mode():
         out = network(torch.rand(2, 1, rows, columns))
     assert out.logit.shape == (2,)
-    assert out.maps.shape == (2, 3, rows, columns)
+    assert out.maps.shape == (2, len(network.lesion), rows, columns)
     assert out.evidence.shape == (2, -(-rows // 16), -(-columns // 16))
 
 
@@ -77,7 +77,7 @@ def test_attention_is_grad_cam(network: LiteNetwork) -> None:
     x = torch.rand(1, 1, 96, 128)
     with torch.inference_mode():
         evidence = network(x).evidence[0].numpy()
-    found = attend(network, [x], "context", class_answer(0), head=lambda out: out.logit[:, None])
+    found = attend(network, [x], "context", class_answer(), head=network.explained)
     assert evidence.max() > 0
     np.testing.assert_allclose(found.raw / found.raw.max(), of_evidence(evidence), atol=1e-5)
 
@@ -119,7 +119,7 @@ def stored(tmp_path: Path) -> Path:
 
 def test_half_precision_is_read_as_float(stored: Path) -> None:
     assert stored.stat().st_size <= 14e6
-    network = open_network(stored, "cpu", ["lite"])
+    network = open_network(stored, "cpu", ["lesions"])
     assert {p.dtype for p in network.module().parameters()} == {torch.float32}
     assert (network.threshold, network.covid_threshold) == (0.4, 0.7)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jcs_ct.core.errors import ShapeError, UsageError
-from jcs_ct.models import MODELS, build_model
+from jcs_ct.models import MODELS, OUTPUTS, build_model, spec_of
 from jcs_ct.models.layers import FrozenBatchNorm2d, check_input
 
 if TYPE_CHECKING:
@@ -148,8 +148,24 @@ def test_unknown_names_list_the_known() -> None:
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_table_is_true(name: str) -> None:
+    spec = MODELS[name]
     with torch.device("meta"):
-        model = build_model(name)
-    attention = MODELS[name].attention
-    assert bool(attention) == (MODELS[name].task != "backbone")
-    assert not attention or model.get_submodule(attention)
+        model: Any = build_model(name)
+        image = torch.empty(2, spec.channels, 64, 96)
+    assert bool(spec.attention) == bool(spec.outputs) == (spec.task != "backbone")
+    assert bool(spec.lesion_head) == spec.gives_lesions
+    if not spec.outputs:
+        with pytest.raises(UsageError, match="has no result of its own"):
+            spec_of(model)
+        return
+    assert spec_of(model) is spec
+    assert spec.one_pass == (spec.gives("probability") and spec.gives("lesions"))
+    for module in filter(None, (spec.attention, spec.lesion_head)):
+        assert model.get_submodule(module)
+    model.eval().check(image)
+    found, published = model.infer(image), model.published(image)
+    assert [f.shape for f in found] == [p.shape for p in published]
+    for output, values in zip(spec.outputs, found, strict=True):
+        assert values.dim() == OUTPUTS[output].partition(",")[0].count("×") + 1
+        assert values.shape[0] == 2
+    assert model.explained(model(image)).dim() == (2 if spec.gives_probability else 4)

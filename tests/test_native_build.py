@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
-from jcs_ct.inference import Network, choose, prepared
-from jcs_ct.inference.engines import RuntimeFailedError, find_runtime
+from jcs_ct.inference import Network, choice, records
 from jcs_ct.inference.native import build
 from jcs_ct.inference.native import engine as native
 from jcs_ct.inference.native.engine import NativeEngine
+from jcs_ct.inference.runtimes import RuntimeFailedError, find_runtime
 from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.weights.store import home
 from native_help import require_compiler
@@ -105,7 +105,7 @@ def test_no_compiler_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="needs a C compiler"):
         single("native").start()
     said: list[str] = []
-    assert single("auto", said, choose.WORTH["segmentation"] - 1).start().name == "torch-tuned"
+    assert single("auto", said, choice.COSTS["openvino"]["heavy"].preparing - 1).start().name == "torch-tuned"
     assert not any("native" in line for line in said)
     monkeypatch.setattr(build, "find_spec", lambda _name: True)
     assert build.compiler() == (sys.executable, "-m", "ziglang", "cc")
@@ -122,7 +122,7 @@ def test_a_compiler_that_fails_is_named_and_tried_again(fake: Compiler) -> None:
     with pytest.raises(RuntimeFailedError, match=r"native did not pass its check.*stdio.h"):
         single("native").start()
     said: list[str] = []
-    assert single("auto", said, choose.WORTH_COMPILING["segmentation"]).start().name == "torch-tuned"
+    assert single("auto", said, choice.COSTS["native"]["heavy"].preparing).start().name == "torch-tuned"
     assert any("native is left out" in line and "stdio.h" in line for line in said)
     broken.unlink()  # headers were installed: the compiler says the same version
     assert single("native").start().name == "native"
@@ -166,7 +166,7 @@ def test_an_edited_library_is_named_and_not_loaded(fake: Compiler, monkeypatch: 
     monkeypatch.setattr(build, "Library", lambda *_: pytest.fail("loaded"))
     for runtime in ("native", "auto"):
         record = next((home() / "runtimes").glob("*-native/record.json")).parent
-        prepared.write(record, replace(read(record), seconds=0.1, plain_seconds=1.0))
+        records.write(record, replace(read(record), seconds=0.1, plain_seconds=1.0))
         with pytest.raises(RuntimeFailedError, match=r"\.so: was changed since it was compiled") as failed:
             single(runtime).start()
         assert f"remove the folder {file.parent}" in failed.value.line()
@@ -175,8 +175,8 @@ def test_an_edited_library_is_named_and_not_loaded(fake: Compiler, monkeypatch: 
         build.library()
 
 
-def read(where: Path) -> prepared.Record:
-    record = prepared.read(where)
+def read(where: Path) -> records.Record:
+    record = records.read(where)
     assert record is not None
     return record
 
@@ -217,7 +217,7 @@ def test_a_home_that_cannot_be_written_is_named(
     with pytest.raises(OutputError, match=r"file/native/.*cannot be compiled there"):
         build.library()
     said: list[str] = []
-    assert single("auto", said, choose.WORTH_COMPILING["segmentation"]).start().name == "torch-tuned"
+    assert single("auto", said, choice.COSTS["native"]["heavy"].preparing).start().name == "torch-tuned"
     assert any("native is left out" in line and "cannot be compiled there" in line for line in said)
 
 
@@ -259,7 +259,7 @@ def test_native_is_taken_when_it_is_named(fake: Compiler) -> None:
 
 
 def test_auto_compiles_when_enough_is_to_come(fake: Compiler) -> None:
-    enough = choose.WORTH_COMPILING["segmentation"]
+    enough = choice.COSTS["native"]["heavy"].preparing
     said: list[str] = []
     assert single("auto", said, enough - 1).start().name == "torch-tuned"
     assert fake.runs == 0
@@ -267,10 +267,10 @@ def test_auto_compiles_when_enough_is_to_come(fake: Compiler) -> None:
     assert "the kernels of native are compiled and checked for jcs-single" in said[1]
     assert fake.runs == 1
     (where,) = (home() / "runtimes").glob("*-native")
-    prepared.write(where, replace(read(where), seconds=0.25, plain_seconds=1.0))
+    records.write(where, replace(read(where), seconds=0.25, plain_seconds=1.0))
     assert single("auto", said).start().name == "native", "it is there: nothing is to be paid back"
     assert "runtime native for jcs-single" in said[-1]
-    prepared.write(where, replace(read(where), seconds=1.5, plain_seconds=1.0))
+    records.write(where, replace(read(where), seconds=1.5, plain_seconds=1.0))
     assert single("auto", said, enough).start().name == "torch-tuned"
     assert any("native is left out: it is not faster than torch here" in line for line in said)
 

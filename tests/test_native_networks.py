@@ -124,7 +124,7 @@ def test_two_slices_at_once_change_no_bit(kernels: Library, filled: Callable[...
     arrays = [noise(3, 1, 64, 80) * np.float32(i + 1) for i in range(6)]
     alone = [engine.run([array])[0] for array in arrays]
     assert engine.share(1) == 1
-    assert engine.share(100) == native.ABREAST == 2
+    assert engine.share(100) == native.CONCURRENT == 2
     with ThreadPoolExecutor(4) as pool:  # of four callers, two wait
         together = list(pool.map(lambda array: engine.run([array])[0], arrays * 3))
     assert all(np.array_equal(found, alone[i % 6]) for i, found in enumerate(together))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.inference import choose, engines, onnx_engine, prepared, torch_engine
-from jcs_ct.inference.engines import RUNTIMES, RuntimeFailedError, file_engine, module_engine
-from jcs_ct.inference.fold import OUTPUTS, Inference
+from jcs_ct.inference import choice, onnx_engine, records, runtimes, torch_engine
+from jcs_ct.inference.fuse import FusedNetwork, fused
 from jcs_ct.inference.native import build
 from jcs_ct.inference.parity import Parity, check_arrays, compare
+from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError, file_engine, module_engine
 from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.models import build_model, model_spec
 from jcs_ct.weights.store import home
@@ -27,14 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from torch import nn
-
 NETWORKS = ("jcs-single", "jcs-joint", "jcs-classifier", "jcs-lite")
 CONVERTED = [
     (name, runtime.name)
     for name in ("jcs-lite", "jcs-joint", "jcs-classifier")
     for runtime in RUNTIMES.values()
-    if runtime.suffix and model_spec(name).task in runtime.tasks
+    if runtime.suffix
 ]
 
 
@@ -44,7 +43,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_folding_changes_no_result_and_not_the_network(name: str, filled: Callable[..., nn.Module]) -> None:
+def test_fusing_changes_no_result_and_not_the_network(name: str, filled: Callable[..., nn.Module]) -> None:
     network = filled(name)
     before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     array = noise(1 if name == "jcs-lite" else 3, 2, 50, 70)
@@ -60,7 +59,7 @@ def test_folding_changes_no_result_and_not_the_network(name: str, filled: Callab
     assert all(p.is_contiguous() for p in network.parameters()), "the plain network keeps its memory format"
 
 
-def test_features_fold_as_well(filled: Callable[..., nn.Module]) -> None:
+def test_features_fuse_as_well(filled: Callable[..., nn.Module]) -> None:
     network = filled("jcs-single", "features")
     array = np.abs(noise(64, 1, 40, 48))
     assert far(expected(network, array), module_engine(RUNTIMES["torch-tuned"], network, "cpu").run([array])) < 2e-5
@@ -87,9 +86,12 @@ def test_kept_memory_is_not_mapped_again() -> None:
     assert min(found) < 0.1
 
 
-def test_what_cannot_be_folded_is_named() -> None:
+def test_what_cannot_be_fused_is_named() -> None:
     with pytest.raises(UsageError, match="--runtime torch only"):
-        Inference(build_model("vgg16-bn"))
+        FusedNetwork(build_model("vgg16-bn"))
+    alone = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    with pytest.raises(UsageError, match="batch norm 1 is in a block that cannot be fused"):
+        fused(alone)
 
 
 @pytest.mark.parametrize(("name", "runtime"), CONVERTED)
@@ -119,7 +121,7 @@ def test_converted_networks_agree_at_other_sizes(
 def test_nothing_is_reported_to_vendors(tmp_path: Path) -> None:
     code = (
         "import sys, torch\nfrom pathlib import Path\nfrom jcs_ct.inference.golden import filled_model\n"
-        "from jcs_ct.inference.engines import RUNTIMES, file_engine\n"
+        "from jcs_ct.inference.runtimes import RUNTIMES, file_engine\n"
         "r = RUNTIMES['openvino']; file = Path(sys.argv[1]) / ('n' + r.suffix)\n"
         "r.module.convert(filled_model('jcs-lite'), [torch.rand(1, 1, 64, 80)], file); file_engine(r, file, 1)\n"
         "print(sorted(m for m in sys.modules if m.startswith('openvino_telemetry.')))"
@@ -150,9 +152,9 @@ def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.Monk
     def took(runtime: str, seconds: float) -> None:
         lite(runtime).start()
         (where,) = (home() / "runtimes").glob(f"*-{runtime}")
-        record = prepared.read(where)
+        record = records.read(where)
         assert record is not None
-        prepared.write(where, replace(record, seconds=seconds, plain_seconds=1.0))
+        records.write(where, replace(record, seconds=seconds, plain_seconds=1.0))
 
     took("onnxruntime", 0.5)
     took("openvino", 0.25)
@@ -162,12 +164,12 @@ def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.Monk
     took("openvino", 1.5)
     assert many(lite("auto", said)).start().name == "onnxruntime"
     assert any("openvino is left out: it is not faster than torch here" in line for line in said)
-    monkeypatch.setattr(prepared, "machine", lambda _device: "another processor")
+    monkeypatch.setattr(records, "machine", lambda _device: "another processor")
     assert many(lite("auto", said)).start().name == "torch-tuned", "what passed elsewhere says nothing here"
 
 
 def test_auto_converts_when_enough_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(choose.WORTH, "lite", 200)
+    monkeypatch.setitem(choice.COSTS["openvino"], "light", choice.Cost(20, 200))
     said: list[str] = []
     assert many(lite("auto", said), 199).start().name == "torch-tuned"
     chosen = many(lite("auto", said), 200).start()
@@ -184,7 +186,7 @@ def test_a_runtime_that_is_wrong_is_an_error_when_named_and_left_out_by_auto(mon
     assert failed.value.exit_status == 2
     with pytest.raises(RuntimeFailedError, match="did not pass"):
         lite("onnxruntime").start()  # from the record, without another conversion
-    record = prepared.read(next((home() / "runtimes").iterdir()))
+    record = records.read(next((home() / "runtimes").iterdir()))
     assert record is not None
     assert not record.ok
     assert not record.file
@@ -218,7 +220,7 @@ def test_an_edited_file_is_named() -> None:
 
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if RUNTIMES[name].extra])
 def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "find_spec", lambda name: None if name != "onnx" else True)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None if name != "onnx" else True)
     monkeypatch.setattr(build, "find_spec", lambda _name: None)
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
@@ -241,7 +243,7 @@ def test_wrong_runtimes_are_refused() -> None:
         network.start()
     from jcs_ct.cli.common import RUNTIMES as OFFERED
 
-    assert OFFERED == engines.CHOICES
+    assert OFFERED == runtimes.CHOICES
 
 
 def test_the_plain_network_stays_for_attention() -> None:
@@ -252,7 +254,6 @@ def test_the_plain_network_stays_for_attention() -> None:
     assert network.runtime == "torch-tuned"
     with torch.inference_mode():
         out: Any = network.module()(*network.tensors([array]))
-    assert out.maps.shape[1] == 3
     assert np.abs(out.maps[0, 0].numpy() - found.lesion).max() < 1e-4
     together = network.passes([array, array[:, ::-1]])
     assert np.abs(together[0].lesion - found.lesion).max() < 1e-4
@@ -271,9 +272,9 @@ def test_a_home_that_cannot_be_written_stops_nothing(tmp_path: Path, monkeypatch
 
 def test_records_that_cannot_be_read_count_as_none(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{")
-    assert prepared.read(tmp_path) is None
+    assert records.read(tmp_path) is None
     (tmp_path / "record.json").write_text(json.dumps({"schema": "another"}))
-    assert prepared.read(tmp_path) is None
+    assert records.read(tmp_path) is None
 
 
 def test_parity_counts_what_it_says() -> None:
@@ -297,11 +298,10 @@ def test_parity_counts_what_it_says() -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_check_inputs_look_like_inputs(name: str) -> None:
-    from jcs_ct.models import model_spec
 
     spec = model_spec(name)
     (image,) = check_arrays(spec, (48, 60), batch=2)
-    assert image.shape == (2, 1 if spec.task == "lite" else 3, 48, 60)
+    assert image.shape == (2, spec.channels, 48, 60)
     assert image.std() > 0.2
     assert not np.array_equal(image[0], image[1])
     if spec.feature_arrays:
@@ -309,7 +309,6 @@ def test_check_inputs_look_like_inputs(name: str) -> None:
         assert [f.shape for f in features] == [
             (1, 64, 49, 60) if which == "vgg" else (1, 64, 25, 30) for which in spec.feature_arrays
         ]
-    assert len(OUTPUTS[spec.task]) == {"lite": 3, "classification": 2, "segmentation": 1}[spec.task]
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "grad-cam-release"])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from jcs_ct.inference.fold import OUTPUTS
 from jcs_ct.inference.parity import check_arrays, compare
 from jcs_ct.inference.torch_engine import PlainEngine, TunedEngine, strict_float32
 from jcs_ct.models import model_spec
@@ -54,7 +53,7 @@ def test_tuned_on_cuda_computes_what_plain_does(name: str, filled: Callable[...,
     for shape in ((96, 128), (256, 320), (96, 128)):
         arrays = check_arrays(spec, shape, batch=2)
         found = tuned.run(arrays)
-        parity = compare(OUTPUTS[spec.task], plain.run(arrays), found)
+        parity = compare(spec.outputs, plain.run(arrays), found)
         assert parity.ok, f"{shape}: {parity.text()}, {tuned.facts}"
         assert all(values.dtype == np.float32 for values in found)
     assert far(at_home, plain.run(example)) < 1e-3, "TF32 is off"

@@ -366,7 +366,7 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
         return everywhere(image, network)
 
     monkeypatch.setattr(pipeline, "segment", slowly)
-    monkeypatch.setattr(segmenter, "abreast", lambda slices: nullcontext(min(slices, 2)))
+    monkeypatch.setattr(segmenter, "concurrent_calls", lambda slices: nullcontext(min(slices, 2)))
     together = examine(case, networks, settings, Count(more_than=2))
     assert most[0] == 2, "two slices at once"
     assert np.array_equal(together.lesion, positive.lesion)

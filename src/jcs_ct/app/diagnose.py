@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.inference import open_network
+from jcs_ct.models import RESULTS
 from jcs_ct.study.examine import examine
 from jcs_ct.study.settings import Networks, Settings
 
@@ -61,6 +62,6 @@ def diagnose(
     models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
     if not models:
         raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
-    networks = Networks.of([open_network(m, device, ["classification", "segmentation", "lite"]) for m in models])
+    networks = Networks.of([open_network(m, device, RESULTS) for m in models])
     chosen = segment or networks.usual_segment
     return examine(found.cases[0], networks, Settings(rule, chosen))

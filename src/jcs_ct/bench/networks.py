@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jcs_ct.bench import worker as speed_child
+from jcs_ct.bench import worker
 from jcs_ct.bench.worker import Task
 from jcs_ct.core.errors import JcsError, UsageError
-from jcs_ct.inference.engines import RUNTIMES, find_runtime
-from jcs_ct.inference.fold import OUTPUTS
 from jcs_ct.inference.parity import Parity, compare
+from jcs_ct.inference.runtimes import RUNTIMES, find_runtime
 from jcs_ct.models import MODELS
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ class _Process:
     def __init__(self, task: Task, arrays: Given) -> None:
         context = multiprocessing.get_context("spawn")
         self.end, theirs = context.Pipe()
-        self.process = context.Process(target=speed_child.serve, args=(theirs, task, arrays), daemon=True)
+        self.process = context.Process(target=worker.serve, args=(theirs, task, arrays), daemon=True)
         self.process.start()
         theirs.close()
         self.hello = self.answer()
@@ -136,7 +135,7 @@ def measure(
         size: (batch, rows, columns).
         make: Makes the inputs from the recipe of the weights and the size.
         repeats: Turns that count.
-        matrix: See `speed_child.matrix_speed`.
+        matrix: See `worker.matrix_speed`.
         say: Where to say what happens.
 
     Raises:
@@ -148,15 +147,15 @@ def measure(
         find_runtime(name)
     threads, shown = torch.get_num_threads(), "×".join(map(str, size))
     task = Task(network, "torch", threads)
-    built = speed_child.build(task)
-    if built.spec.task not in OUTPUTS:
+    built = worker.build(task)
+    if not built.spec.outputs:
         raise UsageError(f"{network} has no result to compare", hint="name a whole network")
-    names = [name for name in names if built.spec.task in RUNTIMES[name].tasks]
+    names = [name for name in names if RUNTIMES[name].runs(built.spec)]
     arrays = make(built.card.recipe, size)
-    operations = 2 * speed_child.multiply_adds(built, arrays[0])
-    outputs = OUTPUTS[built.spec.task]
+    operations = 2 * worker.multiply_adds(built, arrays[0])
+    outputs = built.spec.outputs
     if network in MODELS:
-        task = replace(task, heads=speed_child.level_heads(built, arrays[:2]))
+        task = replace(task, heads=worker.level_heads(built, arrays[:2]))
     del built
     rows: dict[str, Row] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -201,7 +200,7 @@ def _start(name: str, task: Task, folder: Path, arrays: Given, processes: dict[s
         return error.line()
     if runtime.suffix:
         task = replace(task, file=folder / f"{name}{runtime.suffix}")
-        converter = multiprocessing.get_context("spawn").Process(target=speed_child.convert, args=(task,), daemon=True)
+        converter = multiprocessing.get_context("spawn").Process(target=worker.convert, args=(task,), daemon=True)
         converter.start()
         converter.join(PATIENCE)
         if converter.exitcode != 0:

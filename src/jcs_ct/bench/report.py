@@ -13,7 +13,7 @@ from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.inference.parity import check_shape
-from jcs_ct.inference.prepared import machine
+from jcs_ct.inference.records import machine
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.io.pictures import read_slice
 

@@ -177,13 +177,14 @@ def _run(job: Job, started: float) -> Timed:
     from jcs_ct.inference import open_network, self_check_network
     from jcs_ct.models import MODELS
     from jcs_ct.study.settings import Networks
+    from jcs_ct.weights.store import SHIPPED
 
     def network(name: str) -> Any:
-        if name in MODELS and name != "jcs-lite":
+        if name in MODELS and name != SHIPPED:
             found = self_check_network(name, "cpu", job.runtime)
             found.card = replace(found.card, threshold=0.5)  # these maps are timed and thrown away
             return found
-        return open_network(None if name == "jcs-lite" else name, "cpu", runtime=job.runtime)
+        return open_network(None if name == SHIPPED else name, "cpu", runtime=job.runtime)
 
     one_heap()  # this and the freezing as the command does
     networks = Networks.of([network(name) for name in job.models])

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from jcs_ct.inference.engines import RUNTIMES, Engine, file_engine, module_engine
-from jcs_ct.inference.fold import OUTPUTS
 from jcs_ct.inference.network import Network, open_network
 from jcs_ct.inference.parity import check_arrays
+from jcs_ct.inference.runtimes import RUNTIMES, Engine, file_engine, module_engine
 from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.models import MODELS
 
@@ -70,13 +69,13 @@ def level_heads(network: Network, arrays: list[list[NDArray[np.float32]]]) -> di
     With deterministic weights maps are nearly flat, and lie on one side of any threshold: two runtimes that differ
     would look alike. Scaled, their differences grow by the same factor as the map.
     """
-    if "lesion" not in OUTPUTS[network.spec.task]:
+    if not network.spec.gives_lesions:
         return {}
     plain = module_engine(RUNTIMES["torch"], network.module(), "cpu")
-    index = OUTPUTS[network.spec.task].index("lesion")
+    index = network.spec.outputs.index("lesion")
     values = np.concatenate([plain.run(given)[index].ravel() for given in arrays])
     gain = SPREAD / max(float(values.std()), 1e-9)
-    return {"lesion.0" if network.spec.task == "lite" else "cls1": (gain, -gain * float(values.mean()))}
+    return {network.spec.lesion_head: (gain, -gain * float(values.mean()))}
 
 
 def convert(task: Task) -> None:

@@ -73,7 +73,7 @@ def bench(
     from jcs_ct.bench import networks as speed
     from jcs_ct.bench import report as speed_report
     from jcs_ct.bench.worker import matrix_speed
-    from jcs_ct.inference.engines import RUNTIMES as TABLE
+    from jcs_ct.inference.runtimes import RUNTIMES as TABLE
 
     say = teller(quiet=quiet)
     chosen = runtimes.split(",") if runtimes else [name for name, runtime in TABLE.items() if not runtime.missing]

@@ -49,7 +49,7 @@ def classify(
     sources = find(inputs, out, reporter)
     refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *([model] if model else [])])
 
-    network = run.network(model, ["classification", "lite"], len(sources))
+    network = run.network(model, ["probability"], len(sources))
     cut = network.covid_threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from jcs_ct.inference import Network
     from jcs_ct.inference.pipeline import Outcome
     from jcs_ct.io.files.sources import Source
+    from jcs_ct.models import Gives
 
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
@@ -196,7 +197,7 @@ class Run:
             )
         return replace(self, runtime="torch")
 
-    def network(self, model: str | Path | None, tasks: Sequence[str] = (), slices: int = 1) -> Network:
+    def network(self, model: str | Path | None, gives: Sequence[Gives] = (), slices: int = 1) -> Network:
         """Open a network for a number of slices, and let it say which runtime executes it.
 
         Raises:
@@ -204,7 +205,7 @@ class Run:
         """
         from jcs_ct.inference import open_network
 
-        network = open_network(model, self.device, tasks, self.runtime, lambda text: self.reporter.say(f"jcs: {text}"))
+        network = open_network(model, self.device, gives, self.runtime, lambda text: self.reporter.say(f"jcs: {text}"))
         network.slices = slices
         return network
 

@@ -75,7 +75,7 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     reporter.case(str(path), features=str(path), shapes=shapes)
 
     reporter.say("4. Diagnosis of the DICOM study with the shipped jcs-lite")
-    networks = Networks.of([run.network(None, ["lite"], slices)])
+    networks = Networks.of([run.network(None, slices=slices)])
     result = examine(gather([str(out / "dicom")]).cases[0], networks, Settings())
     folder = result.save(out / "diagnosis", overwrite=run.overwrite)
     reporter.say(f"   {result.report['verdict']['text']}")

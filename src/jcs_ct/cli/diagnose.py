@@ -77,13 +77,13 @@ def diagnose(
     _refuse_existing(found.cases, out, run, resume=resume)
 
     from jcs_ct.app import batch
+    from jcs_ct.models import RESULTS
     from jcs_ct.study.files import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)
-    tasks = ["classification", "segmentation", "lite"]
     slices = sum(len(case) for case in found.cases)
-    networks = Networks.of([run.network(name, tasks, slices) for name in names])
+    networks = Networks.of([run.network(name, RESULTS, slices) for name in names])
     chosen: Any = segment or networks.usual_segment
     settings = Settings(rule, chosen, frames=not no_html)
     reporter.result |= {"model": [n.card.name for n in networks.all]}

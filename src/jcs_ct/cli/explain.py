@@ -51,14 +51,14 @@ def explain(
     """
     from jcs_ct.core.whole_files import write_whole
     from jcs_ct.inference import pipeline
+    from jcs_ct.models import RESULTS
     from jcs_ct.outputs import figures, images
 
     reporter = run.reporter
     images.colour_table(colormap)  # an unknown name ends here, not at the first slice
     sources = find(inputs, out, reporter)
 
-    tasks = ["classification", "segmentation", "lite"]
-    networks = [run.torch_only().network(name, tasks) for name in model or (None,)]
+    networks = [run.torch_only().network(name, RESULTS) for name in model or (None,)]
     names = [network.card.name for network in networks]
     if len(set(names)) < len(names):
         raise UsageError(f"two models are called {names[0]}", hint="import one of them under another --name")

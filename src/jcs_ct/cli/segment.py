@@ -54,7 +54,7 @@ def segment(
     overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
     refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
 
-    network = run.network(model, ["segmentation", "lite"], len(sources))
+    network = run.network(model, ["lesions"], len(sources))
     cut = network.threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut}
 

@@ -63,7 +63,7 @@ def of_evidence(evidence: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def of_class_evidence(logits: NDArray[np.float32], evidence: NDArray[np.float32]) -> Attention:
-    """Return Grad-CAM of a classifier from its logits and the evidence of its pass (`inference.fold.OUTPUTS`)."""
+    """Return Grad-CAM of a classifier from its logits and the evidence of its pass (`jcs_ct.models.OUTPUTS`)."""
     raw: NDArray[np.float32] = (np.maximum(evidence, 0) / evidence.size).astype(np.float32)
     return Attention(raw, logits, _degenerate(raw))
 
@@ -157,8 +157,8 @@ def _degenerate(raw: NDArray[np.float32]) -> str | None:
     return None
 
 
-def class_answer(index: int = 1) -> Callable[[Tensor], Tensor]:
-    """Return the answer "logit of class `index`" of a classifier (1 is COVID-19)."""
+def class_answer(index: int = -1) -> Callable[[Tensor], Tensor]:
+    """Return the answer "logit of class `index`"; the last is COVID-19."""
     return lambda logits: logits[:, index].sum()
 
 

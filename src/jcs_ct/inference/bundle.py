@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jcs_ct.inference.fold import Inference
+    from jcs_ct.inference.fuse import FusedNetwork
     from jcs_ct.weights import WeightsCard
 
 DISCLAIMER = "A research tool, no medical device: it must not be used to diagnose or treat anyone."
@@ -34,14 +34,15 @@ def main_output(names: Sequence[str]) -> str:
 class MainOutput(torch.nn.Module):
     """A network with its `main_output` alone."""
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, network: FusedNetwork) -> None:
         super().__init__()
-        self.inference = inference
-        self.index = inference.outputs.index(main_output(inference.outputs))
+        self.network = network
+        self.output = main_output(network.spec.outputs)
+        self.index = network.spec.outputs.index(self.output)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N×C×H×W to N×1×H×W logits of lesion, or N×2 logits of classes."""
-        outputs: tuple[Tensor, ...] = self.inference(x)
+        outputs: tuple[Tensor, ...] = self.network(x)
         return outputs[self.index]
 
 
@@ -63,7 +64,7 @@ def write_bundle(
     for name in ("configs", "models", "docs"):
         (folder / name).mkdir()
     write_script(network, example, folder / "models/model.ts")
-    channels, classes = int(example[0].shape[1]), card.architecture == "jcs-classifier"
+    channels, classes = int(example[0].shape[1]), network.output == "logits"
     for name, content in (
         ("metadata", _metadata(card, shape, channels, classes=classes)),
         ("inference", _inference(shape, classes=classes)),

@@ -1,7 +1,7 @@
 """Networks for other programs: ONNX, OpenVINO, TorchScript, MONAI bundle; each with a manifest and a check.
 
-What is exported is `Inference`: norms folded, one lesion map, logits. Batch, height and width stay open. The files are
-checked with the library that will read them, at several sizes, before they appear at their destination.
+What is exported is `FusedNetwork`: norms fused, one lesion map, logits. Batch, height and width stay open. The files
+are checked with the library that will read them, at several sizes, before they appear at their destination.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
-from jcs_ct.inference import prepared
+from jcs_ct.inference import records
 from jcs_ct.inference.bundle import MainOutput, main_output, write_bundle
-from jcs_ct.inference.engines import RUNTIMES, file_engine, find_runtime, module_engine
-from jcs_ct.inference.fold import OUTPUTS, Inference
+from jcs_ct.inference.fuse import FusedNetwork
 from jcs_ct.inference.manifest import Manifest, must_agree, read_manifest
 from jcs_ct.inference.onnx_engine import input_names, write_onnx
 from jcs_ct.inference.parity import check_arrays, check_shape, compare
+from jcs_ct.inference.runtimes import RUNTIMES, file_engine, find_runtime, module_engine
 from jcs_ct.inference.script_engine import write_script
+from jcs_ct.models import OUTPUTS
 from jcs_ct.weights.store import sha256_of
 
 if TYPE_CHECKING:
@@ -36,12 +37,6 @@ if TYPE_CHECKING:
 FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")
 _SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "monai-bundle": "-bundle"}
 _READERS = {"onnx": "onnxruntime", "openvino": "openvino", "torchscript": "torchscript", "monai-bundle": "torchscript"}
-_MEANING = {
-    "lesion": "N×1×H×W, logit of lesion: probability = sigmoid",
-    "logits": "N×2, logits of the classes: probability of COVID-19 = softmax, index 1",
-    "logit": "N, logit of COVID-19: probability = sigmoid(logit / temperature)",
-    "evidence": "N×h×w, a coarse map; attention is its positive part over its maximum",
-}
 EXAMPLE = 96, 128  # rows and columns for tracing: no two levels of a network share a size there by accident
 
 
@@ -95,7 +90,7 @@ def export(
     """
     if kind not in FORMATS:
         raise UsageError(f"no format is called {kind!r}", hint=f"known: {', '.join(FORMATS)}")
-    if network.spec.task not in OUTPUTS:
+    if not network.spec.outputs:
         raise UsageError(f"{network.card.name} is a backbone, which has no result", hint="export a whole network")
     if kind in ("onnx", "openvino"):
         find_runtime(_READERS[kind]).need()
@@ -115,7 +110,7 @@ def export(
     with scratch as folder:
         made = _write(network, kind, Path(folder) / path.name)
         main = made / "models/model.ts" if kind == "monai-bundle" else made
-        names: tuple[str, ...] = OUTPUTS[network.spec.task]
+        names = network.spec.outputs
         if kind == "monai-bundle":
             names = (main_output(names),)
         parity = _check(network, kind, main, shapes, names)
@@ -131,21 +126,21 @@ def export(
 
 def _write(network: Network, kind: str, path: Path) -> Path:
     """Write the files in a scratch folder; return the main one, or the bundle."""
-    inference = Inference(network.module())
+    fused = FusedNetwork(network.module())
     example = [torch.from_numpy(array) for array in check_arrays(network.spec, EXAMPLE)]
     if kind == "onnx":
-        write_onnx(inference, example, path)
+        write_onnx(fused, example, path)
     elif kind == "openvino":
         between = path.with_suffix(".onnx")
-        write_onnx(inference, example, between)
+        write_onnx(fused, example, between)
         ov = RUNTIMES["openvino"].module.library()
         ov.save_model(ov.Core().read_model(str(between)), str(path), compress_to_fp16=False)
         between.unlink()
     elif kind == "torchscript":
-        write_script(inference, example, path)
+        write_script(fused, example, path)
     else:
         path.mkdir()
-        single = MainOutput(inference)
+        single = MainOutput(fused)
         write_bundle(path, network.card, check_shape(network.card.recipe), single, example)
     return path
 
@@ -161,7 +156,7 @@ def _check(
     else:
         engine = file_engine(RUNTIMES[reader], file, torch.get_num_threads())
     plain = module_engine(RUNTIMES["torch"], network.module(), network.device.type)
-    held = OUTPUTS[network.spec.task]
+    held = network.spec.outputs
     checks = []
     for batch, rows, columns in shapes:
         arrays = check_arrays(network.spec, (rows, columns), batch=batch)
@@ -177,10 +172,9 @@ def _manifest(network: Network, kind: str, made: Path, names: Sequence[str], par
         files.append(made.with_suffix(".bin"))
     root = made if made.is_dir() else made.parent
     runtime = RUNTIMES[_READERS[kind] if _READERS[kind] in RUNTIMES else "torch"]
-    channels = 1 if network.spec.task == "lite" else 3
     rows, columns = check_shape(network.card.recipe)
     given = {
-        "shape": ["batch", channels, "height", "width"],
+        "shape": ["batch", network.spec.channels, "height", "width"],
         "recipe": network.card.recipe,
         "trained_at": [rows, columns],
     }
@@ -189,10 +183,10 @@ def _manifest(network: Network, kind: str, made: Path, names: Sequence[str], par
         {file.relative_to(root).as_posix(): sha256_of(file) for file in files},
         network.card,
         [{"name": name, "type": "float32", "recipe": network.card.recipe, **given} for name in input_names(1)],
-        [{"name": name, "type": "float32", "meaning": _MEANING[name]} for name in names],
+        [{"name": name, "type": "float32", "meaning": OUTPUTS[name]} for name in names],
         parity,
-        prepared.versions(runtime),
-        prepared.machine(),
+        records.versions(runtime),
+        records.machine(),
     )
 
 

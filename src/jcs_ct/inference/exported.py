@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jcs_ct.core.errors import WeightsError
-from jcs_ct.inference.choose import Chosen
-from jcs_ct.inference.engines import file_engine, find_runtime
+from jcs_ct.inference.choice import Choice
 from jcs_ct.inference.manifest import read_manifest, verify
+from jcs_ct.inference.runtimes import file_engine, find_runtime
 from jcs_ct.inference.script_engine import ScriptEngine
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class FromFile:
     """An exported network, ready to run: its card, and what runs it."""
 
     card: WeightsCard
-    chosen: Chosen
+    choice: Choice
 
 
 def open_exported(path: Path) -> FromFile | None:
@@ -53,4 +53,4 @@ def open_exported(path: Path) -> FromFile | None:
         runtime = find_runtime(reader)
         runtime.need()
         engine = file_engine(runtime, path, torch.get_num_threads())
-    return FromFile(manifest.card, Chosen(reader, engine, "the exported file as it was checked"))
+    return FromFile(manifest.card, Choice(reader, engine, "the exported file as it was checked"))

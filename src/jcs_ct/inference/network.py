@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from jcs_ct.core.errors import UsageError, WeightsError
-from jcs_ct.inference.choose import Chosen, Subject, choose
+from jcs_ct.inference.choice import Choice, choose
 from jcs_ct.inference.device import pick_device
-from jcs_ct.inference.engines import Shared, find_runtime
 from jcs_ct.inference.exported import open_exported
+from jcs_ct.inference.preparation import Workload
+from jcs_ct.inference.runtimes import ConcurrentEngine, find_runtime
 from jcs_ct.inference.torch_engine import strict_float32
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.models.mirror import merged, with_mirrors
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from jcs_ct.models import Gives, InferenceNetwork
+
 
 class OnePass(NamedTuple):
-    """What `jcs-lite` computes of a slice.
+    """What a network that does everything in one pass (`jcs-lite`) computes of a slice.
 
     Attributes:
         logit: Of COVID-19, divided by the temperature of the weights.
@@ -62,14 +65,14 @@ class Network:
         device: torch.device,
         runtime: str = "torch",
         say: Callable[[str], None] | None = None,
-        chosen: Chosen | None = None,
+        choice: Choice | None = None,
     ) -> None:
         self.card, self.device, self.slices = card, device, 1
         self.spec: ModelSpec = model_spec(card.architecture)
         self._asked, self._say = runtime, say
         self._tensors = tensors
         self._modules: dict[str, nn.Module] = {}
-        self._chosen: dict[str, Chosen] = {} if chosen is None else {"image": chosen}
+        self._choices: dict[str, Choice] = {} if choice is None else {"image": choice}
 
     def module(self, inputs: str = "image") -> nn.Module:
         """Return the network for "image" or "features", in evaluation mode.
@@ -92,20 +95,20 @@ class Network:
             self._modules[inputs] = module
         return self._modules[inputs]
 
-    def start(self, inputs: str = "image") -> Chosen:
+    def start(self, inputs: str = "image") -> Choice:
         """Choose and start the runtime, unless that was done, and return it.
 
         Raises:
             UsageError: The runtime is not installed, or not for this network or device.
             RuntimeFailedError: It does not compute what the network computes, or its file was changed.
         """
-        if inputs not in self._chosen:
+        if inputs not in self._choices:
             if self._tensors is None:
                 self.module(inputs)  # says that there is none
             say = self._say or (lambda _text: None)
             known = self.card.weights_sha256.strip("0")
             weights = self.card.weights_sha256 if known or self._asked == "torch" else _digest(self._tensors or {})
-            subject = Subject(
+            workload = Workload(
                 self.card.name,
                 self.spec,
                 weights,
@@ -114,17 +117,17 @@ class Network:
                 self.device.type,
                 lambda: self.module(inputs),
             )
-            chosen = choose(subject, self._asked, self.slices, say)
+            choice = choose(workload, self._asked, self.slices, say)
             if self._asked == "auto":
-                say(f"runtime {chosen.name} for {self.card.name}: {chosen.text}")
-            self._chosen[inputs] = chosen
-        return self._chosen[inputs]
+                say(f"runtime {choice.name} for {self.card.name}: {choice.text}")
+            self._choices[inputs] = choice
+        return self._choices[inputs]
 
     @property
     def runtime(self) -> str:
         """The name of the runtime that executed pictures; `torch` when only attention was computed, which needs it."""
-        chosen = self._chosen.get("image")
-        return "torch" if chosen is None else chosen.name
+        choice = self._choices.get("image")
+        return "torch" if choice is None else choice.name
 
     @property
     def threshold(self) -> float:
@@ -163,7 +166,7 @@ class Network:
     def class_pass(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Return the 2 logits and the evidence h×w of a classifier for an image C×H×W; None with the runtime `torch`.
 
-        Grad-CAM is the positive part of the evidence over h·w (`jcs_ct.inference.fold.OUTPUTS`). Raises as `logits`.
+        Grad-CAM is the positive part of the evidence over h·w (`jcs_ct.models.OUTPUTS`). Raises as `logits`.
         """
         engine = self.start().engine
         if engine is None:
@@ -183,8 +186,9 @@ class Network:
             logits, evidences, lesions = engine.run([slices])
         else:
             with strict_float32(self.device), torch.inference_mode():
-                out = self.module()(torch.from_numpy(slices).to(self.device))
-            logits, evidences, lesions = (t.float().cpu().numpy() for t in (out.logit, out.evidence, out.maps))
+                network: InferenceNetwork | Any = self.module()
+                outputs = network.published(torch.from_numpy(slices).to(self.device))
+            logits, evidences, lesions = (t.float().cpu().numpy() for t in outputs)
         for values in (logits, evidences, lesions):
             self.finite(values)
         if self.card.mirror:
@@ -200,7 +204,7 @@ class Network:
         return 1 if self.device.type == "cpu" else 8
 
     @contextmanager
-    def abreast(self, slices: int) -> Iterator[int]:
+    def concurrent_calls(self, slices: int) -> Iterator[int]:
         """Let several threads give it pictures at the same time, each with a share of the processors.
 
         Args:
@@ -210,7 +214,7 @@ class Network:
             How many threads may; 1 with a runtime that takes one slice at a time.
         """
         engine = self.start().engine
-        if not isinstance(engine, Shared):
+        if not isinstance(engine, ConcurrentEngine):
             yield 1
             return
         try:
@@ -248,22 +252,22 @@ class Network:
 def open_network(
     model: str | Path | None,
     device: str = "auto",
-    tasks: Sequence[str] = (),
+    gives: Sequence[Gives] = (),
     runtime: str = "auto",
     say: Callable[[str], None] | None = None,
 ) -> Network:
-    """Load weights and check that they can do the task.
+    """Load weights and check that they give what is needed.
 
     Args:
         model: A stored name, a file of weights or an exported network; None: the weights that come with the package,
             if any do.
         device: See `pick_device`.
-        tasks: The tasks ("segmentation", "classification", "lite", "backbone") of which one is needed; empty for any.
-        runtime: "auto" or a name of `jcs_ct.inference.engines.RUNTIMES`.
+        gives: Results ("probability", "lesions") of which one is needed; empty for any network.
+        runtime: "auto" or a name of `jcs_ct.inference.runtimes.RUNTIMES`.
         say: Gets a line about what takes time, and about the runtime that `auto` took.
 
     Raises:
-        UsageError: No model was named and none is shipped, it does another task, or the device or runtime is not
+        UsageError: No model was named and none is shipped, it gives something else, or the device or runtime is not
             there.
         WeightsError: See `jcs_ct.weights.load`.
     """
@@ -272,21 +276,22 @@ def open_network(
             "no --model was given, and this version ships no trained weights",
             hint="`jcs models import FILE` stores a checkpoint, `jcs models list` shows what there is",
         )
-    chosen = pick_device(device)
+    place = pick_device(device)
     if runtime != "auto":
         find_runtime(runtime).need()
     exported = None if model is None else open_exported(Path(model))
     tensors, card = load(SHIPPED if model is None else model) if exported is None else (None, exported.card)
     spec = model_spec(card.architecture)
-    if tasks and spec.task not in tasks:
-        raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=f"this command needs {' or '.join(tasks)}")
-    if exported is not None and (runtime not in ("auto", exported.chosen.name) or device not in ("auto", "cpu")):
+    if gives and not any(spec.gives(what) for what in gives):
+        needed = f"this command needs a network that gives {' or '.join(gives)}"
+        raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=needed)
+    if exported is not None and (runtime not in ("auto", exported.choice.name) or device not in ("auto", "cpu")):
         raise UsageError(
-            f"{model} runs with {exported.chosen.name} on cpu only", hint="leave --runtime and --device out"
+            f"{model} runs with {exported.choice.name} on cpu only", hint="leave --runtime and --device out"
         )
     if exported is not None:
-        return Network(None, card, torch.device("cpu"), exported.chosen.name, say, exported.chosen)
-    return Network(tensors, card, chosen, runtime, say)
+        return Network(None, card, torch.device("cpu"), exported.choice.name, say, exported.choice)
+    return Network(tensors, card, place, runtime, say)
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""ONNX: the file that three runtimes are fed with, and ONNX Runtime itself."""
+"""ONNX: the file that ONNX Runtime and OpenVINO read, and ONNX Runtime itself."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jcs_ct.inference.engines import RuntimeFailedError, quiet_output
-from jcs_ct.inference.fold import Inference
+from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.inference.runtimes import RuntimeFailedError, quiet_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from jcs_ct.inference.engines import Arrays
+    from jcs_ct.inference.runtimes import Arrays
 
 OPSET = 17
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -29,14 +29,14 @@ def input_names(count: int) -> list[str]:
     return ["image"] if count == 1 else ["vgg", "res2net"][:count]
 
 
-def write_onnx(network: Inference, example: Sequence[torch.Tensor], file: Path) -> None:
+def write_onnx(network: FusedNetwork, example: Sequence[torch.Tensor], file: Path) -> None:
     """Write a network as ONNX with batch, height and width left open.
 
     The trace-based exporter is used: it takes 7 s for `jcs-joint` where the newer one takes 20, and both give the same
     numbers.
 
     Args:
-        network: The outputs to write, and their names.
+        network: What to write.
         example: One input of each kind; sides that no level of the network maps to the same size.
         file: Where to write.
 
@@ -45,8 +45,8 @@ def write_onnx(network: Inference, example: Sequence[torch.Tensor], file: Path) 
     """
     names = input_names(len(example))
     axes = dict.fromkeys(names, AXES)
-    lesion = {"lesion": AXES, "evidence": {0: "batch", 1: "rows", 2: "columns"}}
-    axes |= {name: lesion.get(name, {0: "batch"}) for name in network.outputs}
+    maps = {"lesion": AXES, "evidence": {0: "batch", 1: "rows", 2: "columns"}}
+    axes |= {name: maps.get(name, {0: "batch"}) for name in network.spec.outputs}
     try:
         with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), quiet_output():
             warnings.simplefilter("ignore")  # of checks of shapes, which a trace leaves out
@@ -57,7 +57,7 @@ def write_onnx(network: Inference, example: Sequence[torch.Tensor], file: Path) 
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=names,
-                output_names=list(network.outputs),
+                output_names=list(network.spec.outputs),
                 dynamic_axes=axes,
             )
     except Exception as error:
@@ -70,7 +70,7 @@ def write_onnx(network: Inference, example: Sequence[torch.Tensor], file: Path) 
 
 def convert(network: nn.Module, example: Sequence[torch.Tensor], file: Path) -> None:
     """Write the file that this runtime opens. Raises RuntimeFailedError."""
-    write_onnx(Inference(network), example, file)
+    write_onnx(FusedNetwork(network), example, file)
 
 
 class OnnxEngine:
@@ -91,7 +91,7 @@ class OnnxEngine:
         }
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`."""
+        """See `jcs_ct.inference.runtimes.Engine`."""
         return list(self.session.run(None, dict(zip(self.names, arrays, strict=True))))
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jcs_ct.inference.engines import Arrays
+    from jcs_ct.inference.runtimes import Arrays
 
 __all__ = ["convert", "engine", "library"]
 
@@ -49,7 +49,7 @@ class OpenvinoEngine:
         self.facts = {"library": f"OpenVINO {ov.__version__}", "threads": str(threads), "precision": "float32"}
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`."""
+        """See `jcs_ct.inference.runtimes.Engine`."""
         shapes = tuple(array.shape for array in arrays)
         if shapes not in self.compiled:
             fixed = self.model.clone()

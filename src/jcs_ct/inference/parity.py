@@ -31,7 +31,7 @@ class Parity:
         probability: Largest difference of a probability of lesion or COVID-19; at most 2e-3.
         pixels: Share of pixels on which the lesion masks agree; at least 0.9995.
         logits: Largest difference of the logits of classes over the largest of them; at most 1e-3.
-        evidence: The same of the evidence map of `jcs-lite`.
+        evidence: The same of the evidence map.
         spread: Standard deviation of the lesion logits: near 0, agreement of the maps means little.
     """
 
@@ -84,7 +84,7 @@ class Parity:
 def compare(
     names: Sequence[str], plain: Sequence[NDArray[Any]], found: Sequence[NDArray[Any]], threshold: float | None = None
 ) -> Parity:
-    """Compare outputs, both in the order of `names` (`jcs_ct.inference.fold.OUTPUTS`).
+    """Compare outputs, both in the order of `names` (`ModelSpec.outputs`).
 
     Args:
         names: Of the outputs.
@@ -158,6 +158,6 @@ def check_arrays(
             for which in spec.feature_arrays
             for (h, w), step in ((sides[which], 1 if which == "vgg" else 2),)
         ]
-    if spec.task == "lite":
+    if spec.channels == 1:
         return [np.ascontiguousarray((grey * 2.2 - 1).clip(-1, 1))]
     return [np.ascontiguousarray((grey - MEAN[:, None, None]) / STD[:, None, None])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -94,7 +94,7 @@ def read(source: Source, network: Network | None = None) -> SliceImage | StageOn
     """
     if source.kind is not Kind.MAT:
         return read_slice(source)
-    if network is None or network.spec.task == "backbone":
+    if network is None or not network.spec.outputs:
         raise InputError("holds stage-1 features, a picture of a slice is needed here", path=source.label)
     return read_features(source.read(), source.name, source.label, network.spec.feature_arrays)
 
@@ -119,7 +119,7 @@ def segment(item: SliceImage | StageOneFeatures, network: Network) -> NDArray[np
     if isinstance(item, StageOneFeatures):
         return _sigmoid(network.logits(_feature_arrays(item, network), "features")[0])
     values, placement = prepare(item.pixels, recipe(network.card.recipe))
-    lesion = network.one_pass(values).lesion if network.spec.task == "lite" else network.logits([values])[0]
+    lesion = network.one_pass(values).lesion if network.spec.one_pass else network.logits([values])[0]
     return restore(_sigmoid(lesion), placement)
 
 
@@ -128,7 +128,7 @@ def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
     if isinstance(item, StageOneFeatures):
         return _softmax(network.logits(_feature_arrays(item, network), "features"))
     values, _ = prepare(item.pixels, recipe(network.card.recipe))
-    if network.spec.task == "lite":
+    if network.spec.one_pass:
         return float(expit(network.one_pass(values).logit))
     return _softmax(network.logits([values]))
 
@@ -149,7 +149,7 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
     Raises:
         UsageError: Another network.
     """
-    if network.spec.task != "lite":
+    if not network.spec.one_pass:
         raise UsageError(
             f"{network.card.name} is {network.spec.name}, which does one task",
             hint="diagnose needs jcs-lite; `jcs segment`, `jcs classify` and `jcs explain` run this one",
@@ -198,36 +198,37 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     """
     if method not in METHODS:
         raise UsageError(f"no attention method is called {method!r}", hint=f"known: {', '.join(METHODS)}")
-    classifier, lite = network.spec.task == "classification", network.spec.task == "lite"
-    as_released = method == "grad-cam-release"
+    spec, as_released = network.spec, method == "grad-cam-release"
+    classifier = spec.gives_probability and not spec.one_pass
     if as_released and not classifier:
         raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for this network")
     whole = network.card.recipe.replace("release-classification", "whole-slice-classification")  # and its size
     how = recipe(network.card.recipe if as_released or not classifier else whole)
     values, placement = prepare(image.pixels, how)
     if layer == "":
-        raise UsageError("the name of the layer is empty", hint=f"leave it out for {network.spec.attention}")
-    layer = network.spec.attention if layer is None else layer
-    answer = attention.lesion_answer(network.threshold)
-    if classifier or lite:
-        answer = attention.class_answer(0 if lite else 1)
-    own = classifier and layer == network.spec.attention and method != "layer-cam"
+        raise UsageError("the name of the layer is empty", hint=f"leave it out for {spec.attention}")
+    layer = spec.attention if layer is None else layer
+    answer = attention.class_answer() if spec.gives_probability else attention.lesion_answer(network.threshold)
+    own = classifier and layer == spec.attention and method != "layer-cam"
     passed = network.class_pass(values) if own else None
     if passed is not None:  # a runtime without gradients; its pass holds what Grad-CAM comes to
         found = attention.of_class_evidence(*passed)
     else:
+        module: Any = network.module()
         found = attention.attend(
-            network.module(),
+            module,
             network.tensors([values]),
             layer,
             answer,
             "layer-cam" if method == "layer-cam" else "grad-cam",
-            (lambda out: out.logit[:, None]) if lite else (lambda out: out),
+            module.explained,
         )
     network.finite(found.output)
     network.finite(found.raw)
     probability = None
-    if lite:  # as every other command says it: the map is of the slice, the probability of its mirror image too
+    if (
+        spec.one_pass
+    ):  # as every other command says it: the map is of the slice, the probability of its mirror image too
         probability = float(expit(network.one_pass(values).logit))
     elif classifier:
         probability = _softmax(found.output)
@@ -239,7 +240,7 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
         image,
         values,
         probability,
-        None if classifier or lite else restore(_sigmoid(found.output[0]), placement),
+        None if spec.gives_probability else restore(_sigmoid(found.output[0]), placement),
         None if placement.whole else placement.seen,
         found.degenerate,
         layer,
@@ -258,7 +259,7 @@ def features(image: SliceImage, network: Network, *, half: bool = False) -> dict
         UsageError: `half` with a classifier, whose features have one size.
     """
     how = recipe(network.card.recipe)
-    if half and network.spec.task == "classification":
+    if half and network.spec.gives_probability:
         raise UsageError("a classifier's features have one size, 64×112×112", hint="leave --half out")
     values, _ = prepare(image.pixels, how.at(how.size // 2) if half else how)
     return {which: quantise(array) for which, array in network.stage_one(values).items()}

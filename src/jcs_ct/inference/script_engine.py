@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct.inference.engines import RuntimeFailedError
+from jcs_ct.inference.runtimes import RuntimeFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jcs_ct.inference.engines import Arrays
+    from jcs_ct.inference.runtimes import Arrays
 
 
 def write_script(network: torch.nn.Module, example: Sequence[torch.Tensor], file: Path) -> None:
@@ -40,7 +40,7 @@ class ScriptEngine:
         self.facts = {"library": f"PyTorch {torch.__version__} (TorchScript)", "precision": "float32"}
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`."""
+        """See `jcs_ct.inference.runtimes.Engine`."""
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = self.network(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))

@@ -1,6 +1,6 @@
 """PyTorch twice: `torch` is the plain published computation, `torch-tuned` leaves out what inference does not need.
 
-Tuned: norms folded, one lesion map, memory in the order channels-last, which oneDNN's convolutions like best, and
+Tuned: norms fused, one lesion map, memory in the order channels-last, which oneDNN's convolutions like best, and
 freed memory kept for the next layer, since mapping fresh pages costs more than the arithmetic on them. A compiled graph
 (`torch.compile`) is not used: it needs a C++ compiler on the machine, and time at every start.
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from jcs_ct.core.memory import keep_everything
-from jcs_ct.inference.fold import Inference
+from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.models import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from jcs_ct.inference.engines import Arrays
+    from jcs_ct.inference.runtimes import Arrays
+    from jcs_ct.models import InferenceNetwork
 
 _tf32 = threading.RLock()  # the switch is one for the process
 
@@ -35,21 +37,16 @@ class PlainEngine:
     """The network as it was published: every output is computed, those that nobody reads are left behind."""
 
     def __init__(self, network: nn.Module, device: str) -> None:
-        self.network = network
+        spec_of(network)  # refuses what has no results
+        self.network: InferenceNetwork | Any = network
         self.device = torch.device(device)
-        self.inference = Inference(network, fold=False)
         self.facts = _facts()
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`."""
+        """See `jcs_ct.inference.runtimes.Engine`."""
         with strict_float32(self.device), torch.inference_mode():
             tensors = [_tensor(array).to(self.device) for array in arrays]
-            if self.inference.outputs == ("logits", "evidence"):
-                return [_array(tensor) for tensor in self.inference(*tensors)]
-            out: Any = self.network(*tensors)
-        if self.inference.outputs == ("lesion",):
-            return [_array(out[:, :1])]
-        return [_array(tensor) for tensor in (out.logit, out.evidence, out.maps[:, :1])]
+            return [_array(tensor) for tensor in self.network.published(*tensors)]
 
 
 class TunedEngine:
@@ -63,13 +60,13 @@ class TunedEngine:
     def __init__(self, network: nn.Module, device: str) -> None:
         self.device = torch.device(device)
         with torch.inference_mode(False):
-            tuned: Any = Inference(network)  # has parameters of its own, so that `network` keeps its memory format
+            tuned: Any = FusedNetwork(network)  # has parameters of its own, so that `network` keeps its memory format
             self.network = tuned.to(self.device, memory_format=torch.channels_last)
-        kept = self.device.type == "cpu" and self.network.outputs == ("lesion",) and keep_everything()
+        kept = self.device.type == "cpu" and self.network.spec.load == "heavy" and keep_everything()
         self.facts = _facts() | {"memory format": "channels last", "memory": "kept" if kept else "as the system has it"}
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`."""
+        """See `jcs_ct.inference.runtimes.Engine`."""
         with strict_float32(self.device), torch.inference_mode():
             tensors = [_tensor(a).to(self.device, memory_format=torch.channels_last) for a in arrays]
             return [_array(tensor) for tensor in self.network(*tensors)]

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from jcs_ct.models.fusing import fuse
+
 # (kernel, stride, expansion, channels, blocks) of the seven stages, after a stem of 32 channels at stride 2
 STAGES = ((3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4),
           (3, 1, 6, 320, 1))  # fmt: skip
@@ -34,6 +36,10 @@ class ConvNorm(nn.Module):
         """Map N×c_in×H×W to N×c_out×ceil(H/stride)×ceil(W/stride)."""
         y: Tensor = self.active(self.norm(self.conv(x)))
         return y
+
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`."""
+        self.conv, self.norm = fuse(self.conv, self.norm)
 
 
 class InvertedResidual(nn.Module):

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models.efficientnet import LEVELS, ConvNorm, EfficientNetLite0
+from jcs_ct.models.fusing import absorb, scale_and_shift
 from jcs_ct.models.layers import SqueezeExcitation, check_input, resize
 
 WIDTHS = (40, 64, 96)  # of the decoder, at strides 4, 8, 16
@@ -35,7 +36,7 @@ class LiteOutput(NamedTuple):
     Attributes:
         logit: N; the probability of COVID-19 is sigmoid(logit / temperature of the weights).
         evidence: N×h×w at stride 16; attention is its positive part, scaled (`jcs_ct.inference.attention`).
-        maps: N×3×H×W logits of lesion, finest first; map 0 is the prediction, the others are deep supervision.
+        maps: N×M×H×W logits of lesion, finest first; map 0 is the prediction, the others are deep supervision.
     """
 
     logit: Tensor
@@ -51,7 +52,7 @@ class LightFeatureModule(nn.Module):
         self.reduce = ConvNorm(c_in, channels, 1)
         group = channels // len(DILATIONS)
         self.dilated = nn.ModuleList(nn.Conv2d(group, group, 3, padding=d, dilation=d, bias=False) for d in DILATIONS)
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm: nn.Module = nn.BatchNorm2d(channels)
         self.attention = SqueezeExcitation(channels, channels // 4)
         self.end = ConvNorm(channels, channels, 1)
 
@@ -62,6 +63,12 @@ class LightFeatureModule(nn.Module):
         together = torch.cat([conv(group) for conv, group in zip(self.dilated, groups, strict=True)], dim=1)
         y: Tensor = self.end(self.attention(F.relu(self.norm(together))))
         return x + y
+
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`: one norm behind four convolutions side by side."""
+        parts = [part.chunk(len(self.dilated)) for part in scale_and_shift(self.norm)]
+        self.dilated = nn.ModuleList(absorb(*one) for one in zip(self.dilated, *parts, strict=True))
+        self.norm = nn.Identity()
 
 
 class LightFusion(nn.Module):
@@ -114,16 +121,44 @@ class LiteNetwork(nn.Module):
         Raises:
             ShapeError: Another shape.
         """
+        self.check(x)
+        evidence, decoded = self.decode(x)
+        flat = evidence.flatten(1).float() * SHARPNESS
+        pooled = (torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])) / SHARPNESS
+        maps = [resize(head(level), _size(x)) for head, level in zip(self.lesion, decoded, strict=True)]
+        return LiteOutput(self.gain * pooled + self.offset, evidence, torch.cat(maps, dim=1))
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError for what is not N×1×H×W with H and W of at least 32."""
         check_input(x, "the slice", 1, 32)
-        size = (x.shape[2], x.shape[3])
+
+    def decode(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the evidence N×h×w and the decoded levels, finest first."""
         levels = self.encoder(x)
         y = self.top(levels[4])
         decoded: list[Tensor] = []
         for i in (2, 1, 0):
             y = self.fuse[i](levels[i + 1], y)
             decoded.insert(0, y)
-        evidence = self.evidence(self.context(decoded[2]))[:, 0]
-        flat = evidence.flatten(1).float() * SHARPNESS
-        pooled = (torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])) / SHARPNESS
-        maps = [resize(head(level), size) for head, level in zip(self.lesion, decoded, strict=True)]
-        return LiteOutput(self.gain * pooled + self.offset, evidence, torch.cat(maps, dim=1))
+        return self.evidence(self.context(decoded[2]))[:, 0], decoded
+
+    def infer(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return logit, evidence and the finest map N×1×H×W, see `jcs_ct.models.InferenceNetwork`."""
+        evidence, decoded = self.decode(x)
+        flat = evidence.flatten(1) * SHARPNESS
+        highest = flat.amax(dim=1, keepdim=True)  # as in `forward`, without the number of positions as a constant
+        pooled = (torch.log(torch.exp(flat - highest).mean(dim=1)) + highest[:, 0]) / SHARPNESS
+        return self.gain * pooled + self.offset, evidence, resize(self.lesion[0](decoded[0]), _size(x))
+
+    def published(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the same with the pooling of `forward`, and the finest of all maps."""
+        out: LiteOutput = self(x)
+        return out.logit, out.evidence, out.maps[:, :1]
+
+    def explained(self, output: LiteOutput) -> Tensor:
+        """Return the logit, N×1."""
+        return output.logit[:, None]
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[2], x.shape[3]

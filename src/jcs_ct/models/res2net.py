@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jcs_ct.models.fusing import fuse
 from jcs_ct.models.layers import FrozenBatchNorm2d, check_input
 
 BLOCKS = (3, 4, 23, 3)
@@ -65,6 +66,15 @@ class Bottle2neck(nn.Module):
         x = self.bn3(self.conv3(torch.cat([*outputs, last], dim=1)))
         return F.relu(x + shortcut, inplace=True)
 
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`."""
+        self.conv1, self.bn1 = fuse(self.conv1, self.bn1)
+        self.conv3, self.bn3 = fuse(self.conv3, self.bn3)
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns, strict=True)):
+            self.convs[i], self.bns[i] = fuse(conv, bn)
+        if self.downsample is not None:
+            self.downsample[1], self.downsample[2] = fuse(self.downsample[1], self.downsample[2])
+
 
 class Res2Net101(nn.Module):
     """The backbone.
@@ -94,6 +104,19 @@ class Res2Net101(nn.Module):
             self.add_module(f"layer{layer}", nn.Sequential(*block_list))
             c_in = c_out
 
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`: the three norms of the stem, of which the last is `bn1`."""
+        self.conv1[0], self.conv1[1] = fuse(self.conv1[0], self.conv1[1])
+        self.conv1[3], self.conv1[4] = fuse(self.conv1[3], self.conv1[4])
+        self.conv1[6], self.bn1 = fuse(self.conv1[6], self.bn1)
+
+    def check(self, x: Tensor) -> None:
+        """Raise ShapeError for what is not N×3×H×W (N×64×H×W with `inputs="features"`)."""
+        if self.from_features:
+            check_input(x, "Res2Net stage-1 features", CHANNELS[0], 1)
+        else:
+            check_input(x, "an image", 3, 1)
+
     def stage_one(self, image: Tensor) -> Tensor:
         """Return the stage-1 features N×64×ceil(H/2)×ceil(W/2) of an image N×3×H×W."""
         check_input(image, "an image", 3, 1)
@@ -105,11 +128,8 @@ class Res2Net101(nn.Module):
         Raises:
             ShapeError: `x` is not N×3×H×W (N×64×H×W with `inputs="features"`).
         """
-        if self.from_features:
-            check_input(x, "Res2Net stage-1 features", CHANNELS[0], 1)
-            levels = [x]
-        else:
-            levels = [self.stage_one(x)]
+        self.check(x)
+        levels = [x if self.from_features else self.stage_one(x)]
         x = F.max_pool2d(levels[0], 3, stride=2, padding=1)
         for layer in range(1, len(BLOCKS) + 1):
             x = self.get_submodule(f"layer{layer}")(x)
@@ -131,3 +151,17 @@ class Res2NetClassifier(Res2Net101):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # the pyramid stays available under its name
         """Return logits N×2 of N×3×H×W (or of stage-1 features N×64×H'×W')."""
         return cast("Tensor", self.fc(self.pyramid(x)[-1].mean(dim=(2, 3))))
+
+    def infer(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return logits N×2 and evidence N×h×w, see `jcs_ct.models.InferenceNetwork`."""
+        deepest = self.pyramid(x)[-1]
+        evidence = F.conv2d(deepest, self.fc.weight[1][None, :, None, None])
+        return self.fc(deepest.mean(dim=(2, 3))), evidence[:, 0]
+
+    def published(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return the same: the published network has no map, and its logits are computed alike."""
+        return self.infer(x)
+
+    def explained(self, output: Tensor) -> Tensor:
+        """Return the logits."""
+        return output

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from jcs_ct.core.errors import ShapeError
 from jcs_ct.models import decoder, res2net, vgg
+from jcs_ct.models.fusing import fuse
 from jcs_ct.models.layers import EnhancedFeatureModule, check_input, resize
 
 if TYPE_CHECKING:
@@ -48,18 +49,49 @@ class Segmenter(nn.Module):
         maps = [resize(self.get_submodule(f"cls{i}")(level), size) for i, level in enumerate(self.fpn(levels), 1)]
         return torch.cat(maps, dim=1)
 
+    def check(self, *inputs: Tensor) -> None:
+        """Raise ShapeError where the channels are wrong, or H or W is below 16."""
+        check_input(inputs[0], "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
+
+    def levels(self, *inputs: Tensor) -> list[Tensor]:
+        """Return the six levels that are decoded, finest first."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return logits N×5×H×W, finest first. Raises ShapeError as `check`."""
+        self.check(*inputs)
+        return self.decode(self.levels(*inputs), _size(inputs[0]))
+
+    def infer(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the finest map N×1×H×W alone, see `jcs_ct.models.InferenceNetwork`."""
+        finest = self.fpn(self.levels(*inputs))[0]
+        return (resize(self.get_submodule("cls1")(finest), _size(inputs[0])),)
+
+    def published(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Return the same map of all five."""
+        return (self(*inputs)[:, :1],)
+
+    def explained(self, output: Tensor) -> Tensor:
+        """Return the logits of lesion."""
+        return output
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return x.shape[2], x.shape[3]
+
 
 class SingleSegmenter(Segmenter):
-    """`jcs-single`: segmentation from the VGG path alone."""
+    """`jcs-single`: segmentation from the VGG path alone, of an image N×3×H×W or of VGG stage-1 features N×64×H×W."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits N×5×H×W of an image N×3×H×W, or of VGG stage-1 features N×64×H×W.
+    def check(self, *inputs: Tensor) -> None:
+        """See `Segmenter.check`; there is one input."""
+        super().check(*inputs)
+        if len(inputs) > 1:
+            raise ShapeError(f"{len(inputs)} inputs came, one is needed")
 
-        Raises:
-            ShapeError: The channels are wrong, or H or W is below 16.
-        """
-        check_input(x, "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
-        return self.decode(self.encode(x), (x.shape[2], x.shape[3]))
+    def levels(self, *inputs: Tensor) -> list[Tensor]:
+        """See `Segmenter.levels`."""
+        return self.encode(inputs[0])
 
 
 class ConvBatchNormReLU(nn.Module):
@@ -73,6 +105,10 @@ class ConvBatchNormReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×c_out×H×W."""
         return F.relu(self.bn(self.conv(x)))
+
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`."""
+        self.conv, self.bn = fuse(self.conv, self.bn)
 
 
 class ClassifierFusion(nn.Module):
@@ -95,41 +131,38 @@ class ClassifierFusion(nn.Module):
 
 
 class JointSegmenter(Segmenter):
-    """`jcs-joint`: the classifier's features (Res2Net-101 v1b) feed the segmenter."""
+    """`jcs-joint`: the classifier's features (Res2Net-101 v1b) feed the segmenter.
+
+    It reads an image N×3×H×W; with `inputs="features"` VGG stage-1 features N×64×H×W and those of Res2Net,
+    N×64×ceil(H/2)×ceil(W/2).
+    """
 
     def __init__(self, inputs: str = "image") -> None:
         super().__init__(inputs)
         self.res2net = res2net.Res2Net101(inputs)
         self.fuse = ClassifierFusion()
 
-    def forward(self, x: Tensor, res2net_feats: Tensor | None = None) -> Tensor:
-        """Return logits N×5×H×W.
-
-        Args:
-            x: An image N×3×H×W; with `inputs="features"`: VGG stage-1 features N×64×H×W.
-            res2net_feats: Only with `inputs="features"`: N×64×ceil(H/2)×ceil(W/2).
-
-        Raises:
-            ShapeError: The channels are wrong, H or W is below 16, or the two feature maps do not belong together.
-        """
-        check_input(x, "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
-        size = (x.shape[2], x.shape[3])
+    def check(self, *inputs: Tensor) -> None:
+        """See `Segmenter.check`; the two feature maps must also belong together."""
+        super().check(*inputs)
+        x, more = inputs[0], inputs[1:]
         if not self.vgg16.first_stage:
-            if res2net_feats is not None:
+            if more:
                 raise ShapeError("an image takes no second input; build the network with inputs='features' for two")
-            res2net_feats = x
-        elif res2net_feats is None:
+            return
+        if len(more) != 1:
             raise ShapeError("stage-1 features of VGG came alone, those of Res2Net are needed too")
-        else:
-            needed = (x.shape[0], 64, (size[0] + 1) // 2, (size[1] + 1) // 2)
-            if tuple(res2net_feats.shape) != needed:
-                raise ShapeError(
-                    f"Res2Net stage-1 features of shape {'×'.join(map(str, res2net_feats.shape))} came, "
-                    f"{'×'.join(map(str, needed))} belong to VGG features of {size[0]}×{size[1]}"
-                )
-        vgg_levels = self.encode(x)
-        fused = self.fuse(vgg_levels[:-1], self.res2net.pyramid(res2net_feats))
-        return self.decode([*fused, vgg_levels[-1]], size)
+        needed = (x.shape[0], 64, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
+        if tuple(more[0].shape) != needed:
+            raise ShapeError(
+                f"Res2Net stage-1 features of shape {'×'.join(map(str, more[0].shape))} came, "
+                f"{'×'.join(map(str, needed))} belong to VGG features of {x.shape[2]}×{x.shape[3]}"
+            )
+
+    def levels(self, *inputs: Tensor) -> list[Tensor]:
+        """See `Segmenter.levels`."""
+        levels = self.encode(inputs[0])
+        return [*self.fuse(levels[:-1], self.res2net.pyramid(inputs[-1])), levels[-1]]
 
 
 def probabilities(logits: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jcs_ct.models.fusing import fuse
 from jcs_ct.models.layers import FrozenBatchNorm2d, check_input
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -30,6 +31,10 @@ class ConvNormReLU(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×c_out×H×W."""
         return F.relu(self.bn(self.conv(x)))
+
+    def fuse_norms(self) -> None:
+        """See `jcs_ct.models.fusing`."""
+        self.conv, self.bn = fuse(self.conv, self.bn)
 
 
 class VGG16(nn.Module):

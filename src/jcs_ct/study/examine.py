@@ -159,7 +159,7 @@ class Examination:
             self.shapes[i] = attention.shape[:2] if self.case.series is None else self.shapes[i]
             self.attention.set(i, attention)
 
-        with Behind() as behind, network.abreast(len(indices)) as calls:
+        with Behind() as behind, network.concurrent_calls(len(indices)) as calls:
             for (i, _), answered in side_by_side(answer, self.items(indices), calls):
                 if answered is None:
                     continue
@@ -176,7 +176,7 @@ class Examination:
             with self.clock("network"):
                 return self.maps_of([(i, item) for i, item in group if item and i in worth], lesions=lesions)
 
-        with Behind() as behind, nullcontext(1) if network is None else network.abreast(len(worth)) as calls:
+        with Behind() as behind, nullcontext(1) if network is None else network.concurrent_calls(len(worth)) as calls:
             for group, found in side_by_side(answer, groups, calls):
                 for i, item in group:
                     behind.do(self.finish, i, item, found.get(i, Maps(None, None)), lesions)

@@ -59,7 +59,7 @@ def classify(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
-    network = opened(run, cases, model, "classification", "lite")
+    network = opened(run, cases, model, "probability")
     cut = cut_of(threshold, network, covid=True)
     tables = [table for table in (predictions, against) if table is not None]
     found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]

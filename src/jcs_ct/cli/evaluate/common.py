@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jcs_ct.evaluate.inputs import Case, Cases
     from jcs_ct.evaluate.matching import Matched
     from jcs_ct.inference import Network
+    from jcs_ct.models import Gives
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def masked_cases(data: Path | None, masks: Path | None, model: str | None, chose
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: str | None, *tasks: str) -> Network | None:
+def opened(run: Run, cases: Cases, model: str | None, gives: Gives) -> Network | None:
     """Report the notes on the slices, and return the network if one was named."""
     for note in cases.notes:
         run.reporter.note(note)
@@ -81,7 +82,7 @@ def opened(run: Run, cases: Cases, model: str | None, *tasks: str) -> Network | 
         return None
     from jcs_ct.inference import open_network
 
-    return open_network(model, run.device, tasks)
+    return open_network(model, run.device, [gives])
 
 
 def cut_of(threshold: float | None, network: Network | None, *, covid: bool = False) -> float:

@@ -64,7 +64,7 @@ def explain(
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
     cases = masked_cases(data, masks, model, chosen)
-    network = opened(run, cases, model, "classification", "lite")
+    network = opened(run, cases, model, "probability")
     answer = None
     if network is not None:
         from jcs_ct.evaluate import predict

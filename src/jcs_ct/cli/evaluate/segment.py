@@ -75,7 +75,7 @@ def segment(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = masked_cases(data, masks, model, chosen)
-    network = opened(run, cases, model, "segmentation", "lite")
+    network = opened(run, cases, model, "lesions")
     cut = cut_of(threshold, network)
     options = Options(cut, empty, spacing, resamples, seed)
     folders = [folder for folder in (predictions, against) if folder is not None]

@@ -12,14 +12,11 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from jcs_ct.core.errors import ShapeError
-from jcs_ct.inference.fold import Inference
-from jcs_ct.inference.native import networks
+from jcs_ct.inference.fuse import FusedNetwork
 from jcs_ct.inference.native.build import library
 from jcs_ct.inference.native.builder import Builder
+from jcs_ct.inference.native.networks import PLANS
 from jcs_ct.inference.native.plan import LANES, Plan, aligned, blocks_of
-from jcs_ct.models.layers import check_input
-from jcs_ct.models.segmenter import MINIMUM, JointSegmenter, Segmenter
 
 if TYPE_CHECKING:
     import ctypes
@@ -27,13 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from jcs_ct.inference.engines import Arrays
     from jcs_ct.inference.native.build import Library
     from jcs_ct.inference.native.pack import Packed
     from jcs_ct.inference.native.plan import COp
+    from jcs_ct.inference.runtimes import Arrays
+    from jcs_ct.models import InferenceNetwork
 
 SIZES = 2  # of input whose plans are kept: each plan has the memory of its maps
-ABREAST = 2  # calls at once, at most: each has a plan of its own
+CONCURRENT = 2  # calls at once, at most: each has a plan of its own
 
 
 class _Ready(NamedTuple):
@@ -44,7 +42,7 @@ class _Ready(NamedTuple):
 
 
 class NativeEngine:
-    """`jcs-single`, `jcs-joint` or `jcs-classifier`, float32. Slices of a batch run one after the other.
+    """A network with a plan, float32. Slices of a batch run one after the other.
 
     It may be called from several threads: they take turns, unless `share` has said that they come together.
 
@@ -56,7 +54,9 @@ class NativeEngine:
 
     def __init__(self, network: nn.Module, compiled: Library, threads: int) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            self._inference = Inference(network)
+            fused = FusedNetwork(network)
+        self._network: InferenceNetwork | Any = fused.network
+        self._layout = PLANS[fused.spec.native_plan]
         self._library, self._threads = compiled, threads
         self._packed: dict[object, Packed] = {}
         self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # by threads and size: not in use
@@ -80,7 +80,7 @@ class NativeEngine:
         Returns:
             How many may come; others wait.
         """
-        self._calls = max(1, min(calls, self._threads, ABREAST))
+        self._calls = max(1, min(calls, self._threads, CONCURRENT))
         self._turns = threading.Semaphore(self._calls)
         return self._calls
 
@@ -90,27 +90,15 @@ class NativeEngine:
         self.share(self._calls)
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:
-        """See `jcs_ct.inference.engines.Engine`. Raises ShapeError where the network does."""
-        self._check([array.shape for array in arrays])
+        """See `jcs_ct.inference.runtimes.Engine`. Raises ShapeError where the network does."""
+        with torch.device("meta"):
+            self._network.check(*(torch.empty(array.shape) for array in arrays))
         with self._turns:
             key = (self._threads // self._calls, *(n for array in arrays for n in array.shape[1:]))
             ready = self._take(key)
             slices = [self._one(ready, [array[i] for array in arrays]) for i in range(len(arrays[0]))]
             self._give(key, ready)
         return [np.stack(parts) for parts in zip(*slices, strict=True)]
-
-    def _check(self, shapes: list[tuple[int, ...]]) -> None:
-        network: Any = self._inference.network
-        segments = isinstance(network, Segmenter)
-        features = network.vgg16.first_stage > 0 if segments else network.from_features
-        with torch.device("meta"):
-            check_input(torch.empty(shapes[0]), "an input", 64 if features else 3, MINIMUM if segments else 1)
-        count, _, rows, columns = shapes[0]
-        needed = [shapes[0]]
-        if features and isinstance(network, JointSegmenter):
-            needed.append((count, 64, (rows + 1) // 2, (columns + 1) // 2))
-        if shapes != needed:
-            raise ShapeError(f"inputs of shapes {shapes} came, {needed} are needed")
 
     def _one(self, ready: _Ready, arrays: Arrays) -> list[NDArray[np.float32]]:
         for given, array in zip(ready.plan.inputs, arrays, strict=True):
@@ -119,14 +107,7 @@ class NativeEngine:
                 block = array[LANES * i : LANES * (i + 1)]
                 values[i, :, :, : len(block)] = block.transpose(1, 2, 0)
         self._library.run(ready.ops, ready.threads, ready.scratch)
-        found = ready.plan.values(ready.plan.outputs[0])
-        network: Any = self._inference.network
-        if isinstance(network, Segmenter):
-            return [found[0, :, :, 0][None].copy()]
-        deepest = found.transpose(0, 3, 1, 2).reshape(-1, *found.shape[1:3]).astype(np.float64)
-        weight = network.fc.weight.detach().numpy().astype(np.float64)
-        logits = weight @ deepest.mean(axis=(1, 2))
-        return [logits.astype(np.float32), np.tensordot(weight[1], deepest, 1).astype(np.float32)]
+        return self._layout.read(self._network, ready.plan.values(ready.plan.outputs[0]))
 
     def _take(self, key: tuple[int, ...]) -> _Ready:
         with self._lock:  # also while a plan is made: each weight is packed once
@@ -146,12 +127,8 @@ class NativeEngine:
             channels, rows, columns = shape[i : i + 3]
             padding = 1 if channels == 3 else 0  # what reads an image reads its surroundings
             b.plan.inputs.append(b.plan.new(blocks_of(channels), (rows, columns), padding))
-        network: Any = self._inference.network
         with torch.inference_mode():
-            if isinstance(network, Segmenter):
-                out = networks.segmenter(b, network, b.plan.inputs, (shape[1], shape[2]))
-            else:
-                out = networks.classifier(b, network, b.plan.inputs)
+            out = self._layout.add(b, self._network, b.plan.inputs, (shape[1], shape[2]))
         b.plan.outputs.append(out)
         return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads), threads)
 

@@ -1,4 +1,4 @@
-"""The published networks as operations, in the order of their forwards (`jcs_ct.models`), norms folded.
+"""The published networks as operations, in the order of their forwards (`jcs_ct.models`), norms fused.
 
 Concatenations cost nothing: maps that are concatenated are written side by side, and where the order of channels
 differs from the layer's, the layer's weights are reordered.
@@ -6,44 +6,75 @@ differs from the layer's, the layer's weights are reordered.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from jcs_ct.inference.native.builder import AVERAGE, INSIDE, MAXIMUM, strided
 from jcs_ct.inference.native.plan import LANES, blocks_of
 from jcs_ct.models import res2net, vgg
-from jcs_ct.models.segmenter import JointSegmenter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from jcs_ct.inference.native.builder import Builder
     from jcs_ct.inference.native.plan import Map
     from jcs_ct.models.layers import EnhancedFeatureModule
-    from jcs_ct.models.res2net import Bottle2neck, Res2Net101
-    from jcs_ct.models.segmenter import Segmenter
+    from jcs_ct.models.res2net import Bottle2neck
 
 
-def segmenter(b: Builder, network: Segmenter, inputs: list[Map], size: tuple[int, int]) -> Map:
+def segmenter(b: Builder, net: Any, inputs: list[Map], size: tuple[int, int]) -> Map:
     """Return the logits of lesion (1 channel, rows × columns of `size`).
 
     Args:
         b: Where operations are added.
-        network: `jcs-single` or `jcs-joint`, folded.
+        net: `jcs-single` or `jcs-joint`, fused.
         inputs: The image, with padding of 1, or stage-1 features.
         size: Of the result.
     """
-    net: Any = network
-    joined = _joined(b, net, inputs[-1]) if isinstance(network, JointSegmenter) else []
+    joined = _joined(b, net, inputs[-1]) if hasattr(net, "res2net") else []
     levels = _vgg(b, net.vgg16, inputs[0], joined)
     levels[-1] = _enhanced(b, net.gpd, levels[-1])
     coarsest = _enhanced(b, net.gpd1, _halved(b, levels[-1]))
-    if isinstance(network, JointSegmenter):
+    if joined:
         levels = _fused(b, net, levels, joined, inputs[-1])
     logits = b.conv(net.cls1, _decoder(b, net.fpn, [*levels, coarsest]), relu=False)
     return logits if logits.size == size else b.resize(logits, b.plan.new(logits.counts, size))
 
 
-def classifier(b: Builder, network: Res2Net101, inputs: list[Map]) -> Map:
+def classifier(b: Builder, net: Any, inputs: list[Map], _size: tuple[int, int]) -> Map:
     """Return the deepest map of Res2Net-101, 2048 channels, of an image with padding of 1 or of stage-1 features."""
-    return _res2net(b, network, inputs[0], [None] * 5)[-1]
+    return _res2net(b, net, inputs[0], [None] * 5)[-1]
+
+
+def lesion(_net: Any, found: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Return the logits of lesion, 1×H×W, out of the memory of a segmenter's result."""
+    return [found[0, :, :, 0][None].copy()]
+
+
+def classes(net: Any, found: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Return the logits, 2, and the evidence, h×w, out of the memory of a classifier's deepest map."""
+    deepest = found.transpose(0, 3, 1, 2).reshape(-1, *found.shape[1:3]).astype(np.float64)
+    weight = net.fc.weight.detach().numpy().astype(np.float64)
+    logits = weight @ deepest.mean(axis=(1, 2))
+    return [logits.astype(np.float32), np.tensordot(weight[1], deepest, 1).astype(np.float32)]
+
+
+class NetworkPlan(NamedTuple):
+    """How a network is executed.
+
+    Attributes:
+        add: Adds its operations, and returns the map that holds the result.
+        read: Returns the outputs of one slice, in the order of the table, out of the memory of that map.
+    """
+
+    add: Callable[[Builder, Any, list[Map], tuple[int, int]], Map]
+    read: Callable[[Any, NDArray[np.float32]], list[NDArray[np.float32]]]
+
+
+PLANS = {"segmenter": NetworkPlan(segmenter, lesion), "classifier": NetworkPlan(classifier, classes)}
 
 
 def _halved(b: Builder, x: Map) -> Map:

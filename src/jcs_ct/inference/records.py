@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.inference.engines import RUNTIMES, RuntimeFailedError
+from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError
 from jcs_ct.weights.store import home, sha256_of
 
 if TYPE_CHECKING:
-    from jcs_ct.inference.engines import Runtime
+    from jcs_ct.inference.runtimes import Runtime
 
 SCHEMA = "jcs-ct/runtime/1"
 

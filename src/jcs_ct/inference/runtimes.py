@@ -1,6 +1,6 @@
 """Runtimes behind one small protocol: a network goes in, an object that maps arrays to arrays comes out.
 
-A runtime with files of its own (`files`) converts a network once and opens what it wrote; the others take the modules
+A runtime with files of its own (`suffix`) converts a network once and opens what it wrote; the others take the modules
 as they are. Each lives in a module of its own, which imports its library when an engine is made.
 """
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
+
+    from jcs_ct.models import ModelSpec
 
     Arrays = Sequence[NDArray[np.float32]]
 
@@ -47,13 +49,13 @@ class Engine(Protocol):
             arrays: float32 N×C×H×W, one for each input of the network.
 
         Returns:
-            float32, in the order of `jcs_ct.inference.fold.OUTPUTS`.
+            float32, in the order of `ModelSpec.outputs`.
         """
         ...
 
 
 @runtime_checkable
-class Shared(Engine, Protocol):
+class ConcurrentEngine(Engine, Protocol):
     """An engine that several threads may call at once."""
 
     def share(self, calls: int) -> int:
@@ -68,26 +70,33 @@ class Runtime:
     Attributes:
         name: What users call it.
         library: The distribution that does the work.
+        home: The module with `engine(source, threads)` and `convert(network, example, file)` where it opens files, or
+            with `engine(name, network, device)` where it takes the module.
+        summary: A line for a list.
         packages: What must be importable.
         extra: The extra of this package that installs them; empty for what is always there.
-        home: The module with `engine(source, threads)` and, with files, `convert(network, example, file)`.
         suffix: Of the file that it opens; empty when it opens none.
         devices: Where it runs.
-        summary: A line for a list.
-        tasks: Of the networks that it runs.
         compiled: Whether it is source of this package, which needs a C compiler.
     """
 
     name: str
     library: str
-    packages: tuple[str, ...]
-    extra: str
     home: str
-    suffix: str
-    devices: tuple[str, ...]
     summary: str
-    tasks: tuple[str, ...] = ("segmentation", "classification", "lite")
+    packages: tuple[str, ...] = ()
+    extra: str = ""
+    suffix: str = ""
+    devices: tuple[str, ...] = ("cpu",)
     compiled: bool = False
+
+    def runs(self, spec: ModelSpec) -> bool:
+        """Tell whether it can execute a network: any with results, of the kernels of this package those with a plan."""
+        return bool(spec.native_plan if self.compiled else spec.outputs)
+
+    def fits(self, spec: ModelSpec, device: str) -> bool:
+        """Tell whether it is installed and can execute a network on a device."""
+        return self.runs(spec) and device in self.devices and not self.missing
 
     @property
     def missing(self) -> str | None:
@@ -121,40 +130,32 @@ _EVERYWHERE = ("cpu", "cuda", "mps")
 RUNTIMES: dict[str, Runtime] = {
     r.name: r
     for r in (
-        Runtime("torch", "torch", (), "", f"{_HERE}.torch_engine", "", _EVERYWHERE, "the plain published computation"),
-        Runtime(
-            "torch-tuned", "torch", (), "", f"{_HERE}.torch_engine", "", _EVERYWHERE, "folded norms, channels last"
-        ),
+        Runtime("torch", "torch", f"{_HERE}.torch_engine", "the plain published computation", devices=_EVERYWHERE),
+        Runtime("torch-tuned", "torch", f"{_HERE}.torch_engine", "fused norms, channels last", devices=_EVERYWHERE),
         Runtime(
             "openvino",
-            "openvino",
-            ("openvino", "onnx"),
             "openvino",
             f"{_HERE}.openvino_engine",
-            ".onnx",
-            ("cpu",),
             "fused layers",
+            packages=("openvino", "onnx"),
+            extra="openvino",
+            suffix=".onnx",
         ),
         Runtime(
             "onnxruntime",
             "onnxruntime",
-            ("onnxruntime", "onnx"),
-            "onnx",
             f"{_HERE}.onnx_engine",
-            ".onnx",
-            ("cpu",),
             "fused layers",
+            packages=("onnxruntime", "onnx"),
+            extra="onnx",
+            suffix=".onnx",
         ),
         Runtime(
             "native",
             "jcs-ct's kernels",
-            (),
-            "native",
             f"{_HERE}.native.engine",
-            "",
-            ("cpu",),
             "Winograd convolutions of this package, compiled on the machine",
-            ("segmentation", "classification"),
+            extra="native",
             compiled=True,
         ),
     )
