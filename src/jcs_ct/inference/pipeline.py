@@ -199,17 +199,16 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     if method not in METHODS:
         raise UsageError(f"no attention method is called {method!r}", hint=f"known: {', '.join(METHODS)}")
     spec, as_released = network.spec, method == "grad-cam-release"
-    classifier = spec.gives_probability and not spec.one_pass
-    if as_released and not classifier:
+    if as_released and not spec.classifies_only:
         raise UsageError("grad-cam-release explains a classifier", hint="use --method grad-cam for this network")
     whole = network.card.recipe.replace("release-classification", "whole-slice-classification")  # and its size
-    how = recipe(network.card.recipe if as_released or not classifier else whole)
+    how = recipe(network.card.recipe if as_released or not spec.classifies_only else whole)
     values, placement = prepare(image.pixels, how)
     if layer == "":
         raise UsageError("the name of the layer is empty", hint=f"leave it out for {spec.attention}")
     layer = spec.attention if layer is None else layer
     answer = attention.class_answer() if spec.gives_probability else attention.lesion_answer(network.threshold)
-    own = classifier and layer == spec.attention and method != "layer-cam"
+    own = spec.classifies_only and layer == spec.attention and method != "layer-cam"
     passed = network.class_pass(values) if own else None
     if passed is not None:  # a runtime without gradients; its pass holds what Grad-CAM comes to
         found = attention.of_class_evidence(*passed)
@@ -226,11 +225,9 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
     network.finite(found.output)
     network.finite(found.raw)
     probability = None
-    if (
-        spec.one_pass
-    ):  # as every other command says it: the map is of the slice, the probability of its mirror image too
+    if spec.one_pass:  # as every command says it: the map is of the slice, the probability of its mirror image too
         probability = float(expit(network.one_pass(values).logit))
-    elif classifier:
+    elif spec.classifies_only:
         probability = _softmax(found.output)
     if as_released:  # scaled on the grid of the crop, as the release does, then brought to the slice
         values = restore(found.scaled(resize_map(found.raw, placement.crop[2:])), placement)
@@ -259,7 +256,7 @@ def features(image: SliceImage, network: Network, *, half: bool = False) -> dict
         UsageError: `half` with a classifier, whose features have one size.
     """
     how = recipe(network.card.recipe)
-    if half and network.spec.gives_probability:
+    if half and network.spec.classifies_only:
         raise UsageError("a classifier's features have one size, 64×112×112", hint="leave --half out")
     values, _ = prepare(image.pixels, how.at(how.size // 2) if half else how)
     return {which: quantise(array) for which, array in network.stage_one(values).items()}

@@ -62,11 +62,8 @@ def known_record(workload: Workload, runtime: Runtime) -> Record | None:
     """Return the record of an earlier check that still counts."""
     where = records.folder(runtime, workload.spec.name, workload.weights, workload.inputs, workload.device)
     record = records.read(where)
-    return (
-        record
-        if record is not None and record.fits(runtime, workload.weights, workload.inputs, workload.device)
-        else None
-    )
+    about = (runtime, workload.weights, workload.inputs, workload.device)
+    return record if record is not None and record.fits(*about) else None
 
 
 def open_checked(workload: Workload, runtime: Runtime, say: Callable[[str], None]) -> tuple[Engine | None, Record]:

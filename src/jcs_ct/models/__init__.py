@@ -80,6 +80,11 @@ class ModelSpec:
         """Whether probability, attention and lesions come out of one pass."""
         return self.gives_probability and self.gives_lesions
 
+    @property
+    def classifies_only(self) -> bool:
+        """Whether a probability is all that it says of a slice."""
+        return self.gives_probability and not self.gives_lesions
+
     def gives(self, what: Gives) -> bool:
         """Tell whether it gives a result, by its name."""
         return self.gives_probability if what == "probability" else self.gives_lesions
