@@ -23,7 +23,7 @@ import numpy as np
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.inference.native.plan import COp
-from jcs_ct.inference.prepared import machine
+from jcs_ct.inference.records import machine
 from jcs_ct.inference.runtimes import RuntimeFailedError
 from jcs_ct.weights.store import home, sha256_of
 
