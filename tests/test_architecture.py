@@ -33,6 +33,7 @@ HOMES = {  # library → where it may be imported
     "gdcm": {"io/dicom/read.py"},
     "highdicom": {"outputs/dicom"},
     "nibabel": {"io/nifti"},
+    "nrrd": {"io/volumes/nrrd.py"},
     "skimage": {"anatomy/lungs", "outputs"},
     "jinja2": {"outputs/report"},
     "openvino": {"inference"},
