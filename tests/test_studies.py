@@ -245,7 +245,7 @@ def test_pictures_and_other_files_beside_a_study(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
-    assert "holds no CT study, only 1 other file (1 PDF): a.pdf; DICOM, NIfTI or slices" in refused(tmp_path)
+    assert "holds no CT study, only 1 other file (1 PDF): a.pdf; DICOM, NIfTI, MetaImage, NRRD or slices" in refused(tmp_path)
     assert "does not exist" in refused(tmp_path / "nowhere")
 
 
