@@ -179,7 +179,7 @@ def test_one_bad_study_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     assert len(found.series) == 1
     lines = [problem.line() for problem in found.problems]
     assert len(lines) == 2
-    assert "c.dcm: is an empty file (0 bytes); DICOM, NIfTI or slices" in lines[0]
+    assert "c.dcm: is an empty file (0 bytes); DICOM, NIfTI, MetaImage, NRRD or slices" in lines[0]
     assert "series 2, 30 images: is MR, not CT; nor can 1 other series of this study be read" in lines[1]
 
 

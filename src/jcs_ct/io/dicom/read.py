@@ -71,7 +71,7 @@ def read_headers(source: Source) -> list[ImageHeader]:
     def get(keyword: str) -> Any:
         return _value(dataset, keyword)
 
-    with _quiet():
+    with quiet():
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
             return []
         if str(get("SOPClassUID") or "") not in ENHANCED:
@@ -133,7 +133,7 @@ def _parse(source: Source, size: int | None) -> _Parsed:
 
     dataset = None
     try:
-        with _quiet():
+        with quiet():
             dataset = read_partial(stream, at_pixels, force=True, specific_tags=list(_TAGS))
             if _value(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
                 end = None  # of the unpacked data, while the file is packed
@@ -226,7 +226,7 @@ _latest = _Latest()
 def _stored(header: ImageHeader) -> NDArray[Any]:
     """Return the stored values of an image."""
     source = header.source
-    with _quiet():
+    with quiet():
         if header.frame is not None and _latest.source == source and _latest.dataset is not None:
             dataset = _latest.dataset
         else:
@@ -279,7 +279,7 @@ def _name(syntax: UID) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pydicom's remarks on odd values from the user: they may quote them, and do not change what is read.
 
     One thread at a time, for filters of warnings belong to the whole process.

@@ -123,7 +123,7 @@ def placed_series(
         InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
     """
     try:
-        _possible(affine)
+        possible(affine)
     except ValueError as error:
         raise InputError(f"has an impossible orientation: {error}", path=source.label, hint="check it") from error
     header, ras = nibabel_library().Nifti1Header(), LPS @ affine
@@ -150,7 +150,7 @@ def made_series(
     shape, axes = voxels.shape, canonical_axes(affine)
     warnings = warnings + _oblique(affine, axes, source.label)
     geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
-    warnings += _limits(geometry)
+    warnings += limits_of(geometry)
     voxels.check(source.label)
     read = ReadSlice(voxels, axes, geometry.shape[0])
     name = case_name(source)
@@ -288,7 +288,7 @@ def _affine(
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
     known = [np.asarray(LPS @ scale @ affine, dtype=np.float64) for affine in known]
     try:
-        turned = [_possible(affine) for affine in known]
+        turned = [possible(affine) for affine in known]
     except ValueError as error:
         raise broken(label, f"its orientation is impossible: {error}") from error
     if len(known) == 2:
@@ -308,7 +308,7 @@ def _affine(
     return known[0], warnings, facts
 
 
-def _possible(affine: NDArray[np.float64]) -> Axes:
+def possible(affine: NDArray[np.float64]) -> Axes:
     """Return how a volume is turned. Raises ValueError where its voxels have no possible size, or no volume."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
@@ -333,7 +333,7 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
     return warnings
 
 
-def _limits(geometry: Geometry) -> list[str]:
+def limits_of(geometry: Geometry) -> list[str]:
     """Return what the extent of a volume says against a whole chest in fine slices."""
     down, rows, columns = geometry.spacing
     extent = down * geometry.shape[0]
