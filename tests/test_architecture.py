@@ -33,6 +33,7 @@ HOMES = {  # library → where it may be imported
     "gdcm": {"io/dicom/read.py"},
     "highdicom": {"outputs/dicom"},
     "nibabel": {"io/nifti"},
+    "nrrd": {"io/volumes/nrrd.py"},
     "skimage": {"anatomy/lungs", "outputs"},
     "jinja2": {"outputs/report"},
     "openvino": {"inference"},
@@ -154,5 +155,5 @@ def test_the_package_loads_nothing_until_asked() -> None:
     assert not loaded_by("import jcs_ct; jcs_ct.JcsError; jcs_ct.__version__") & {"torch", "numpy"}
     import jcs_ct
 
-    with pytest.raises(AttributeError, match="it has CaseResult, JcsError"):
+    with pytest.raises(AttributeError, match="it has CaseResult, Diagnoser, JcsError"):
         _ = jcs_ct.nothing

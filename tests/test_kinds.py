@@ -68,7 +68,7 @@ TABLE = [
     (b"PK\x03\x04" + bytes(30), Kind.ZIP),
     (b"PK\x05\x06" + bytes(18), Kind.ZIP),
     (b"7z\xbc\xaf\x27\x1c", Kind.ARCHIVE),
-    (bytes(257) + b"ustar\0", Kind.ARCHIVE),
+    (bytes(257) + b"ustar\0", Kind.TAR),
     (b"a.png\nb.png\r\n", Kind.TEXT),
     ("Müller/ü.png".encode(), Kind.TEXT),
     ("\ufeffa.png".encode(), Kind.TEXT),

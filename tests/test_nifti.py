@@ -290,13 +290,27 @@ def test_refused(what: str, ending: str, tmp_path: Path) -> None:
     assert "\n" not in caught.value.line()
 
 
-def test_colours_and_pairs_of_files_are_refused(tmp_path: Path) -> None:
+def test_colours_are_refused(tmp_path: Path) -> None:
     rgb = np.zeros(chest().shape, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
     with pytest.raises(InputError, match=r"holds colours \(RGB\)"):
         read_nifti(saved(image(rgb), tmp_path / "rgb.nii"))
-    nib.save(nib.Nifti1Pair(chest(), AFFINE), tmp_path / "pair.img")
-    with pytest.raises(InputError, match="in two files"):
-        read_nifti(source(tmp_path / "pair.hdr"))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti2Pair])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_pairs_of_files(kind: Any, packed: str, tmp_path: Path) -> None:
+    nib.save(kind(chest(), AFFINE), tmp_path / f"pair.img{packed}")
+    series, alone = read_nifti(source(tmp_path / f"pair.hdr{packed}")), read_nifti(saved(image(), tmp_path / "one.nii"))
+    assert np.array_equal(volume(series), volume(alone))
+    assert series.geometry.affine == pytest.approx(alone.geometry.affine, abs=1e-5)  # NIfTI-1 has 32 bits for it
+    assert [file.path.name for file in series.sources] == [f"pair.hdr{packed}", f"pair.img{packed}"]
+    assert series.name == "pair"
+    write_nifti(tmp_path / "mask.nii.gz", (volume(series) > 1000).astype(np.uint8), series)
+    assert np.array_equal(np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj), chest() > 1000)
+
+    (tmp_path / f"pair.img{packed}").unlink()
+    with pytest.raises(InputError, match=r"lacks its values: pair\.img is not beside it"):
+        read_nifti(source(tmp_path / f"pair.hdr{packed}"))
 
 
 def test_damaged_files(tmp_path: Path) -> None:

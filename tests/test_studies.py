@@ -179,7 +179,7 @@ def test_one_bad_study_is_one_line_and_the_others_go_on(tmp_path: Path) -> None:
     assert len(found.series) == 1
     lines = [problem.line() for problem in found.problems]
     assert len(lines) == 2
-    assert "c.dcm: is an empty file (0 bytes); DICOM, NIfTI or slices" in lines[0]
+    assert "c.dcm: is an empty file (0 bytes); DICOM, NIfTI, MetaImage, NRRD or slices" in lines[0]
     assert "series 2, 30 images: is MR, not CT; nor can 1 other series of this study be read" in lines[1]
 
 
@@ -245,7 +245,7 @@ def test_pictures_and_other_files_beside_a_study(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_says_what_is_expected(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
-    assert "holds no CT study, only 1 other file (1 PDF): a.pdf; DICOM, NIfTI or slices" in refused(tmp_path)
+    assert "holds no CT study, only 1 other file (1 PDF): a.pdf; DICOM, NIfTI, MetaImage, NRRD or slices" in refused(tmp_path)
     assert "does not exist" in refused(tmp_path / "nowhere")
 
 

@@ -6,16 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["CaseResult", "JcsError", "__version__", "create_model", "diagnose"]
+__all__ = ["CaseResult", "Diagnoser", "JcsError", "__version__", "create_model", "diagnose"]
 
 if TYPE_CHECKING:
-    from jcs_ct.app.diagnose import diagnose
+    from jcs_ct.app.diagnose import Diagnoser, diagnose
     from jcs_ct.core.errors import JcsError
     from jcs_ct.study.result import CaseResult
     from jcs_ct.weights import create_model
 
 _HOMES = {
     "CaseResult": "jcs_ct.study.result",
+    "Diagnoser": "jcs_ct.app.diagnose",
     "JcsError": "jcs_ct.core.errors",
     "create_model": "jcs_ct.weights",
     "diagnose": "jcs_ct.app.diagnose",

@@ -1,67 +1,138 @@
-"""`jcs_ct.diagnose`: one study in, its result out."""
+"""`jcs_ct.diagnose` and `jcs_ct.Diagnoser`: one study in, its result out."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.gather import gather
-from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
+from jcs_ct.app.held import one_case
+from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
 from jcs_ct.study.examine import examine
+from jcs_ct.study.rules import rule as rule_called
 from jcs_ct.study.settings import Networks, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from jcs_ct.study.case import Case
     from jcs_ct.study.result import CaseResult
 
 
+class Diagnoser:
+    """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, no medical device.
+
+    Several threads may call it; it looks at one study at a time. It can be pickled, and loads its weights anew then.
+
+    Args:
+        model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
+            segmenter.
+        device: "auto", "cpu", "cuda" or "mps".
+        runtime: What runs the network, see `jcs classify --help`.
+        rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
+        segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
+
+    Raises:
+        UsageError: Arguments that do not fit together; or the process was forked from one that had used jcs-ct.
+        WeightsError: See `jcs_ct.weights.load`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Sequence[str | Path] | None = None,
+        *,
+        device: str = "auto",
+        runtime: str = "auto",
+        rule: str = "top-k",
+        segment: Literal["always", "positive", "never"] | None = None,
+    ) -> None:
+        models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
+        if not models:
+            raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
+        if segment not in {None, "always", "positive", "never"}:
+            raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
+        rule_called(rule)
+        refuse_after_fork()
+        note_use()
+        self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment)
+        self._lock = threading.Lock()
+        tasks = RESULTS
+        self._networks = in_fit_thread(lambda: Networks.of([open_network(m, device, tasks, runtime) for m in models]))
+        self._settings = Settings(rule, segment or self._networks.usual_segment)
+
+    def __call__(
+        self,
+        study: Any,
+        *,
+        series: str | None = None,
+        allow_gaps: bool = False,
+        spacing: Sequence[float] | None = None,
+        affine: NDArray[np.float64] | None = None,
+    ) -> CaseResult:
+        """Diagnose one study. Arguments and errors as in `diagnose`."""
+        refuse_after_fork()
+        return self._examine(one_case(study, series=series, allow_gaps=allow_gaps, spacing=spacing, affine=affine))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the arguments: networks hold memory and threads of this process."""
+        return _diagnoser, self._arguments
+
+    def _examine(self, case: Case) -> CaseResult:
+        with self._lock:
+            return in_fit_thread(lambda: examine(case, self._networks, self._settings))
+
+
+def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any) -> Diagnoser:
+    return Diagnoser(model, device=device, runtime=runtime, rule=rule, segment=segment)
+
+
 def diagnose(
-    study: str | Path,
+    study: Any,
     *,
     model: str | Path | Sequence[str | Path] | None = None,
     rule: str = "top-k",
     segment: Literal["always", "positive", "never"] | None = None,
     series: str | None = None,
     allow_gaps: bool = False,
+    spacing: Sequence[float] | None = None,
+    affine: NDArray[np.float64] | None = None,
     device: str = "auto",
 ) -> CaseResult:
-    """Diagnose one study. A research tool, no medical device.
+    """Diagnose one study. A research tool, no medical device. For many, `Diagnoser` loads the weights once.
 
     Args:
-        study: A DICOM or NIfTI file, a folder or a zip archive of one study, or pictures of lung-windowed slices.
+        study: A file of DICOM, NIfTI, MetaImage or NRRD, a folder or an archive of one study, or pictures of
+            lung-windowed slices: a path, or a list of paths. Or what a program holds: a NumPy array of Hounsfield
+            units; an image of nibabel or SimpleITK; pydicom's data sets of a series; PIL images of slices, head first.
         model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
             segmenter.
         rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
         series: The series to take, where there are several: its UID, number or description.
         allow_gaps: Take a volume with missing slices, with a warning.
+        spacing: Of an array with the axes (slice, row, column) from head to feet, front to back, and the patient's
+            right to the left: mm between slices, rows, columns.
+        affine: Of an array with any axes, in place of `spacing`: 4×4, from indices to mm towards the patient's right,
+            front and head, as nibabel has it.
         device: "auto", "cpu", "cuda" or "mps".
 
     Returns:
-        The result; `result.save(out)` writes its files.
+        The result; `result.save(out)` writes its files. It can be pickled and copied; the files that it was read from
+        are read again for some of those that `save` writes.
 
     Raises:
         InputError: It cannot be read, shows no lungs, or holds several studies.
-        UsageError: Arguments that do not fit together.
+        UsageError: Arguments that do not fit together, or a study of another type; or the process was forked from one
+            that had used jcs-ct.
         WeightsError: See `jcs_ct.weights.load`.
     """
-    found = gather([str(study)], series=series, allow_gaps=allow_gaps)
-    if not found.cases:
-        raise found.problems[0] if found.problems else InputError("holds no study", path=study)
-    if len(found.cases) > 1:
-        names = ", ".join(case.name for case in found.cases[:5])
-        raise InputError(
-            f"holds {len(found.cases)} studies ({names}), one is expected",
-            path=study,
-            hint="give one of them; the command `jcs diagnose` takes many",
-        )
-    models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
-    if not models:
-        raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
-    networks = Networks.of([open_network(m, device, RESULTS) for m in models])
-    chosen = segment or networks.usual_segment
-    return examine(found.cases[0], networks, Settings(rule, chosen))
+    refuse_after_fork()
+    case = one_case(study, series=series, allow_gaps=allow_gaps, spacing=spacing, affine=affine)
+    return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)

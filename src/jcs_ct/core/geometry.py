@@ -109,13 +109,14 @@ class CTSeries:
         name: Safe as a folder name; for DICOM it is made of a digest of the series' UID, and tells nothing of the
             patient.
         label: What a message calls it: the path, or "archive.zip!member" of its first file.
-        kind: "dicom" or "nifti".
+        kind: "dicom", or "nifti": any volume whose results are NIfTI files alone, whatever it came as.
         geometry: Of the canonical axes.
         axes: How the stored array was turned. For DICOM its axes are (file, row, column), the files already in the
             order of `sources`, so that only rows and columns can be turned.
         read: Returns canonical slice i (head to feet): int16 HU, rows × columns, padding and values clipped to
             [−1024, 3071]. Raises InputError where the pixels cannot be decoded.
-        sources: `jcs_ct.io.files.sources.Source` of the DICOM files in the order of canonical slices; one for NIfTI.
+        sources: `jcs_ct.io.files.sources.Source` of the DICOM files in the order of canonical slices; of any other
+            volume the file and that of its values, and none where a program handed it over.
         facts: What the header says that does not identify anyone (manufacturer, kernel, kVp, thickness …), for reports.
         warnings: What speaks against the study or limits what can be said of it, a line each.
     """

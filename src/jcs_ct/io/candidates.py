@@ -22,7 +22,7 @@ class SeriesRow:
         study: Number of its study in this call, from 1.
         name: As `CTSeries.name`.
         label: A file of it, or the folder it lies in.
-        kind: "dicom" or "nifti".
+        kind: "dicom", "nifti", "metaimage" or "nrrd".
         modality: "CT" …; "" where the header does not say.
         number: Series number, or None.
         orientation: "axial", "sagittal", "coronal", "oblique", "unknown".

@@ -92,6 +92,34 @@ def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
     return SliceImage(name, label, pixels, tuple(dict.fromkeys(notes)))
 
 
+def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
+    """Return a picture that a program holds as a file that `decode_slice` reads with the same pixels, and its kind.
+
+    Raises:
+        InputError: It holds several pictures, is closed, or cannot be written without a loss.
+    """
+    try:
+        pages = int(getattr(picture, "n_frames", 1))
+    except Exception:  # noqa: BLE001  # of a file that is closed
+        pages = 1
+    if pages > 1:
+        raise InputError(f"holds {pages} pictures, one is expected", path=label, hint="give each as an image of its own")
+    try:
+        inverted = _tiff_tag(picture, _PHOTOMETRIC, 1) == 0
+        plain = picture.copy()  # loaded, of no file any more
+        if inverted and plain.mode in _GREY16:  # as it would be read from its file
+            plain = Image.fromarray((65535 - np.asarray(plain).astype(np.int64)).astype(np.uint16))
+        elif inverted and plain.mode == "F":
+            plain = Image.fromarray(1 - np.asarray(plain))
+        kind = Kind.PNG if plain.mode in _EIGHT - {"PA"} | _GREY16 else Kind.TIFF
+        file = BytesIO()
+        plain.save(file, kind.name, **({"compress_level": 1} if kind is Kind.PNG else {}))
+    except Exception as error:
+        message = "cannot be taken: it is closed, damaged, or of a kind that Pillow does not save"
+        raise InputError(message, path=label, hint="load it, and convert it to mode L") from error
+    return file.getvalue(), kind
+
+
 def _decode(data: bytes, kind: Kind, notes: list[str]) -> NDArray[np.uint8]:
     """Return the stored pixels as uint8: rows × columns where they are grey, rows × columns × 3 otherwise."""
     try:

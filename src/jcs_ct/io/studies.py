@@ -3,7 +3,7 @@
 **How a series is chosen.** Of the series of a study, those count that can be read as a volume: CT, axial, one grid, no
 localizer, no secondary capture, no projection, upright gantry, no missing slices (unless allowed), Hounsfield units.
 Among them, in this order: one that shows lung; original before derived; more slices; thinner slices; the lower series
-number; the lower UID. A NIfTI file is a study of its own. A DICOM study of which no series can be read is a problem,
+number; the lower UID. A NIfTI, MetaImage or NRRD file is a study of its own. A DICOM study of which no series can be read is a problem,
 one line for the study; a series that was not chosen is listed with the reason.
 """
 
@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
-from jcs_ct.io.files.kinds import FOR_STUDIES, SLICES, Kind
+from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
 from jcs_ct.io.files.names import printable, tell_apart
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from jcs_ct.core.geometry import CTSeries
@@ -34,7 +34,8 @@ class FoundSeries:
     """What the inputs of a command come to.
 
     Attributes:
-        series: The chosen volumes with distinct names: DICOM studies, then NIfTI, each in the order of the inputs.
+        series: The chosen volumes with distinct names: DICOM studies, then volumes in one file, each in the order of
+            the inputs.
         problems: What cannot be used: files, and studies without a usable series; one line each.
         notes: What a user should know, a line each.
         rows: Every series that was found, chosen or not.
@@ -68,9 +69,30 @@ def find_series(inputs: Sequence[str | Path], *, series: str | None = None, allo
     finder = _Finder(series, allow_gaps, list(found.problems), list(found.notes))
     finder.add_dicom([source for source in found.sources if source.kind is Kind.DICOM])
     for source in found.sources:
-        if source.kind is Kind.NIFTI:
-            finder.add_nifti(source)
+        if source.kind in GRIDS:
+            finder.add_volume(source)
     return finder.result(tuple(source for source in found.sources if source.kind in SLICES))
+
+
+def find_series_in(sources: Sequence[Source], *, series: str | None = None, allow_gaps: bool = False) -> FoundSeries:
+    """Return the CT volumes that DICOM files make which are at hand already. Arguments as in `find_series`."""
+    finder = _Finder(series, allow_gaps, [], [])
+    finder.add_dicom(sources)
+    return finder.result(())
+
+
+def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
+    if kind is Kind.METAIMAGE:
+        from jcs_ct.io.volumes.metaimage import read_metaimage
+
+        return read_metaimage
+    if kind is Kind.NRRD:
+        from jcs_ct.io.volumes.nrrd import read_nrrd
+
+        return read_nrrd
+    from jcs_ct.io.nifti.volume import read_nifti
+
+    return read_nifti
 
 
 class _Finder:
@@ -100,14 +122,12 @@ class _Finder:
             series, tuple(self._problems), tuple(printable(note) for note in self._notes), rows, pictures
         )
 
-    def add_nifti(self, source: Source) -> None:
-        """Add the volume in a NIfTI file."""
-        from jcs_ct.io.nifti.volume import read_nifti
-
+    def add_volume(self, source: Source) -> None:
+        """Add the volume in a NIfTI, MetaImage or NRRD file."""
         self._studies += 1
-        row = SeriesRow(self._studies, "", source.label, "nifti", "", None, "unknown", 0, None, None)
+        row = SeriesRow(self._studies, "", source.label, source.kind.name.lower(), "", None, "unknown", 0, None, None)
         try:
-            series = read_nifti(source)
+            series = _reader(source.kind)(source)
             if not shows_lung([series.read(index) for index in sample_of(len(series))]):
                 series = replace(series, warnings=(*series.warnings, NO_LUNG))
         except InputError as problem:

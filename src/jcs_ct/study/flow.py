@@ -109,6 +109,10 @@ class Clock:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave the lock behind, which cannot be pickled or copied."""
+        return _clock_of, (dict(self.seconds),)
+
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         """Count what happens in this context to a stage."""
@@ -118,3 +122,9 @@ class Clock:
         finally:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - started
+
+
+def _clock_of(seconds: dict[str, float]) -> Clock:
+    clock = Clock()
+    clock.seconds.update(seconds)
+    return clock

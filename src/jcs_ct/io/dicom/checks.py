@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.io.dicom.header import CT_IMAGE, ENHANCED, SECONDARY_CAPTURE
+from jcs_ct.io.dicom.header import CT_IMAGE, ENHANCED, RESCALE, SECONDARY_CAPTURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,12 @@ def plane(image: ImageHeader) -> str:
     if math.degrees(math.acos(min(1.0, float(along[axis])))) > MAX_OBLIQUE:
         return "oblique"
     return ("sagittal", "coronal", "axial")[axis]
+
+
+def lacking(image: ImageHeader) -> list[str]:
+    """Return which of RescaleSlope and RescaleIntercept an image does not have."""
+    values = zip(RESCALE, (image.slope, image.intercept), strict=True)
+    return [keyword for keyword, value in values if value is None and keyword not in image.faulty]
 
 
 def is_localizer(image: ImageHeader) -> bool:
@@ -75,6 +81,18 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     units = {image.rescale_type for image in images if not _hounsfield(image.rescale_type)}
     if units:
         reasons.append(f"holds non-HU values (RescaleType {_code(min(units))})")
+    frames = max(image.frames for image in images)
+    if frames > 1:
+        reasons.append(f"holds {frames} frames in one plain CT image, which does not say where each of them lies")
+    for keyword in RESCALE:
+        faulty = [image for image in images if keyword in image.faulty]
+        if faulty:
+            where = f"in {len(faulty)} of {total} images, the first {_file_of(faulty[0])}"
+            reasons.append(f"has a {keyword} that is not one number {where}")
+        missing = [image for image in images if keyword in lacking(image)]
+        if 0 < len(missing) < total:
+            where = f"in {len(missing)} of {total} images, the first {_file_of(missing[0])}"
+            reasons.append(f"lacks {keyword} {where}")
     for what, missing in (
         ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
         ("lacks a valid ImagePositionPatient", [image for image in images if image.position is None]),

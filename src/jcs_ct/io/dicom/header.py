@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from jcs_ct.io.files.sources import Source
 
@@ -33,6 +33,7 @@ FACTS = {
 }
 """Keyword → what a report calls it; the contrast agent and the year of the study are told besides."""
 
+RESCALE = ("RescaleSlope", "RescaleIntercept")
 FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription"),
@@ -40,7 +41,7 @@ KEYWORDS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "GantryDetectorTilt"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsStored"),
     *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType"),
+    *(*RESCALE, "RescaleType"),
     *FACTS,
 )
 """All that is read of a dataset. Frames of enhanced images are described in `FUNCTIONAL_GROUPS`."""
@@ -67,7 +68,9 @@ class ImageHeader:
         tilt: Of the gantry, in degrees.
         rows, columns, samples, bits, signed: Of the pixels.
         photometric: MONOCHROME2 …
-        slope, intercept, rescale_type: Stored values → HU. None: missing.
+        frames: Of an image that is not described frame by frame; 1 unless the header says more.
+        slope, intercept, rescale_type: Stored values → HU. None: missing, or not a number.
+        faulty: Keywords of slope and intercept that are there, but are not one number.
         padding: The stored values from … to … that stand for nothing.
         annotated: Text may be burnt into the pixels.
         lossy: Was compressed with loss.
@@ -104,6 +107,8 @@ class ImageHeader:
     annotated: bool
     lossy: bool
     cut: bool = False
+    frames: int = 1
+    faulty: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -115,7 +120,9 @@ class ImageHeader:
 _DERIVED_OBJECTS = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "DOC", "FID", "PLAN"})
 
 
-def image_header(source: Source, frame: int | None, get: Callable[[str], Any], *, cut: bool = False) -> ImageHeader:
+def image_header(
+    source: Source, frame: int | None, get: Callable[[str], Any], *, cut: bool = False, faulty: Sequence[str] = ()
+) -> ImageHeader:
     """Return the header of an image.
 
     Args:
@@ -123,6 +130,7 @@ def image_header(source: Source, frame: int | None, get: Callable[[str], Any], *
         frame: As in `ImageHeader`.
         get: Keyword → the value, or None where it is missing, empty or not readable.
         cut: As in `ImageHeader`.
+        faulty: As in `ImageHeader`.
     """
     orientation = _numbers(get("ImageOrientationPatient"), 6)
     spacing = _numbers(get("PixelSpacing"), 2)
@@ -156,8 +164,18 @@ def image_header(source: Source, frame: int | None, get: Callable[[str], Any], *
         annotated=_text(get("BurnedInAnnotation")).upper() == "YES",
         lossy=_text(get("LossyImageCompression")) == "01",
         cut=cut,
+        frames=1 if frame is not None else _integer(get("NumberOfFrames")) or 1,
+        faulty=tuple(faulty),
         facts=_facts(get),
     )
+
+
+_ESCAPES = re.compile(r"\x1b(\$?[()\-./]|\$)[\x20-\x2f]?[\x40-\x7e]")
+
+
+def without_escapes(text: str) -> str:
+    """Return decoded text without escape sequences of ISO 2022, which pydicom leaves in that of some character sets."""
+    return _ESCAPES.sub("", text) if "\x1b" in text else text
 
 
 def _facts(get: Callable[[str], Any]) -> dict[str, str]:
@@ -211,7 +229,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip().strip("\0")
+    return "" if value is None else without_escapes(str(value)).strip().strip("\0")
 
 
 def _number(value: Any) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from jcs_ct.io.dicom.header import without_escapes
 from jcs_ct.io.files.names import printable
 
 if TYPE_CHECKING:
@@ -29,5 +30,5 @@ def identity_of(source: Source) -> dict[str, str]:
     from pydicom import dcmread
 
     header = dcmread(io.BytesIO(source.read()), stop_before_pixels=True, specific_tags=list(FACTS), force=True)
-    found = {name: printable(str(header.get(keyword, "") or "")).strip() for keyword, name in FACTS.items()}
+    found = {name: printable(without_escapes(str(header.get(keyword, "") or ""))).strip() for keyword, name in FACTS.items()}
     return {name: text for name, text in found.items() if text}

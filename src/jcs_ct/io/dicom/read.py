@@ -8,6 +8,7 @@ Lossless, JPEG-LS and JPEG 2000, pydicom itself RLE.
 from __future__ import annotations
 
 import io
+import math
 import threading
 import warnings
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from pydicom.uid import (
 )
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, image_header
+from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
 _UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
 _DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
 _PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
-_INSTALL = "pip install python-gdcm; for High-Throughput JPEG 2000: pip install pylibjpeg pylibjpeg-openjpeg"
+_PRIVATE = {UID("1.2.840.113619.5.2"): "GE's private transfer syntax (pixels in big endian, the header in little)"}
+_INSTALL = "pip install python-gdcm"
+_HTJ2K_SYNTAXES = {f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)}
+_HTJ2K = "pip install pylibjpeg pylibjpeg-openjpeg, or export it uncompressed"
 _lock = threading.Lock()
 
 
@@ -67,17 +71,20 @@ def read_headers(source: Source) -> list[ImageHeader]:
     def get(keyword: str) -> Any:
         return _value(dataset, keyword)
 
-    with _quiet():
+    with quiet():
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
             return []
         if str(get("SOPClassUID") or "") not in ENHANCED:
-            return [image_header(source, None, get, cut=cut)]
+            return [image_header(source, None, get, cut=cut, faulty=_faulty(dataset, get))]
         try:
             groups = list(_frames(get))
         except Exception as error:
             message = "is damaged: what it says of its frames cannot be read"
             raise InputError(message, path=source.label, hint="copy or export it again") from error
-        return [image_header(source, index, _Either(fields, get), cut=cut) for index, fields in enumerate(groups)]
+        return [
+            image_header(source, index, _Either(fields, get), cut=cut, faulty=_faulty(fields, fields.get))
+            for index, fields in enumerate(groups)
+        ]
 
 
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
@@ -126,7 +133,7 @@ def _parse(source: Source, size: int | None) -> _Parsed:
 
     dataset = None
     try:
-        with _quiet():
+        with quiet():
             dataset = read_partial(stream, at_pixels, force=True, specific_tags=list(_TAGS))
             if _value(dataset.file_meta, "TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
                 end = None  # of the unpacked data, while the file is packed
@@ -140,8 +147,8 @@ def _parse(source: Source, size: int | None) -> _Parsed:
 
 
 def _is_cut(source: Source, parsed: _Parsed) -> bool:
-    """Return whether a file ends before its pixels do. Members of archives have a checksum instead."""
-    if source.member is not None or parsed.end is None:
+    """Return whether a file ends before its pixels do. What is packed has a checksum instead."""
+    if not source.plain or parsed.end is None:
         return False
     with open_regular(source.path) as file:
         size = file.seek(0, io.SEEK_END)
@@ -158,6 +165,22 @@ def _value(dataset: Dataset, keyword: str) -> Any:
     except Exception:  # noqa: BLE001  # each representation has errors of its own
         return None
     return None if value == "" else value
+
+
+def _faulty(holder: Any, get: Callable[[str], Any]) -> tuple[str, ...]:
+    """Return which of slope and intercept are there, and are not one number."""
+    return tuple(word for word in RESCALE if word in holder and not _is_number(get(word), holder, word))
+
+
+def _is_number(value: Any, holder: Any, keyword: str) -> bool:
+    """Return whether a value is a number, or empty, which counts as missing."""
+    if value is None:  # or cannot be converted
+        raw = holder.get_item(keyword).value if hasattr(holder, "get_item") else None
+        return not (raw.strip(b" \0") if isinstance(raw, bytes) else raw)
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _frames(get: Any) -> Iterator[dict[str, Any]]:
@@ -203,7 +226,7 @@ _latest = _Latest()
 def _stored(header: ImageHeader) -> NDArray[Any]:
     """Return the stored values of an image."""
     source = header.source
-    with _quiet():
+    with quiet():
         if header.frame is not None and _latest.source == source and _latest.dataset is not None:
             dataset = _latest.dataset
         else:
@@ -238,6 +261,9 @@ def _whole(source: Source) -> FileDataset:
 
 
 def _require_decoder(source: Source, syntax: UID) -> None:
+    if syntax in _PRIVATE:
+        message = f"is stored in {_PRIVATE[syntax]}, which is not read here"
+        raise InputError(message, path=source.label, hint="export it as Explicit VR Little Endian")
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
@@ -245,7 +271,7 @@ def _require_decoder(source: Source, syntax: UID) -> None:
         raise InputError(message, path=source.label, hint="export it uncompressed") from error
     if not decoder.is_available:
         message = f"is compressed ({_name(syntax)}), and no plug-in that decodes it is installed"
-        raise InputError(message, path=source.label, hint=_INSTALL)
+        raise InputError(message, path=source.label, hint=_HTJ2K if syntax in _HTJ2K_SYNTAXES else _INSTALL)
 
 
 def _name(syntax: UID) -> str:
@@ -253,7 +279,7 @@ def _name(syntax: UID) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep pydicom's remarks on odd values from the user: they may quote them, and do not change what is read.
 
     One thread at a time, for filters of warnings belong to the whole process.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
-from jcs_ct.io.dicom.checks import is_localizer, normal_of, unsuitable
+from jcs_ct.io.dicom.checks import is_localizer, lacking, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
@@ -119,6 +120,8 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         raise RefusedError(images, reasons, path=where, hint=hint)
     samples = [_read(stacked, index) for index in sample_of(len(images))]
     reasons = implausible(samples)
+    if reasons and (missing := lacking(images[0])):
+        reasons = [f"lacks {' and '.join(missing)}, and the stored values are none: it {reasons[0]}"]
     lungs = shows_lung(samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
@@ -135,7 +138,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         kind="dicom",
         geometry=stacked.geometry,
         axes=stacked.axes,
-        read=lambda index: _read(stacked, index),
+        read=partial(_read, stacked),  # no closure, since a result that is pickled takes it along
         sources=tuple(image.source for image in stacked.images),
         facts=dict(stacked.images[0].facts),
         warnings=tuple(warnings),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
-from jcs_ct.io.dicom.checks import is_original, normal_of
+from jcs_ct.io.dicom.checks import is_original, lacking, normal_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,8 +154,9 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[str]:
         warnings.append("the header does not say that this is CT (Modality is missing); the values look like it")
     if not is_original(images):
         warnings.append("the slices are derived, not as the scanner made them")
-    if any(image.slope is None or image.intercept is None for image in images):
-        warnings.append("RescaleSlope or RescaleIntercept is missing; 1 and 0 are taken")
+    if missing := lacking(images[0]):  # then all lack it
+        verb, taken = ("are", "1 and 0 are") if len(missing) == 2 else ("is", {"RescaleSlope": "1 is", "RescaleIntercept": "0 is"}[missing[0]])
+        warnings.append(f"{' and '.join(missing)} {verb} missing; {taken} taken, and the values look like it")
     if any(image.rescale_type.upper() == "US" for image in images):
         warnings.append("the header does not say what the values are (RescaleType US); they look like Hounsfield units")
     if any(image.photometric == "MONOCHROME1" for image in images):

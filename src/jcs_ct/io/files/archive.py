@@ -64,9 +64,9 @@ def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
         infos = archive.infolist()
         total = sum(info.file_size for info in infos)
         if len(infos) > MAX_MEMBERS:
-            raise _bomb(path, f"holds {len(infos):,} members, at most {MAX_MEMBERS:,} are read")
+            raise bomb(path, f"holds {len(infos):,} members, at most {MAX_MEMBERS:,} are read")
         if total > MAX_TOTAL_BYTES:
-            raise _bomb(path, f"unpacks to {total / 2**30:,.0f} GiB, at most {MAX_TOTAL_BYTES >> 30} GiB are read")
+            raise bomb(path, f"unpacks to {total / 2**30:,.0f} GiB, at most {MAX_TOTAL_BYTES >> 30} GiB are read")
         overlapping = _overlapping(infos)
         for info in infos:
             unsafe = _unsafe_name(info)
@@ -109,7 +109,7 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
                 if size > limit:
                     raise too_large(title, size, limit)
                 if size > RATIO_COUNTS_FROM and size > MAX_RATIO * info.compress_size:
-                    raise _bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
+                    raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
         return data.getvalue()
 
 
@@ -144,7 +144,7 @@ class _Reopened:
 
     def read(self, size: int = -1) -> bytes:
         if size > MAX_DIRECTORY_BYTES:  # members are read in smaller pieces, so this is the directory
-            raise _bomb(self._path, f"has a directory of {size:,} bytes, at most {MAX_DIRECTORY_BYTES:,} are read")
+            raise bomb(self._path, f"has a directory of {size:,} bytes, at most {MAX_DIRECTORY_BYTES:,} are read")
         return self._open().read(size)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
@@ -206,7 +206,8 @@ def _damage(name: str) -> Iterator[None]:
         raise InputError(f"cannot be unzipped: {reason}", path=name, hint="copy or pack it again") from error
 
 
-def _bomb(name: str | Path, message: str) -> InputError:
+def bomb(name: str | Path, message: str) -> InputError:
+    """Return the problem of an archive that unpacks to more than it should."""
     return InputError(message, path=name, hint="unpack it and give the folder, if you trust it")
 
 

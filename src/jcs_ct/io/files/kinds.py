@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Kind(Enum):
     DICOM = "a DICOM file"
     NIFTI = "a NIfTI volume"
     NRRD = "an NRRD volume"
+    METAIMAGE = "a MetaImage volume"
+    ANALYZE = "an Analyze 7.5 volume, which does not say how it lies in the patient"
     NUMPY = "a NumPy array file"
     GIF = "a GIF picture"
     WEBP = "a WebP picture"
@@ -35,8 +38,11 @@ class Kind(Enum):
     HEIF = "a HEIF or AVIF picture"
     PSD = "a Photoshop picture"
     PDF = "a PDF document"
+    DICOM_GZIP = "a DICOM file packed with gzip"
+    TAR = "a tar archive"
+    TAR_GZIP = "a tar archive packed with gzip"
     GZIP = "a gzip file"
-    ARCHIVE = "an archive other than zip"
+    ARCHIVE = "an archive other than zip, tar and tar.gz"
     TEXT = "a text file"
     EMPTY = "an empty file (0 bytes)"
     UNKNOWN = "a file of an unknown kind"
@@ -47,8 +53,12 @@ RASTERS = frozenset({Kind.PNG, Kind.JPEG, Kind.TIFF, Kind.BMP})
 SLICES = RASTERS | {Kind.MAT}
 """All that can hold one slice: a picture, or stage-1 features."""
 
-VOLUMES = frozenset({Kind.DICOM, Kind.NIFTI})
+GRIDS = frozenset({Kind.NIFTI, Kind.METAIMAGE, Kind.NRRD})
+"""Files that hold a whole volume, read piece by piece; the values may lie in a file beside the header."""
+VOLUMES = GRIDS | {Kind.DICOM}
 """Files that hold a CT study or a part of one (`jcs_ct.io.studies`)."""
+ARCHIVES = frozenset({Kind.ZIP, Kind.TAR, Kind.TAR_GZIP})
+"""Files that hold other files, which are read as those of a folder are."""
 
 EXPECTED = "slices as PNG, JPEG, TIFF or BMP are expected by this command"
 
@@ -81,8 +91,9 @@ FOR_SLICES = Wanted(SLICES, "slice", EXPECTED, EXTENSIONS, "convert it to PNG")
 FOR_STUDIES = Wanted(
     VOLUMES | SLICES,
     "CT study",
-    "DICOM, NIfTI or slices as PNG, JPEG, TIFF or BMP are expected",
-    EXTENSIONS | {".dcm", ".dicom", ".ima", ".nii", ".nii.gz"},
+    "DICOM, NIfTI, MetaImage, NRRD or slices as PNG, JPEG, TIFF or BMP are expected",
+    EXTENSIONS
+    | {".dcm", ".dicom", ".ima", ".dcm.gz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"},
     "convert it to NIfTI",
 )
 
@@ -129,10 +140,13 @@ _MAGIC: tuple[tuple[int, bytes, Kind], ...] = (
     (0, b"Rar!\x1a\x07", Kind.ARCHIVE),
     (0, b"BZh", Kind.ARCHIVE),
     (0, b"\xfd7zXZ\0", Kind.ARCHIVE),
-    (257, b"ustar", Kind.ARCHIVE),
+    (257, b"ustar", Kind.TAR),
 )
 # The sizes that the second header of a bitmap can have. "BM" alone also begins many a text.
 _BMP_HEADERS = frozenset({12, 16, 40, 52, 56, 64, 108, 124})
+# A MetaImage begins with lines of text, "key = value", in an order that is free but for the last.
+_METAIMAGE = re.compile(rb"\s*(ObjectType|ObjectSubType|NDims|Comment|Name|ID)\s*=[^\n]*\n")
+_METAIMAGE_SIZE = re.compile(rb"(^|\n)[ \t]*NDims[ \t]*=[ \t]*[0-9]")
 _TEXT_CONTROLS = frozenset("\t\n\r\f\x1b")
 
 
@@ -151,6 +165,10 @@ def sniff(head: bytes) -> Kind:
         return kind
     if _is_bare_dicom(head):
         return Kind.DICOM
+    if _METAIMAGE.match(head) and _METAIMAGE_SIZE.search(head):
+        return Kind.METAIMAGE
+    if head[:4] in {b"\x5c\x01\0\0", b"\0\0\x01\x5c"} and head[38:39] == b"r":  # 348, the header's own size
+        return Kind.ANALYZE
     if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
         return Kind.BMP
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN
@@ -186,7 +204,7 @@ def _is_bare_dicom(head: bytes) -> bool:
 
 
 def _inside_gzip(head: bytes) -> Kind:
-    """Tell a compressed NIfTI volume (`.nii.gz`) from any other gzip file.
+    """Tell a compressed NIfTI volume (`.nii.gz`), DICOM file or tar archive from any other gzip file.
 
     One level only: there are gzip files that unpack to themselves.
     """
@@ -194,7 +212,8 @@ def _inside_gzip(head: bytes) -> Kind:
         inner = zlib.decompressobj(wbits=31).decompress(head, HEAD)
     except zlib.error:
         return Kind.GZIP
-    return Kind.NIFTI if _by_magic(inner) is Kind.NIFTI else Kind.GZIP
+    kind = _by_magic(inner) or (Kind.DICOM if _is_bare_dicom(inner) else None)
+    return {Kind.NIFTI: Kind.NIFTI, Kind.DICOM: Kind.DICOM_GZIP, Kind.TAR: Kind.TAR_GZIP}.get(kind or Kind.GZIP, Kind.GZIP)
 
 
 def _encoding(data: bytes) -> str:

@@ -1,6 +1,6 @@
 """From the INPUT arguments of a command to an ordered list of sources: slices, feature files, files of studies.
 
-INPUT is a file, a folder (with its sub-folders), a zip archive, or a list: a text file called `.txt`, `.lst` or `.list`
+INPUT is a file, a folder (with its sub-folders), an archive (zip, tar, tar.gz), or a list: a text file called `.txt`, `.lst` or `.list`
 with one path per line, relative to the list's folder, where blank lines and lines that begin with "#" do not count.
 Only the heads of files are read here. What cannot be used becomes a problem, what a user should know a note; the rest
 goes on.
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files import archive
-from jcs_ct.io.files.kinds import FOR_SLICES, SLICES, Kind, Wanted, decode_text
+from jcs_ct.io.files import archive, packed
+from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, GRIDS, SLICES, Kind, Wanted, decode_text
 from jcs_ct.io.files.names import natural_key, printable, safe_name, split_extension, tell_apart
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
 from jcs_ct.io.files.walk import count, few, walk
@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
 MAX_LIST_BYTES = 64 * 2**20
 
+HEADERS = {".mhd", ".nhdr", ".hdr"}
+"""Extensions of headers whose values lie in a file of the same name beside them, with one of `VALUES`."""
+VALUES = (".raw", ".zraw", ".img", ".raw.gz", ".img.gz")
+
+_SAVE = "save the slices through the lung window as 8-bit PNG"
 _HINTS = {
-    Kind.DICOM: "save the slices through the lung window as 8-bit PNG",
-    Kind.NIFTI: "save the slices through the lung window as 8-bit PNG",
+    **dict.fromkeys((Kind.DICOM, Kind.DICOM_GZIP, *GRIDS), _SAVE),
+    Kind.ANALYZE: "convert it to NIfTI from the DICOM files that it was made of",
     Kind.HDF5: "save features in MATLAB with '-v7'",
     Kind.EMPTY: "copy it again",
     Kind.TEXT: f"a list of files is called {', '.join(sorted(LIST_EXTENSIONS))}",
@@ -47,6 +52,9 @@ class Source:
         path: The file, or the archive it is in.
         member: Its name in the archive; None for a file of its own.
         kind: What it is: one of those that were wanted.
+        tar: The archive is a tar archive, packed or not.
+        gzip: The file is packed with gzip.
+        data: The bytes of what was never a file, but handed over by a program; `path` and `member` only name it then.
     """
 
     name: str
@@ -54,6 +62,14 @@ class Source:
     path: Path
     member: str | None
     kind: Kind
+    tar: bool = False
+    gzip: bool = False
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is a file of its own that is not packed, of which any part can be read."""
+        return self.member is None and not self.gzip
 
     def read(self) -> bytes:
         """Return the whole file.
@@ -61,12 +77,24 @@ class Source:
         Raises:
             InputError: It cannot be read, is damaged (archive members), or exceeds `MAX_FILE_BYTES`.
         """
-        return read_file(self.path) if self.member is None else archive.read_member(self.path, self.member)
+        stored = self._stored()
+        return packed.gunzip(stored, self.label) if self.gzip else stored
+
+    def _stored(self) -> bytes:
+        if self.data is not None:
+            return self.data
+        if self.member is None:
+            return read_file(self.path)
+        return (packed.read_tar_member if self.tar else archive.read_member)(self.path, self.member)
 
     def start(self, size: int) -> bytes:
         """Return the first `size` bytes, or all where there are fewer. Raises as `read`, but for damage further on."""
+        if self.gzip:
+            return packed.gunzip_start(self._stored(), size, self.label)
+        if self.data is not None:
+            return self.data[:size]
         if self.member is not None:
-            return archive.read_start(self.path, self.member, size)
+            return (packed.read_tar_member if self.tar else archive.read_start)(self.path, self.member, size)
         with open_regular(self.path) as file:
             try:
                 return file.read(size)
@@ -108,6 +136,16 @@ class _Entry:
     path: Path
     member: str | None
     kind: Kind
+    tar: bool = False
+    gzip: bool = False
+
+
+def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> _Entry:
+    """Return an entry; what is packed by itself counts as what it holds."""
+    if kind is not Kind.DICOM_GZIP:
+        return _Entry(relative, path, member, kind, tar)
+    stem = relative[:-3] if relative.lower().endswith(".gz") else relative
+    return _Entry(stem, path, member, Kind.DICOM, tar, gzip=True)
 
 
 class _Finder:
@@ -126,7 +164,7 @@ class _Finder:
         safe = [safe_name(stem) for stem, _ in stems]
         names = tell_apart([(name, extension) for name, (_, extension) in zip(safe, stems, strict=True)])
         sources = [
-            Source(name, printable(_label(e.path, e.member)), e.path, e.member, e.kind)
+            Source(name, printable(_label(e.path, e.member)), e.path, e.member, e.kind, e.tar, e.gzip)
             for name, e in zip(names, self._entries, strict=True)
         ]
         notes = list(self._notes)
@@ -167,18 +205,35 @@ class _Finder:
 
     def _add_file(self, path: Path, relative: str | None) -> None:
         kind, size = peek(path)
-        if kind is Kind.ZIP:
-            self._add_archive(path, prefix=f"{PurePath(relative).with_suffix('').as_posix()}/" if relative else "")
+        if kind in ARCHIVES:
+            self._add_archive(path, kind, prefix=f"{_archive_stem(relative)}/" if relative else "")
         elif kind is Kind.TEXT and path.suffix.lower() in LIST_EXTENSIONS:
             if relative is not None:
                 raise InputError("is a list within a list", path=path, hint="give it as an input of its own")
             self._add_list(path)
-        elif kind not in self._wanted.kinds:
+        elif (header := self._header_of(path, kind)) is not None:
+            self._add_file(header, None if relative is None else str(PurePath(relative).with_name(header.name)))
+        elif not self._reads(kind):
             raise self._wrong_kind(str(path), kind)
-        elif size > MAX_FILE_BYTES and kind is not Kind.NIFTI:  # volumes are read piece by piece
+        elif size > MAX_FILE_BYTES and kind not in GRIDS:  # volumes are read piece by piece
             raise too_large(str(path), size, MAX_FILE_BYTES)
         else:
-            self._add_entry(_Entry(relative or path.name, path, None, kind))
+            self._add_entry(_entry(relative or path.name, path, None, kind))
+
+    def _reads(self, kind: Kind) -> bool:
+        return kind in self._wanted.kinds or (kind is Kind.DICOM_GZIP and Kind.DICOM in self._wanted.kinds)
+
+    def _header_of(self, path: Path, kind: Kind) -> Path | None:
+        """Return the header of a volume whose values a file holds, where volumes are wanted and there is one."""
+        stem = _values_stem(path.name)
+        if stem is None or self._reads(kind) or not GRIDS & self._wanted.kinds:
+            return None
+        for extension in sorted(HEADERS):
+            for name in (stem + extension, stem + extension.upper()):
+                header = path.with_name(name)
+                if header.is_file() and self._reads(peek(header)[0]):
+                    return header
+        return None
 
     def _add_list(self, path: Path) -> None:
         try:
@@ -195,18 +250,18 @@ class _Finder:
             relative = pure.as_posix() if inside else pure.name
             self.add_input(path.parent / line, relative="" if relative == "." else relative)
 
-    def _add_archive(self, path: Path, prefix: str) -> None:
-        members, problems = archive.list_members(path)
+    def _add_archive(self, path: Path, kind: Kind, prefix: str) -> None:
+        tar = kind is not Kind.ZIP
+        members, problems = (packed.list_tar if tar else archive.list_members)(path)
         members.sort(key=lambda member: natural_key(member.path))
         self._problems += problems
         chosen = []
         for member in members:
-            if member.kind is Kind.ZIP:
-                title = _label(path, member.name)
-                problem = InputError("is a zip archive within another", path=title, hint="give it as an input itself")
-                self._problems.append(problem)
+            if member.kind in ARCHIVES:
+                title, what = _label(path, member.name), f"{member.kind.value} within another"
+                self._problems.append(InputError(f"is {what}", path=title, hint="give it as an input itself"))
             else:
-                chosen.append(_Entry(prefix + member.path, path, member.name, member.kind))
+                chosen.append(_entry(prefix + member.path, path, member.name, member.kind, tar=tar))
         self._add_contents(path, chosen, nothing=not members and not problems)
 
     def _add_folder(self, folder: Path, prefix: str) -> None:
@@ -219,12 +274,12 @@ class _Finder:
         for relative, path in files:
             try:
                 kind, size = peek(path)
-                if kind in self._wanted.kinds and size > MAX_FILE_BYTES and kind is not Kind.NIFTI:
+                if self._reads(kind) and size > MAX_FILE_BYTES and kind not in GRIDS:
                     raise too_large(str(path), size, MAX_FILE_BYTES)
             except InputError as problem:
                 self._problems.append(problem)
             else:
-                entries.append(_Entry(prefix + relative, path, None, kind))
+                entries.append(_entry(prefix + relative, path, None, kind))
         self._add_contents(folder, entries, nothing=not files and len(self._problems) == before)
 
     def _add_contents(self, where: Path, entries: Iterable[_Entry], *, nothing: bool) -> None:
@@ -233,7 +288,11 @@ class _Finder:
             raise InputError(f"is empty; {self._wanted.expected}", path=where, hint="check that it is the right one")
         skipped: list[_Entry] = []
         useful = False
+        entries = list(entries)
+        headed = {_header_stem(entry.relative) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
         for entry in entries:
+            if entry.kind not in self._wanted.kinds and _values_stem(entry.relative) in headed - {None}:
+                continue  # is read with its header
             if entry.kind in self._wanted.kinds:
                 self._add_entry(entry)
                 useful = True
@@ -268,6 +327,26 @@ class _Finder:
     def _wrong_kind(self, label: str, kind: Kind) -> InputError:
         hint = _HINTS.get(kind, self._wanted.hint)
         return InputError(f"is {kind.value}; {self._wanted.expected}", path=label, hint=hint)
+
+
+def _header_stem(relative: str) -> str | None:
+    """Return the name of a header without its extension, or None where it is no header of values beside it."""
+    name = relative[:-3] if relative.lower().endswith(".hdr.gz") else relative
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot + extension.lower() in HEADERS else None
+
+
+def _values_stem(relative: str) -> str | None:
+    """Return the name of a file of values without its extension, or None where it is not called so."""
+    ending = next((ending for ending in reversed(VALUES) if relative.lower().endswith(ending)), None)
+    return None if ending is None else relative[: -len(ending)]
+
+
+def _archive_stem(relative: str) -> str:
+    pure = PurePath(relative)
+    return (pure.with_suffix("") if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar") else pure).with_suffix(
+        ""
+    ).as_posix()
 
 
 def _label(path: Path, member: str | None) -> str:

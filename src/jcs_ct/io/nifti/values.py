@@ -1,4 +1,4 @@
-"""The voxels of a NIfTI file as Hounsfield units, and whether they are such.
+"""The voxels of a volume as Hounsfield units, and whether they are such.
 
 An uncompressed file on disk is mapped and read slice by slice. Any other is unpacked once, piece by piece, into an
 int16 array (600 slices of 512 × 512 are 300 MiB); only that of the file used last is kept, however many are open.
@@ -11,8 +11,8 @@ import threading
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BufferedReader, BytesIO
-from typing import IO, TYPE_CHECKING, Any, ClassVar, cast
+from io import BufferedIOBase, BufferedReader, BytesIO
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -33,14 +33,50 @@ LEAST_AIR, LEAST_TISSUE = 0.005, 0.01  # shares of the voxels
 _GZIP = b"\x1f\x8b"
 
 
-def broken(label: str, what: str) -> InputError:
+Packing = Literal["gzip or none", "none", "gzip", "zlib"]
+"""How values are packed; the first is told from the file's first bytes."""
+
+
+def broken(label: str, what: str, form: str = "NIfTI") -> InputError:
     """Return the problem of a damaged file."""
-    return InputError(f"is a damaged NIfTI file: {what}", path=label, hint="copy or convert it again")
+    return InputError(f"is a damaged {form} file: {what}", path=label, hint="copy or convert it again")
+
+
+class _Inflated(BufferedIOBase):
+    """What a zlib stream unpacks to, piece by piece; `gzip.GzipFile` reads only those with a header of gzip."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw, self._inflate, self._rest = raw, zlib.decompressobj(), b""
+
+    def readable(self) -> bool:
+        """Whether it can be read: yes."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return `size` bytes, fewer only at the end."""
+        assert size is not None  # noqa: S101  # nobody asks for all of it
+        assert size >= 0  # noqa: S101
+        parts, got = [], 0
+        while got < size and not self._inflate.eof:
+            packed = self._inflate.unconsumed_tail or self._raw.read(2**16)
+            if not packed:
+                raise EOFError
+            parts.append(self._inflate.decompress(packed, size - got))
+            got += len(parts[-1])
+        return b"".join(parts)
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[tuple[IO[bytes], int, bool]]:
+def opened(
+    source: Source, packing: Packing = "gzip or none", start: int = 0, form: str = "NIfTI"
+) -> Iterator[tuple[IO[bytes], int, bool]]:
     """Yield the unpacked bytes of a file as a stream, its size before (out of an archive), and whether it was packed.
+
+    Args:
+        source: The file.
+        packing: How it is packed.
+        start: Bytes of the file before the stream; no part of it.
+        form: What a message calls the format.
 
     Raises:
         InputError: It cannot be opened, or (also from reading within the block) unpacked.
@@ -48,14 +84,19 @@ def opened(source: Source) -> Iterator[tuple[IO[bytes], int, bool]]:
     raw: IO[bytes] = BytesIO(source.read()) if source.member is not None else BufferedReader(open_regular(source.path))
     with raw:
         size = raw.seek(0, 2)
-        raw.seek(0)
-        packed = raw.read(2) == _GZIP
-        raw.seek(0)
+        raw.seek(start)
+        how = packing
+        if packing == "gzip or none":
+            how = "gzip" if raw.read(2) == _GZIP else "none"
+            raw.seek(start)
+        stream = raw
+        if how != "none":
+            stream = cast("IO[bytes]", gzip.GzipFile(fileobj=raw) if how == "gzip" else _Inflated(raw))
         try:
-            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw, size, packed
+            yield stream, size - start, how != "none"
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            ends = isinstance(error, EOFError)
-            raise broken(source.label, "it ends too early" if ends else f"it cannot be unpacked: {error}") from error
+            what = "it ends too early" if isinstance(error, EOFError) else f"it cannot be unpacked: {error}"
+            raise broken(source.label, what, form) from error
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", path=source.label) from error
 
@@ -65,12 +106,15 @@ class Voxels:
     """The values of one file.
 
     Attributes:
-        source: The file.
+        source: The file that holds them.
         dtype: As they are stored.
         shape: Of the stored array, whose first axis runs fastest.
         offset: Bytes before the first voxel, unpacked.
         slope: HU per stored unit.
         inter: HU of a stored 0.
+        packing: How they are packed.
+        start: Bytes of the file before what is packed; of values that are not packed, `offset` counts from there.
+        form: What a message calls the format.
     """
 
     source: Source
@@ -79,21 +123,27 @@ class Voxels:
     offset: int
     slope: float
     inter: float
+    packing: Packing = "gzip or none"
+    start: int = 0
+    form: str = "NIfTI"
 
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _kept: ClassVar[list[tuple[Voxels, NDArray[Any]]]] = []
 
-    def check(self) -> None:
+    def check(self, label: str | None = None) -> None:
         """Look at every value once.
+
+        Args:
+            label: What a message calls the volume; the file of the values unless given.
 
         Raises:
             InputError: The file is truncated, damaged or unreasonably packed, or its values are no Hounsfield units.
         """
-        seen = _Seen()
+        seen = Seen()
         with self._lock:
             self._kept.clear()
             self._kept.append((self, self._load(seen)))
-        seen.verdict(self.source.label)
+        seen.verdict(label or self.source.label)
 
     def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
         """Return a piece of the stored array as HU, clipped to [−1024, 3071]."""
@@ -103,20 +153,20 @@ class Voxels:
                 self._kept.append((self, self._load(None)))
             stored = self._kept[0][1]
         piece = stored[index]
-        return self._hounsfield(piece) if isinstance(stored, np.memmap) else piece
+        return hounsfield(self._scaled(piece)) if isinstance(stored, np.memmap) else piece
 
-    def _load(self, seen: _Seen | None) -> NDArray[Any]:
+    def _load(self, seen: Seen | None) -> NDArray[Any]:
         """Return the mapped file, or a new array of HU; show all values to `seen`."""
         count, plane = int(np.prod(self.shape)), self.shape[0] * self.shape[1]
         needed = self.offset + count * self.dtype.itemsize
-        with opened(self.source) as (file, size, packed):
+        with opened(self.source, self.packing, self.start, self.form) as (file, size, packed):
             if packed and needed > max(MAX_RATIO * size, RATIO_COUNTS_FROM):
                 message = f"unpacks to {needed / 2**20:,.0f} MiB, more than {MAX_RATIO} times its size"
                 raise InputError(message, path=self.source.label, hint="unpack it yourself, if you trust it")
             if not packed and size < needed:
-                raise broken(self.source.label, f"it has {size:,} bytes of {needed:,}")
+                raise broken(self.source.label, f"it has {size:,} bytes of {needed:,}", self.form)
             if not packed and self.source.member is None:
-                mapped = np.memmap(file, self.dtype, "r", self.offset, self.shape, order="F")
+                mapped = np.memmap(file, self.dtype, "r", self.start + self.offset, self.shape, order="F")
                 if seen is not None:
                     for index in range(self.shape[2]):
                         seen.add(self._scaled(mapped[:, :, index]))
@@ -126,32 +176,79 @@ class Voxels:
             for index in range(self.shape[2]):
                 raw = file.read(plane * self.dtype.itemsize)
                 if len(raw) < plane * self.dtype.itemsize:
-                    raise broken(self.source.label, f"it ends in slice {index + 1} of {self.shape[2]}")
+                    what = f"it ends in slice {index + 1} of {self.shape[2]}"
+                    raise broken(self.source.label, what, self.form)
                 piece = np.frombuffer(raw, self.dtype).reshape(self.shape[:2], order="F")
                 if seen is not None:
                     seen.add(self._scaled(piece))
-                values[:, :, index] = self._hounsfield(piece)
+                values[:, :, index] = hounsfield(self._scaled(piece))
             file.read(1)  # the checksum of a packed file comes last
         return values
 
     def _scaled(self, piece: NDArray[Any]) -> NDArray[Any]:
-        if (self.slope, self.inter) == (1.0, 0.0):
-            return piece
-        wide: NDArray[Any] = piece.astype(np.float64 if self.dtype.itemsize > 4 else np.float32)
-        wide *= self.slope
-        wide += self.inter
-        return wide
-
-    def _hounsfield(self, piece: NDArray[Any]) -> NDArray[np.int16]:
-        values = self._scaled(piece)
-        if values.dtype.kind == "f":
-            values = np.nan_to_num(np.rint(values), copy=False)  # in a volume that is refused when all is seen
-        elif values.dtype.itemsize < 4 and values.dtype != np.int16:
-            values = values.astype(np.int32)
-        return values.clip(LOWEST, HIGHEST).astype(np.int16)
+        return scaled(piece, self.slope, self.inter)
 
 
-class _Seen:
+@dataclass(frozen=True, eq=False)
+class HeldVoxels:
+    """The values of a volume that a program handed over.
+
+    Attributes:
+        values: HU, clipped to [−1024, 3071], with the stored axes.
+        seen: What they were like before they were clipped.
+    """
+
+    values: NDArray[np.int16]
+    seen: Seen
+
+    @classmethod
+    def of(cls, stored: NDArray[Any], slope: float = 1.0, inter: float = 0.0) -> HeldVoxels:
+        """Return the values of an array of three axes; it may change afterwards."""
+        seen, values = Seen(), np.empty(stored.shape, np.int16, order="F" if stored.flags.f_contiguous else "C")
+        axis = 2 if stored.flags.f_contiguous else 0
+        for source, target in zip(np.moveaxis(stored, axis, 0), np.moveaxis(values, axis, 0), strict=True):
+            piece = scaled(source, slope, inter)
+            seen.add(piece)
+            target[...] = hounsfield(piece)
+        return cls(values, seen)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the stored array."""
+        first, second, third = self.values.shape
+        return first, second, third
+
+    def check(self, label: str) -> None:
+        """Raise InputError where the values are no Hounsfield units."""
+        self.seen.verdict(label)
+
+    def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
+        """Return a piece of the stored array."""
+        return self.values[index]
+
+
+def scaled(piece: NDArray[Any], slope: float, inter: float) -> NDArray[Any]:
+    """Return stored values as `slope · stored + inter`, as they are where that changes nothing."""
+    if (slope, inter) == (1.0, 0.0):
+        return piece
+    wide: NDArray[Any] = piece.astype(np.float64 if piece.dtype.itemsize > 4 else np.float32)
+    wide *= slope
+    wide += inter
+    return wide
+
+
+def hounsfield(values: NDArray[Any]) -> NDArray[np.int16]:
+    """Return scaled values as whole HU, clipped to [−1024, 3071]."""
+    if values.dtype.kind == "f":
+        values = np.nan_to_num(np.rint(values), copy=False)  # in a volume that is refused when all is seen
+    elif values.dtype.itemsize < 2:  # has no room for the limits
+        values = values.astype(np.int16)
+    elif values.dtype.kind == "u":
+        values = np.minimum(values, HIGHEST).astype(np.int16)
+    return values.clip(LOWEST, HIGHEST).astype(np.int16)
+
+
+class Seen:
     """What the values of a volume are like, gathered piece by piece."""
 
     def __init__(self) -> None:

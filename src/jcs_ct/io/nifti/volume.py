@@ -1,24 +1,27 @@
-"""NIfTI volumes: a chest CT in; masks and maps go out on the very same grid (`nifti_write`).
+"""NIfTI volumes: a chest CT in; masks and maps go out on the very same grid (`jcs_ct.io.nifti.write`).
 
-NIfTI-1 and -2, `.nii` and `.nii.gz`, from a file or a member of a zip archive; what a file is, is told from its
-content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or copied: it may
+NIfTI-1 and -2, `.nii`, `.nii.gz`, and pairs of `.hdr` and `.img`, from files or members of archives; what a file is, is
+told from its content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or copied: it may
 name a patient. NIfTI counts mm to the patient's right-to-left, back-to-front, feet-to-head ("RAS"); this package to the
 left, back and head ("LPS").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CANONICAL, CTSeries, Geometry, canonical_axes
-from jcs_ct.io.files.names import safe_name
-from jcs_ct.io.nifti.values import Voxels, broken, opened
+from jcs_ct.io.files.archive import label as archive_label
+from jcs_ct.io.files.names import printable, safe_name
+from jcs_ct.io.nifti.values import HeldVoxels, Voxels, broken, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from jcs_ct.core.geometry import Axes
@@ -42,10 +45,10 @@ _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code → mm
 
 @dataclass(frozen=True)
 class NiftiSeries(CTSeries):
-    """A volume from a NIfTI file.
+    """A volume whose results are NIfTI files on its own stored grid.
 
     Attributes:
-        grid: The header fields that say where voxels lie, and its version, for results on the same grid.
+        grid: The fields of a NIfTI header that say where voxels lie, and its version, for results on the same grid.
     """
 
     grid: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -54,7 +57,7 @@ class NiftiSeries(CTSeries):
 def case_name(source: Source) -> str:
     """Return the safe stem of a file: "scans/ct.nii.gz" is "ct"."""
     stem = (source.member or source.path.name).replace("\\", "/").rpartition("/")[2]
-    for ending in (".gz", ".nii"):
+    for ending in (".gz", ".nii", ".hdr", ".mha", ".mhd", ".nrrd", ".nhdr"):
         stem = stem[: -len(ending)] if stem.lower().endswith(ending) and len(stem) > len(ending) else stem
     return safe_name(stem)
 
@@ -70,28 +73,148 @@ def read_nifti(source: Source) -> NiftiSeries:
             holds several volumes, colours, or values that are no Hounsfield units.
     """
     label = source.label
-    header, version = _header(source)
+    header, version, pair = _header(source)
     shape = _shape(header, label)
-    affine, warnings, facts = _affine(header, shape, label)
-    axes = canonical_axes(affine)
-    warnings += _oblique(affine, axes, label)
-    geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
-    warnings += _limits(geometry)
-    voxels = _voxels(source, header, shape)
-    voxels.check()
+    voxels = _voxels(beside(source, (".img", ".img.gz"), label) if pair else source, header, shape, label, pair=pair)
+    return series_on(header, version, voxels, sources=(source, voxels.source) if pair else (source,), source=source)
 
-    def read(index: int) -> NDArray[np.int16]:
-        if not 0 <= index < geometry.shape[0]:
-            raise IndexError(f"slice {index} of {geometry.shape[0]}")
-        place: list[int | slice] = [slice(None)] * 3
-        place[axes.order[0]] = geometry.shape[0] - 1 - index if axes.flips[0] else index
-        picture = voxels.plane(tuple(place))
-        picture = picture.T if axes.order[1] > axes.order[2] else picture
-        return np.ascontiguousarray(picture[:: -1 if axes.flips[1] else 1, :: -1 if axes.flips[2] else 1])
 
-    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
+def series_on(
+    header: Any, version: int, voxels: Voxels | HeldVoxels, *, sources: tuple[Source, ...], source: Source
+) -> NiftiSeries:
+    """Return the volume that a NIfTI header and voxels make.
+
+    Args:
+        header: nibabel's, of version 1 or 2.
+        version: Of the format.
+        voxels: The values.
+        sources: The files; empty where there are none.
+        source: What gives the volume its name and label.
+
+    Raises:
+        InputError: Its orientation is unknown, contradictory or too oblique; or its values are no Hounsfield units.
+    """
+    affine, warnings, facts = _affine(header, voxels.shape, source.label)
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
-    return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
+    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": voxels.shape}
+    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+
+
+def placed_series(
+    affine: NDArray[np.float64],
+    voxels: Voxels | HeldVoxels,
+    facts: dict[str, str],
+    *,
+    warnings: list[str],
+    sources: tuple[Source, ...],
+    source: Source,
+) -> NiftiSeries:
+    """Return a volume that came without a NIfTI header; results get one of its grid.
+
+    Args:
+        affine: Stored index → LPS mm.
+        voxels: The values.
+        facts: As in `CTSeries`.
+        warnings: As in `CTSeries`.
+        sources: The files; empty where there are none.
+        source: What gives the volume its name and label.
+
+    Raises:
+        InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
+    """
+    try:
+        possible(affine)
+    except ValueError as error:
+        raise InputError(f"has an impossible orientation: {error}", path=source.label, hint="check it") from error
+    header, ras = nibabel_library().Nifti1Header(), LPS @ affine
+    header.set_data_shape(voxels.shape)
+    header.set_qform(ras, code="scanner", strip_shears=True)
+    header.set_sform(ras, code="scanner")
+    header.set_xyzt_units("mm")
+    grid = {name: header[name].copy() for name in GRID} | {"version": 1, "shape": voxels.shape}
+    facts["stored axes"] = "".join(nibabel_library().aff2axcodes(ras))
+    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+
+
+def made_series(
+    affine: NDArray[np.float64],
+    voxels: Voxels | HeldVoxels,
+    grid: dict[str, Any],
+    warnings: list[str],
+    facts: dict[str, str],
+    *,
+    sources: tuple[Source, ...],
+    source: Source,
+) -> NiftiSeries:
+    """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
+    shape, axes = voxels.shape, canonical_axes(affine)
+    warnings = warnings + _oblique(affine, axes, source.label)
+    geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
+    warnings += limits_of(geometry)
+    voxels.check(source.label)
+    read = ReadSlice(voxels, axes, geometry.shape[0])
+    name = case_name(source)
+    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, sources, facts, tuple(warnings), grid)
+
+
+@dataclass(frozen=True, eq=False)
+class ReadSlice:
+    """Reads canonical slices of stored voxels. A class, since a result that is pickled takes it along.
+
+    Attributes:
+        voxels: The values.
+        axes: How they are turned.
+        count: Of slices.
+    """
+
+    voxels: Voxels | HeldVoxels
+    axes: Axes
+    count: int
+
+    def __call__(self, index: int) -> NDArray[np.int16]:
+        """Return canonical slice `index`."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"slice {index} of {self.count}")
+        order, flips = self.axes.order, self.axes.flips
+        place: list[int | slice] = [slice(None)] * 3
+        place[order[0]] = self.count - 1 - index if flips[0] else index
+        picture = self.voxels.plane(tuple(place))
+        picture = picture.T if order[1] > order[2] else picture
+        return np.ascontiguousarray(picture[:: -1 if flips[1] else 1, :: -1 if flips[2] else 1])
+
+
+def beside(source: Source, endings: Sequence[str], label: str) -> Source:
+    """Return the file of values that lies beside a header and is called like it, but for its extension.
+
+    Raises:
+        InputError: There is none.
+    """
+    name = (source.member or source.path.name).replace("\\", "/").rpartition("/")[2]
+    stem = (name[:-3] if name.lower().endswith(".gz") else name).rpartition(".")[0]
+    for ending in endings:
+        for candidate in dict.fromkeys((stem + ending, stem + ending.upper())):
+            found = named_beside(source, candidate)
+            if found is not None:
+                return found
+    missing = stem + endings[0]
+    raise InputError(f"lacks its values: {missing} is not beside it", path=label, hint="copy both files, unchanged")
+
+
+def named_beside(source: Source, name: str) -> Source | None:
+    """Return the file of a relative name beside another, on disk or in the same archive; None where there is none."""
+    if source.data is not None:
+        return None
+    if source.member is None:
+        path = source.path.parent / name
+        return replace(source, path=path, label=printable(str(path))) if path.is_file() else None
+    folder = source.member.replace("\\", "/").rpartition("/")[0]
+    member = f"{folder}/{name}" if folder else name
+    found = replace(source, member=member, label=printable(archive_label(source.path, member)))
+    try:
+        found.start(1)
+    except InputError:
+        return None
+    return found
 
 
 def nibabel_library() -> Any:
@@ -101,15 +224,12 @@ def nibabel_library() -> Any:
     return nibabel
 
 
-def _header(source: Source) -> tuple[Any, int]:
-    """Return the header as nibabel's object, and its version."""
+def _header(source: Source) -> tuple[Any, int, bool]:
+    """Return the header as nibabel's object, its version, and whether the values lie in another file."""
     with opened(source) as (file, _, _):
         raw = file.read(540)
-    if raw[344:348] == b"ni1\0" or raw[4:8] == b"ni2\0":
-        raise InputError(
-            "is the header of a NIfTI in two files (.hdr and .img)", path=source.label, hint="convert it to one .nii.gz"
-        )
-    version = 2 if raw[4:8] == b"n+2\0" else 1
+    pair = raw[344:348] == b"ni1\0" or raw[4:8] == b"ni2\0"
+    version = 2 if raw[4:8] in {b"n+2\0", b"ni2\0"} else 1
     kind = nibabel_library().Nifti2Header if version == 2 else nibabel_library().Nifti1Header
     size = kind.sizeof_hdr
     try:
@@ -118,11 +238,22 @@ def _header(source: Source) -> tuple[Any, int]:
             raise ValueError(f"{int(header['dim'][0])} dimensions")
     except Exception as error:  # nibabel raises many kinds on hostile bytes
         raise broken(source.label, f"its header cannot be understood: {error}") from error
-    return header, version
+    return header, version, pair
 
 
 def _shape(header: Any, label: str) -> tuple[int, int, int]:
-    sizes = [int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]]
+    return volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]], label)
+
+
+def volume_shape(sizes: Sequence[int], label: str) -> tuple[int, int, int]:
+    """Return the first three of the sizes of a volume.
+
+    Raises:
+        InputError: It holds several volumes, none, or more voxels than are read.
+    """
+    if len(sizes) < 3:
+        message = f"has {len(sizes)} dimensions; three are expected"
+        raise InputError(message, path=label, hint="give the whole volume")
     volumes = int(np.prod(sizes[3:], dtype=object))
     if volumes != 1:
         raise InputError(f"holds {volumes} volumes, one is expected", path=label, hint="save the one to look at")
@@ -157,11 +288,7 @@ def _affine(
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
     known = [np.asarray(LPS @ scale @ affine, dtype=np.float64) for affine in known]
     try:
-        for affine in known:
-            sizes = np.linalg.norm(affine[:3, :3], axis=0)
-            if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
-                raise ValueError(f"voxels of {sizes[0]:.4g} × {sizes[1]:.4g} × {sizes[2]:.4g} mm")
-        turned = [canonical_axes(affine) for affine in known]
+        turned = [possible(affine) for affine in known]
     except ValueError as error:
         raise broken(label, f"its orientation is impossible: {error}") from error
     if len(known) == 2:
@@ -181,6 +308,14 @@ def _affine(
     return known[0], warnings, facts
 
 
+def possible(affine: NDArray[np.float64]) -> Axes:
+    """Return how a volume is turned. Raises ValueError where its voxels have no possible size, or no volume."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):
+        raise ValueError(f"voxels of {sizes[0]:.4g} × {sizes[1]:.4g} × {sizes[2]:.4g} mm")
+    return canonical_axes(affine)
+
+
 def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
     """Return warnings for axes that are not the patient's, and for axes that are not at right angles."""
     directions = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))[:, axes.order]
@@ -198,7 +333,7 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
     return warnings
 
 
-def _limits(geometry: Geometry) -> list[str]:
+def limits_of(geometry: Geometry) -> list[str]:
     """Return what the extent of a volume says against a whole chest in fine slices."""
     down, rows, columns = geometry.spacing
     extent = down * geometry.shape[0]
@@ -214,15 +349,18 @@ def _limits(geometry: Geometry) -> list[str]:
     return warnings
 
 
-def _voxels(source: Source, header: Any, shape: tuple[int, int, int]) -> Voxels:
-    """Return how the values are stored."""
-    label = source.label
+def scaling(header: Any, label: str) -> tuple[np.dtype[Any], float, float]:
+    """Return the type of the stored values, and what turns them into HU: slope and intercept.
+
+    Raises:
+        InputError: They are colours, or no numbers, or the scaling is none.
+    """
     code = int(header["datatype"])
     if code in _COLOURS:
         raise InputError("holds colours (RGB), Hounsfield units are expected", path=label, hint="give the CT itself")
     try:
         dtype = header.get_data_dtype()
-        slope, inter, offset = (float(header[name]) for name in ("scl_slope", "scl_inter", "vox_offset"))
+        slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     except Exception as error:
         raise broken(label, f"its type of values has the unknown code {code}") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
@@ -231,6 +369,14 @@ def _voxels(source: Source, header: Any, shape: tuple[int, int, int]) -> Voxels:
         slope, inter = 1.0, 0.0
     if not np.isfinite(inter):
         raise broken(label, f"its values are scaled by {slope:g} and shifted by {inter:g}")
+    return dtype, slope, inter
+
+
+def _voxels(source: Source, header: Any, shape: tuple[int, int, int], label: str, *, pair: bool) -> Voxels:
+    """Return how the values are stored in a file."""
+    dtype, slope, inter = scaling(header, label)
+    offset = float(header["vox_offset"])
     if not 0 <= offset <= MAX_OFFSET:
         raise broken(label, f"its voxels are said to begin at byte {offset:g}")
-    return Voxels(source, dtype, shape, max(int(offset), int(header.single_vox_offset)), slope, inter)
+    first = int(offset) if pair else max(int(offset), int(header.single_vox_offset))
+    return Voxels(source, dtype, shape, first, slope, inter)

@@ -8,6 +8,8 @@ value is never carried on: what the standard lets be empty is left empty, what p
 from __future__ import annotations
 
 import math
+import unicodedata
+import uuid
 from typing import Any
 
 from pydicom import config
@@ -18,6 +20,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import format_number_as_ds, validate_value
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.io.dicom.header import without_escapes
 
 # Type 2 of PS3.3 C.7.1.1 (patient) and C.7.2.1 (study): present, empty where unknown.
 _EMPTY_ALLOWED = (
@@ -50,8 +53,18 @@ _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeErr
 HINT = "repair the headers, or use the NIfTI masks"
 
 
-def clean_image(raw: Dataset, label: str) -> Dataset:
+def derived_uid(text: str) -> str:
+    """Return a valid UID for one that breaks the rules of PS3.5 9.1: always the same for the same text."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
+
+
+def clean_image(raw: Dataset, label: str, derived: set[str]) -> Dataset:
     """Return what identifies and places one image: UIDs, place, rows and columns.
+
+    Args:
+        raw: The header.
+        label: What a message calls it.
+        derived: Gets the keywords of UIDs that are not valid, for which `derived_uid` stands.
 
     Raises:
         InputError: Something is missing or faulty that must not be invented.
@@ -61,6 +74,9 @@ def clean_image(raw: Dataset, label: str) -> Dataset:
         uid = _text(raw, keyword)
         if uid and UID(uid).is_valid:
             setattr(image, keyword, uid)
+        elif uid and keyword != "SOPClassUID":
+            setattr(image, keyword, derived_uid(uid))
+            derived.add(keyword)
     for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID"):
         if keyword not in image:
             raise InputError(
@@ -115,7 +131,7 @@ def _text(raw: Dataset, keyword: str) -> str | None:
         return None
     if isinstance(value, MultiValue):
         return None
-    return "" if value is None else str(value).strip(" \0")
+    return "" if value is None else without_escapes(str(value)).strip(" \0")
 
 
 def _numbers(raw: Dataset, keyword: str) -> list[float]:
@@ -134,4 +150,6 @@ def _valid(keyword: str, text: str) -> bool:
         validate_value(dictionary_VR(keyword), text, config.RAISE)
     except ValueError:
         return False
-    return text.isprintable() and "\\" not in text and text in _ENUMERATED.get(keyword, {text})
+    # Besides what Python calls printable: spaces and joiners of other scripts, as in Japanese and Persian names.
+    legible = all(c.isprintable() or unicodedata.category(c) in {"Zs", "Cf"} for c in text)
+    return legible and "\\" not in text and text in _ENUMERATED.get(keyword, {text})

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
+_STAND_IN = "2.25.184467440737095516150"  # of images that are none; in nothing that is written
 _FRAME_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # Where the functional groups of a frame (PS3.3 C.7.6.16) keep what a single image has at its top.
 _GROUPS = {
@@ -52,7 +53,7 @@ class SourceHeaders:
     Attributes:
         images: What identifies and places every canonical slice.
         frames: Number of each in its object, from 1; None for single images.
-        objects: The SOP instances: the images, or the one enhanced CT. The first also holds the attributes of patient
+        objects: The SOP instances: the images, or the enhanced CT, of one object or several. The first also holds the attributes of patient
             and study but the name. Text is Unicode, to be written as UTF-8 (ISO_IR 192).
         patient_name: For `name_patient`: highdicom quotes names that it doubts in warnings.
         shape: Stored (rows, columns) of every image.
@@ -81,28 +82,82 @@ def read_headers(series: CTSeries) -> SourceHeaders:
     notes: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's of faulty values: they become notes or errors below
-        raw = _read(series.sources[0])
+        derived: set[str] = set()
+        files = list(dict.fromkeys(series.sources))
+        raw = _read(files[0])
         identity = clean_identity(raw, notes)
         name = str(identity.PatientName)
         identity.PatientName = ""
         enhanced = raw.get("SOPClassUID") in ENHANCED
         if enhanced:
-            images = _frames(raw, series)
+            groups = [_frames(raw if file is files[0] else _read(file), file.label, derived) for file in files]
+            _check_count(sum(map(len, groups)), series)
+            images = [image for group in groups for image in group]
         else:
-            images = [clean_image(raw, series.sources[0].label)]
-            images += [clean_image(_read(source), source.label) for source in series.sources[1:]]
+            images = [clean_image(raw, files[0].label, derived)]
+            images += [clean_image(_read(source), source.label, derived) for source in series.sources[1:]]
     _check(images, enhanced, series)
+    if derived:
+        keywords = ", ".join(keyword for keyword in UIDS if keyword in derived)
+        notes.append(
+            f"not valid in the images: {keywords}; SEG and SR have valid ones made of them, the same for the same: 2.25. "
+            "and the UUID (version 5, namespace of OIDs) of the text that stands there"
+        )
     _fill(images, series.geometry.spacing[0], notes)
     if not enhanced:
         images[0].update(identity)
         numbers: list[int | None] = [None] * len(images)
         objects = tuple(images)
     else:  # in the order of slices, which need not be that of frames
+        objects = tuple(_whole(group, identity) for group in groups)
+        if len({one.SOPInstanceUID for one in objects}) < len(objects):
+            raise InputError("two objects share one SOPInstanceUID", path=series.label, hint=HINT)
         order = np.argsort([series.geometry.affine[:3, 0] @ np.array(i.ImagePositionPatient, float) for i in images])
-        objects = (_whole(images, identity),)
-        images, numbers = [images[k] for k in order], [int(k) + 1 for k in order]
+        within = [number for group in groups for number in range(1, len(group) + 1)]
+        images, numbers = [images[k] for k in order], [within[k] for k in order]
     shape = int(images[0].Rows), int(images[0].Columns)
     return SourceHeaders(tuple(images), tuple(numbers), objects, name, shape, tuple(notes))
+
+
+def single_images(source: SourceHeaders) -> list[Dataset]:
+    """Return the slices of several enhanced objects as if each were an image of its own.
+
+    highdicom makes a SEG of one object of many frames, or of many of one. `refer_to_frames` undoes it.
+    """
+    images = []
+    for index, image in enumerate(source.images):
+        single = Dataset()
+        if index == 0:
+            single.update(source.objects[0])
+            for keyword in (*_FRAME_TAGS, "NumberOfFrames"):
+                del single[keyword]
+        single.update(image)
+        single.SOPClassUID, single.SOPInstanceUID = CTImageStorage, f"{_STAND_IN}.{index + 1}"
+        images.append(single)
+    return images
+
+
+def refer_to_frames(made: Dataset, source: SourceHeaders) -> None:
+    """Let an object that was made of `single_images` refer to the frames of the objects that they stand for."""
+    for item in made:
+        if item.VR != "SQ":
+            continue
+        kept, known = [], set()
+        for part in item.value:
+            refer_to_frames(part, source)
+            uid = str(part.get("ReferencedSOPInstanceUID", ""))
+            if uid.startswith(f"{_STAND_IN}."):
+                index = int(uid.rpartition(".")[2]) - 1
+                part.ReferencedSOPClassUID = source.images[index].SOPClassUID
+                part.ReferencedSOPInstanceUID = source.images[index].SOPInstanceUID
+                if item.keyword == "SourceImageSequence":
+                    part.ReferencedFrameNumber = source.frames[index]
+                elif part.ReferencedSOPInstanceUID in known:  # an object is named once, whatever its frames
+                    continue
+                known.add(part.ReferencedSOPInstanceUID)
+            kept.append(part)
+        if len(kept) < len(item.value):
+            made[item.tag].value = kept
 
 
 def made_here() -> dict[str, Any]:
@@ -152,19 +207,11 @@ def _read(source: Any) -> Dataset:
         raise InputError(message, path=source.label, hint="copy or export it again") from error
 
 
-def _frames(raw: Dataset, series: CTSeries) -> list[Dataset]:
+def _frames(raw: Dataset, label: str, derived: set[str]) -> list[Dataset]:
     """Return the frames of an enhanced CT as if each were a single image, in the order of the file."""
-    label = series.sources[0].label
-    groups = raw.get("PerFrameFunctionalGroupsSequence") or []
-    if len(set(series.sources)) > 1 or len(groups) != len(series):
-        raise InputError(
-            f"has {len(groups)} frames, the series {len(series)} slices; DICOM SEG and SR need a series in one object",
-            path=label,
-            hint="use the NIfTI masks",
-        )
     shared = (raw.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     images = []
-    for group in groups:
+    for group in raw.get("PerFrameFunctionalGroupsSequence") or []:
         flat = Dataset()
         for keyword in (*UIDS, "Rows", "Columns"):
             if keyword in raw:
@@ -173,8 +220,17 @@ def _frames(raw: Dataset, series: CTSeries) -> list[Dataset]:
             holder = (group.get(sequence) or shared.get(sequence) or [Dataset()])[0]
             if keyword in holder:
                 flat[keyword] = holder[keyword]
-        images.append(clean_image(flat, label))
+        images.append(clean_image(flat, label, derived))
     return images
+
+
+def _check_count(frames: int, series: CTSeries) -> None:
+    if frames != len(series):
+        raise InputError(
+            f"has {frames} frames, the series {len(series)} slices; DICOM SEG and SR need every frame to be one",
+            path=series.sources[0].label,
+            hint="use the NIfTI masks",
+        )
 
 
 def _whole(frames: list[Dataset], identity: Dataset) -> Dataset:

@@ -21,7 +21,14 @@ import jcs_ct
 from jcs_ct.core.errors import ShapeError
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import (
+    made_here,
+    name_patient,
+    read_headers,
+    refer_to_frames,
+    refused_by_highdicom,
+    single_images,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -153,17 +160,19 @@ def _structure(
     source: SourceHeaders, masks: _Masks, numbers: list[int], empty: list[int], names: tuple[str, str, str]
 ) -> hd.seg.Segmentation:
     """Return the object with one pixel a frame."""
-    planes = [index if frame is None else frame - 1 for index, frame in enumerate(source.frames)]
+    several = source.frames[0] is not None and len(source.objects) > 1
+    images = single_images(source) if several else source.objects
+    planes = [index if frame is None or several else frame - 1 for index, frame in enumerate(source.frames)]
     content = np.zeros((len(planes), 1, 1, len(numbers)), np.uint8)
     for number, index in masks.frames:
         content[planes[index], 0, 0, number - 1] = 1
     for number in empty:
         content[planes[len(planes) // 2], 0, 0, number - 1] = 1
     try:
-        for item in source.objects:
+        for item in images:
             item.Rows = item.Columns = 1
-        return hd.seg.Segmentation(
-            source_images=source.objects,
+        seg = hd.seg.Segmentation(
+            source_images=images,
             pixel_array=content,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
@@ -175,8 +184,11 @@ def _structure(
             transfer_syntax_uid=ExplicitVRLittleEndian,
         )
     finally:  # the headers may serve for the SR as well
-        for item in source.objects:
+        for item in images:
             item.Rows, item.Columns = source.shape
+    if several:
+        refer_to_frames(seg, source)
+    return seg
 
 
 def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.SegmentDescription:

@@ -1,0 +1,135 @@
+"""From what a Python program holds to a case: paths, arrays, and the images of other libraries.
+
+A library's types are told by their names, so that none is loaded for it. What is refused is never repeated: the text
+of a DICOM data set names the patient.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.app.gather import Gathered, gather
+from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.io.files.sources import Source
+from jcs_ct.io.studies import find_series_in
+from jcs_ct.study.case import of_pictures, of_series
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.study.case import Case
+
+TAKEN = (
+    "a path or a list of paths; a NumPy array of Hounsfield units with spacing= or affine=; an image of nibabel or "
+    "SimpleITK; a pydicom data set or a list of them; a PIL image or a list of them"
+)
+
+
+def one_case(
+    study: Any, *, series: str | None = None, allow_gaps: bool = False, spacing: Any = None, affine: Any = None
+) -> Case:
+    """Return the one case that something is.
+
+    Args:
+        study: One of `TAKEN`.
+        series: As in `jcs_ct.io.studies.find_series`; for paths and data sets.
+        allow_gaps: As there.
+        spacing: As in `jcs_ct.io.volumes.held.series_of_array`; for arrays.
+        affine: As there.
+
+    Raises:
+        UsageError: It is nothing of the kind, or arguments do not fit it.
+        InputError: It cannot be read, or holds no study, or several.
+    """
+    kind, items = _kind_of(study)
+    if kind != "array" and (spacing is not None or affine is not None):
+        raise UsageError("spacing and affine belong to arrays; other studies say their own", hint="leave them out")
+    if kind not in {"path", "data set"} and series is not None:
+        raise UsageError("series chooses among those of files or data sets; this is one volume", hint="leave it out")
+    if kind in {"path", "data set"}:
+        return _only(_gathered(kind, items, series=series, allow_gaps=allow_gaps), study if kind == "path" else None)
+    if kind == "picture":
+        return _of_pictures(items)
+    from jcs_ct.io.volumes import held
+
+    if kind == "array":
+        return of_series(held.series_of_array(study, spacing, affine))
+    if kind == "nibabel":
+        return of_series(held.series_of_nibabel(study))
+    return of_series(held.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
+
+
+def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:
+    """Return what something is, and its items; of what is one item, itself."""
+    one = _kind_of_item(study)
+    if one is not None:
+        return one, [study]
+    if isinstance(study, (list, tuple)):
+        if not study:
+            raise UsageError("the list of what to diagnose is empty", hint=f"give {TAKEN}")
+        kinds = {_kind_of_item(item) for item in study}
+        kind = kinds.pop() if len(kinds) == 1 else None
+        if kind in {"path", "data set", "picture"}:
+            return str(kind), study
+        raise UsageError(f"a list of what cannot be diagnosed together was given; expected is {TAKEN}")
+    raise UsageError(f"something that cannot be diagnosed was given; expected is {TAKEN}")
+
+
+_TYPES = {  # (package, name of a class it or a base of it has) → kind
+    ("pydicom", "Dataset"): "data set",
+    ("numpy", "ndarray"): "array",
+    ("nibabel", "SpatialImage"): "nibabel",
+    ("SimpleITK", "Image"): "SimpleITK",
+    ("PIL", "Image"): "picture",
+}
+
+
+def _kind_of_item(item: Any) -> str | None:
+    if isinstance(item, (str, os.PathLike)):
+        return "path"
+    for base in type(item).__mro__:
+        kind = _TYPES.get((base.__module__.partition(".")[0], base.__name__))
+        if kind is not None:
+            return kind
+    return None
+
+
+def _gathered(kind: str, items: Sequence[Any], *, series: str | None, allow_gaps: bool) -> Gathered:
+    if kind == "path":
+        return gather([os.fsdecode(item) for item in items], series=series, allow_gaps=allow_gaps)
+    from jcs_ct.io.dicom.held import sources_of
+
+    found = find_series_in(sources_of(items), series=series, allow_gaps=allow_gaps)
+    return Gathered(tuple(map(of_series, found.series)), found.problems, found.notes)
+
+
+def _only(found: Gathered, given: Any) -> Case:
+    """Return the one case that was found. `given` is a path or paths, None where it must not be repeated."""
+    path = os.fsdecode(given) if isinstance(given, (str, os.PathLike)) else None
+    if not found.cases:
+        raise found.problems[0] if found.problems else InputError("holds no study", path=path)
+    if len(found.cases) > 1:
+        names = ", ".join(case.name for case in found.cases[:5])
+        raise InputError(
+            f"holds {len(found.cases)} studies ({names}), one is expected",
+            path=path,
+            hint="give one of them; the command `jcs diagnose` takes many",
+        )
+    return found.cases[0]
+
+
+def _of_pictures(pictures: Sequence[Any]) -> Case:
+    from jcs_ct.io.pictures import encode_picture
+
+    sources = []
+    width = len(str(len(pictures)))
+    for number, picture in enumerate(pictures, 1):
+        label = f"picture {number}"
+        data, kind = encode_picture(picture, label)
+        name = f"picture-{number:0{width}d}"
+        sources.append(Source(name, label, Path("pictures"), name, kind, data=data))
+    (case,) = of_pictures(sources, [])
+    return case

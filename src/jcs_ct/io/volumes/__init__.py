@@ -1,0 +1,1 @@
+"""Volumes that are neither DICOM nor NIfTI files: MetaImage, NRRD, and what a program holds in memory."""

@@ -1,0 +1,164 @@
+"""Volumes that a program holds in memory: NumPy arrays, and images of nibabel and SimpleITK.
+
+Values and geometry are taken when the object is handed over; it may change afterwards. No library is loaded that the
+program has not loaded, and nothing of what is refused is repeated: a value may name a patient.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.geometry import Axes, CTSeries, Geometry
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
+from jcs_ct.io.nifti.values import HeldVoxels
+from jcs_ct.io.nifti.volume import (
+    LPS,
+    ReadSlice,
+    limits_of,
+    possible,
+    scaling,
+    series_on,
+    placed_series,
+    volume_shape,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def series_of_array(
+    values: NDArray[Any], spacing: Sequence[float] | None, affine: NDArray[np.float64] | None
+) -> CTSeries:
+    """Return the volume in an array of Hounsfield units.
+
+    Args:
+        values: Whole or real numbers of three axes.
+        spacing: mm between slices, rows, columns: the axes are (slice, row, column), from head to feet, front to back,
+            and the patient's right to the left.
+        affine: 4×4, in its place: index → mm to the right, front and head ("RAS+", as nibabel has it).
+
+    Raises:
+        UsageError: Both or neither of spacing and affine are given, or they are not of such a form.
+        InputError: The array is not of such a form, or its values are no Hounsfield units.
+    """
+    if (spacing is None) == (affine is None):
+        found = "neither" if spacing is None else "both"
+        raise UsageError(
+            f"an array says nothing of its voxels: spacing or affine is expected, {found} was given",
+            hint="spacing=(slice, row, column) in mm for head to feet, front to back, right to left; else affine=, as "
+            "nibabel has it",
+        )
+    what = _named("array")
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError("is masked", path=what.label, hint="fill what is masked with -1024 (air)")
+    if values.dtype.kind not in "iuf" or values.dtype.itemsize > 8:
+        message = "holds values of another type; whole or real numbers (HU) are expected"
+        raise InputError(message, path=what.label, hint="give Hounsfield units")
+    if values.ndim != 3:
+        message = f"has {values.ndim} axes; three are expected (slice, row, column)"
+        hint = "pictures are given as PIL images" if values.ndim in {2, 4} else "give the whole volume"
+        raise InputError(message, path=what.label, hint=hint)
+    volume_shape(values.shape, what.label)
+    facts = {"format": f"array, {values.dtype.newbyteorder('=').name}"}
+    if affine is not None:
+        matrix = _matrix(affine)
+        return placed_series(LPS @ matrix, HeldVoxels.of(values), facts, warnings=[], sources=(), source=what)
+    assert spacing is not None  # noqa: S101  # one of them is
+    try:
+        slices, rows, columns = (float(mm) for mm in spacing)
+    except (TypeError, ValueError):
+        raise UsageError("spacing is not three numbers", hint="give mm between slices, rows and columns") from None
+    placed = np.diag([0.0, 0.0, 0.0, 1.0])
+    placed[2, 0], placed[1, 1], placed[0, 2] = -slices, rows, columns
+    try:
+        possible(placed)
+    except ValueError as error:
+        raise UsageError(f"spacing is impossible: {error}", hint="give mm between slices, rows, columns") from None
+    geometry = Geometry((values.shape[0], values.shape[1], values.shape[2]), placed)
+    voxels = HeldVoxels.of(values)
+    voxels.check(what.label)
+    read = ReadSlice(voxels, Axes(), values.shape[0])
+    warnings = tuple(limits_of(geometry))
+    return CTSeries(what.name, what.label, "nifti", geometry, Axes(), read, (), facts, warnings)
+
+
+def series_of_nibabel(image: Any) -> CTSeries:
+    """Return the volume in an image of nibabel.
+
+    Raises:
+        InputError: As `jcs_ct.io.nifti.volume.read_nifti` does; or its format does not say how it lies.
+    """
+    what = _named("nibabel image")
+    header, data, affine = image.header, image.dataobj, image.affine
+    proxy = hasattr(data, "get_unscaled")
+    nifti = all(hasattr(header, name) for name in ("get_sform", "get_qform"))
+    if affine is None or not (nifti or hasattr(header, "get_vox2ras")):  # Analyze has a made-up one
+        message = "does not say how it lies in the patient, so left and right, head and feet are unknown"
+        raise InputError(message, path=what.label, hint="give a NIfTI image with an affine")
+    shape = volume_shape([int(size) for size in image.shape], what.label)
+    try:
+        stored = np.asarray(data.get_unscaled() if proxy else data).reshape(shape)
+    except Exception:  # noqa: BLE001  # nibabel raises many kinds; what they say may quote a path with a name in it
+        message = "is damaged: its values cannot be read"
+        raise InputError(message, path=what.label, hint="load it again") from None
+    if stored.dtype.kind not in "iuf" or stored.dtype.itemsize > 8:
+        raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
+    slope, inter = (float(data.slope), float(data.inter)) if proxy else (1.0, 0.0)
+    voxels = HeldVoxels.of(stored, slope, inter)
+    if not nifti:
+        facts = {"format": f"{type(image).__name__}, {stored.dtype.name}"}
+        return placed_series(LPS @ _matrix(affine), voxels, facts, warnings=[], sources=(), source=what)
+    header = header.copy()
+    if not np.allclose(affine, header.get_best_affine()):  # as nibabel does when it saves the image
+        header.set_sform(affine, code="aligned")
+        header.set_qform(affine, code="unknown")
+    if proxy:
+        scaling(header, what.label)
+    version = 2 if int(header["sizeof_hdr"]) == 540 else 1
+    return series_on(header, version, voxels, sources=(), source=what)
+
+
+def series_of_simpleitk(image: Any, values: NDArray[Any]) -> CTSeries:
+    """Return the volume in an image of SimpleITK.
+
+    Args:
+        image: It.
+        values: What SimpleITK's `GetArrayViewFromImage` gives of it: slice × row × column as they are stored.
+
+    Raises:
+        InputError: It is no volume of one value a voxel; its orientation is impossible or too oblique; or its values
+            are no Hounsfield units.
+    """
+    what = _named("SimpleITK image")
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError("is no volume of one value a voxel", path=what.label, hint="give the whole CT volume")
+    if values.dtype.kind not in "iuf":
+        raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
+    volume_shape(image.GetSize(), what.label)
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+    affine[:3, 3] = image.GetOrigin()
+    facts = {"format": f"SimpleITK image, {values.dtype.name}"}
+    return placed_series(affine, HeldVoxels.of(values.T), facts, warnings=[], sources=(), source=what)
+
+
+def _named(what: str) -> Source:
+    name = what.replace(" ", "-")
+    return Source(name, f"the {what}", Path(name), name, Kind.NIFTI, data=b"")
+
+
+def _matrix(affine: Any) -> NDArray[np.float64]:
+    try:
+        matrix = np.asarray(affine, dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
+        raise UsageError("affine is no 4×4 matrix from indices to mm", hint="its last row is 0, 0, 0, 1")
+    return matrix
