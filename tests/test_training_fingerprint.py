@@ -1,4 +1,4 @@
-"""A run is what it was started on: which changes between start and --resume are refused, which pass, and what is said."""
+"""A run is what it was started on: what may change before it is resumed, what is refused, and what is said of it."""
 
 from __future__ import annotations
 
@@ -222,8 +222,9 @@ def test_order_and_place_alone_pass(change: str, task: str, tmp_path: Path) -> N
     shutil.rmtree(root)
     now = now_of(task, copied)
     assert now.digest == before.digest
-    settled = settle(run, now, accept=False, say=lambda _: pytest.fail())
-    assert settled.accepted == ()
+    said: list[str] = []
+    settled = settle(run, now, accept=False, say=said.append)
+    assert (settled.accepted, said) == ((), [])
     assert [(e.content, *e.facts) for e in settled.entries] == [(e.content, *e.facts) for e in before.entries]
 
 
@@ -267,7 +268,7 @@ def test_slices_with_equal_pixels_are_told_by_what_is_said_of_them() -> None:
 def test_a_run_without_a_fingerprint_is_named(tmp_path: Path) -> None:
     now = Fingerprint((entry("a"),), {}, {})
     said: list[str] = []
-    with pytest.raises(InputError, match="has no fingerprint.json"):
+    with pytest.raises(InputError, match=r"has no fingerprint\.json"):
         settle(tmp_path, now, accept=False, say=said.append)
     assert settle(tmp_path, now, accept=True, say=said.append).accepted == tuple(
         s.removeprefix("warning: ") for s in said
@@ -296,7 +297,7 @@ def test_a_folder_is_told_by_its_files(tmp_path: Path) -> None:
         digest_of(tmp_path / "none")
 
 
-class _Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -305,9 +306,9 @@ def cut_short(config: TrainConfig, run: Path) -> None:
 
     def say(text: str) -> None:
         if text.startswith("epoch 2 of"):
-            raise _Stop
+            raise StopError
 
-    with pytest.raises(_Stop):
+    with pytest.raises(StopError):
         train(config, run, resume=False, say=say)
 
 

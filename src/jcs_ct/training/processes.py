@@ -137,7 +137,7 @@ def _slurm(env: Mapping[str, str], devices: int, tasks: int) -> Place:
             f"SLURM_PROCID is {said}, and srun started {tasks} tasks", hint=f"start them with srun; {alone}"
         )
     job = _number(env, "SLURM_JOB_ID") or 0
-    port = env.get("MASTER_PORT") or str(15000 + job % 10000)  # the same in all tasks, another in another job
+    port = str(15000 + job % 10000)  # the same in all tasks, another in another job
     given = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(tasks), "MASTER_ADDR": "127.0.0.1"}
     return Place(rank, devices, (*given.items(), ("MASTER_PORT", port)))
 
