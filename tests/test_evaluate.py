@@ -292,8 +292,10 @@ def test_probabilities_against_labels(jcs: Jcs, labels: Path, tmp_path: Path) ->
         (1, "AUC and specificity are not defined, because all 4 slices have the label 1 (COVID-19): one class"),
         (
             0,
-            "AUC, average precision and sensitivity are not defined, because all 4 slices have the label 0 "
-            "(no COVID-19): one class",
+            (
+                "AUC, average precision and sensitivity are not defined, because all 4 slices have the label 0 "
+                "(no COVID-19): one class"
+            ),
         ),
     ],
 )

@@ -185,8 +185,9 @@ def test_the_quota_of_a_cgroup(tmp_path: Path, own: str, limits: dict[str, str],
 
 
 def test_threads_are_those_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processors.os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
-    assert processors.available(*groups(tmp_path / "none", "")) == 6 if (tmp_path / "none").mkdir() is None else None
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    (tmp_path / "none").mkdir()
+    assert processors.available(*groups(tmp_path / "none", "")) == 6
     (tmp_path / "some").mkdir()
     limited = groups(tmp_path / "some", "0::/\n", cpu_max="150000 100000")
     assert processors.available(*limited) == 2
@@ -261,7 +262,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
 
 
 def test_the_room_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(reading.os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=4096), raising=False)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=4096), raising=False)
     assert reading.room() == 12288
     monkeypatch.undo()
     monkeypatch.setattr(reading, "SHARED", tmp_path / "none")

@@ -229,9 +229,9 @@ def test_a_run_without_a_score_says_so_everywhere(task: str, tmp_path: Path) -> 
         why = "no lesion is in the 2 masks of the slices to validate on"
     else:
         data = tiny_manifest(tmp_path / "d")
-        rows = (data / "labels.csv").read_text().splitlines()
-        rows = [row.replace(",0,", ",1,") if ",val," in row else row for row in rows]
-        (data / "labels.csv").write_text("\n".join(rows) + "\n")
+        table = (data / "labels.csv").read_text().splitlines()
+        altered = [row.replace(",0,", ",1,") if ",val," in row else row for row in table]
+        (data / "labels.csv").write_text("\n".join(altered) + "\n")
         why = "all 4 slices to validate on have the label 1 (COVID-19): one class"
     result, said = run_of(small(task, data, epochs=2), run)
     assert any(

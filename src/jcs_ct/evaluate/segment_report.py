@@ -55,9 +55,9 @@ def report(first: Collector, second: Collector | None = None) -> dict[str, Any]:
         **first.summary(),
     }
     if math.isnan(content["per_image"]["dice"]["value"]) and content["empty_masks"]["masks_empty"] == len(first):
+        masks = f"the {len(first)} masks"
         content["undefined"] = (
-            f"Dice and the other scores of lesions are not defined, because no lesion is in the {len(first)} masks and none "
-            "is marked"
+            f"Dice and the other scores of lesions are not defined, because no lesion is in {masks} and none is marked"
         )
     if second is not None:
         found = compare(first.statistic(), second.statistic(), first.groups, resamples=o.resamples, seed=o.seed)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 STARTED_BY = "JCS_STARTED_BY"  # the process that started this one, where it is a further one of a run
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-HIDDEN = ("SLURM_", "TORCHELASTIC_", "LSB_", "JSM_", "PMI_", "PMIX_", "OMPI_", "KUBERNETES_")
+HIDDEN = ("SLURM_", "TORCHELASTIC_", "LSB_", "JSM_", "PMI_", "PMIX_", "OMPI_")
 HIDDEN_NAMES = (
     *NUMBERS,
     "LOCAL_WORLD_SIZE",
