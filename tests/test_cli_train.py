@@ -59,13 +59,16 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture
     again, said = jcs(capsys, "segment", "--data", data, "-o", run, *TINY)
     assert (again, said.count("\n")) == (2, 1)
     assert "holds a run already" in said
-    status, said = jcs(capsys, "segment", "--data", data, "-o", run, "--resume", "--epochs", 3)
+    for words, text in (
+        (["--epochs", 1], "the run has epochs 2, 1 was given: a run can be made longer, not shorter"),
+        (["--seed", 5], "the run has seed 0, 5 was given"),
+    ):
+        status, said = jcs(capsys, "segment", "--data", data, "-o", run, "--resume", *words)
+        assert (status, said.count("\n")) == (2, 1)
+        assert text in said
+    status, said = jcs(capsys, "segment", "--data", data, "-o", run, "--accept-changed-data")
     assert (status, said.count("\n")) == (2, 1)
-    assert "the run has epochs 2, 3 was given" in said
-    save(data / "masks" / "s00.png", lesion(77))
-    status, said = jcs(capsys, "segment", "--data", data, "-o", run, "--resume")
-    assert status == 2
-    assert "not those that the run began with" in said
+    assert "--accept-changed-data belongs to --resume" in said
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(

@@ -19,6 +19,7 @@ from jcs_ct.evaluate.maps import read_map
 from jcs_ct.evaluate.matching import match
 from jcs_ct.io.features import write_features
 from jcs_ct.metrics import release_iou
+from jcs_ct.outputs import plots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -283,6 +284,55 @@ def test_probabilities_against_labels(jcs: Jcs, labels: Path, tmp_path: Path) ->
     alone = tmp_path / "alone"
     assert jcs(*common, "-o", alone, "--seed", 0)[0] == 0
     assert {k: v for k, v in found.items() if k not in {"against", "difference"}} == scores(alone)
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (1, "AUC and specificity are not defined, because all 4 slices have the label 1 (COVID-19): one class"),
+        (
+            0,
+            (
+                "AUC, average precision and sensitivity are not defined, because all 4 slices have the label 0 "
+                "(no COVID-19): one class"
+            ),
+        ),
+    ],
+)
+def test_slices_of_one_class_have_no_auc(jcs: Jcs, label: int, text: str, tmp_path: Path) -> None:
+    rows = [f"s{i}.png,{label},{i / 4}" for i in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *(row.rpartition(",")[0] for row in rows)]))
+    (tmp_path / "p.csv").write_text("\n".join(["file,x,probability", *rows]))
+    out, words = (
+        tmp_path / "out",
+        ("classify", "--labels", tmp_path / "labels.csv", "--predictions", tmp_path / "p.csv"),
+    )
+    status, said = jcs(*words, "-o", out)
+    assert status == 0, said
+    assert f"jcs: note: {text}\n" in said
+    assert scores(out)["undefined"] == text
+    assert f"\n{text}.\n" in (out / "scores.md").read_text()
+    assert "nan" not in "".join(p.read_text() for p in out.iterdir() if p.suffix in (".md", ".json")).lower()
+
+
+def test_empty_masks_have_no_dice(jcs: Jcs, data: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        save(data / f"masks/s{i}.png", np.zeros((SIDE, SIDE)))
+        save(tmp_path / f"maps/s{i}.png", np.zeros((SIDE, SIDE)))
+    out, text = tmp_path / "out", "because no lesion is in the 4 masks and none is marked"
+    status, said = jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", out)
+    assert status == 0, said
+    assert f"Dice and the other scores of lesions are not defined, {text}" in said
+    assert text in (out / "scores.md").read_text()
+
+
+def test_figures_say_what_is_not_defined(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plots._area(math.nan) == "not defined: one class"
+    assert plots._area(0.5) == "0.500"
+    drawn: list[str] = []
+    monkeypatch.setattr(plots, "_png", lambda figure: drawn.extend(t.get_text() for t in figure.legends[0].texts))
+    plots.dice_plot(["a", "b"], {"m": np.array([math.nan, math.nan])}, 0.5)
+    assert drawn == ["m: mean not defined, 2 undefined"]
 
 
 def test_rows_that_do_not_fit_are_named(jcs: Jcs, labels: Path, tmp_path: Path) -> None:

@@ -133,5 +133,5 @@ def test_features_of_two_sizes_are_refused_at_the_start(tmp_path: Path) -> None:
     ]
     config = small("segment", root, inputs="features", fold=1)
     with pytest.raises(InputError, match=r"s3\.mat: holds features of 64×16×16, most files hold 64×32×32"):
-        train(config, tmp_path / "run", resume=False, say=print, progress=False)
+        train(config, tmp_path / "run", resume=False, say=print)
     assert not (tmp_path / "run" / "last.ckpt").exists()

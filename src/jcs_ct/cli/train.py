@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.common import teller
 from jcs_ct.cli.train_lite import lite
 from jcs_ct.core.errors import InputError, UsageError
 
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 
 # What decides a run; None keeps the recipe's value. Kept when a run is resumed.
 _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("--fold",), {"type": int, "help": "Validate on this fold, train on the others."}),
-    (("--folds",), {"help": "File of folds; default: folds.json of the data set."}),
+    (
+        ("--fold",),
+        {"metavar": "N|all", "help": "Validate on this fold, train on the others; all: one after the other."},
+    ),
+    (
+        ("--folds",),
+        {"metavar": "FILE|all", "help": "File of folds; default: folds.json of the data set. all: --fold all."},
+    ),
     (("--network",), {"help": "Another network of the same task."}),
     (("--inputs",), {"type": click.Choice(["image", "features"]), "help": "Pictures, or stage-1 features (.mat)."}),
     (("--size",), {"type": int, "help": "Side of the network's input; default: the recipe's 512 (224)."}),
@@ -32,6 +39,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--device", "accelerator"), {"type": click.Choice(["auto", "cpu", "cuda", "mps"]), "help": "Where to train."}),
     (("--devices",), {"type": int, "help": "Number of devices; processes on a CPU."}),
     (("--every",), {"type": int, "help": "Steps between checkpoints besides those after each epoch."}),
+    (("--threads",), {"type": int, "help": "Of each process; default: OMP_NUM_THREADS, else what it may use."}),
 )
 _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--mix",), {"type": float, "help": "Mix slices and labels; α of the Beta distribution of λ."}),
@@ -39,6 +47,9 @@ _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--class-weights/--no-class-weights",), {"default": None, "help": "Weigh classes by their rarity."}),
     (("--balance/--no-balance",), {"default": None, "help": "Draw sources, labels and groups equally often."}),
 )
+
+_RESUME = "Go on from RUN/last.ckpt, with the configuration it has; with a larger --epochs, the run becomes longer."
+_ACCEPT = "With --resume: go on though slices, labels, masks or their parts have changed; the weights' card says so."
 
 
 @click.group()
@@ -56,7 +67,8 @@ def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str,
     for decorate in (
         click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks."),
         click.option("--quiet", is_flag=True, help="Problems only."),
-        click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt, with the configuration it has."),
+        click.option("--accept-changed-data", "accept", is_flag=True, help=_ACCEPT),
+        click.option("--resume", is_flag=True, help=_RESUME),
         click.option("--freeze", multiple=True, help="Parameters that begin with this keep their values; repeatable."),
         click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from; repeatable."),
         click.option("--recipe", type=click.Choice(["release", "modern"]), default="release", show_default=True),
@@ -73,36 +85,60 @@ def _train(
     out: Path,
     recipe: str,
     resume: bool,
+    accept: bool,
     quiet: bool,
     init: tuple[str, ...],
     freeze: tuple[str, ...],
     **given: Any,
 ) -> None:
     from jcs_ct.training.config import TrainConfig, resolve
+    from jcs_ct.training.processes import known_environment, place
 
-    given |= {"init": init or None, "freeze": freeze or None}
+    if accept and not resume:
+        raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
+    given |= {"init": init or None, "freeze": freeze or None, **_folds(given)}
     config = resolve(task, data, recipe, **given)  # type: ignore[arg-type]
     if resume:
         try:
             config = TrainConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
         except OSError as error:
             raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
-        if (config.task, Path(config.data)) != (task, Path(data)):
-            raise UsageError(f"is a run of `train {config.task} --data {config.data}`", path=out, hint="give the same")
-        config = config.resumed(given)
-    try:
-        from jcs_ct.training.run import process_number
-        from jcs_ct.training.run import train as start
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+        if config.task != task:
+            raise UsageError(f"is a run of `train {config.task}`", path=out, hint=f"go on with `train {config.task}`")
+        config = config.resumed(given | {"data": data})
+    here = place(config.devices)
+    with known_environment(here):  # Lightning looks at it as soon as it is imported
+        try:
+            from jcs_ct.training.folds import train_all
+            from jcs_ct.training.run import train as start
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
 
-    def say(text: str) -> None:
-        if not quiet and process_number() == 0:
-            click.echo(f"jcs: {text}", err=True)
+        say = teller(quiet=quiet or here.rank > 0)
+        line = sys.stderr if not quiet and here.rank == 0 and sys.stderr.isatty() else None
+        if config.all_folds:
+            lines = train_all(config, out, resume=resume, say=say, progress=line, accept=accept)
+            files = "fold_1 …, folds.csv, config.json"
+        else:
+            lines = start(config, out, resume=resume, say=say, progress=line, accept=accept).lines()
+            files = "best.safetensors, last.ckpt, metrics.csv, curves.png, config.json"
+    for text in lines:
+        say(text)
+    say(f"{out}: {files}")
 
-    score = start(config, out, resume=resume, say=say, progress=not quiet and sys.stderr.isatty())
-    say(f"done; best validation score {score:.4f}" if score == score else "done, without validation")
-    say(f"{out}: best.safetensors, last.ckpt, metrics.csv, curves.png, config.json")
+
+def _folds(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that --fold and --folds stand for."""
+    fold, folds = given["fold"], given["folds"]
+    every = "all" in (fold, folds) or None
+    if folds == "all":
+        if fold not in (None, "all"):
+            raise UsageError(f"--folds all trains every fold, and --fold {fold} names one", hint="give one of them")
+        folds = None
+    number = None if fold in (None, "all") else fold
+    if number is not None and not (number.isascii() and number.isdigit()):
+        raise UsageError(f"--fold {fold} came, a number from 1 or all is needed")
+    return {"fold": None if number is None else int(number), "folds": folds, "all_folds": every}
 
 
 _command("segment", "Train jcs-single: slices with lesion masks.")

@@ -143,6 +143,8 @@ def report(
         "per_source": {source: _scores(slices.of(source), o) for source in sources},
         "patients": patients(slices, o),
     }
+    if why := undefined(slices):
+        content["undefined"] = why
     if against is not None:
         name, other = against
         found = compare(
@@ -158,6 +160,17 @@ def report(
             **{key: vars(value) for key, value in found.items()},
         }
     return content
+
+
+def undefined(slices: Slices) -> str:
+    """Return which scores cannot be computed and why, where all slices are of one class; else ""."""
+    one = set(slices.labels)
+    if len(one) != 1:
+        return ""
+    found, name = (
+        ("AUC and specificity", "COVID-19") if 1 in one else ("AUC, average precision and sensitivity", "no COVID-19")
+    )
+    return f"{found} are not defined, because all {len(slices)} slices have the label {one.pop()} ({name}): one class"
 
 
 def _scores(slices: Slices, o: Options) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"brackets: {b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
         "## Slices",
         _slices(content),
+        f"{content['undefined']}." if "undefined" in content else "",
         "A network can recognise the hospital instead of the disease: a source with slices of one class only cannot "
         "tell the two apart, and its AUC is undefined (–).",
         "### Confusion at the threshold",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
@@ -53,6 +54,11 @@ def report(first: Collector, second: Collector | None = None) -> dict[str, Any]:
         "bootstrap": {"resamples": o.resamples, "seed": o.seed, "confidence": CONFIDENCE, "unit": "group"},
         **first.summary(),
     }
+    if math.isnan(content["per_image"]["dice"]["value"]) and content["empty_masks"]["masks_empty"] == len(first):
+        masks = f"the {len(first)} masks"
+        content["undefined"] = (
+            f"Dice and the other scores of lesions are not defined, because no lesion is in {masks} and none is marked"
+        )
     if second is not None:
         found = compare(first.statistic(), second.statistic(), first.groups, resamples=o.resamples, seed=o.seed)
         content["against"] = second.summary() | {"empty_masks": second.empties()}
@@ -90,6 +96,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"{content['slices']} slices in {content['groups']} groups, lesion where p ≥ {content['threshold']:g}. "
         f"In brackets: {b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
         tables.markdown(header, body),
+        f"{content['undefined']}." if "undefined" in content else "",
         f'Policy for empty masks: "{empty["policy"]}". {empty["meaning"]} '
         f"Masks empty: {empty['masks_empty']}, predictions empty: {empty['predictions_empty']}, "
         f"both: {empty['both_empty']}.",

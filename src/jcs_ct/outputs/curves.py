@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def training_curves(rows: Sequence[Mapping[str, float]], score: str, title: str) -> bytes:
+def training_curves(rows: Sequence[Mapping[str, float]], score: str, title: str, undefined: str = "") -> bytes:
     """Draw the table of a run as a PNG: losses, the validation score, the learning rate.
 
     Args:
         rows: One for each epoch: "epoch", "train_loss", "lr", and with validation "val_loss" and "val_score".
         score: What the score is called.
         title: Of the figure.
+        undefined: What stands in place of scores that cannot be computed (NaN): "not defined, because …".
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,8 +37,10 @@ def training_curves(rows: Sequence[Mapping[str, float]], score: str, title: str)
         loss.plot(at, [r["val_loss"] for r in validated], marker=marker, ls="--", label="validation", color="#D55E00")
         scored.plot(at, [row["val_score"] for row in validated], marker=marker, color="#009E73")
         scored.set_ylim(0, 1)
-    else:
-        scored.text(0.5, 0.5, "no validation", ha="center", va="center", transform=scored.transAxes)
+    known = [row for row in validated if not math.isnan(row["val_score"])]
+    if not known:
+        said = textwrap.fill(undefined or "not defined", 36) if validated else "no validation"
+        scored.text(0.5, 0.5, said, ha="center", va="center", transform=scored.transAxes, parse_math=False)
     loss.legend(frameon=False)
     rate.plot(epochs, [row["lr"] for row in rows], marker=marker, color="#555555")
     for axes, name in ((loss, "loss"), (scored, score), (rate, "learning rate")):

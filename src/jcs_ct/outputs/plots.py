@@ -49,9 +49,11 @@ def dice_plot(names: Sequence[str], scores: Mapping[str, NDArray[np.float64]], t
     for (label, column), (colour, marker, size) in zip(scores.items(), styles, strict=False):
         known = np.isfinite(column)
         mean = float(column[known].mean()) if known.any() else math.nan
-        text = f"{_short(label)}: mean {mean:.3f}" + (f", {int((~known).sum())} undefined" if not known.all() else "")
+        of_all = f"mean {mean:.3f}" if known.any() else "mean not defined"
+        text = f"{_short(label)}: {of_all}" + (f", {int((~known).sum())} undefined" if not known.all() else "")
         axes.scatter(column[shown], y, s=size, color=colour, marker=marker, label=text, zorder=3, linewidths=0)
-        axes.axvline(mean, color=colour, linewidth=1, linestyle="--", zorder=2)
+        if known.any():
+            axes.axvline(mean, color=colour, linewidth=1, linestyle="--", zorder=2)
     for i in np.flatnonzero(np.isnan(values[0][shown])):
         axes.annotate("undefined (both empty)", (0.01, i), va="center", fontsize=7, color=_GREY)
     axes.set(xlim=(-0.015, 1.015), ylim=(len(shown) - 0.3, -0.7), xlabel=f"Dice at p ≥ {threshold:g} (dashed: mean)")
@@ -79,13 +81,18 @@ def roc_plot(curves: Mapping[str, tuple[Curve, float]], point: tuple[float, floa
     """
     figure, axes = _square("1 − specificity", "sensitivity", "Receiver operating characteristic")
     axes.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=1, label="chance")
-    _draw(axes, {f"{_short(name)}: AUC {area:.3f}": curve for name, (curve, area) in curves.items()})
+    _draw(axes, {f"{_short(name)}: AUC {_area(area)}": curve for name, (curve, area) in curves.items()})
     if point is not None and all(math.isfinite(v) for v in point):
         axes.plot(
             *point, "o", color=BLUE, markersize=7, markeredgecolor="white", label=f"at p ≥ {threshold:g}", zorder=5
         )
     axes.legend(loc="lower right", fontsize=8, framealpha=0.9)
     return _png(figure)
+
+
+def _area(area: float) -> str:
+    """Return the area under a curve; a set of slices of one class has none."""
+    return f"{area:.3f}" if math.isfinite(area) else "not defined: one class"
 
 
 def precision_recall_plot(curves: Mapping[str, tuple[Curve, float]], prevalence: float) -> bytes:
@@ -100,7 +107,7 @@ def precision_recall_plot(curves: Mapping[str, tuple[Curve, float]], prevalence:
     """
     figure, axes = _square("sensitivity (recall)", "precision", "Precision and recall")
     axes.axhline(prevalence, color="#BDBDBD", linewidth=1, label=f"chance: {prevalence:.3f}")
-    _draw(axes, {f"{_short(name)}: AP {area:.3f}": curve for name, (curve, area) in curves.items()}, steps=True)
+    _draw(axes, {f"{_short(name)}: AP {_area(area)}": curve for name, (curve, area) in curves.items()}, steps=True)
     axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
     return _png(figure)
 

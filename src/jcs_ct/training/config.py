@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 Task = Literal["segment", "classify", "joint"]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-MAY_CHANGE = ("workers", "accelerator", "every")  # on resume
+MAY_CHANGE = ("workers", "accelerator", "every", "threads", "folds")  # on resume; epochs may become more
+NO_MATTER = ("workers", "accelerator", "every", "threads", "data", "folds", "all_folds", "fold", "epochs", "init")
+"""Settings that decide nothing that a fingerprint does not hold by itself: where the data lie, how long the run is."""
 DEFAULT_NETWORK = {"segment": "jcs-single", "classify": "jcs-classifier", "joint": "jcs-joint"}
 
 
@@ -52,8 +54,11 @@ class TrainConfig:
         accelerator: "auto", "cpu", "gpu" …
         devices: Number of devices (processes, on a CPU).
         every: Steps between checkpoints, besides the end of each epoch; 0: at epochs only.
+        threads: Of each process; 0: `OMP_NUM_THREADS`, else what affinity and cgroup leave.
+        all_folds: All folds, one after the other, each in a folder of its own.
 
-    `workers`, `accelerator` and `every` may change when a run is resumed; the others decide what is computed.
+    `workers`, `accelerator`, `every`, `threads` and where the data and the file of folds lie may change when a run is
+    resumed, and `epochs` may become more; the others decide what is computed.
     """
 
     task: Task
@@ -84,6 +89,8 @@ class TrainConfig:
     accelerator: str = "auto"
     devices: int = 1
     every: int = 0
+    threads: int = 0
+    all_folds: bool = False
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
@@ -111,13 +118,20 @@ class TrainConfig:
             UsageError: A value that would make it another run.
         """
         asked = {name: value for name, value in given.items() if value is not None}
-        other = [n for n, value in asked.items() if n not in MAY_CHANGE and value != getattr(self, n)]
+        epochs = asked.pop("epochs", self.epochs)
+        if epochs < self.epochs:
+            raise UsageError(
+                f"the run has epochs {self.epochs}, {epochs} was given: a run can be made longer, not shorter",
+                hint="leave --epochs out, or give more",
+            )
+        other = [n for n, value in asked.items() if n not in (*MAY_CHANGE, "data") and value != getattr(self, n)]
         if other:
             raise UsageError(
                 f"the run has {other[0]} {getattr(self, other[0])}, {asked[other[0]]} was given",
                 hint="a resumed run keeps its settings: leave them out, or start a new run",
             )
-        return replace(self, **{name: value for name, value in asked.items() if name in MAY_CHANGE})
+        kept = {name: value for name, value in asked.items() if name in (*MAY_CHANGE, "data")}
+        return replace(self, epochs=epochs, **kept)
 
     @property
     def recipe_name(self) -> str:
@@ -153,7 +167,15 @@ def resolve(task: Task, data: str | Path, training: str, **given: Any) -> TrainC
         raise UsageError(f"--network {config.network} cannot be trained by `train {task}`", hint=f"usable: {fit}")
     if config.precision not in PRECISIONS:
         raise UsageError(f"--precision {config.precision} is unknown", hint=f"known: {', '.join(PRECISIONS)}")
-    for name, low in (("epochs", 1), ("batch", 1), ("workers", 0), ("devices", 1), ("every", 0), ("mix", 0)):
+    for name, low in (
+        ("epochs", 1),
+        ("batch", 1),
+        ("workers", 0),
+        ("devices", 1),
+        ("every", 0),
+        ("mix", 0),
+        ("threads", 0),
+    ):
         if getattr(config, name) < low:
             raise UsageError(f"--{name} {getattr(config, name)} came, at least {low} is needed")
     if config.size and config.size < 32:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
+from jcs_ct.training.reading import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from sys import UnraisableHookArgs
 
+NO_ROOM = "shared memory (/dev/shm) is too small for what reading processes hand over"
 READER = "DataLoader worker"  # how PyTorch's words on a dead reading process begin
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning_utilities")
 HARMLESS = (
@@ -60,17 +62,31 @@ def plain_errors() -> Iterator[None]:
         with _late_word_of_readers():
             yield
     except JcsError as error:
+        if _shared_memory(error):
+            raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
         if "Original Traceback" in error.message:  # raised in a reading process, with the text of its traceback
             raise JcsError(error.message.strip().splitlines()[-1].partition(": ")[2], hint=again) from error
         raise
     except MisconfigurationException as error:
         raise UsageError(f"cannot train so: {str(error).splitlines()[0]}", hint="see --device, --precision") from error
     except OSError as error:
+        if _shared_memory(error):
+            raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
         raise OutputError(f"a file cannot be written or read: {error}", path=error.filename, hint=again) from error
     except RuntimeError as error:
+        if _shared_memory(error):
+            raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
         if READER in str(error):
             raise JcsError("a process that reads ahead was killed, for want of memory perhaps", hint=again) from error
         raise
+
+
+def _shared_memory(error: Exception) -> bool:
+    """Return whether an error of PyTorch's, or of its reading processes, says that shared memory is full."""
+    text = str(error)
+    return any(words in text for words in ("shared memory", "Bus error", "/torch_")) and (
+        READER in text or "torch_" in text
+    )
 
 
 @contextmanager

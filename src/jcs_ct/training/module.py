@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from jcs_ct.models import MODELS, build_model
 from jcs_ct.training.fast import quicken
 from jcs_ct.training.losses import f_measure_loss, release_loss
 from jcs_ct.training.schedule import poly_lr
+from jcs_ct.training.scores import Validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class TrainingModule(L.LightningModule):
         self.network = build_model(config.network, config.inputs)
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.segments = MODELS[config.network].task == "segmentation"
-        self.outcomes: list[tuple[float, float, float]] = []  # of validation: loss, score or probability, label
+        self.validation = Validation()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer slices to validate on than processes
         self.train()  # Lightning leaves the mode as it is
 
@@ -181,10 +181,10 @@ class TrainingModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an earlier validation found."""
-        self.outcomes.clear()
+        self.validation = Validation()
 
     def validation_step(self, batch: Batch, _index: int) -> None:
-        """Score each slice by itself: Dice at 0.5 (NaN where the mask is empty), or the probability of COVID-19.
+        """Look at each slice by itself: its loss with its map against the mask, or with the probability of COVID-19.
 
         No value depends on which slices are validated together, nor on the number of processes; none waits for another.
         """
@@ -194,14 +194,11 @@ class TrainingModule(L.LightningModule):
             labels = F.one_hot(batch["label"], 2).float()
             for i, p in enumerate(logits.float().softmax(dim=1)[:, 1].tolist()):
                 loss = self.classification_loss(logits[i : i + 1], labels[i : i + 1])
-                self.outcomes.append((float(loss), p, float(batch["label"][i])))
+                self.validation.add_label(float(loss), p, int(batch["label"][i]))
             return
         maps = self.network(*inputs)
         for logits, truth in zip(maps, mask, strict=True):
-            found, lesion = logits[0] >= 0, truth > 0
-            total = int(found.sum()) + int(lesion.sum())
-            dice = 2 * int((found & lesion).sum()) / total if bool(lesion.any()) else math.nan
-            self.outcomes.append((float(self.segmentation_loss(logits[None], truth[None])), dice, 1.0))
+            self.validation.add_map(float(self.segmentation_loss(logits[None], truth[None])), logits[0], truth > 0)
 
     def configure_optimizers(self) -> Any:
         """Adam or AdamW over what is not frozen; the learning rate of every step by the schedule."""
@@ -210,15 +207,45 @@ class TrainingModule(L.LightningModule):
         kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
         fused = self.device.type in ("cpu", "cuda")  # one pass over the parameters instead of a dozen
         optimiser = kind(parameters, lr=config.lr, betas=(0.9, 0.999), weight_decay=config.weight_decay, fused=fused)
-        total = config.epochs * self.steps_per_epoch
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        if config.schedule == "poly":
-            schedule = torch.optim.lr_scheduler.LambdaLR(
-                optimiser, lambda i: poly_lr(min(i, total - 1), total, self.steps_per_epoch, base=1.0)
-            )
-        else:
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total + 1)
+        schedule = self.schedule_of(optimiser)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def schedule_of(self, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule of the learning rate, over all epochs of the configuration."""
+        config, per_epoch = self.config, self.steps_per_epoch
+        total = config.epochs * per_epoch
+        if config.schedule == "poly":
+            return torch.optim.lr_scheduler.LambdaLR(
+                optimiser, lambda i: poly_lr(min(i, total - 1), total, per_epoch, base=1.0)
+            )
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=total + 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note how many epochs the schedule is made for."""
+        checkpoint["epochs"] = self.config.epochs
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
+        if checkpoint.get("epochs", self.config.epochs) == self.config.epochs:
+            return
+        for held, groups in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
+            rates = self.rates_at(held["last_epoch"])
+            for name in ("total_steps", "_schedule_phases"):  # of one cycle; the new ones stay
+                held.pop(name, None)
+            held["_last_lr"] = list(rates)
+            for group in groups["param_groups"]:
+                group["lr"] = rates[0]
+
+    def rates_at(self, step: int) -> list[float]:
+        """Return the learning rate that the schedule gives to a step, counted from 0."""
+        config = self.config
+        optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=config.lr, betas=(0.9, 0.999))
+        schedule = self.schedule_of(optimiser)
+        with warnings.catch_warnings():  # that the optimiser was not stepped: there is nothing to optimise
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(step):
+                schedule.step()
+        return [float(group["lr"]) for group in optimiser.param_groups]
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

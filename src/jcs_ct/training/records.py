@@ -19,11 +19,15 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import whole_file, write_whole
+from jcs_ct.training.progress import duration
+from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.scores import NAMES, Score, Validation, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from jcs_ct.training.module import TrainingModule
+    from jcs_ct.training.progress import Progress
 
 COLUMNS = (
     "epoch",
@@ -35,6 +39,8 @@ COLUMNS = (
     "seconds",
     "slices_per_second",
     "waiting_share",
+    "val_dice",
+    "val_marked",
 )
 
 
@@ -56,40 +62,53 @@ class Records(L.Callback):
     Args:
         folder: Of the run.
         every: Steps between checkpoints; 0: at the end of each epoch only.
-        score: Makes the score of an epoch from the outcomes of its validation (see `TrainingModule.outcomes`).
-        score_name: What it is called.
-        best: Called with the module, the score and the epoch when there is a new best; without validation after each
-            epoch.
+        task: "segmentation" or "classification", which says what the score is (see `jcs_ct.training.scores`).
+        because: Why the validation score cannot be computed, as far as it is known; else "".
+        known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
+        digest: Of what it goes on with.
+        best: Called with the module and the score when there is a new best; without validation after each epoch.
         looked: Called with the module and the epoch after each validation, for sample predictions.
-        say: Where to say what an epoch gave.
+        progress: Where to say how far it is, and what an epoch gave.
     """
 
     def __init__(
         self,
         folder: Path,
         every: int,
-        score: Callable[[list[tuple[float, float, float]]], float],
-        score_name: str,
-        best: Callable[[TrainingModule, float, int], None],
+        task: str,
+        because: str,
+        digest: str,
+        known: Callable[[str | None], None],
+        best: Callable[[TrainingModule, Score], None],
         looked: Callable[[TrainingModule, int], None],
-        say: Callable[[str], None],
+        progress: Progress,
     ) -> None:
-        self.folder, self.every, self.score, self.score_name = folder, every, score, score_name
-        self.best, self.looked, self.say = best, looked, say
+        self.folder, self.every, self.task, self.because = folder, every, task, because
+        self.digest, self.known = digest, known
+        self.best, self.looked, self.progress = best, looked, progress
         self.rows: list[dict[str, float]] = []
-        self.highest = -math.inf
+        self.highest: Score | None = None
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
         self._mark, self._lr = time.perf_counter(), 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive."""
-        names = ("rows", "highest", "total", "count", "seconds", "waited", "slices")
-        return {name: getattr(self, name) for name in names}
+        names = ("rows", "total", "count", "seconds", "waited", "slices", "digest")
+        held = {name: getattr(self, name) for name in names}
+        return held | {"highest": None if self.highest is None else self.highest.facts()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
-        for name, value in state_dict.items():
+        """Take it back. Raises UsageError where the checkpoint is one of another run."""
+        held = dict(state_dict)
+        self.known(held.pop("digest", None))
+        highest = held.pop("highest", None)
+        self.highest = Score.from_facts(highest) if isinstance(highest, dict) else None
+        for name, value in held.items():
             setattr(self, name, value)
+
+    def on_train_start(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
+        """Start the clock of the time that is left."""
+        self.progress.start(trainer.global_step)
 
     def on_train_epoch_start(self, _trainer: L.Trainer, _module: L.LightningModule) -> None:
         """Start the clock; sums of an epoch that goes on after a resume are kept."""
@@ -101,7 +120,7 @@ class Records(L.Callback):
         self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, _module: L.LightningModule, outputs: Any, batch: Any, _index: int
+        self, trainer: L.Trainer, _module: L.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Add up the step; write a checkpoint now and then.
 
@@ -113,6 +132,10 @@ class Records(L.Callback):
         now = time.perf_counter()
         self.seconds += now - self._mark
         self._mark = now
+        if trainer.is_global_zero:
+            epochs, steps = trainer.max_epochs or 1, int(trainer.num_training_batches)
+            where = f"epoch {trainer.current_epoch + 1} of {epochs}, step {index + 1} of {steps}"
+            self.progress.step(where, float(outputs["loss"]), trainer.global_step, epochs * steps)
         if self.every and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
             self.checkpoint(trainer)
             self._mark = time.perf_counter()
@@ -130,39 +153,39 @@ class Records(L.Callback):
             "slices_per_second": self.slices / max(self.seconds, 1e-9),
             "waiting_share": self.waited / max(self.seconds, 1e-9),
         }
-        outcomes = _gathered(module.outcomes, trainer)
-        module.outcomes.clear()
-        if outcomes:
-            row["val_loss"] = sum(o[0] for o in outcomes) / len(outcomes)
-            row["val_score"] = self.score(outcomes)
+        score = _gathered(module.validation, trainer).score(epoch + 1, self.because)
+        module.validation = Validation()
+        if not math.isnan(score.loss):
+            row |= {"val_loss": score.loss, "val_score": score.value}
+            row |= {"val_dice": score.dice, "val_marked": score.marked} if self.task == "segmentation" else {}
         self.rows.append(row)
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
+        better = score.beats(self.highest)
         if trainer.is_global_zero:
-            self._write(module, row, epoch)
+            self._write(trainer, module, row, score)
+            if better:
+                self.best(module, score)
+        if better:
+            self.highest = score
         self.checkpoint(trainer)
 
-    def _write(self, module: TrainingModule, row: dict[str, float], epoch: int) -> None:
+    def _write(self, trainer: L.Trainer, module: TrainingModule, row: dict[str, float], score: Score) -> None:
         from jcs_ct.outputs.curves import training_curves
 
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: f"{v:.8g}" for k, v in r.items()} for r in self.rows)
-        write_whole(self.folder / "metrics.csv", text.getvalue().encode(), overwrite=True)
+        undefined = f"{UNDEFINED} {score.because}" if score.because else ""
+        write_whole(self.folder / "metrics.csv", table_of(self.rows, undefined), overwrite=True)
         if module.logger is not None:
-            module.logger.log_metrics({k: v for k, v in row.items() if k not in ("epoch", "step")}, step=epoch + 1)
-        title = f"{module.config.network} · {module.config.recipe} recipe"
-        write_whole(self.folder / "curves.png", training_curves(self.rows, self.score_name, title), overwrite=True)
-        score = row.get("val_score", math.nan)
-        scored = f", validation {self.score_name} {score:.4f}" if "val_score" in row else ""
-        self.say(f"epoch {epoch + 1} of {module.config.epochs}: loss {row['train_loss']:.4f}{scored}")
-        if "val_score" in row:
-            self.looked(module, epoch + 1)
-        # A score that the data leave undefined (NaN) is no reason to keep the first epoch's weights.
-        if math.isnan(score) or score > self.highest:
-            if not math.isnan(score) or self.highest == -math.inf:
-                self.best(module, score, epoch + 1)
-            self.highest = self.highest if math.isnan(score) else score
+            known = {k: v for k, v in row.items() if k not in ("epoch", "step") and not math.isnan(v)}
+            module.logger.log_metrics(known, step=score.epoch)
+        title, name = f"{module.config.network} · {module.config.recipe} recipe", NAMES[self.task]
+        write_whole(self.folder / "curves.png", training_curves(self.rows, name, title, undefined), overwrite=True)
+        scored = "" if math.isnan(score.loss) else f", {score.words(name)}"
+        epochs = trainer.max_epochs or 1
+        left = self.progress.left(trainer.global_step, epochs * int(trainer.num_training_batches))
+        ahead = f"; {duration(left)} left" if left and score.epoch < epochs else ""
+        self.progress.line(f"epoch {score.epoch} of {epochs}: loss {row['train_loss']:.4f}{scored}{ahead}")
+        if not math.isnan(score.loss):
+            self.looked(module, score.epoch)
 
     def checkpoint(self, trainer: L.Trainer) -> None:
         """Write `last.ckpt`, with everything that a resumed run needs.
@@ -180,9 +203,22 @@ def _mean(value: float, trainer: L.Trainer) -> float:
     return float(reduced)
 
 
-def _gathered(outcomes: list[tuple[float, float, float]], trainer: L.Trainer) -> list[tuple[float, float, float]]:
+def _gathered(validation: Validation, trainer: L.Trainer) -> Validation:
     if trainer.world_size == 1:
-        return list(outcomes)
+        return validation
     parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, list(outcomes))
-    return [outcome for part in parts for outcome in part]
+    torch.distributed.all_gather_object(parts, validation)
+    return together(parts)
+
+
+def table_of(rows: Sequence[dict[str, float]], undefined: str) -> bytes:
+    """Return the table of the epochs; a score that is not defined says why."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for row in rows:
+        cells = {k: "" if math.isnan(v) else f"{v:.8g}" for k, v in row.items()}
+        if math.isnan(row.get("val_score", 0.0)):
+            cells["val_score"] = undefined
+        table.writerow(cells)
+    return text.getvalue().encode()

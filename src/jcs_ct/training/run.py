@@ -7,27 +7,47 @@ import json
 import math
 import os
 import platform
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 
 from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.core.processors import threads
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.check import check
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.metrics import roc_auc
+from jcs_ct.datasets.samples import relative_name
 from jcs_ct.models import MODELS
+from jcs_ct.training.config import NO_MATTER
+from jcs_ct.training.fingerprint import (
+    Entry,
+    Fingerprint,
+    compare_checkpoint,
+    config_facts,
+    entries_of,
+    in_order,
+    settle,
+)
+from jcs_ct.training.lock import alone
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
 from jcs_ct.training.order import PlannedBatches, ResumableLoader, balanced_weights
+from jcs_ct.training.processes import known_environment, place
+from jcs_ct.training.progress import Progress
+from jcs_ct.training.prospects import Prospects, prospects_of_labels, prospects_of_masks
+from jcs_ct.training.reading import check_shared_memory
 from jcs_ct.training.records import Records, WholeCheckpoints
 from jcs_ct.training.samples import SliceDataset
+from jcs_ct.training.scores import NAMES, Score
 from jcs_ct.weights import WeightsCard, load, write
 
 if TYPE_CHECKING:
@@ -37,6 +57,15 @@ if TYPE_CHECKING:
     from jcs_ct.datasets.samples import Dataset, Sample
     from jcs_ct.training.config import TrainConfig
 
+RESULT = "result.json"
+TRAINING, VALIDATION = "training", "validation"
+
+
+def open_data(config: TrainConfig) -> Dataset:
+    """Return the data set of a run. Raises InputError where there is none of its kind."""
+    folds = os.path.abspath(config.folds) if config.folds else FOLDS  # noqa: PTH100  # a given one is not the data set's
+    return open_dataset(config.data, "classify" if config.task == "classify" else "segment", folds=folds)
+
 
 def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sample, ...]]:
     """Return the data set, and the samples to train on and to validate on.
@@ -45,8 +74,7 @@ def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sa
         InputError: No such data set, or the two parts share slices or groups.
         UsageError: No such fold or split.
     """
-    folds = os.path.abspath(config.folds) if config.folds else FOLDS  # noqa: PTH100  # a given one is not the data set's
-    dataset = open_dataset(config.data, "classify" if config.task == "classify" else "segment", folds=folds)
+    dataset = open_data(config)
     splits = {sample.split for sample in dataset.samples}
     if config.fold is not None:
         train, held = dataset.fold(config.fold)
@@ -71,15 +99,38 @@ def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sa
     return dataset, train, held
 
 
-def verify(dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) -> str:
-    """Read every sample once, so that bad data ends the run at its start; return the SHA-256 of all files.
+def verify(config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) -> Prospects:
+    """Read every sample once, so that bad data ends the run at its start; return whether it can be scored.
 
     Raises:
         InputError: Some cannot be used, or the two parts share slices or groups; names the first ten.
+        UsageError: There is nothing to learn.
     """
     parts = [replace(s, split="training", fold=None) for s in train]
     parts += [replace(s, split="validation", fold=None) for s in held]
-    report = check(replace(dataset, samples=tuple(parts)), similarity=None)
+    return outlook(config, dataset, train, held, checked(dataset, parts))
+
+
+def outlook(
+    config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample], empty: set[str]
+) -> Prospects:
+    """Return what can be learned and scored, where `empty` are the names of slices whose masks are empty.
+
+    Raises:
+        UsageError: There is nothing to learn.
+    """
+    if config.task == "classify":
+        return prospects_of_labels(train, held, str(dataset.root))
+
+    def lesion(sample: Sample) -> bool:
+        return sample.mask is not None and relative_name(sample.path, dataset.root) not in empty
+
+    return prospects_of_masks(train, held, lesion, str(dataset.root))
+
+
+def checked(dataset: Dataset, samples: Sequence[Sample]) -> set[str]:
+    """Read the samples of a data set; return the names of those whose mask is empty. Raises InputError as `verify`."""
+    report = check(replace(dataset, samples=tuple(samples)), similarity=None)
     bad = [fault.error().line() for fault in report.faults]
     if bad:
         more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
@@ -88,35 +139,110 @@ def verify(dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) ->
             path=dataset.root,
             hint="`jcs data check` explains them",
         )
-    digest = hashlib.sha256()
-    for path in sorted({p for s in parts for p in (s.image, s.mask, s.features) if p is not None}):
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+    return {finding.path for finding in report.findings if finding.kind == "empty-mask"}
 
 
-def train(config: TrainConfig, out: Path, *, resume: bool, say: Callable[[str], None], progress: bool) -> float:
-    """Train, and return the best validation score (NaN without validation).
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        epochs: That it has done.
+        best: The score of its best weights.
+        score_name: What the score is.
+        slices: To train on, to validate on.
+    """
+
+    epochs: int
+    best: Score
+    score_name: str
+    slices: tuple[int, int]
+
+    def lines(self) -> list[str]:
+        """Return what to say at the end."""
+        if math.isnan(self.best.loss):
+            return ["done, without validation: best.safetensors holds the last epoch"]
+        by = "; chosen by the loss" if self.best.because else ""
+        lines = [f"done; best is epoch {self.best.epoch}: {self.best.words(self.score_name)}{by}"]
+        painting = self.best.painting()
+        return [*lines, f"warning: {painting} (train longer, or with another --lr)"] if painting else lines
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        facts = {"epochs": self.epochs, "score": self.score_name, "slices": list(self.slices)}
+        return json.dumps(facts | {"best": self.best.facts()}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Result | None:
+        """Read what `to_json` wrote; None where there is nothing of the kind, for a run that is not finished."""
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            best = Score.from_facts(held["best"])
+            return cls(held["epochs"], best, held["score"], (held["slices"][0], held["slices"][1]))
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            return None
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+    progress: TextIO | None = None,
+    accept: bool = False,
+) -> Result:
+    """Train, and return how it went.
 
     Args:
         config: Of the run.
         out: Its folder.
         resume: Go on from `last.ckpt`.
         say: Where to say what happens.
-        progress: Whether to show a bar, instead of a line for each epoch.
+        progress: A terminal, to write a line over and over on; None: a line once a minute.
+        accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
 
     Raises:
-        JcsError: As `parts_of`, `verify`, `initialise`; the folder holds another run; nothing to resume, or the data
-            are not what they were; what stops a run in its middle (a full disk, a killed worker, a loss of NaN).
+        JcsError: As `place`, `parts_of`, `verify`, `check_shared_memory`, `settle`, `initialise`; the folder holds
+            another run, or another process trains into it; nothing to resume; what stops a run in its middle (a full
+            disk, a killed worker, a loss of NaN).
     """
-    last, rank = out / "last.ckpt", process_number()
+    here = place(config.devices)
+    before = torch.get_num_threads()
+    with known_environment(here), alone(out) if here.rank == 0 else nullcontext():
+        count = threads(config.threads, config.devices)
+        torch.set_num_threads(count)
+        if here.world > 1:  # else Lightning would divide the machine's processors
+            os.environ["OMP_NUM_THREADS"] = str(count)
+        rank_zero_only.rank = here.rank
+        try:
+            return _train(config, out, here.rank, Progress(say, progress), resume=resume, accept=accept)
+        finally:
+            torch.set_num_threads(before)
+
+
+def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, resume: bool, accept: bool) -> Result:
+    # A further process is silent: the first one has read and said everything before it started the others.
+    last, say = out / "last.ckpt", _nothing if rank else progress.line
     if resume and not last.is_file():
         raise InputError("has no last.ckpt to go on from", path=out, hint="start it without --resume")
     if not resume and last.exists() and rank == 0:
         raise OutputError("holds a run already", path=out, hint="--resume goes on with it; or give another folder")
-    if rank:  # the first process has read and said everything before it started the others
-        say = _nothing
     dataset, training, held = parts_of(config)
     say(f"{config.network}: {len(training)} slices to train on, {len(held)} to validate on ({dataset.layout})")
+    prospects = verify(config, dataset, training, held) if rank == 0 else Prospects()
+    if prospects.undefined:
+        say(prospects.warning)
+    # A further process needs it for the order of the slices alone.
+    now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
+    if resume:
+        entries, count = now.entries, len(training)
+        now = settle(out, now, accept=accept or rank > 0, say=say)
+        training = in_order(training, entries[:count], [e for e in now.entries if e.part == TRAINING])
+        held = in_order(held, entries[count:], [e for e in now.entries if e.part == VALIDATION])
+    data = SliceDataset(training, config, train=True)
+    if rank == 0 and config.workers:
+        check_shared_memory(data[0], config.batch, config.workers, config.devices)
 
     torch.manual_seed(config.seed)
     weights = balanced_weights(training) if config.balance else None
@@ -131,20 +257,22 @@ def train(config: TrainConfig, out: Path, *, resume: bool, say: Callable[[str], 
     frozen = module.apply_freezing()
     if frozen:
         say(f"{len(frozen)} parameters are frozen")
+    task = MODELS[config.network].task
     if rank == 0:
-        _write_down(config, out, verify(dataset, training, held), (len(training), len(held)), resume=resume)
+        _write_down(config, out, now, (len(training), len(held)))
 
-    name, score = ("AUC", _auc) if config.task == "classify" else ("Dice", _mean_dice)
-
-    def best(trained: TrainingModule, value: float, epoch: int) -> None:
-        card = card_of(config, out, value, name, epoch)
+    def best(trained: TrainingModule, score: Score) -> None:
+        card = card_of(config, out, score, NAMES[task], now.accepted)
         write(out / "best.safetensors", trained.network.state_dict(), card, overwrite=True)
 
     def look(trained: TrainingModule, epoch: int) -> None:
         _look(trained, held, out, epoch)
 
-    records = Records(out, config.every, score, name, best, look, _nothing if progress else say)
-    loader = ResumableLoader(SliceDataset(training, config, train=True), batches, config.workers)
+    def known(digest: str | None) -> None:
+        compare_checkpoint(digest, now, last)
+
+    records = Records(out, config.every, task, prospects.undefined, now.digest, known, best, look, progress)
+    loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
@@ -156,10 +284,10 @@ def train(config: TrainConfig, out: Path, *, resume: bool, say: Callable[[str], 
             precision=config.precision,
             max_epochs=config.epochs,
             callbacks=[records],
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), LightningEnvironment()],  # and not what a scheduler's variables look like
             logger=_logger(out),
             enable_checkpointing=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             num_sanity_val_steps=0,
@@ -167,8 +295,36 @@ def train(config: TrainConfig, out: Path, *, resume: bool, say: Callable[[str], 
             deterministic="warn",  # some layers have no deterministic form on a GPU; on a CPU all are
             default_root_dir=out,
         )
-        trainer.fit(module, loader, checked, ckpt_path=last if resume else None, weights_only=True)
-    return records.highest if records.highest > -math.inf else math.nan
+        try:
+            trainer.fit(module, loader, checked, ckpt_path=last if resume else None, weights_only=True)
+        finally:
+            progress.clear()
+    result = Result(config.epochs, records.highest or Score(), NAMES[task], (len(training), len(held)))
+    if rank == 0:
+        write_whole(out / RESULT, result.to_json().encode(), overwrite=True)
+    return result
+
+
+def fingerprint_of(
+    config: TrainConfig, dataset: Dataset, training: Sequence[Sample], held: Sequence[Sample]
+) -> Fingerprint:
+    """Return what a run is started on. Raises InputError where a file cannot be read."""
+
+    def file_of(sample: Sample) -> Path:
+        return (sample.features or sample.path) if config.inputs == "features" else sample.path
+
+    entries: tuple[Entry, ...] = ()
+    for part, samples in ((TRAINING, training), (VALIDATION, held)):
+        # A fold counts where the run is one of a fold.
+        kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
+        entries += entries_of(kept, part, dataset.root, file_of)
+    return Fingerprint(entries, config_facts(config, NO_MATTER), versions())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that decide what a run computes: of the package, Python and the libraries."""
+    own = {"jcs-ct": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    return own | {name: version(name) for name in ("torch", "lightning", "monai", "numpy", "scipy", "pillow")}
 
 
 def _nothing(_text: str) -> None:
@@ -185,26 +341,12 @@ def validation_loader(
     return torch.utils.data.DataLoader(dataset, batch_size=config.batch)
 
 
-def process_number() -> int:
-    """Return which of the processes of a run this is; torchrun and Lightning say it in the environment."""
-    return int(next((os.environ[name] for name in ("RANK", "LOCAL_RANK") if name in os.environ), "0"))
-
-
 def class_weights(samples: Sequence[Sample]) -> list[float]:
     """Return the weights of the two classes: by their rarity, 1 on average. Raises UsageError for one class."""
     counts = [sum(s.label == label for s in samples) for label in (0, 1)]
     if not all(counts):
         raise UsageError(f"the training part holds {counts[0]} slices without and {counts[1]} with COVID-19: one class")
     return [len(samples) / (2 * count) for count in counts]
-
-
-def _mean_dice(outcomes: list[tuple[float, float, float]]) -> float:
-    values = [o[1] for o in outcomes if not math.isnan(o[1])]
-    return sum(values) / len(values) if values else math.nan
-
-
-def _auc(outcomes: list[tuple[float, float, float]]) -> float:
-    return roc_auc([o[2] for o in outcomes], [o[1] for o in outcomes])
 
 
 def _logger(out: Path) -> Any:
@@ -232,26 +374,25 @@ def _look(module: TrainingModule, held: Sequence[Sample], out: Path, epoch: int)
         write_whole(out / "samples" / f"epoch_{epoch:03d}_{sample.path.stem}.png", picture, overwrite=True)
 
 
-def _write_down(config: TrainConfig, out: Path, digest: str, slices: tuple[int, int], *, resume: bool) -> None:
-    """Write the configuration and the circumstances of the run. Raises InputError where the data changed since."""
-    path = out / "run.json"
-    if resume and path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("data_sha256") != digest:
-        raise InputError("the data are not those that the run began with", path=out, hint="start a new run")
-    libraries = ("torch", "lightning", "monai", "numpy", "scipy", "pillow")
+def _write_down(config: TrainConfig, out: Path, started: Fingerprint, slices: tuple[int, int]) -> None:
+    """Write the configuration, what the run is on, and its circumstances."""
     facts = {
-        "data_sha256": digest,
+        "data_sha256": started.data_digest(),
+        "fingerprint": started.digest,
+        "accepted": list(started.accepted),
         "slices": {"train": slices[0], "validation": slices[1]},
-        "versions": {"jcs-ct": __version__, "python": platform.python_version(), **{n: version(n) for n in libraries}},
+        "versions": dict(started.versions) | {"python": platform.python_version()},
         "threads": torch.get_num_threads(),
     }
+    started.write(out)
     write_whole(out / "config.json", config.to_json().encode(), overwrite=True)
-    write_whole(path, (json.dumps(facts, indent=2) + "\n").encode(), overwrite=True)
+    write_whole(out / "run.json", (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode(), overwrite=True)
 
 
-def card_of(config: TrainConfig, out: Path, value: float, name: str, epoch: int) -> WeightsCard:
+def card_of(config: TrainConfig, out: Path, score: Score, name: str, accepted: Sequence[str]) -> WeightsCard:
     """Return the card of weights of the run."""
     spec = MODELS[config.network]
-    scored = "no validation score" if math.isnan(value) else f"validation {name} {value:.4f}"
+    notes = (f"epoch {score.epoch}, {score.words(name)}", score.painting(), *accepted)
     return WeightsCard(
         name=out.resolve().name,
         architecture=spec.name,
@@ -269,5 +410,5 @@ def card_of(config: TrainConfig, out: Path, value: float, name: str, epoch: int)
         licence="that of the data it was trained on",
         citation="",
         bn_eps_folded=0.0,
-        notes=(f"epoch {epoch}, {scored}",),
+        notes=tuple(note for note in notes if note),
     )

@@ -133,4 +133,6 @@ def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, b
     for name, data in {"scores.json": tables.to_json(content), **files}.items():
         write_whole(out / name, data, overwrite=run.overwrite)
     run.reporter.result |= {"out": str(out), "scores": tables.plain(dict(content))}
+    if "undefined" in content:
+        run.reporter.note(content["undefined"])
     run.reporter.say(f"jcs: scores in {out / 'scores.md'}")

@@ -1,0 +1,91 @@
+"""How far a run is, and how long it will take: a line that is written over on a terminal, else one now and then."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EVERY = 60.0  # seconds between lines where they cannot be written over
+
+
+class Progress:
+    """Says where a run is.
+
+    Args:
+        say: Where to say a line.
+        terminal: To write a line over and over on; None: a line is said once a minute.
+        now: The clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        terminal: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._say, self._terminal, self._now = say, terminal, now
+        self._first: tuple[float, int] | None = None
+        self._said = now()
+        self._shown = False
+
+    def start(self, done: int) -> None:
+        """Start the clock, after `done` steps of the run."""
+        self._first, self._said = (self._now(), done), self._now()
+
+    def step(self, where: str, loss: float, done: int, total: int) -> None:
+        """Say where the run is.
+
+        Args:
+            where: "epoch 2 of 60, step 5 of 79".
+            loss: Of the step.
+            done: Steps of the whole run that are done.
+            total: Steps of the whole run.
+        """
+        if self._terminal is None and self._now() - self._said < EVERY:
+            return
+        left = self.left(done, total)
+        text = f"{where}: loss {loss:.4f}" + ("" if left is None else f", {duration(left)} left")
+        if self._terminal is None:
+            self._said = self._now()
+            self._say(text)
+            return
+        self._terminal.write(f"\rjcs: {text}\x1b[K")
+        self._terminal.flush()
+        self._shown = True
+
+    def left(self, done: int, total: int) -> float | None:
+        """Return how many seconds are left, as fast as it went since the start; None before the first step."""
+        if self._first is None or done <= self._first[1]:
+            return None
+        began, first = self._first
+        return (self._now() - began) / (done - first) * (total - done)
+
+    def line(self, text: str) -> None:
+        """Say a line of its own, in the place of the one that is written over."""
+        self.clear()
+        self._say(text)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._terminal is not None and self._shown:
+            self._terminal.write("\r\x1b[K")
+            self._terminal.flush()
+            self._shown = False
+
+
+def duration(seconds: float) -> str:
+    """Return a span of time in words, two units at most."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes:02d} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"

@@ -1,0 +1,360 @@
+"""A run is what it was started on: what may change before it is resumed, what is refused, and what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from datasets_help import lesion, picture, save
+from jcs_ct import models
+from jcs_ct.cli import main
+from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.training.config import TrainConfig
+from jcs_ct.training.fingerprint import (
+    FILE,
+    Entry,
+    Fingerprint,
+    compare_checkpoint,
+    differences,
+    digest_of,
+    in_order,
+    settle,
+)
+from jcs_ct.training.run import fingerprint_of, parts_of, train
+from jcs_ct.weights import load
+from training_help import same, small, specs, state, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COLUMNS = ("file", "mask", "label", "group", "source", "split", "fold")
+Rows = list[dict[str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, spec in specs().items():
+        monkeypatch.setitem(models.MODELS, name, spec)
+
+
+def data_of(root: Path) -> Path:
+    """Eight slices with everything that a table can say of them: two of a group, four folds, six to train on."""
+    for i in range(8):
+        save(root / f"s{i}.png", picture(i))
+        save(root / f"m{i}.png", lesion(i))
+    write(root, rows_of())
+    return root
+
+
+def rows_of() -> Rows:
+    return [
+        dict(
+            zip(
+                COLUMNS,
+                (
+                    f"s{i}.png",
+                    f"m{i}.png",
+                    str(i % 2),
+                    f"p{i // 2}",
+                    "ab"[i % 2],
+                    "train" if i < 6 else "val",
+                    f"{i // 2 + 1}",
+                ),
+                strict=True,
+            )
+        )
+        for i in range(8)
+    ]
+
+
+def write(root: Path, rows: Rows) -> None:
+    with (root / "table.csv").open("w", newline="") as file:
+        out = csv.DictWriter(file, COLUMNS)
+        out.writeheader()
+        out.writerows(rows)
+
+
+def set_cell(row: int, column: str, value: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        rows = rows_of()
+        rows[row][column] = value
+        write(root, rows)
+
+    return change
+
+
+def swap(column: str, one: int, other: int) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        rows = rows_of()
+        rows[one][column], rows[other][column] = rows[other][column], rows[one][column]
+        write(root, rows)
+
+    return change
+
+
+def other_bytes(name: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        with (root / name).open("ab") as file:  # the pixels stay: the end of a PNG is marked
+            file.write(b"\0")
+
+    return change
+
+
+def only(*rows: int) -> Callable[[Path], None]:
+    return lambda root: write(root, [rows_of()[i] for i in rows])
+
+
+def more(root: Path) -> None:
+    save(root / "s8.png", picture(8))
+    save(root / "m8.png", lesion(8))
+    write(root, [*rows_of(), rows_of()[0] | {"file": "s8.png", "mask": "m8.png"}])
+
+
+def renamed(root: Path) -> None:
+    rows = rows_of()
+    for row in rows:
+        for column in ("file", "mask"):
+            (root / row[column]).rename(root / f"x{row[column]}")
+            row[column] = f"x{row[column]}"
+    write(root, rows)
+
+
+def into_folders(root: Path) -> None:
+    rows = rows_of()
+    for i, row in enumerate(rows):
+        (root / f"d{i}").mkdir()
+        for column in ("file", "mask"):
+            (root / row[column]).rename(root / f"d{i}" / row[column])
+            row[column] = f"d{i}/{row[column]}"
+    write(root, rows)
+
+
+def more_to_test(root: Path) -> None:
+    save(root / "s8.png", picture(8))
+    save(root / "m8.png", lesion(8))
+    write(root, [*rows_of(), rows_of()[0] | {"file": "s8.png", "mask": "m8.png", "split": "test", "fold": ""}])
+
+
+def new_picture(root: Path) -> None:
+    save(root / "s2.png", picture(99))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "picture": (new_picture, "1 slice (s2.png) holds other bytes"),
+    "byte": (other_bytes("s1.png"), "1 slice (s1.png) holds other bytes"),
+    "byte held back": (other_bytes("s7.png"), "1 slice (s7.png) holds other bytes"),
+    "mask": (other_bytes("m1.png"), "1 slice (s1.png) got another mask"),
+    "masks exchanged": (swap("mask", 0, 1), "2 slices (s0.png, s1.png) got another mask"),
+    "mask held back": (other_bytes("m6.png"), "1 slice (s6.png) got another mask"),
+    "label": (set_cell(0, "label", "1"), "1 slice (s0.png) had the label 0, now 1"),
+    "label held back": (set_cell(7, "label", "0"), "1 slice (s7.png) had the label 1, now 0"),
+    "part": (set_cell(0, "split", "val"), "1 slice (s0.png) went from training to validation"),
+    "parts exchanged": (
+        swap("split", 5, 6),
+        "1 slice (s5.png) went from training to validation; 1 slice (s6.png) went from validation to training",
+    ),
+    "out": (set_cell(3, "split", "test"), "1 slice (s3.png) is gone"),
+    "group": (set_cell(4, "group", "p9"), "1 slice (s4.png) changed the group"),
+    "source": (set_cell(4, "source", "c"), "1 slice (s4.png) changed the source"),
+    "fewer": (only(0, 1, 2, 6, 7), "3 slices (s3.png, s4.png, s5.png) are gone"),
+    "more": (more, "1 slice (s8.png) is new"),
+}
+PASSES: dict[str, Callable[[Path], None]] = {
+    "nothing": lambda root: None,
+    "order": only(7, 3, 5, 1, 0, 6, 2, 4),
+    "names": renamed,
+    "folders": into_folders,
+    "a test part": more_to_test,
+    "folds": swap("fold", 0, 7),  # of which none was asked for
+}
+TASKS = ("segment", "classify", "joint")
+
+
+def config_of(task: str, root: Path, **given: Any) -> TrainConfig:
+    network = "tiny-c" if task == "classify" else "tiny-s"
+    return small(task, root / "table.csv", **({"network": network} | given))
+
+
+def now_of(task: str, root: Path, **given: Any) -> Fingerprint:
+    config = config_of(task, root, **given)
+    return fingerprint_of(config, *parts_of(config))
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("change", REFUSED)
+def test_what_changes_the_data_is_refused(change: str, task: str, tmp_path: Path) -> None:
+    root, run = data_of(tmp_path / "d"), tmp_path / "run"
+    run.mkdir()
+    before = now_of(task, root)
+    before.write(run)
+    alter, text = REFUSED[change]
+    alter(root)
+    now = now_of(task, root)
+    assert now.digest != before.digest
+    said: list[str] = []
+    with pytest.raises(InputError) as refused:
+        settle(run, now, accept=False, say=said.append)
+    assert refused.value.exit_status == 2
+    assert refused.value.message == f"was started on something else than is here now: {text}"
+    assert "--accept-changed-data" in (refused.value.hint or "")
+    settled = settle(run, now, accept=True, say=said.append)
+    assert settled.accepted == (f"resumed on changed data, as asked: {text}",)
+    assert said == [f"warning: {settled.accepted[0]}"]
+    settled.write(run)
+    assert settle(run, now, accept=False, say=said.append) == settled  # what was accepted once stays so
+    assert settled.before == (before.digest,)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("change", PASSES)
+def test_order_and_place_alone_pass(change: str, task: str, tmp_path: Path) -> None:
+    root, run = data_of(tmp_path / "d"), tmp_path / "run"
+    run.mkdir()
+    before = now_of(task, root)
+    before.write(run)
+    PASSES[change](root)
+    copied = Path(shutil.copytree(root, tmp_path / "elsewhere" / "d2"))
+    shutil.rmtree(root)
+    now = now_of(task, copied)
+    assert now.digest == before.digest
+    said: list[str] = []
+    settled = settle(run, now, accept=False, say=said.append)
+    assert (settled.accepted, said) == ((), [])
+    assert [(e.content, *e.facts) for e in settled.entries] == [(e.content, *e.facts) for e in before.entries]
+
+
+def test_a_fold_counts_where_one_was_asked_for(tmp_path: Path) -> None:
+    root, run = data_of(tmp_path / "d"), tmp_path / "run"
+    run.mkdir()
+    now_of("segment", root, fold=1).write(run)
+    swapped = rows_of()
+    for a, b in ((4, 6), (5, 7)):
+        swapped[a]["fold"], swapped[b]["fold"] = swapped[b]["fold"], swapped[a]["fold"]
+    write(root, swapped)
+    with pytest.raises(InputError, match=r"2 slices \(s4\.png, s5\.png\) went from fold 3 to fold 4; 2 slices \(s6"):
+        settle(run, now_of("segment", root, fold=1), accept=False, say=print)
+
+
+def test_settings_and_versions_are_compared() -> None:
+    before = Fingerprint((), {"seed": 0, "lr": 0.1}, {"torch": "2.0"})
+    now = Fingerprint((), {"seed": 0, "lr": 0.2}, {"torch": "2.1", "numpy": "2"})
+    assert differences(before, now) == [
+        "lr was 0.1 and is 0.2",
+        "version of numpy was nothing and is 2",
+        "version of torch was 2.0 and is 2.1",
+    ]
+    assert differences(now, now) == []
+
+
+def entry(content: str, mask: str = "", part: str = "training") -> Entry:
+    return Entry(content, content, mask, None, part, None, None, None)
+
+
+def test_slices_with_equal_pixels_are_told_by_what_is_said_of_them() -> None:
+    before = [entry("a", "m1"), entry("b"), entry("a", "m2")]
+    now = [entry("b"), entry("a", "m2"), entry("c"), entry("a", "m1")]
+    assert in_order(["b", "a2", "c", "a1"], now, before) == ("a1", "b", "a2", "c")
+    found = differences(Fingerprint(tuple(before), {}, {}), Fingerprint(tuple(now[:2]), {}, {}))
+    assert found == ["1 slice (a) is gone"]
+    twice = Fingerprint((entry("a"), entry("a")), {}, {})
+    assert differences(Fingerprint((entry("a"),), {}, {}), twice) == ["1 slice (a) is new"]
+
+
+def test_a_run_without_a_fingerprint_is_named(tmp_path: Path) -> None:
+    now = Fingerprint((entry("a"),), {}, {})
+    said: list[str] = []
+    with pytest.raises(InputError, match=r"has no fingerprint\.json"):
+        settle(tmp_path, now, accept=False, say=said.append)
+    assert settle(tmp_path, now, accept=True, say=said.append).accepted == tuple(
+        s.removeprefix("warning: ") for s in said
+    )
+    now.write(tmp_path)
+    (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"a"', '"b"'))
+    with pytest.raises(InputError, match="is not what a run has written: its digest is that of other content"):
+        settle(tmp_path, now, accept=False, say=said.append)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    now = Fingerprint((entry("a"),), {}, {}, before=("earlier",))
+    for digest in (None, now.digest, "earlier"):
+        compare_checkpoint(digest, now, tmp_path)
+    with pytest.raises(UsageError, match="is a checkpoint of another run"):
+        compare_checkpoint("other", now, tmp_path)
+
+
+def test_a_folder_is_told_by_its_files(tmp_path: Path) -> None:
+    for name, files in (("one", {"a": b"1", "b": b"2"}), ("same", {"x": b"2", "y": b"1"}), ("other", {"a": b"1"})):
+        (tmp_path / name).mkdir()
+        for file, content in files.items():
+            (tmp_path / name / file).write_bytes(content)
+    assert digest_of(tmp_path / "one") == digest_of(tmp_path / "same") != digest_of(tmp_path / "other")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        digest_of(tmp_path / "none")
+
+
+class StopError(Exception):
+    pass
+
+
+def cut_short(config: TrainConfig, run: Path) -> None:
+    """Train, and end as a crash would before the second checkpoint."""
+
+    def say(text: str) -> None:
+        if text.startswith("epoch 2 of"):
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(config, run, resume=False, say=say)
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+def test_another_order_elsewhere_ends_as_if_nothing_had_happened(task: str, tmp_path: Path) -> None:
+    root, runs = data_of(tmp_path / "d"), tmp_path / "runs"
+    config = config_of(task, root, epochs=3, augment=True)
+    train(config, runs / "whole", resume=False, say=print)
+    cut_short(config, runs / "cut")
+    assert len(table(runs / "cut")) == 3
+    only(7, 3, 5, 1, 0, 6, 2, 4)(root)
+    renamed_root = Path(shutil.move(root, tmp_path / "moved"))
+    moved = TrainConfig.from_json((runs / "cut" / "config.json").read_text()).resumed(
+        {"data": str(renamed_root / "table.csv")}
+    )
+    train(moved, runs / "cut", resume=True, say=print)
+    assert same(state(runs / "whole"), state(runs / "cut"))
+    assert table(runs / "whole") == table(runs / "cut")
+    assert "accepted" in json.loads((runs / "cut" / "run.json").read_text())
+
+
+def test_the_command_refuses_and_notes_on_the_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, run = data_of(tmp_path / "d"), tmp_path / "run"
+    cut_short(config_of("segment", root, epochs=3), run)
+    rows = rows_of()
+    for row in rows:  # of whole groups, so that nothing else is wrong
+        row["split"] = "val" if row["group"] == "p2" else "train"
+    write(root, rows)
+    words = ["train", "segment", "--data", str(root / "table.csv"), "-o", str(run), "--resume", "--quiet"]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    said = capsys.readouterr().err
+    assert (end.value.code, said.count("\n")) == (2, 1)
+    assert "2 slices (s4.png, s5.png) went from training to validation" in said
+    assert len(table(run)) == 3
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--accept-changed-data"])
+    assert (end.value.code, capsys.readouterr().err) == (0, "")
+    assert len(table(run)) == 4
+    line = (
+        "resumed on changed data, as asked: 2 slices (s4.png, s5.png) went from training to validation; "
+        "2 slices (s6.png, s7.png) went from validation to training"
+    )
+    assert json.loads((run / "run.json").read_text())["accepted"] == [line]
+    _, card = load(run / "best.safetensors")
+    assert line in card.notes
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--epochs", "4"])  # accepted once, it needs no second word
+    assert end.value.code == 0, capsys.readouterr().err
