@@ -16,6 +16,7 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_localizer, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.stack import stack
@@ -124,9 +125,10 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
         raise RefusedError(images, reasons, path=where, hint=_GIVE)
-    warnings = [f"{gap} (read with the mean distance)" for gap in stacked.gaps] + list(stacked.warnings)
+    warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
+    warnings += stacked.warnings
     if part in OTHER_PARTS:
-        warnings.append(f"the header says {part}, but the slices show lung")
+        warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))
     if not lungs:
         warnings.append(NO_LUNG)
     series = CTSeries(
