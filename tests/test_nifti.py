@@ -22,9 +22,9 @@ from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.geometry import Axes, CTSeries, Geometry
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
-from jcs_ct.io.nifti.volume import read_nifti
 from jcs_ct.io.nifti import values as nifti_values
 from jcs_ct.io.nifti import write as nifti_write
+from jcs_ct.io.nifti.volume import read_nifti
 from jcs_ct.io.nifti.write import write_nifti, write_nifti_slices
 
 if TYPE_CHECKING:

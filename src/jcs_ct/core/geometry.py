@@ -118,6 +118,7 @@ class CTSeries:
         sources: `jcs_ct.io.files.sources.Source` of the DICOM files in the order of canonical slices; one for NIfTI.
         facts: What the header says that does not identify anyone (manufacturer, kernel, kVp, thickness …), for reports.
         warnings: What speaks against the study or limits what can be said of it, a line each.
+        study_uid, series_uid: Of DICOM; "" otherwise. They stay in memory; reports hold hashes of them.
     """
 
     name: str
@@ -129,6 +130,8 @@ class CTSeries:
     sources: tuple[Any, ...] = field(repr=False)
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    study_uid: str = field(default="", repr=False)
+    series_uid: str = field(default="", repr=False)
 
     def __len__(self) -> int:
         return self.geometry.shape[0]

@@ -141,6 +141,8 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         sources=tuple(image.source for image in stacked.images),
         facts=dict(stacked.images[0].facts),
         warnings=tuple(warnings),
+        study_uid=images[0].study,
+        series_uid=images[0].series,
     )
     return Opened(series, lungs, tuple(notes + more))
 

@@ -91,7 +91,9 @@ def read_nifti(source: Source) -> NiftiSeries:
 
     grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
-    return NiftiSeries(case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid)
+    return NiftiSeries(
+        case_name(source), label, "nifti", geometry, axes, read, (source,), facts, tuple(warnings), grid=grid
+    )
 
 
 def nibabel_library() -> Any:
