@@ -237,9 +237,7 @@ def test_arrays_may_change_afterwards(study: Study, diagnoser: Diagnoser, tmp_pa
     assert np.array_equal(result.case.slice(5).image.pixels, first)
 
 
-def test_simpleitk(
-    study: Study, diagnoser: Diagnoser, expected: CaseResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simpleitk(study: Study, diagnoser: Diagnoser, expected: CaseResult, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_equal(diagnoser(as_simpleitk(study, monkeypatch)), expected)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from jcs_ct.app.batch import Ended, diagnose_cases, read_report
+from jcs_ct.app.batch import Ended, case_lock, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
@@ -88,13 +90,56 @@ def test_the_same_networks_go_on(segment: str | None, out: Path) -> None:
     [("2", "3"), (None, "2"), ("2", None)],
     ids=["another segmenter", "a segmenter more", "a segmenter less"],
 )
-def test_other_segmenters_do_not(before: str | None, now: str | None, out: Path) -> None:
+def test_what_other_networks_made_is_made_again(before: str | None, now: str | None, out: Path) -> None:
     assert diagnose(out, networks(segment=before)).status == "done"
-    refused = diagnose(out, networks(segment=now))
-    assert isinstance(refused.error, OutputError)
-    assert "other weights or settings" in refused.error.message
-    assert diagnose(out, networks("4", segment=before)).status == "failed"  # nor another classifier
-    assert diagnose(out, networks(segment=before)).status == "kept"
+    again = diagnose(out, networks(segment=now))
+    assert (again.status, again.note) == ("done", "was made with another segmenter, so it is made again")
+    other = diagnose(out, networks("4", segment=now))
+    assert (other.status, other.note) == ("done", "was made with another weights, so it is made again")
+    assert diagnose(out, networks("4", segment=now)).status == "kept"
+
+
+def test_a_replaced_input_is_not_given_the_result_of_the_one_before(out: Path) -> None:
+    assert diagnose(out, networks()).status == "done"
+    first, *_, last = sorted((out.parent / "study").iterdir())
+    before = read_report(out / "study")["source"]
+    content = first.read_bytes()
+    first.write_bytes(last.read_bytes())
+    again = diagnose(out, networks())
+    assert (again.status, again.note) == ("done", "was made with another input, so it is made again")
+    assert read_report(out / "study")["source"]["digest"] != before["digest"]
+    first.write_bytes(content)
+    assert diagnose(out, networks()).note.startswith("was made with another input")
+    assert read_report(out / "study")["source"]["digest"] == before["digest"]
+
+
+def test_a_file_that_was_only_touched_is_kept(out: Path) -> None:
+    assert diagnose(out, networks()).status == "done"
+    for path in (out.parent / "study").iterdir():
+        os.utime(path, (1, 1))
+    assert diagnose(out, networks()).status == "kept"
+
+
+def test_a_study_that_grew_is_made_again(out: Path) -> None:
+    assert diagnose(out, networks()).status == "done"
+    last = max((out.parent / "study").iterdir())
+    shutil.copyfile(last, last.with_name(f"z{last.name}"))
+    assert diagnose(out, networks()).status == "done"
+    assert read_report(out / "study")["source"]["files"] == 13
+
+
+def test_a_case_that_another_run_computes_is_waited_for(out: Path) -> None:
+    lock = case_lock(out, "study")
+    lock.acquire()
+    ended: list[Ended] = []
+    beside = threading.Thread(target=lambda: ended.append(diagnose(out, networks())))
+    beside.start()
+    beside.join(1)
+    assert not ended
+    lock.release()
+    beside.join(30)
+    assert [one.status for one in ended] == ["done"]
+    assert not list(out.glob(".*.lock"))
 
 
 def test_older_reports_are_read(out: Path) -> None:
@@ -103,7 +148,12 @@ def test_older_reports_are_read(out: Path) -> None:
     assert "segmenter" not in read_report(out / "study")
     check(read_report(out / "study"))
     assert diagnose(out, networks()).status == "kept"
-    assert diagnose(out, networks(segment="2")).status == "failed"
+
+
+def test_a_report_that_does_not_say_what_it_was_made_from_is_made_again(out: Path) -> None:
+    diagnose(out, networks())
+    edit(out, source=None)
+    assert diagnose(out, networks()).note == "was made with another input, so it is made again"
 
 
 def test_a_network_that_does_both_is_no_segmenter_of_its_own(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

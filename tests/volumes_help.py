@@ -13,8 +13,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MET = {"i1": "CHAR", "u1": "UCHAR", "i2": "SHORT", "u2": "USHORT", "i4": "INT", "u4": "UINT", "f4": "FLOAT", "f8": "DOUBLE"}
-TEEM = {"i1": "int8", "u1": "uchar", "i2": "short", "u2": "ushort", "i4": "int", "u4": "uint32", "f4": "float", "f8": "double"}
+MET = {
+    "i1": "CHAR",
+    "u1": "UCHAR",
+    "i2": "SHORT",
+    "u2": "USHORT",
+    "i4": "INT",
+    "u4": "UINT",
+    "f4": "FLOAT",
+    "f8": "DOUBLE",
+}
+TEEM = {
+    "i1": "int8",
+    "u1": "uchar",
+    "i2": "short",
+    "u2": "ushort",
+    "i4": "int",
+    "u4": "uint32",
+    "f4": "float",
+    "f8": "double",
+}
 
 
 def text(numbers: Any) -> str:

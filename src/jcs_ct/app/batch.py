@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import gc
-import io
 import json
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
+from jcs_ct import __version__
+from jcs_ct.app.identity import identify, place_of, unchanged
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
-from jcs_ct.core.whole_files import write_whole
 from jcs_ct.study.examine import examine
 from jcs_ct.study.report import segmenter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.rules import Rule
     from jcs_ct.study.settings import Networks, Settings
-
-COLUMNS = (
-    "case", "status", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml", "lesion_share",
-    "severity", "seconds", "problem",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,20 +31,30 @@ class Ended:
     """How a study ended.
 
     Attributes:
-        name: Of the case.
-        label: What a message calls it.
+        case: What was looked at.
         status: "done", "kept" (finished by an earlier run) or "failed".
-        report: What its `report.json` holds; None if it failed.
+        report: What `report.json` holds; None where it failed.
         error: Why it failed.
+        note: Why an earlier result was made again, or "".
         details: The traceback of a problem that was not foreseen, else "".
     """
 
-    name: str
-    label: str
+    case: Case
     status: str
     report: dict[str, Any] | None
     error: JcsError | None = None
+    note: str = ""
     details: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the case."""
+        return self.case.name
+
+    @property
+    def label(self) -> str:
+        """What a message calls it."""
+        return self.case.label
 
 
 def diagnose_cases(
@@ -59,8 +66,11 @@ def diagnose_cases(
     patient_rule: Rule | None = None,
     overwrite: bool = False,
     resume: bool = False,
+    keep_identity: bool = False,
 ) -> Iterator[Ended]:
     """Diagnose every case and write its folder; yield how each ended.
+
+    A case that another run is computing into the same folder is left for the end, and then taken as that run left it.
 
     Args:
         cases: With distinct names.
@@ -69,27 +79,81 @@ def diagnose_cases(
         out: Holds a folder for each case.
         patient_rule: The rule, where it is not the usual one of its name.
         overwrite: Replace folders that exist.
-        resume: Keep folders that an earlier run with the same weights and settings has finished.
+        resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
+        keep_identity: Whether UIDs stand in the report as they are.
     """
-    looked = 0
+    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity)
     gc.freeze()  # what is loaded is no garbage
+    waiting = []
     for case in cases:
+        lock = case_lock(out, case.name)
         try:
-            kept = finished(out / case.name, networks, settings) if resume and not overwrite else None
-            if kept is not None:
-                yield Ended(case.name, case.label, "kept", kept)
-                continue
-            if looked == 1:  # one study alone does not wait for it
-                settle()
-            looked += 1
-            result = examine(case, networks, settings, patient_rule)
-            folder = result.save(out, overwrite=overwrite)
-            del result  # or it would stay until the next study is looked at
-            yield Ended(case.name, case.label, "done", read_report(folder))
+            lock.acquire(blocking=False)
+        except Timeout:
+            waiting.append(case)
+            continue
+        try:
+            yield job.run(case)
+        finally:
+            release(lock)
+    job.resume = job.resume or not overwrite
+    for case in waiting:
+        lock = case_lock(out, case.name)
+        with lock:  # waits for the other run
+            ended = job.run(case)
+        release(lock)
+        yield ended
+
+
+def case_lock(out: Path, name: str) -> FileLock:
+    """Return the lock of a case: held by the process that computes it, and gone with that process."""
+    out.mkdir(parents=True, exist_ok=True)
+    return FileLock(str(out / f".{name}.lock"))
+
+
+def release(lock: FileLock) -> None:
+    """Give a lock back and remove its file."""
+    with contextlib.suppress(OSError):  # another run may hold it by now, or have removed it
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release(force=True)
+
+
+@dataclass
+class _Job:
+    networks: Networks
+    settings: Settings
+    out: Path
+    patient_rule: Rule | None
+    overwrite: bool
+    resume: bool
+    keep_identity: bool
+    looked: int = 0
+
+    def run(self, case: Case) -> Ended:
+        """Return how a case ended; whatever one study meets, the others must still finish."""
+        try:
+            return self._run(case)
         except JcsError as error:
-            yield Ended(case.name, case.label, "failed", None, error)
-        except Exception as error:  # noqa: BLE001  # whatever one study meets, the others must still finish
-            yield Ended(case.name, case.label, "failed", None, unforeseen(error, case.label), traceback.format_exc())
+            return Ended(case, "failed", None, error)
+        except Exception as error:  # noqa: BLE001  # see above
+            return Ended(case, "failed", None, unforeseen(error, case.label), details=traceback.format_exc())
+
+    def _run(self, case: Case) -> Ended:
+        note, overwrite = "", self.overwrite
+        if self.resume and not overwrite:
+            kept, note = finished(self.out / case.name, case, self.networks, self.settings)
+            if kept is not None:
+                return Ended(case, "kept", kept)
+            overwrite = bool(note)
+        if self.looked == 1:  # one study alone does not wait for it
+            settle()
+        self.looked += 1
+        identity = identify(case, keep_identity=self.keep_identity)
+        result = examine(case, self.networks, self.settings, self.patient_rule)
+        result.report["source"] = identity.to_dict()
+        folder = result.save(self.out, overwrite=overwrite)
+        del result  # or it would stay until the next study is looked at
+        return Ended(case, "done", read_report(folder), note=note)
 
 
 def settle() -> None:
@@ -99,26 +163,41 @@ def settle() -> None:
     gc.freeze()
 
 
-def finished(folder: Path, networks: Networks, settings: Settings) -> dict[str, Any] | None:
-    """Return the report of a case that an earlier run has finished, or None where there is none.
+def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -> tuple[dict[str, Any] | None, str]:
+    """Return the report of a case that an earlier run has finished, or None, and why it has to be made again.
+
+    Args:
+        folder: Of its results.
+        case: The input as it is now.
+        networks: What runs now.
+        settings: How.
+
+    Returns:
+        The report where input, weights, rule, thresholds and version are the same. None and "" where there is none.
 
     Raises:
-        OutputError: It was made with other weights or settings, or is no report.
+        OutputError: It is no report.
+        InputError: The input cannot be read.
     """
     if not (folder / "report.json").exists():
-        return None
+        return None, ""
     report = read_report(folder)
-    same = (
-        report["model"]["weights_sha256"] == networks.screen.card.weights_sha256
-        and _weights(report.get("segmenter")) == _weights(segmenter_of(networks))
-        and report["settings"]["rule"] == settings.rule
-        and report["settings"]["segment"] == settings.segment
-    )
-    if not same:
-        raise OutputError(
-            "was made with other weights or settings", path=folder, hint="use --overwrite, or another output folder"
-        )
-    return report
+    screen = networks.screen
+    checks = {
+        "weights": (report["model"]["weights_sha256"], screen.card.weights_sha256),
+        "segmenter": (_weights(report.get("segmenter")), _weights(segmenter_of(networks))),
+        "patient rule": (report["settings"]["rule"], settings.rule),
+        "choice of lesions": (report["settings"]["segment"], settings.segment),
+        "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
+        "version": (report["jcs_ct_version"], __version__),
+    }
+    differ = [what for what, (before, now) in checks.items() if before != now]
+    recorded = report.get("source")
+    if recorded is None or not unchanged(case, recorded):
+        differ.insert(0, "input")
+    if differ:
+        return None, f"was made with another {', '.join(differ)}, so it is made again"
+    return report, ""
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -140,24 +219,22 @@ def _weights(segmenter: dict[str, str] | None) -> str | None:
 
 def summary_row(ended: Ended) -> dict[str, Any]:
     """Return a study's line of the summary."""
-    row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {"case": ended.name, "status": ended.status}
+    row: dict[str, Any] = {"case": ended.name, "status": ended.status}
+    row |= {"path": place_of(ended.case), "kind": ended.case.kind, "slices": len(ended.case)}
     if ended.report is not None:
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
         row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}
         row |= {"slices": ended.report["input"]["slices"], "seconds": ended.report["seconds"]}
         row |= {"lesion_ml": burden.get("lesion_ml", ""), "lesion_share": burden.get("share", "")}
+        source = ended.report.get("source") or {}
+        row |= {name: source.get(name, "") for name in ("study", "series")}
+        row["reasons"] = "; ".join(verdict["reasons"])
         row["severity"] = (burden.get("severity") or {}).get("name", "")
     if ended.error is not None:
         row["problem"] = ended.error.line()
     return row
 
 
-def write_summary(path: Path, rows: Sequence[dict[str, Any]], problems: Sequence[InputError]) -> None:
-    """Write `summary.csv`: a line for each study, and one for each input that gave none."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-    for problem in problems:
-        writer.writerow(dict.fromkeys(COLUMNS, "") | {"status": "failed", "problem": problem.line()})
-    write_whole(path, text.getvalue().encode(), overwrite=True)
+def problem_row(problem: InputError) -> dict[str, Any]:
+    """Return the line of the summary for an input that made no study."""
+    return {"status": "failed", "problem": problem.line(), "path": str(problem.path or "")}

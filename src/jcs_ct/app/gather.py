@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.studies import find_series
-from jcs_ct.study.case import of_pictures, of_series, tell_cases_apart
+from jcs_ct.study.case import of_pictures, of_series
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Gathered:
     """What the inputs come to.
 
     Attributes:
-        cases: With distinct names.
+        cases: Volumes first; names may be alike (`jcs_ct.app.identity.named`).
         problems: What cannot be used, one line each.
         notes: What a user should know, a line each.
     """
@@ -46,7 +46,7 @@ def gather(
     found = find_series(inputs, series=series, allow_gaps=allow_gaps)
     volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
     cases = [*map(of_series, volumes), *of_pictures(found.pictures, inputs)]
-    return Gathered(tuple(tell_cases_apart(cases)), found.problems, found.notes)
+    return Gathered(tuple(cases), found.problems, found.notes)
 
 
 def _identified(series: CTSeries) -> CTSeries:

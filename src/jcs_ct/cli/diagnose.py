@@ -54,7 +54,10 @@ def diagnose(
 
     A research tool, no medical device.
     """
+    from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
+    from jcs_ct.app.identity import named
+    from jcs_ct.app.summary import Summary
     from jcs_ct.core.memory import one_heap
 
     one_heap()
@@ -70,19 +73,23 @@ def diagnose(
         reporter.problem(problem)
     if not found.cases:
         if found.problems:
+            summary = Summary(out)
+            for problem in found.problems:
+                summary.add(batch.problem_row(problem))
+            summary.put_in_order()
             return
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
-    _refuse_existing(found.cases, out, run, resume=resume)
+    cases = named(found.cases, out)
+    _refuse_existing(cases, out, run, resume=resume)
 
-    from jcs_ct.app import batch
     from jcs_ct.models import RESULTS
     from jcs_ct.study.files import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)
-    slices = sum(len(case) for case in found.cases)
+    slices = sum(len(case) for case in cases)
     networks = Networks.of([run.network(name, RESULTS, slices) for name in names])
     chosen: Any = segment or networks.usual_segment
     settings = Settings(rule, chosen, frames=not no_html)
@@ -90,14 +97,18 @@ def diagnose(
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     rows = []
-    total = len(found.cases)
-    for i, ended in enumerate(
-        batch.diagnose_cases(found.cases, networks, settings, out, overwrite=run.overwrite, resume=resume),
-        1,
-    ):
+    total = len(cases)
+    summary = Summary(out)
+    for problem in found.problems:
+        summary.add(batch.problem_row(problem))
+    ending = batch.diagnose_cases(
+        cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity
+    )
+    for i, ended in enumerate(ending, 1):
         rows.append(batch.summary_row(ended))
+        summary.add(rows[-1])
         _say(ended, i, total, out, reporter)
-    batch.write_summary(out / "summary.csv", rows, found.problems)
+    summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
 
@@ -128,6 +139,8 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
     if ended.status == "done" and not reporter.quiet:
         for warning in dict.fromkeys((*report["warnings"], *verdict["reasons"])):
             reporter.note(f"{ended.name}: {warning}")
+    if ended.note:
+        reporter.note(f"{ended.name}: the result there {ended.note}")
     kept = " (finished before)" if ended.status == "kept" else ""
     reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{kept}")
     reporter.case(
@@ -135,6 +148,7 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
         case=ended.name,
         folder=str(out / ended.name),
         status=ended.status,
+        source=report.get("source"),
         verdict=verdict,
         burden=report["burden"],
     )
@@ -143,10 +157,10 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
     for row in rows:
-        verdict = {True: "positive", False: "negative"}.get(row["positive"], "")
-        score = f"{row['score']:.3f}" if row["score"] != "" else ""
-        volume = f"{row['lesion_ml']:.1f}" if row["lesion_ml"] not in ("", None) else ""
-        severity = row["severity"] or ""
+        verdict = {True: "positive", False: "negative"}.get(row.get("positive"), "")
+        score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
+        volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
+        severity = row.get("severity") or ""
         lines.append(
             f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<9} {score:>7} {volume:>9}  {severity}".rstrip()
         )

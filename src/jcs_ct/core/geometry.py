@@ -119,6 +119,7 @@ class CTSeries:
             volume the file and that of its values, and none where a program handed it over.
         facts: What the header says that does not identify anyone (manufacturer, kernel, kVp, thickness …), for reports.
         warnings: What speaks against the study or limits what can be said of it, a line each.
+        study_uid, series_uid: Of DICOM; "" otherwise. They stay in memory; reports hold hashes of them.
     """
 
     name: str
@@ -130,6 +131,8 @@ class CTSeries:
     sources: tuple[Any, ...] = field(repr=False)
     facts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    study_uid: str = field(default="", repr=False)
+    series_uid: str = field(default="", repr=False)
 
     def __len__(self) -> int:
         return self.geometry.shape[0]

@@ -103,7 +103,9 @@ def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
     except Exception:  # noqa: BLE001  # of a file that is closed
         pages = 1
     if pages > 1:
-        raise InputError(f"holds {pages} pictures, one is expected", path=label, hint="give each as an image of its own")
+        raise InputError(
+            f"holds {pages} pictures, one is expected", path=label, hint="give each as an image of its own"
+        )
     try:
         inverted = _tiff_tag(picture, _PHOTOMETRIC, 1) == 0
         plain = picture.copy()  # loaded, of no file any more

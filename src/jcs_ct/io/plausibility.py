@@ -1,4 +1,4 @@
-"""A look at a few slices of a volume: are these Hounsfield units, and is there lung in them?"""
+"""A look at a volume before it is accepted: its extent, and whether some slices are Hounsfield units and show lung."""
 
 from __future__ import annotations
 
@@ -6,15 +6,42 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jcs_ct.core.warning import CodedWarning
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from jcs_ct.core.geometry import Geometry
+
+WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
+FEW = 10  # slices, below which a study is flagged whatever its extent
+THICK_MM, TOO_THICK_MM = 5.0, 8.5  # between slices: said; not reliable
+COARSE_MM = 1.5  # pixels
 LEAST_LUNG = 0.1
 """Share of the body in a slice, below which what is enclosed and as thin as lung is no lung. Five real chests reach 0.2
 to 0.5 in one of the three slices; a head reaches 0.08 (sinuses, foam), an abdomen 0.06 (bowel)."""
-NO_LUNG = "no lung in the slices looked at: is it a chest?"
+NO_LUNG = CodedWarning("no-lung-seen", "no lung in the slices looked at: is it a chest?")
+
+
+def extent_warnings(geometry: Geometry) -> list[CodedWarning]:
+    """Return what the extent and the voxels of a volume say against a whole chest in fine slices."""
+    down, rows, columns = geometry.spacing
+    count, extent = geometry.shape[0], down * geometry.shape[0]
+    warnings = []
+    if count < FEW:
+        warnings.append(CodedWarning("few-slices", f"few slices: {count}"))
+    if extent < WHOLE_CHEST_MM:
+        text = f"partial chest: {extent:.0f} mm along the body, a whole one has at least {WHOLE_CHEST_MM:.0f}"
+        warnings.append(CodedWarning("partial-chest", text))
+    if down > THICK_MM + 0.01:
+        text = f"thick slices: {down:.3g} mm; small lesions are lost between them"
+        warnings.append(CodedWarning("thick-slices" if down > TOO_THICK_MM else "slice-distance", text))
+    if max(rows, columns) > COARSE_MM + 0.01:
+        text = f"coarse pixels: {rows:.3g} × {columns:.3g} mm; small lesions are not seen"
+        warnings.append(CodedWarning("coarse-pixels", text))
+    return warnings
 
 
 def sample_of(total: int) -> list[int]:

@@ -34,8 +34,7 @@ class FoundSeries:
     """What the inputs of a command come to.
 
     Attributes:
-        series: The chosen volumes with distinct names: DICOM studies, then volumes in one file, each in the order of
-            the inputs.
+        series: The chosen volumes: DICOM studies, then volumes in one file, each in the order of the inputs.
         problems: What cannot be used: files, and studies without a usable series; one line each.
         notes: What a user should know, a line each.
         rows: Every series that was found, chosen or not.
@@ -106,10 +105,9 @@ class _Finder:
         self._matched = False
 
     def result(self, pictures: tuple[Source, ...]) -> FoundSeries:
-        """Give the volumes distinct names and return the whole."""
-        names = iter(tell_apart([(series.name, "") for series in self._series]))
-        series = tuple(replace(one, name=next(names)) for one in self._series)
-        names = iter([one.name for one in series])
+        """Return the whole; names in the rows are told apart."""
+        series = tuple(self._series)
+        names = iter(tell_apart([(one.name, "") for one in series]))
         rows = tuple(replace(row, name=next(names)) if row.chosen else row for row in self._rows)
         if self._wanted is not None and rows and not self._matched:
             there = few([str(number) for number in sorted(self._numbers)]) or "none"

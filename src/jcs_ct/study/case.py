@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from jcs_ct.core.types import SliceImage
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.kinds import Kind
-from jcs_ct.io.files.names import safe_name, tell_apart
+from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.pictures import read_slice
 
 if TYPE_CHECKING:
@@ -105,9 +105,3 @@ def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
         label = f"{top}!{inner}" if inner else top
         cases.append(Case(safe_name(name), label, "pictures", pictures=tuple(members)))
     return cases
-
-
-def tell_cases_apart(cases: Sequence[Case]) -> list[Case]:
-    """Return the cases with distinct names, as `jcs_ct.io.files.names.tell_apart` makes them."""
-    names = tell_apart([(case.name, "") for case in cases])
-    return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jcs_ct.anatomy.burden import BurdenCounter
-from jcs_ct.anatomy.lungs import Reducer
+from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
+from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, Judge
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.inference import pipeline
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
@@ -115,6 +117,7 @@ class Examination:
         series = self.case.series
         assert series is not None  # noqa: S101  # only volumes have lungs to measure
         reducer = Reducer(series.geometry.shape, series.geometry.spacing)
+        judge = Judge(series.geometry.spacing)
 
         def read(i: int) -> NDArray[np.int16]:
             with self.clock("read"):
@@ -123,6 +126,14 @@ class Examination:
         for i, hu in ahead(read, list(range(len(series)))):
             with self.clock("lungs"):
                 reducer.add(i, hu)
+                judge.add(hu)
+        offset = judge.offset()
+        if abs(offset) >= REFUSED_OFFSET:
+            raise InputError(
+                f"holds no Hounsfield units: {judge.warnings((0, 0), units_only=True)[0]}",
+                path=self.case.label,
+                hint="convert it again from DICOM, with its rescale slope and intercept",
+            )
         with self.clock("lungs"):
             found = reducer.find()
         if found.reason:
@@ -133,10 +144,14 @@ class Examination:
             )
         self.lungs = PackedLabels(self.shapes)
         area = series.geometry.spacing[1] * series.geometry.spacing[2]
+        sides = np.zeros(3, np.int64)
         for i in range(len(series)):
             labels = found.slice(i)
             self.lungs.set(i, labels)
             self.lung_mm2[i] = float(np.count_nonzero(labels) * area)
+            sides += np.bincount(labels.ravel(), minlength=3)[:3]
+        right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
+        self.warnings += judge.warnings((right, left))
 
     def screen(self, indices: Sequence[int]) -> None:
         """Give slices their probability and attention."""
@@ -228,7 +243,8 @@ class Examination:
             if isinstance(item, InputError):
                 if not self.flags[i]:
                     self.flags[i] = (f"could not be read: {item.message}",)
-                    self.warnings.append(f"slice {i + 1} could not be read: {item.message}")
+                    text = f"slice {i + 1} could not be read: {item.message}"
+                    self.warnings.append(CodedWarning("unread-slices", text))
                 yield i, None
             else:
                 yield i, item

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
+from jcs_ct.core.warning import UNRELIABLE, code_of
 from jcs_ct.imaging.window import LUNG
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def build_report(
         "burden": None if burden is None else burden.to_dict(),
         "slices": [s.to_dict() for s in slices],
         "most_affected": most_affected(slices),
+        "cautions": [{"code": code_of(w), "text": str(w)} for w in study.warnings],
         "warnings": list(study.warnings) + list(burden.warnings() if burden is not None else ()),
         "files": {},
         "seconds": round(seconds, 2),
@@ -126,5 +128,5 @@ def doubts(study: Examination, slices: Sequence[SliceResult]) -> list[str]:
         reasons.append(
             f"{len(flagged)} of {len(looked)} slices may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"
         )
-    reasons += [w for w in study.warnings if w.startswith(("partial chest", "gaps", "tilt"))]
+    reasons += [str(w) for w in study.warnings if code_of(w) in UNRELIABLE and str(w) not in reasons]
     return reasons

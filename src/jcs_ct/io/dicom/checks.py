@@ -78,6 +78,11 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
             break
     if any(0 < image.bits <= 8 for image in images):
         reasons.append("holds values of 8 bits, which are no Hounsfield units")
+    patients = Counter(image.patient for image in images if image.patient)
+    if len(patients) > 1:
+        most_of = patients.most_common(1)[0][1]
+        other = f"{total - most_of} of {total} have another Patient ID than the rest"
+        reasons.append(f"holds images of {len(patients)} patients ({other})")
     units = {image.rescale_type for image in images if not _hounsfield(image.rescale_type)}
     if units:
         reasons.append(f"holds non-HU values (RescaleType {_code(min(units))})")

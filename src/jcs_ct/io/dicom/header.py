@@ -1,13 +1,16 @@
 """What is taken from the header of one DICOM image, or of one frame of an enhanced one. No pydicom here.
 
-Nothing in it names the patient: of the dataset only `KEYWORDS` are read, and none of them holds a name, an identifier
-or a date but the year of the study. UIDs and the series' description serve to group and to choose; they never leave.
+Nothing in it names the patient: of the dataset only `KEYWORDS` are read. The patient's ID becomes a digest with a key
+that no other run has, so that two patients in a series are told apart; of dates only the year of the study is kept.
+UIDs and the series' description serve to group and to choose; they never leave.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +43,7 @@ KEYWORDS = (
     *("Modality", "ImageType", "StudyDate", "ContrastBolusAgent", "BurnedInAnnotation", "LossyImageCompression"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "GantryDetectorTilt"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsStored"),
-    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("PixelRepresentation", "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit", "PatientID", "PatientAge"),
     *(*RESCALE, "RescaleType"),
     *FACTS,
 )
@@ -72,6 +75,9 @@ class ImageHeader:
         slope, intercept, rescale_type: Stored values → HU. None: missing, or not a number.
         faulty: Keywords of slope and intercept that are there, but are not one number.
         padding: The stored values from … to … that stand for nothing.
+        high_bit: Of the stored values; None where it is not said.
+        patient: A digest that tells patients apart in this run; "" where no ID is said.
+        age: Of the patient, in years.
         annotated: Text may be burnt into the pixels.
         lossy: Was compressed with loss.
         cut: The file ends before its pixels do.
@@ -109,6 +115,9 @@ class ImageHeader:
     cut: bool = False
     frames: int = 1
     faulty: tuple[str, ...] = ()
+    high_bit: int | None = None
+    patient: str = ""
+    age: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -166,16 +175,32 @@ def image_header(
         cut=cut,
         frames=1 if frame is not None else _integer(get("NumberOfFrames")) or 1,
         faulty=tuple(faulty),
+        high_bit=_integer(get("HighBit")),
+        patient=_patient(get("PatientID")),
+        age=_age(_text(get("PatientAge"))),
         facts=_facts(get),
     )
 
 
 _ESCAPES = re.compile(r"\x1b(\$?[()\-./]|\$)[\x20-\x2f]?[\x40-\x7e]")
+_KEY = secrets.token_bytes(16)
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
 def without_escapes(text: str) -> str:
     """Return decoded text without escape sequences of ISO 2022, which pydicom leaves in that of some character sets."""
     return _ESCAPES.sub("", text) if "\x1b" in text else text
+
+
+def _patient(value: Any) -> str:
+    text = _text(value)
+    return hashlib.blake2b(text.encode(), key=_KEY, digest_size=8).hexdigest() if text else ""
+
+
+def _age(text: str) -> float | None:
+    """Return an age (PS3.5 6.2, AS: "018M") in years, or None."""
+    found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper())
+    return int(found[1]) * _YEARS[found[2]] if found else None
 
 
 def _facts(get: Callable[[str], Any]) -> dict[str, str]:

@@ -57,6 +57,8 @@ def _encoded(dataset: Any) -> bytes:
     made.file_meta, made.preamble = meta, b"\0" * 128
     made.set_original_encoding(*dataset.original_encoding, dataset.original_character_set)
     file = io.BytesIO()
-    private = {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian} if syntax.is_private else {}
+    private = (
+        {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian} if syntax.is_private else {}
+    )
     dcmwrite(file, made, enforce_file_format=False, **private)
     return file.getvalue()

@@ -30,5 +30,7 @@ def identity_of(source: Source) -> dict[str, str]:
     from pydicom import dcmread
 
     header = dcmread(io.BytesIO(source.read()), stop_before_pixels=True, specific_tags=list(FACTS), force=True)
-    found = {name: printable(without_escapes(str(header.get(keyword, "") or ""))).strip() for keyword, name in FACTS.items()}
+    found = {
+        name: printable(without_escapes(str(header.get(keyword, "") or ""))).strip() for keyword, name in FACTS.items()
+    }
     return {name: text for name, text in found.items() if text}

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = -1024, 3071
 """HU: air, and what 12 bits hold above it."""
 
+HIGHEST_PADDING = -950
+"""HU up to which padding is air wherever it lies; what is denser may be tissue with the same value."""
+
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
 _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
@@ -106,8 +109,25 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         hu = np.rint(stored * slope + intercept).clip(LOWEST, HIGHEST).astype(np.int16)
     if header.padding is not None:
         first, last = header.padding
-        hu[(stored >= first) & (stored <= last)] = LOWEST
+        filled = (stored >= first) & (stored <= last)
+        if (
+            max(first * slope, last * slope) + intercept > HIGHEST_PADDING
+        ):  # tissue may have these values: only what reaches the edge is air
+            filled = around(filled)
+        hu[filled] = LOWEST
     return hu
+
+
+def around(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the parts of a mask that reach the edge of the picture."""
+    from scipy import ndimage
+
+    if not filled.any():
+        return filled
+    labels, _ = ndimage.label(filled)
+    edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    found: NDArray[np.bool_] = np.isin(labels, edge[edge > 0])
+    return found
 
 
 @dataclass(frozen=True)
@@ -234,6 +254,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             _latest.source, _latest.dataset = (source, dataset) if header.frame is not None else (None, None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
         _require_decoder(source, syntax)
+        shift = _shift(header, dataset, syntax)
         try:
             stored = pixel_array(dataset, index=header.frame)
         except Exception as error:
@@ -245,7 +266,23 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             reason = " ".join(str(error).split())[:160]
             hint = "copy or export it again" if syntax in _PLAIN else f"is it whole? Else {_INSTALL}"
             raise InputError(f"{what} ({_name(syntax)}): {reason}", path=source.label, hint=hint) from error
-    return np.asarray(stored)
+    return np.asarray(stored) >> shift if shift else np.asarray(stored)
+
+
+def _shift(header: ImageHeader, dataset: FileDataset, syntax: UID) -> int:
+    """Return by how many bits stored values lie too high (HighBit, PS3.5 8.1.1), and have them decoded with those bits.
+
+    Raises:
+        InputError: HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
+    """
+    high, bits = header.high_bit, header.bits
+    if high is None or not bits or high == bits - 1:
+        return 0
+    if high < bits - 1 or high >= int(dataset.BitsAllocated) or syntax not in _PLAIN:
+        message = f"says that its {bits} bits end at bit {high} (HighBit)"
+        raise InputError(message, path=header.source.label, hint="export it again with HighBit one below BitsStored")
+    dataset.BitsStored = high + 1
+    return high + 1 - bits
 
 
 def _whole(source: Source) -> FileDataset:

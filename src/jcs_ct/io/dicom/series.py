@@ -17,6 +17,7 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_localizer, lacking, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.stack import stack
@@ -127,9 +128,10 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
         raise RefusedError(images, reasons, path=where, hint=_GIVE)
-    warnings = [f"{gap} (read with the mean distance)" for gap in stacked.gaps] + list(stacked.warnings)
+    warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
+    warnings += stacked.warnings
     if part in OTHER_PARTS:
-        warnings.append(f"the header says {part}, but the slices show lung")
+        warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))
     if not lungs:
         warnings.append(NO_LUNG)
     series = CTSeries(
@@ -142,6 +144,8 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         sources=tuple(image.source for image in stacked.images),
         facts=dict(stacked.images[0].facts),
         warnings=tuple(warnings),
+        study_uid=images[0].study,
+        series_uid=images[0].series,
     )
     return Opened(series, lungs, tuple(notes + more))
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_original, lacking, normal_of
+from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +34,8 @@ UNEVEN = 0.15
 """Share of the usual distance between slices by which one may differ."""
 ROUNDING = 0.11
 """mm by which slices may lie off an even grid whatever their distances: positions are often rounded to 0.1 mm."""
-WHOLE_CHEST = 150.0
-"""mm along the body; lungs of adults are 200 to 300 high."""
-FEW = 10
-"""Slices below which a study is flagged whatever its extent."""
+ADULT = 18.0
+"""Years of age."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Stack:
     axes: Axes
     reasons: tuple[str, ...]
     gaps: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[CodedWarning, ...]
 
 
 def stack(images: Sequence[ImageHeader]) -> Stack:
@@ -91,7 +91,12 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
         distance = ordered[0].distance or ordered[0].thickness or 1.0
         step = (-normal if normal[2] > 0 else normal) * abs(distance)
     if not reasons and abs(ordered[0].tilt or 0.0) > MAX_TILT:
-        warnings.append(f"the header says the gantry was tilted by {ordered[0].tilt:g}°, the positions do not show it")
+        warnings.append(
+            CodedWarning(
+                "header-tilt",
+                f"the header says the gantry was tilted by {ordered[0].tilt:g}°, the positions do not show it",
+            )
+        )
     affine = _affine(ordered[0], step, first)
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
     axes = canonical_axes(affine)
@@ -148,26 +153,46 @@ def _gaps(along: NDArray[np.float64], images: Sequence[ImageHeader]) -> list[str
     return [f"has uneven gaps between slices ({steps.min():.4g} to {steps.max():.4g} mm): after {places}"]
 
 
-def _header_warnings(images: Sequence[ImageHeader]) -> list[str]:
-    warnings = []
+def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
+    warnings: list[CodedWarning] = []
     if any(image.modality == "" for image in images):
-        warnings.append("the header does not say that this is CT (Modality is missing); the values look like it")
+        warnings.append(
+            CodedWarning(
+                "no-modality", "the header does not say that this is CT (Modality is missing); the values look like it"
+            )
+        )
     if not is_original(images):
-        warnings.append("the slices are derived, not as the scanner made them")
+        warnings.append(CodedWarning("derived", "the slices are derived, not as the scanner made them"))
     if missing := lacking(images[0]):  # then all lack it
-        verb, taken = ("are", "1 and 0 are") if len(missing) == 2 else ("is", {"RescaleSlope": "1 is", "RescaleIntercept": "0 is"}[missing[0]])
-        warnings.append(f"{' and '.join(missing)} {verb} missing; {taken} taken, and the values look like it")
+        zero_or_one = {"RescaleSlope": "1 is", "RescaleIntercept": "0 is"}[missing[0]]
+        verb, taken = ("are", "1 and 0 are") if len(missing) == 2 else ("is", zero_or_one)
+        text = f"{' and '.join(missing)} {verb} missing; {taken} taken, and the values look like it"
+        warnings.append(CodedWarning("no-rescale", text))
     if any(image.rescale_type.upper() == "US" for image in images):
-        warnings.append("the header does not say what the values are (RescaleType US); they look like Hounsfield units")
+        warnings.append(
+            CodedWarning(
+                "no-unit",
+                "the header does not say what the values are (RescaleType US); they look like Hounsfield units",
+            )
+        )
     if any(image.photometric == "MONOCHROME1" for image in images):
-        warnings.append("is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units")
+        warnings.append(
+            CodedWarning(
+                "monochrome1", "is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units"
+            )
+        )
     padding = _padding_in_tissue(images)
     if padding is not None:
-        warnings.append(f"the header's padding value stands for {padding:.0f} HU, which tissue has too; taken as air")
+        text = f"the header's padding value stands for {padding:.0f} HU, which tissue has too"
+        warnings.append(CodedWarning("padding-value", f"{text}; taken as air only around the body"))
+    ages = [image.age for image in images if image.age is not None]
+    if ages and min(ages) < ADULT:
+        text = f"the header says an age of {min(ages):.3g} years; only adults were tested"
+        warnings.append(CodedWarning("child", text))
     if any(image.annotated for image in images):
-        warnings.append("the header says that text is burnt into the pixels")
+        warnings.append(CodedWarning("burnt-in-text", "the header says that text is burnt into the pixels"))
     if any(image.lossy for image in images):
-        warnings.append("was compressed with loss")
+        warnings.append(CodedWarning("lossy", "was compressed with loss"))
     return warnings
 
 
@@ -181,20 +206,20 @@ def _padding_in_tissue(images: Sequence[ImageHeader]) -> float | None:
     return None
 
 
-def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[str]:
-    warnings = []
+def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[CodedWarning]:
     count, step = len(images), geometry.spacing[0]
-    extent = count * step
-    if count < FEW:
-        warnings.append(f"few slices: {count}")
-    if extent < WHOLE_CHEST:
-        warnings.append(f"partial chest: {extent:.0f} mm along the body, a whole one has at least {WHOLE_CHEST:.0f}")
+    warnings = extent_warnings(geometry)
     angle = math.degrees(math.acos(min(1.0, abs(float(normal_of(images[0])[2])))))
     if angle > SMALL_ANGLE:
-        warnings.append(f"the slices are oblique: {angle:.0f}° off axial")
+        warnings.append(CodedWarning("oblique-header", f"the slices are oblique: {angle:.0f}° off axial"))
     thickness = images[0].thickness
     if count > 1 and thickness and step > max(1.5 * thickness, thickness + 1):
-        warnings.append(f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: what is between them was not seen")
+        warnings.append(
+            CodedWarning(
+                "slice-distance",
+                f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: what is between them was not seen",
+            )
+        )
     return warnings
 
 

@@ -92,8 +92,7 @@ FOR_STUDIES = Wanted(
     VOLUMES | SLICES,
     "CT study",
     "DICOM, NIfTI, MetaImage, NRRD or slices as PNG, JPEG, TIFF or BMP are expected",
-    EXTENSIONS
-    | {".dcm", ".dicom", ".ima", ".dcm.gz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"},
+    EXTENSIONS | {".dcm", ".dicom", ".ima", ".dcm.gz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"},
     "convert it to NIfTI",
 )
 
@@ -213,7 +212,9 @@ def _inside_gzip(head: bytes) -> Kind:
     except zlib.error:
         return Kind.GZIP
     kind = _by_magic(inner) or (Kind.DICOM if _is_bare_dicom(inner) else None)
-    return {Kind.NIFTI: Kind.NIFTI, Kind.DICOM: Kind.DICOM_GZIP, Kind.TAR: Kind.TAR_GZIP}.get(kind or Kind.GZIP, Kind.GZIP)
+    return {Kind.NIFTI: Kind.NIFTI, Kind.DICOM: Kind.DICOM_GZIP, Kind.TAR: Kind.TAR_GZIP}.get(
+        kind or Kind.GZIP, Kind.GZIP
+    )
 
 
 def _encoding(data: bytes) -> str:

@@ -206,8 +206,10 @@ def _copy(source: gzip.GzipFile, target: IO[bytes], packed: int, title: str, lim
     while chunk := source.read(_CHUNK):
         size += len(chunk)
         if size > limit:
-            raise too_large(title, size, limit) if limit == MAX_FILE_BYTES else bomb(
-                title, f"unpacks to more than {limit >> 30} GiB"
+            raise (
+                too_large(title, size, limit)
+                if limit == MAX_FILE_BYTES
+                else bomb(title, f"unpacks to more than {limit >> 30} GiB")
             )
         if size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed:
             raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")

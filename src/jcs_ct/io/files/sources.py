@@ -344,9 +344,11 @@ def _values_stem(relative: str) -> str | None:
 
 def _archive_stem(relative: str) -> str:
     pure = PurePath(relative)
-    return (pure.with_suffix("") if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar") else pure).with_suffix(
-        ""
-    ).as_posix()
+    return (
+        (pure.with_suffix("") if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar") else pure)
+        .with_suffix("")
+        .as_posix()
+    )
 
 
 def _label(path: Path, member: str | None) -> str:

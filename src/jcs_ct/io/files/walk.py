@@ -28,7 +28,7 @@ def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[s
     problems: list[InputError] = []
     pending, links = deque([(folder, "")]), deque[tuple["Path", str]]()
     known: set[tuple[int, int]] = set()
-    again = []
+    again, results = [], []
     while pending or links:
         where, prefix = (pending or links).popleft()
         try:
@@ -41,6 +41,9 @@ def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[s
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             problems.append(unreadable(where, error))
+            continue
+        if is_result(where, {entry.name for entry in entries}):
+            results.append(prefix.rstrip("/") or str(folder))
             continue
         for entry in entries:
             if is_litter(entry.name):
@@ -56,10 +59,26 @@ def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[s
                     problems.append(InputError(f"is {what}, a file is expected", path=path, hint="remove it"))
             except OSError as error:
                 problems.append(unreadable(path, error))
-    if not again:
-        return files, problems, []
-    links_text = f"{count(len(again), 'link')} to folders that are read already, not followed"
-    return files, problems, [f"{folder}: {links_text}: {few(again)}"]
+    notes = []
+    if again:
+        links_text = f"{count(len(again), 'link')} to folders that are read already, not followed"
+        notes.append(f"{folder}: {links_text}: {few(again)}")
+    if results:
+        notes.append(
+            f"{folder}: {count(len(results), 'folder')} with results of this program, not read: {few(results)}"
+        )
+    return files, problems, notes
+
+
+def is_result(folder: Path, names: set[str]) -> bool:
+    """Return whether a folder with these files holds the result of a study: none is ever an input."""
+    if not {"report.json", "slices.csv"} <= names:
+        return False
+    try:
+        with (folder / "report.json").open("rb") as file:
+            return b'"jcs-ct/report/' in file.read(200)
+    except OSError:
+        return False
 
 
 def count(number: int, what: str) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CANONICAL, CTSeries, Geometry, canonical_axes
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.archive import label as archive_label
 from jcs_ct.io.files.names import printable, safe_name
 from jcs_ct.io.nifti.values import HeldVoxels, Voxels, broken, opened
+from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +35,6 @@ OBLIQUE, TOO_OBLIQUE = 10.0, 30.0  # degrees from the patient's axes
 SHEARED, TOO_SHEARED = 2.0, 25.0  # degrees from a right angle between two axes
 APART_MM = 1.0  # between qform and sform
 LEAST_MM, MOST_MM = 0.1, 20.0  # voxel sizes
-CHEST_MM = 150.0  # a whole chest is longer
-THICK_MM, COARSE_MM, FEW = 5.0, 2.5, 10
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # RAS → LPS and back
 GRID = ("pixdim", "dim_info", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
@@ -148,13 +148,13 @@ def made_series(
 ) -> NiftiSeries:
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
-    warnings = warnings + _oblique(affine, axes, source.label)
+    warnings = [*warnings, *_oblique(affine, axes, source.label)]
     geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
-    warnings += limits_of(geometry)
+    warnings += extent_warnings(geometry)
     voxels.check(source.label)
     read = ReadSlice(voxels, axes, geometry.shape[0])
     name = case_name(source)
-    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, sources, facts, tuple(warnings), grid)
+    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, sources, facts, tuple(warnings), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +303,8 @@ def _affine(
                 hint="set the code of the wrong one to 0",
             )
         if apart > APART_MM:
-            warnings.append(f"sform and qform differ by up to {apart:.1f} mm; the sform is used")
+            text = f"sform and qform differ by up to {apart:.1f} mm; the sform is used"
+            warnings.append(CodedWarning("two-affines", text))
     facts["stored axes"] = "".join(nibabel_library().aff2axcodes(LPS @ known[0]))
     return known[0], warnings, facts
 
@@ -316,7 +317,7 @@ def possible(affine: NDArray[np.float64]) -> Axes:
     return canonical_axes(affine)
 
 
-def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
+def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedWarning]:
     """Return warnings for axes that are not the patient's, and for axes that are not at right angles."""
     directions = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))[:, axes.order]
     angle = float(np.degrees(np.arccos(np.abs((np.array(CANONICAL) * directions.T).sum(axis=1)).min().clip(0, 1))))
@@ -325,27 +326,13 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[str]:
     if angle > TOO_OBLIQUE or shear > TOO_SHEARED:
         found = f"{angle:.0f}° oblique" if angle > TOO_OBLIQUE else f"sheared by {shear:.0f}°"
         raise InputError(f"is {found}; axial slices are expected", path=label, hint="resample it to axial slices")
-    warnings = []
+    warnings: list[CodedWarning] = []
     if angle > OBLIQUE:
-        warnings.append(f"oblique: the axes lie {angle:.0f}° off the patient's; the nearest ones are taken")
+        text = f"oblique: the axes lie {angle:.0f}° off the patient's; the nearest ones are taken"
+        warnings.append(CodedWarning("oblique", text))
     if shear > SHEARED:
-        warnings.append(f"tilt: the axes of the volume are {shear:.0f}° off a right angle (a tilted gantry)")
-    return warnings
-
-
-def limits_of(geometry: Geometry) -> list[str]:
-    """Return what the extent of a volume says against a whole chest in fine slices."""
-    down, rows, columns = geometry.spacing
-    extent = down * geometry.shape[0]
-    warnings = []
-    if geometry.shape[0] < FEW:
-        warnings.append(f"few slices: {geometry.shape[0]}")
-    if extent < CHEST_MM:
-        warnings.append(f"partial chest: {extent:.0f} mm along the body, a whole one has at least {CHEST_MM:.0f}")
-    if down > THICK_MM + 0.01:
-        warnings.append(f"thick slices: {down:.3g} mm; small lesions are lost between them")
-    if max(rows, columns) > COARSE_MM:
-        warnings.append(f"coarse pixels: {rows:.3g} × {columns:.3g} mm; small lesions are not seen")
+        text = f"tilt: the axes of the volume are {shear:.0f}° off a right angle (a tilted gantry)"
+        warnings.append(CodedWarning("tilt", text))
     return warnings
 
 

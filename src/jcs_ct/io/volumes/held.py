@@ -20,10 +20,10 @@ from jcs_ct.io.nifti.volume import (
     LPS,
     ReadSlice,
     limits_of,
+    placed_series,
     possible,
     scaling,
     series_on,
-    placed_series,
     volume_shape,
 )
 

@@ -55,7 +55,9 @@ def read_metaimage(source: Source) -> NiftiSeries:
     with named(FORM, source):
         fields, length = _fields(start_of(source), source.label)
         _refuse(fields, source.label)
-        shape = volume_shape([_whole(word, "DimSize", source.label) for word in _need(fields, "DimSize", source)], source.label)
+        shape = volume_shape(
+            [_whole(word, "DimSize", source.label) for word in _need(fields, "DimSize", source)], source.label
+        )
         affine, warnings = _affine(fields, source.label)
         kind = _TYPES.get(fields.get("ElementType", ""))
         if kind is None:
@@ -101,7 +103,9 @@ def _refuse(fields: dict[str, str], label: str) -> None:
     channels = fields.get("ElementNumberOfChannels", "1")
     if channels != "1":
         raise InputError("holds several values a voxel, one is expected", path=label, hint="give the CT itself")
-    scale = [fields.get(f"ElementToIntensityFunction{name}", usual) for name, usual in (("Slope", "1"), ("Offset", "0"))]
+    scale = [
+        fields.get(f"ElementToIntensityFunction{name}", usual) for name, usual in (("Slope", "1"), ("Offset", "0"))
+    ]
     if [_real(word) for word in scale] != [1.0, 0.0]:
         message = "scales its values (ElementToIntensityFunction), which programs apply or not"
         raise InputError(message, path=label, hint="save it as Hounsfield units")
@@ -121,7 +125,9 @@ def _affine(fields: dict[str, str], label: str) -> tuple[NDArray[np.float64], li
     if "TransformMatrix" in fields:  # the direction of each axis, one after the other
         turn = np.array(_numbers(fields, "TransformMatrix", dimensions**2, label)).reshape(dimensions, dimensions)
     else:
-        warnings.append("has no TransformMatrix: columns are taken to run to the left, rows to the back, slices to the head")
+        warnings.append(
+            "has no TransformMatrix: columns are taken to run to the left, rows to the back, slices to the head"
+        )
     lengths = np.linalg.norm(turn[:3, :3], axis=1)
     if np.abs(lengths - 1).max() > 1e-2:
         message = "has an impossible orientation: the directions of TransformMatrix are no unit vectors"

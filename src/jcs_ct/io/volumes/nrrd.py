@@ -66,7 +66,9 @@ def read_nrrd(source: Source) -> NiftiSeries:
         if kind is None:
             raise InputError("has values of a type that is no whole or real number", path=label)
         if kind[1] != "1" and str(header.get("endian", "")).lower() not in {"little", "big"}:
-            raise InputError("does not say in which order its bytes are (endian)", path=label, hint="correct the header")
+            raise InputError(
+                "does not say in which order its bytes are (endian)", path=label, hint="correct the header"
+            )
         dtype = np.dtype((">" if str(header.get("endian")).lower() == "big" else "<") + kind)
         return read_stored(source, FORM, affine, shape, dtype, _place(header, length, label), warnings=[])
 

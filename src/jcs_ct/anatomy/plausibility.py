@@ -1,0 +1,224 @@
+"""Is a volume what it seems: Hounsfield units, one patient, every slice in its place, an adult's chest?
+
+One judge for every format. It sees each slice once, reduced, while the lungs are looked for, and keeps a few numbers.
+The limits stand where real volumes (17 studies: whole and partial, 1 to 8 mm, four makers) leave room on both sides:
+
+| what | real volumes | limit |
+| --- | --- | --- |
+| change between neighbours, against the usual change there | up to 1.5; 2.2 to 2.5 where slices are missing | 1.9 |
+| shift of soft tissue between neighbours | up to 15 HU | 25 HU |
+| air around the body | −1000 to −960 HU | 50 HU off, and tissue with it |
+| cross-section of the body | 470 to 1080 cm² | 300 cm² |
+| both lungs | 1.7 to 9.2 l | 1 to 10 l |
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from jcs_ct.core.warning import CodedWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SIDE = 128  # a slice is reduced to about that many rows and columns
+SOLID = -300  # HU; denser is body
+NEAR = 4  # slices to each side that tell what the usual change is
+JUMP = 1.9  # times the usual change
+LEAST_CHANGE = 8.0  # HU, mean over a slice: what is less is noise
+LEAST_LIKENESS = 0.6  # correlation of neighbours; real ones at 8 mm reach 0.88
+LEVEL_JUMP = 25.0  # HU
+BLANK_SHARE = 0.05  # of the usual cross-section of the body
+OFFSET, REFUSED_OFFSET = 50.0, 100.0  # HU
+AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
+CHILD_CM2 = 300.0
+LUNGS_ML = (1000.0, 10_000.0)
+ONE_LUNG = 0.12  # of the other lung
+WHOLE_CHEST_MM = 150.0
+FEW_PIXELS = 200  # too few to tell a level by
+CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
+_BINS = np.arange(-1024, 600, 8)
+
+
+class SliceLook(NamedTuple):
+    """What is kept of a slice.
+
+    Attributes:
+        body_cm2: Cross-section of the body.
+        change: Mean absolute difference to the slice before, HU; 0 for the first.
+        level: Median shift of what is soft tissue in both, HU; 0 where there is too little of it.
+        likeness: Correlation with the slice before; 1 for the first.
+    """
+
+    body_cm2: float
+    change: float
+    level: float
+    likeness: float
+
+
+class Judge:
+    """Looks at the slices of a volume, in order from head to feet.
+
+    Args:
+        spacing: mm between slices, rows, columns.
+    """
+
+    def __init__(self, spacing: tuple[float, float, float]) -> None:
+        self.spacing = spacing
+        self.looks: list[SliceLook] = []
+        self._air = np.zeros(len(_BINS) - 1, np.int64)
+        self._tissue = np.zeros(len(_BINS) - 1, np.int64)
+        self._outside = 0
+        self._before: NDArray[np.float32] | None = None
+
+    def add(self, hu: NDArray[np.int16]) -> None:
+        """Look at the next slice: int16 HU, rows × columns."""
+        step = max(1, min(hu.shape) // SIDE)
+        small = hu[::step, ::step]
+        solid = small > SOLID
+        body = solid | _enclosed(solid)
+        outside = small[~body]
+        self._outside += outside.size
+        self._air += np.histogram(outside[(outside > -1024) & (outside < -600)], _BINS)[0]
+        self._tissue += np.histogram(small[solid & (small < 500)], _BINS)[0]
+        area = float(body.sum()) * self.spacing[1] * self.spacing[2] * step * step / 100
+        values = small.clip(-1000, 200).astype(np.float32)
+        change, level, likeness = 0.0, 0.0, 1.0
+        before = self._before
+        if before is not None:
+            change = float(np.abs(values - before).mean())
+            both = (values > -150) & (values < 180) & (before > -150) & (before < 180)
+            if np.count_nonzero(both) > FEW_PIXELS:
+                level = float(np.median(values[both] - before[both]))
+            spread = float(values.std()) * float(before.std())
+            likeness = float(((values - values.mean()) * (before - before.mean())).mean()) / spread if spread else 0.0
+        self._before = values
+        self.looks.append(SliceLook(area, change, level, likeness))
+
+    def warnings(self, lungs_ml: Sequence[float], *, units_only: bool = False) -> list[CodedWarning]:
+        """Return what speaks against the volume.
+
+        Args:
+            lungs_ml: Right and left lung.
+            units_only: Only whether the values are Hounsfield units.
+        """
+        if units_only:
+            return self._units()
+        found = [*self._slices(), *self._units()]
+        extent = self.spacing[0] * len(self.looks)
+        largest = max((look.body_cm2 for look in self.looks), default=0.0)
+        if largest < CHILD_CM2:
+            found.append(
+                CodedWarning("child", f"a small body: {largest:.0f} cm² at its widest; only adults were tested")
+            )
+        if extent >= WHOLE_CHEST_MM:
+            found += _of_lungs(lungs_ml)
+        return found
+
+    def offset(self) -> float:
+        """Return by how many HU all values lie too high; 0 where nothing shows it."""
+        if self._tissue.sum() < FEW_PIXELS:
+            return 0.0
+        middle = (_BINS[:-1] + _BINS[1:]) / 2
+        tissue = _tissue_shift(self._tissue, middle)
+        if self._air.sum() < FEW_PIXELS or self._air.sum() < (1 - CLIPPED) * self._outside:
+            if tissue <= -OFFSET:  # air is filled with −1024, or was shifted below it
+                return tissue
+            if self._air.sum() < FEW_PIXELS:
+                return 0.0
+        air = float(middle[_smooth(self._air).argmax()]) - AIR
+        return air if abs(air) >= OFFSET and abs(tissue - air) < OFFSET else 0.0
+
+    def _units(self) -> list[CodedWarning]:
+        shift = self.offset()
+        if not shift:
+            return []
+        text = (
+            f"the values lie about {abs(shift):.0f} HU too {'high' if shift > 0 else 'low'}: air around the body is at"
+        )
+        text += f" {AIR + shift:.0f} HU and muscle at {MUSCLE + shift:.0f}, −1000 and {MUSCLE:.0f} are expected"
+        return [CodedWarning("offset", text)]
+
+    def _slices(self) -> list[CodedWarning]:
+        """Return which slices do not continue their neighbours."""
+        looks = self.looks
+        usual = float(np.median([look.body_cm2 for look in looks])) if looks else 0.0
+        blank = [i for i, look in enumerate(looks) if look.body_cm2 < BLANK_SHARE * usual]
+        inside = [i for i in blank if any(j not in blank for j in range(i)) and _some_later(looks, blank, i)]
+        found = []
+        if inside:
+            found.append(CodedWarning("blank-slices", f"nothing is seen in {_places(inside)}, within the body"))
+        broken, shifted = [], []
+        changes = np.array([look.change for look in looks[1:]])
+        for i, look in enumerate(looks[1:], 1):
+            if i in blank or i - 1 in blank:
+                continue
+            near = np.delete(changes, i - 1)[max(0, i - 1 - NEAR) : i - 1 + NEAR]
+            around = float(np.median(near)) if near.size >= 2 else look.change
+            if look.change > max(JUMP * around, LEAST_CHANGE) or look.likeness < LEAST_LIKENESS:
+                broken.append(i)
+            elif abs(look.level) > LEVEL_JUMP:
+                shifted.append(i)
+        if broken:
+            text = f"the anatomy jumps at {_places(broken)}: slices are missing, in disorder, or another patient's"
+            found.append(CodedWarning("foreign-slices", text))
+        if shifted:
+            text = f"the values jump at {_places(shifted)} by up to {max(abs(looks[i].level) for i in shifted):.0f} HU"
+            found.append(CodedWarning("level-jump", text))
+        return found
+
+
+def _some_later(looks: Sequence[SliceLook], blank: Sequence[int], index: int) -> bool:
+    return any(j not in blank for j in range(index + 1, len(looks)))
+
+
+def _of_lungs(lungs_ml: Sequence[float]) -> list[CodedWarning]:
+    both = sum(lungs_ml)
+    found = []
+    low, high = LUNGS_ML
+    if not low <= both <= high:
+        text = f"lungs of {both:.0f} ml; adults have {low:.0f} to {high:.0f} ml, and only they were tested"
+        found.append(CodedWarning("lung-volume", text))
+    if min(lungs_ml) < ONE_LUNG * max(lungs_ml):
+        side = "right" if lungs_ml[0] < lungs_ml[1] else "left"
+        found.append(CodedWarning("one-lung", f"hardly any {side} lung was found ({min(lungs_ml):.0f} ml)"))
+    return found
+
+
+def _places(indices: Sequence[int]) -> str:
+    """Return "slices 3–5 and 9", counted from 1."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    parts = [f"{a + 1}" if a == b else f"{a + 1}–{b + 1}" for a, b in runs]
+    shown = ", ".join(parts[:4]) + (f" and {len(parts) - 4} more places" if len(parts) > 4 else "")
+    return f"slice{'s' * (len(indices) > 1)} {shown}"
+
+
+def _enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return what has body on all four sides."""
+    inside = np.ones(solid.shape, dtype=bool)
+    for axis in (0, 1):
+        before = np.logical_or.accumulate(solid, axis=axis)
+        after = np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
+        inside &= before & after
+    return inside
+
+
+def _smooth(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.convolve(counts, [0.2, 0.2, 0.2, 0.2, 0.2], "same")
+
+
+def _tissue_shift(counts: NDArray[np.int64], middle: NDArray[np.float64]) -> float:
+    """Return the shift at which most tissue lies where muscle and fat do; of equal ones the smallest."""
+    shifts = np.arange(-300, 301, 10)
+    inside = [float(counts[(np.abs(middle - s - MUSCLE) < 30) | (np.abs(middle - s - FAT) < 30)].sum()) for s in shifts]
+    best = shifts[np.array(inside) >= 0.97 * max(inside)]
+    return float(best[np.abs(best).argmin()])

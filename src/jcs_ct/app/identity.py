@@ -1,0 +1,172 @@
+"""Which bytes a result belongs to: digests of inputs, names of cases that depend on nothing else, a key for UIDs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.core.whole_files import write_whole
+from jcs_ct.weights.store import home
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.io.files.sources import Source
+    from jcs_ct.study.case import Case
+
+KEY_FILE = "identity.key"
+"""In JCS_HOME: the key that UIDs are hashed with, so that hashes agree on one machine and tell nothing elsewhere."""
+
+
+@dataclass(frozen=True)
+class InputIdentity:
+    """What tells one input from another.
+
+    Attributes:
+        path: As it was given, or found below what was given.
+        kind: "dicom", "nifti" or "pictures".
+        files: Number of files.
+        digest: SHA-256 over the digests of all files' bytes, in an order that does not depend on their names.
+        stamp: SHA-256 over names, sizes and times of change: while it is the same, the bytes are not read again.
+        study, series: UIDs, hashed with this machine's key unless the identity is kept; "" where there are none.
+    """
+
+    path: str
+    kind: str
+    files: int
+    digest: str
+    stamp: str
+    study: str = ""
+    series: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the `source` object of report.json."""
+        return dict(vars(self))
+
+
+def place_of(case: Case) -> str:
+    """Return where a case lies: its file, or the folder (or archive) that its files share."""
+    if len(case.sources) == 1 and case.kind != "pictures":
+        return case.sources[0].label
+    if case.kind == "pictures":
+        return case.label
+    paths = {str(source.path) for source in case.sources}
+    return paths.pop() if len(paths) == 1 else os.path.commonpath([str(source.path.parent) for source in case.sources])
+
+
+def stamp_of(sources: Sequence[Source]) -> str:
+    """Return a digest of names, sizes and times of change; "" where a file cannot be looked at."""
+    lines = []
+    for source in sources:
+        try:
+            status = source.path.stat()
+        except OSError:
+            return ""
+        lines.append(f"{source.path.resolve()}|{source.member}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}")
+    return hashlib.sha256("\n".join(sorted(set(lines))).encode()).hexdigest()
+
+
+def digest_of(case: Case) -> str:
+    """Return a digest of the bytes of all files: in the order of the pictures, in any order for a volume.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    files = {(str(source.path), source.member): source for source in case.sources}
+    digests = [hashlib.sha256(source.read()).digest() for source in files.values()]
+    return hashlib.sha256(b"".join(digests if case.kind == "pictures" else sorted(digests))).hexdigest()
+
+
+def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
+    """Return the identity of a case. Raises InputError where a file cannot be read."""
+    stamp = stamp_of(case.sources)  # before the bytes: a change in between shows
+    study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
+    if not keep_identity:
+        study, series = hashed(study), hashed(series)
+    files = len({(source.path, source.member) for source in case.sources})
+    return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series)
+
+
+def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
+    """Return whether a case is the input that a report was made from.
+
+    Sizes and times decide only where the number of files and every name are the same; else all bytes are compared.
+    """
+    stamp = stamp_of(case.sources)
+    if stamp and stamp == recorded.get("stamp"):
+        return True
+    return digest_of(case) == recorded.get("digest")
+
+
+def hashed(uid: str) -> str:
+    """Return a UID hashed with this machine's key: 16 hexadecimal digits; "" for ""."""
+    return hmac.new(_key(), uid.encode(), hashlib.sha256).hexdigest()[:16] if uid else ""
+
+
+def _key() -> bytes:
+    path = home() / KEY_FILE
+    try:
+        return path.read_bytes()
+    except OSError:
+        key = secrets.token_bytes(32)
+        try:
+            write_whole(path, key)
+            path.chmod(0o600)
+            return path.read_bytes()
+        except Exception:  # noqa: BLE001  # a home that cannot be written: the hash is good for this run
+            return key
+
+
+def named(cases: Sequence[Case], out: Path) -> list[Case]:
+    """Return the cases with names that depend on nothing but themselves and what lies in `out` already.
+
+    A case keeps its plain name where no other input has it, here or in `out`; else a digest of its place is added.
+
+    Args:
+        cases: As they were gathered.
+        out: The folder of results.
+    """
+    plain: dict[str, int] = {}
+    for case in cases:
+        plain[case.name.casefold()] = plain.get(case.name.casefold(), 0) + 1
+    result: list[Case] = []
+    taken: set[str] = set()
+    for case in cases:
+        mark = hashlib.sha256(f"{absolute(place_of(case))}|{case.kind}|{case.name}".encode()).hexdigest()[:8]
+        longer = f"{case.name}-{mark}"
+        owner = owner_of(out / case.name)
+        mine = absolute(place_of(case))
+        if (out / longer).exists():
+            name = longer
+        elif owner == mine or (owner is None and plain[case.name.casefold()] == 1):
+            name = case.name
+        else:
+            name = longer
+        number = 2
+        while name.casefold() in taken:  # one input that was given twice
+            name, number = f"{longer}_{number}", number + 1
+        taken.add(name.casefold())
+        result.append(replace(case, name=name))
+    return result
+
+
+def absolute(place: str) -> str:
+    """Return a place in full; links are not followed, and "archive.zip!member" stays as it is behind the archive."""
+    return str(Path.cwd() / place)
+
+
+def owner_of(folder: Path) -> str | None:
+    """Return the place of the input whose results lie in a folder; None where none do, "" for those without a word."""
+    path = folder / "report.json"
+    if not path.exists():
+        return None
+    try:
+        return absolute(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,126 @@
+"""The judge of volumes: a clean phantom passes, and each fault gets its own code, wherever it lies."""
+
+from __future__ import annotations
+
+import pickle
+from copy import deepcopy
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from jcs_ct.anatomy.plausibility import LUNGS_ML, Judge
+from jcs_ct.core.warning import UNRELIABLE, CodedWarning, code_of
+from jcs_ct.phantom import make_phantom
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ADULT_ML = (2000.0, 1800.0)
+
+
+@lru_cache(maxsize=1)
+def phantom() -> tuple[NDArray[np.int16], tuple[float, float, float]]:
+    study = make_phantom(slices=48, size=160, spacing=(5.0, 358 / 160, 358 / 160))
+    return study.hu, study.spacing
+
+
+def judged(
+    hu: NDArray[np.int16], spacing: tuple[float, float, float], lungs: tuple[float, float] = ADULT_ML
+) -> list[CodedWarning]:
+    judge = Judge(spacing)
+    for picture in hu:
+        judge.add(np.ascontiguousarray(picture))
+    return judge.warnings(lungs)
+
+
+def codes(hu: NDArray[np.int16], **given: object) -> list[str]:
+    spacing = given.pop("spacing", phantom()[1])
+    return [w.code for w in judged(hu, spacing, **given)]  # type: ignore[arg-type]
+
+
+def test_a_clean_chest_passes() -> None:
+    assert codes(phantom()[0]) == []
+
+
+@pytest.mark.parametrize("offset", [-150, -90, 70, 120, 300])
+def test_a_shift_of_all_values_is_named(offset: int) -> None:
+    hu = (phantom()[0].astype(np.int32) + offset).clip(-1024, 3071).astype(np.int16)
+    (warning,) = judged(hu, phantom()[1])
+    assert warning.code == "offset"
+    assert ("too high" in warning) == (offset > 0)
+
+
+def test_filled_corners_are_no_shift() -> None:
+    hu = phantom()[0].copy()
+    hu[hu < -950] = -1024
+    assert codes(hu) == []
+
+
+@pytest.mark.parametrize("first", [10, 25, 36])
+@pytest.mark.parametrize("count", [1, 4])
+def test_blank_slices_inside_are_named(first: int, count: int) -> None:
+    hu = phantom()[0].copy()
+    hu[first : first + count] = -1000
+    (warning,) = judged(hu, phantom()[1])
+    assert warning.code == "blank-slices"
+    assert (f"slices {first + 1}–{first + count}" if count > 1 else f"slice {first + 1}") in warning
+
+
+def test_air_above_and_below_the_body_is_no_fault() -> None:
+    air = np.full((3, *phantom()[0].shape[1:]), -1000, np.int16)
+    assert codes(np.concatenate([air, phantom()[0], air])) == []
+
+
+@pytest.mark.parametrize("first", [12, 24])
+@pytest.mark.parametrize("change", ["mirrored", "turned", "from elsewhere"])
+def test_slices_that_do_not_continue_their_neighbours_are_named(first: int, change: str) -> None:
+    clean = phantom()[0]
+    hu = clean.copy()
+    part = slice(first, first + 6)
+    if change == "mirrored":
+        hu[part] = clean[part, ::-1]
+    elif change == "turned":
+        hu[part] = clean[part].transpose(0, 2, 1)
+    else:
+        hu[part] = clean[(part.start + 20) % 40 : (part.start + 20) % 40 + 6]
+    assert "foreign-slices" in codes(hu)
+
+
+@pytest.mark.parametrize("shift", [-60, 60])
+def test_a_step_in_the_values_is_named(shift: int) -> None:
+    hu = phantom()[0].copy()
+    hu[20:30] = hu[20:30] + shift
+    assert set(codes(hu)) & {"level-jump", "foreign-slices"}
+
+
+def test_a_body_of_a_childs_size_is_named() -> None:
+    down, rows, columns = phantom()[1]
+    assert codes(phantom()[0], spacing=(down, rows / 2, columns / 2)) == ["child"]
+
+
+@pytest.mark.parametrize(
+    ("lungs", "expected"),
+    [((2000.0, 100.0), "one-lung"), ((100.0, 2000.0), "one-lung"), ((6000.0, 6000.0), "lung-volume"),
+     ((300.0, 250.0), "lung-volume")],
+)  # fmt: skip
+def test_lungs_unlike_those_of_adults_are_named(lungs: tuple[float, float], expected: str) -> None:
+    down, rows, columns = phantom()[1]
+    spacing = (max(down, 160 / len(phantom()[0])), rows, columns)
+    assert codes(phantom()[0], spacing=spacing, lungs=lungs) == [expected]
+    assert LUNGS_ML[0] < sum(ADULT_ML) < LUNGS_ML[1]
+
+
+def test_a_part_of_a_chest_is_not_judged_by_its_lungs() -> None:
+    assert codes(phantom()[0][:10], lungs=(300.0, 250.0)) == []
+
+
+def test_a_coded_warning_is_a_line_that_keeps_its_code() -> None:
+    warning = CodedWarning("gaps", "lacks 2 slices")
+    assert warning == "lacks 2 slices"
+    assert (code_of(pickle.loads(pickle.dumps(warning))), code_of(deepcopy(warning))) == ("gaps", "gaps")
+    assert warning.unreliable
+    assert not CodedWarning("lossy", "was compressed with loss").unreliable
+    assert code_of("a plain line") == "note"
+    assert all(meaning for meaning in UNRELIABLE.values())
