@@ -4,8 +4,9 @@
     a_001.png,1,patient-a,hospital-1,train
 
 `file` is looked for beside the CSV, then in `images/` and `features/` there; `mask` beside it, then in `masks/`.
-Besides `file` every column may be absent: `label`, `group`, `source`, `split`, `fold` (from 1), `mask`. Others are
-ignored, with a note. Commas or semicolons divide the columns.
+Besides `file` every column may be absent: `label`, `group`, `source`, `split`, `fold` (from 1), `mask`, `slice` (of a
+volume: `file` is a NIfTI file or the folder of a DICOM series, 0 the slice nearest the head) and `empty` (1: known to
+show no lesion). Others are ignored, with a note. Commas or semicolons divide the columns.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-COLUMNS = ("file", "label", "group", "source", "split", "fold", "mask")
+COLUMNS = ("file", "label", "group", "source", "split", "fold", "mask", "slice", "empty")
 MAX_MANIFEST_BYTES = 256 * 2**20
 
 LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "positive"), 1) | dict.fromkeys(
@@ -99,6 +100,8 @@ class _Table:
                 source=row.get("source") or None,
                 split=row.get("split", "").casefold() or None,
                 fold=_fold(row["fold"]) if row.get("fold") else None,
+                index=_index(row["slice"]) if row.get("slice") else None,
+                empty=row.get("empty", "") == "1",
                 origin=f"{self.path.name}:{line}",
             )
         )
@@ -165,10 +168,16 @@ def _find(name: str, folder: Path, below: tuple[str, ...]) -> Path:
     """Return where a file lies; beside the table where it is nowhere, so that the check can say it is missing."""
     wanted = name.replace("\\", "/")
     places = [folder / wanted, *(folder / sub / wanted for sub in below)]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if place.exists()), places[0])
 
 
 def _fold(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise InputError(f"has the fold {text!r}; a number from 1 is expected", hint="leave it empty for none")
+    return int(text)
+
+
+def _index(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise InputError(f"has the slice {text!r}; a number from 0 is expected", hint="leave it empty for a picture")
     return int(text)

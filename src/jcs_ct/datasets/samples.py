@@ -28,6 +28,9 @@ class Sample:
         source: The hospital, scanner or collection it comes from.
         split: Part of a fixed division: "train", "val", "test" …
         fold: Number of its fold, from 1.
+        index: Which slice of a volume it is (canonical: 0 is nearest the head), where `image` is a NIfTI file or the
+            folder of a DICOM series; None where `image` is a picture.
+        empty: It is known to show no lesion: as a mask without a lesion pixel, where no mask file is at hand.
         origin: Where it is written down ("train.txt:3"), for messages; "" for what was found in a folder.
     """
 
@@ -39,6 +42,8 @@ class Sample:
     source: str | None = None
     split: str | None = None
     fold: int | None = None
+    index: int | None = None
+    empty: bool = False
     origin: str = ""
 
     @property

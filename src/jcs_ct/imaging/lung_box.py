@@ -21,6 +21,13 @@ MARGIN = 0.16  # of the box, on each side: consolidated lung is bright and lies 
 LEAST_SHARE = 0.02  # of the slice, below which dark regions are no lungs
 FLATTEST = 0.72  # height over width, below which the box is made higher: dependent consolidation hides lung
 PADDING_NOISE = 3  # grey values above the darkest that still belong to what a scanner or a program filled in
+FLAT = 12  # grey values between the darkest and the brightest of a row, up to which it belongs to a frame
+LEAST_CONTENT = 0.3  # of the height and of the width; what is smaller is no picture within a frame
+MOST_FRAMES = 4  # within one another
+LEAST_FRAMED, MOST_FRAMED = 0.12, 0.93  # share of a page that a slice on it takes
+RECTANGLE = 0.97  # of its box that a region with its holes fills, where it is a picture and not a body
+LEAST_PAGE = 0.1  # share of a page that has exactly its grey value
+LOW = 0.65  # of the height, below which what reaches both sides is no lung
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
@@ -81,6 +88,10 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     for edge, length in ((labels[0], 1), (labels[-1], 1), (labels[:, 0], 0), (labels[:, -1], 0)):
         touching = np.bincount(edge, minlength=count + 1)
         areas[touching > 0.6 * grey.shape[length]] = 0  # a strip of table or of padding
+    both_sides = np.intersect1d(labels[:, 0], labels[:, -1])
+    for number in both_sides[both_sides > 0]:  # air between the back and a table, where the body is cut at both sides
+        if areas[number] and np.nonzero(labels == number)[0].mean() > LOW * grey.shape[0]:
+            areas[number] = 0
     if areas.max() < LEAST_SHARE * grey.size / 2:
         return np.zeros(grey.shape, dtype=bool)
     kept: NDArray[np.bool_] = np.isin(labels, np.flatnonzero(areas >= SMALL_PART * areas.max()))
@@ -92,8 +103,65 @@ def _is_corner(region: NDArray[np.bool_]) -> bool:
     return int(region[0, 0]) + int(region[0, -1]) + int(region[-1, 0]) + int(region[-1, -1]) >= 3
 
 
+def content_box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return (top, left, rows, columns) of the picture within frames, plain air, or a viewer's window around it."""
+    top, left, rows, columns = 0, 0, grey.shape[0], grey.shape[1]
+    for _ in range(MOST_FRAMES):
+        view = grey[top : top + rows, left : left + columns]
+        inner = _trimmed(view)
+        if inner == (0, 0, rows, columns):
+            inner = _framed(view)
+        if inner == (0, 0, rows, columns):
+            break
+        top, left, rows, columns = top + inner[0], left + inner[1], inner[2], inner[3]
+    return top, left, rows, columns
+
+
+def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return a picture's box without the even rows and columns around it."""
+    height, width = view.shape
+    down = np.flatnonzero(np.ptp(view, axis=1) > FLAT)
+    across = np.flatnonzero(np.ptp(view, axis=0) > FLAT)
+    if not down.size or not across.size:
+        return 0, 0, height, width
+    rows, columns = int(down[-1] - down[0]) + 1, int(across[-1] - across[0]) + 1
+    if rows < LEAST_CONTENT * height or columns < LEAST_CONTENT * width:
+        return 0, 0, height, width
+    return int(down[0]), int(across[0]), rows, columns
+
+
+def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return the box of the largest rectangle on a page of one grey value: a slice in a viewer's window, or printed."""
+    from scipy import ndimage
+
+    height, width = view.shape
+    step = max(1, max(height, width) // SIDE)
+    small = view[::step, ::step]
+    ring = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
+    page = int(np.bincount(ring, minlength=256).argmax())
+    if (small == page).mean() < LEAST_PAGE:
+        return 0, 0, height, width
+    labels, _ = ndimage.label(small != page)
+    for number, place in enumerate(ndimage.find_objects(labels), 1):
+        part = labels[place] == number
+        share = part.size / small.size
+        if not LEAST_FRAMED < share < MOST_FRAMED or min(part.shape) < 0.5 * max(part.shape):
+            continue
+        if ndimage.binary_fill_holes(part).mean() > RECTANGLE:
+            top, left = place[0].start * step, place[1].start * step
+            return top, left, min(height, place[0].stop * step) - top, min(width, place[1].stop * step) - left
+    return 0, 0, height, width
+
+
 def find_field(grey: NDArray[np.uint8]) -> Field:
-    """Find the lung field of a lung-windowed axial slice (uint8, rows × columns)."""
+    """Find the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
+    top, left, rows, columns = content_box(grey)
+    found = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
+    y, x, height, width = found.box
+    return Field((top + y, left + x, height, width), found.lungs)
+
+
+def _find_within(grey: NDArray[np.uint8]) -> Field:
     height, width = grey.shape
     factor = max(1.0, max(height, width) / SIDE)
     small = (max(1, round(width / factor)), max(1, round(height / factor)))

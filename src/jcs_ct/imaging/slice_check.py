@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.imaging.lung_box import SIDE, lung_regions
+from jcs_ct.imaging.orientation import lies
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,6 +24,13 @@ LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
 ROUGHEST = 0.32  # see `Measured.roughness`
 MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides
 LEAST_LEVELS = 24  # distinct grey values of a slice
+
+
+LIES = {
+    "inverted": "the picture looks inverted: black and white are exchanged",
+    "turned": "the picture looks turned by 90°; the patient's front is expected at the top",
+    "upside down": "the picture looks upside down; the patient's front is expected at the top",
+}
 
 
 @dataclass(frozen=True)
@@ -103,4 +111,7 @@ def check_slice(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
         flags.append("dark regions are scattered; an axial chest slice shows two lungs")
     elif found.sides < 0.02:
         flags.append("dark regions lie on one side only; an axial chest slice shows two lungs")
+    if found.colour <= COLOURED and found.levels >= LEAST_LEVELS and found.roughness <= ROUGHEST:
+        how = lies(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8))
+        flags += [LIES[how]] if how in LIES else []
     return tuple(flags)

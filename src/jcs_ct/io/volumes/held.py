@@ -19,13 +19,13 @@ from jcs_ct.io.nifti.values import HeldVoxels
 from jcs_ct.io.nifti.volume import (
     LPS,
     ReadSlice,
-    limits_of,
     placed_series,
     possible,
     scaling,
     series_on,
     volume_shape,
 )
+from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def series_of_array(
     voxels = HeldVoxels.of(values)
     voxels.check(what.label)
     read = ReadSlice(voxels, Axes(), values.shape[0])
-    warnings = tuple(limits_of(geometry))
+    warnings = tuple(extent_warnings(geometry))
     return CTSeries(what.name, what.label, "nifti", geometry, Axes(), read, (), facts, warnings)
 
 

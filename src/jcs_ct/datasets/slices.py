@@ -1,0 +1,84 @@
+"""The pixels of a sample and its mask: a picture as grey values, a slice of a volume as Hounsfield units.
+
+Volumes go through the readers that `jcs diagnose` uses, so that slices, rows and columns count the same way there and
+here. The volume used last is kept open: samples of one volume are best read one after the other.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.datasets.masks import read_mask
+from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.nifti.labels import read_labels
+from jcs_ct.io.pictures import decode_slice
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from jcs_ct.core.geometry import CTSeries
+    from jcs_ct.datasets.samples import Sample
+
+
+class Pixels(NamedTuple):
+    """What is read of a sample.
+
+    Attributes:
+        image: int16 Hounsfield units of a volume's slice, or uint8 grey values of a picture; rows × columns.
+        mask: bool, the same shape; all false where the sample is known to be empty; None where nothing is known.
+        spacing: mm between rows and between columns; None for a picture.
+    """
+
+    image: NDArray[Any]
+    mask: NDArray[np.bool_] | None
+    spacing: tuple[float, float] | None
+
+
+def read_sample(sample: Sample) -> Pixels:
+    """Read a sample.
+
+    Raises:
+        InputError: It or its mask cannot be read, or they differ in size.
+    """
+    spacing = None
+    if sample.index is None:
+        colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
+        image: NDArray[Any] = np.asarray(Image.fromarray(colours).convert("L"), dtype=np.uint8)
+    else:
+        series = open_volume(str(sample.path))
+        if sample.index >= len(series):
+            raise InputError(f"has {len(series)} slices, slice {sample.index} was asked for", path=sample.path)
+        image = series.read(sample.index)
+        spacing = series.geometry.spacing[1:]
+    mask = np.zeros(image.shape, bool) if sample.empty else None
+    if sample.mask is not None:
+        mask = read_mask(sample.mask) if sample.index is None else open_labels(str(sample.mask))[sample.index] > 0
+        if mask.shape != image.shape:
+            raise InputError(
+                f"is {mask.shape[0]}×{mask.shape[1]}, its slice {image.shape[0]}×{image.shape[1]}",
+                path=sample.mask,
+                hint="a mask has the size of its slice",
+            )
+    return Pixels(image, mask, spacing)
+
+
+@lru_cache(maxsize=1)
+def open_volume(path: str) -> CTSeries:
+    """Return the volume in a NIfTI file or in the folder of a DICOM series. Raises InputError where there is none."""
+    from jcs_ct.io.studies import find_series
+
+    found = find_series([path], allow_gaps=True)
+    if len(found.series) != 1:
+        raise found.problems[0] if found.problems else InputError("holds no single CT volume", path=path)
+    return found.series[0]
+
+
+@lru_cache(maxsize=1)
+def open_labels(path: str) -> NDArray[Any]:
+    """Return the labels in a NIfTI file, see `jcs_ct.io.nifti.labels`."""
+    return read_labels(path)
