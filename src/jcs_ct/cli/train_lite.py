@@ -21,7 +21,15 @@ from jcs_ct.core.errors import InputError, UsageError
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--mix", type=click.FloatRange(0), help="α of the Beta distribution of λ, for mixed slices; 0: none.")
 @click.option("--attention", type=click.FloatRange(0), help="Weight of pixel supervision of the attention map.")
-@click.option("--weak", type=click.FloatRange(0), help="Weight of labels as a word on lesions.")
+@click.option("--silence", type=click.FloatRange(0), help="Weight of empty slices in the loss of lesion maps.")
+@click.option("--coarse", type=click.FloatRange(0, 1), help="Share of the steps, the first ones, at 3/4 of the size.")
+@click.option("--labelled", type=click.IntRange(0), help="Slices with labels alone in a step.")
+@click.option("--lesions", type=click.IntRange(0), help="Slices with lesion masks in a step.")
+@click.option("--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Slices without lesions in a step.")
+@click.option("--init", help="Start from these weights (jcs-lite, or a file) instead of ImageNet's.")
+@click.option(
+    "--freeze", multiple=True, help="Keep parameters whose names begin so ('encoder.'); repeatable."
+)
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="Of the arithmetic while training.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")
@@ -44,6 +52,7 @@ def lite(data: tuple[str, ...], out: Path, build: bool, jobs: int, resume: bool,
 
     if build and given["fold"] is not None:
         raise UsageError("--build trains every fold, and --fold names one", hint="give one of them")
+    given["quiet"] = given.pop("quiet_slices")
     config = LiteConfig(data=data, **{k: v for k, v in given.items() if v is not None and v != ()})
     if build:
         build_all(config, out, jobs=jobs, say=say)

@@ -1,26 +1,47 @@
 """Augmentation for `jcs-lite`: moves that anatomy allows, and what destroys the traces of a source.
 
-Geometry, contrast, blur and noise are MONAI's. What scanners and publishers leave in a picture (JPEG blocks, text,
-arrows, borders, sharpness) is imitated at random, so that it tells nothing about the label.
+What scanners and publishers leave in a picture (window, kernel, pixel size, JPEG blocks, text, arrows, borders) is
+imitated at random, so that it tells nothing about the label. Everything is 8-bit grey until the last step.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from jcs_ct.imaging.window import LUNG, to_grey
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Box = tuple[float, float, float, float]
-Grey = "NDArray[np.uint8]"
+
+WIDER = 1.25  # what is cut out before it is turned, so that no corner stays empty
+
+
+def windowed(hu: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return Hounsfield units through a lung window that is somewhat another one."""
+    low, high = LUNG.low + rng.normal(0, 100), LUNG.high + rng.normal(0, 120)
+    return to_grey(hu, (round(low, -1), round(high, -1)))
+
+
+def recurved(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a picture whose grey values went through a random rising curve, as another window would have them."""
+    if rng.random() < 0.4:
+        return picture
+    x = np.linspace(0, 1, 256)
+    low, high = rng.uniform(-0.1, 0.1), rng.uniform(0.85, 1.15)
+    curve = ((x - low) / (high - low)).clip(0, 1) ** np.exp(rng.uniform(-0.4, 0.4))
+    table: NDArray[np.uint8] = (curve * 255).round().astype(np.uint8)
+    return table[picture]
 
 
 def jitter(box: tuple[int, int, int, int], shape: tuple[int, int], rng: np.random.Generator) -> Box:
-    """Return a box (top, left, rows, columns) near the lung field, inside a slice of `shape`.
+    """Return a box (top, left, rows, columns) near the lung field of a slice of `shape`.
 
     Now and then the whole slice: the field may not have been found where the network is used.
     """
@@ -32,19 +53,70 @@ def jitter(box: tuple[int, int, int, int], shape: tuple[int, int], rng: np.rando
     height, width = rows * scale * aspect, columns * scale / aspect
     y = top + rows / 2 + rng.uniform(-0.07, 0.07) * rows
     x = left + columns / 2 + rng.uniform(-0.07, 0.07) * columns
-    y0, y1 = max(0.0, y - height / 2), min(float(shape[0]), y + height / 2)
-    x0, x1 = max(0.0, x - width / 2), min(float(shape[1]), x + width / 2)
-    return y0, x0, y1 - y0, x1 - x0
+    return y - height / 2, x - width / 2, height, width
+
+
+def moved(
+    picture: NDArray[np.uint8],
+    mask: NDArray[np.uint8] | None,
+    box: Box,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """Return what a box shows at `shape`, turned, sheared and mirrored at random; the mask alike.
+
+    What lies outside of the slice takes the grey of its darkest edge.
+    """
+    turn, shear = (rng.uniform(-0.3, 0.3), rng.uniform(-0.06, 0.06)) if rng.random() < 0.7 else (0.0, 0.0)
+    mirror = rng.random() < 0.5
+    top, left, rows, columns = box
+    extra_y, extra_x = rows * (WIDER - 1) / 2, columns * (WIDER - 1) / 2
+    wide = round(shape[0] * WIDER), round(shape[1] * WIDER)
+    # Output → input of the turned picture, about both centres (Pillow's order: x, y).
+    cos, sin = math.cos(turn), math.sin(turn)
+    a, b, d, e = cos, sin + shear, -sin, cos
+    cx, cy, wx, wy = shape[1] / 2, shape[0] / 2, wide[1] / 2, wide[0] / 2
+    affine = (a, b, wx - a * cx - b * cy, d, e, wy - d * cx - e * cy)
+    results = []
+    for values, around in ((picture, "edge"), (mask, "constant")):
+        if values is None:
+            results.append(None)
+            continue
+        cut = _cut(values, (top - extra_y, left - extra_x, rows * WIDER, columns * WIDER), wide, around)
+        image = cut.transform((shape[1], shape[0]), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+        array = np.asarray(image, dtype=np.uint8)
+        results.append(array[:, ::-1] if mirror else array)
+    return results[0], results[1]  # type: ignore[return-value]
+
+
+def _cut(values: NDArray[np.uint8], box: Box, shape: tuple[int, int], around: Any) -> Image.Image:
+    top, left, rows, columns = box
+    pads = [max(0, math.ceil(v)) for v in (-top, top + rows - values.shape[0], -left, left + columns - values.shape[1])]
+    if any(pads):
+        values = np.pad(values, ((pads[0], pads[1]), (pads[2], pads[3])), mode=around)
+    top, left = top + pads[0], left + pads[2]
+    place = (left, top, min(left + columns, values.shape[1]), min(top + rows, values.shape[0]))
+    return Image.fromarray(values).resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=place)
 
 
 def disguise(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return a grey picture with other compression, sharpness, marks and borders."""
     if rng.random() < 0.4:  # the resolution of another scanner or of a figure in a paper
-        factor = rng.uniform(0.4, 0.9)
+        factor = rng.uniform(0.35, 0.9)
         rows, columns = picture.shape
         small = Image.fromarray(picture).resize((int(columns * factor), int(rows * factor)), Image.Resampling.BILINEAR)
         picture = np.asarray(small.resize((columns, rows), Image.Resampling.BICUBIC), dtype=np.uint8)
-    if rng.random() < 0.4:
+    if rng.random() < 0.25:  # a sharper or a softer kernel
+        from PIL import ImageFilter
+
+        amount = int(rng.integers(40, 250))
+        kernel = (
+            ImageFilter.UnsharpMask(radius=1.5, percent=amount, threshold=0)
+            if rng.random() < 0.5
+            else ImageFilter.GaussianBlur(float(rng.uniform(0.4, 1.3)))
+        )
+        picture = np.asarray(Image.fromarray(picture).filter(kernel), dtype=np.uint8)
+    if rng.random() < 0.3:
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "JPEG", quality=int(rng.integers(25, 95)))
         picture = np.asarray(Image.open(file), dtype=np.uint8)
@@ -61,43 +133,14 @@ def disguise(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return picture
 
 
-def moves() -> Any:
-    """Return MONAI's spatial transforms of "image" (C×H×W) and, where there is one, "mask" (1×H×W in 0 … 1)."""
-    from monai.transforms import Compose, RandAffined, RandFlipd
-
-    return Compose(
-        [
-            RandFlipd(["image", "mask"], prob=0.5, spatial_axis=1, allow_missing_keys=True),
-            RandAffined(
-                ["image", "mask"],
-                prob=0.7,
-                rotate_range=0.3,
-                shear_range=0.06,
-                mode="bilinear",
-                padding_mode=["border", "zeros"],
-                allow_missing_keys=True,
-            ),
-        ]
-    )
-
-
-def looks() -> Any:
-    """Return MONAI's transforms of contrast, sharpness and noise of an image, 1×H×W in −1 … 1."""
-    from monai.transforms import (
-        Compose,
-        RandAdjustContrast,
-        RandGaussianNoise,
-        RandGaussianSmooth,
-        RandScaleIntensity,
-        RandShiftIntensity,
-    )
-
-    return Compose(
-        [
-            RandAdjustContrast(prob=0.5, gamma=(0.6, 1.6)),
-            RandScaleIntensity(factors=0.2, prob=0.5),
-            RandShiftIntensity(offsets=0.2, prob=0.5),
-            RandGaussianSmooth(prob=0.2, sigma_x=(0.3, 1.2), sigma_y=(0.3, 1.2)),
-            RandGaussianNoise(prob=0.3, std=0.1),
-        ]
-    )
+def looks(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return an image in −1 … 1 with other contrast and noise."""
+    if rng.random() < 0.5:
+        gamma = np.float32(np.exp(rng.uniform(math.log(0.65), math.log(1.5))))
+        values = (((values + 1) / 2) ** gamma) * 2 - 1
+    if rng.random() < 0.5:
+        values = values * np.float32(rng.uniform(0.8, 1.2)) + np.float32(rng.uniform(-0.15, 0.15))
+    if rng.random() < 0.3:
+        noise = rng.standard_normal(values.shape, dtype=np.float32)
+        values = values + noise * np.float32(rng.uniform(0, 0.15))
+    return values

@@ -19,7 +19,7 @@ from scipy.special import expit
 
 from jcs_ct.core.errors import JcsError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.lite.calibrate import SENSITIVITY, Calibration, calibrate, fit_patients
+from jcs_ct.training.lite.calibrate import Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import tell_sources
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from jcs_ct.weights import WeightsCard
 
 BEST = "best.safetensors"
+SHARED = (
+    "steps", "coarse", "labelled", "lesions", "quiet", "lr", "mix", "attention", "silence", "precision", "seed",
+    "threads",
+)  # fmt: skip
+"""What every run of a recipe has in common."""
 
 
 def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None]) -> WeightsCard:
@@ -88,8 +93,12 @@ def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
     else:
         for source in config.without:
             command += ["--without", source]
-        for name in ("steps", "lr", "mix", "attention", "weak", "precision", "seed", "threads"):
-            command += [f"--{name}", str(getattr(config, name))]
+        for name in SHARED:
+            command += [f"--{name.replace('quiet', 'quiet-slices')}", str(getattr(config, name))]
+        if config.init:
+            command += ["--init", config.init]
+        for name in config.freeze:
+            command += ["--freeze", name]
         if config.fold is not None:
             command += ["--fold", str(config.fold)]
     with (folder.parent / f"{folder.name}.log").open("ab") as log:
@@ -99,17 +108,24 @@ def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
 
 
 def by_group(rows: Sequence[Row], scaling: Calibration) -> list[tuple[NDArray[np.float64], int]]:
-    """Return the probabilities of each group of slices that have one label, and that label."""
+    """Return the probabilities of each group of slices, and whether one of its slices shows the disease."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["source"], row["group"] or row["file"]), []).append(row)
     found = []
     for members in groups.values():
-        labels = {int(row["label"]) for row in members}
-        if len(labels) == 1:
-            logits = np.array([float(row["logit"]) for row in members])
-            found.append((expit(logits / scaling.temperature + scaling.offset), labels.pop()))
+        logits = np.array([float(row["logit"]) for row in members])
+        label = max(int(row["label"]) for row in members)
+        found.append((expit(logits / scaling.temperature + scaling.offset), label))
     return found
+
+
+def told_apart(folds: Sequence[Sequence[Row]]) -> list[list[Row]]:
+    """Return, fold by fold, the labelled rows of the sources that hold both labels."""
+    labels: dict[str, set[str]] = {}
+    for row in (row for rows in folds for row in rows if row["label"] != ""):
+        labels.setdefault(row["source"], set()).add(str(row["label"]))
+    return [[r for r in rows if r["label"] != "" and len(labels[r["source"]]) == 2] for rows in folds]
 
 
 def finish(
@@ -126,7 +142,7 @@ def finish(
         network: Tensors and card of the run on everything.
         say: Where to say what happens.
     """
-    labelled = [[r for r in rows if r["label"] != ""] for rows in folds]
+    labelled = told_apart(folds)
     calibration = calibrate(
         [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
     )
@@ -142,8 +158,8 @@ def finish(
         temperature=calibration.temperature,
         covid_threshold=calibration.threshold,
         patient=patient,
-        threshold_from="lesions: 0.5, not tuned; COVID-19: sensitivity "
-        f"{SENSITIVITY:g} of the held-out slices of the folds",
+        threshold_from="lesions: 0.5, not tuned; COVID-19: where sensitivity and specificity of the held-out slices of "
+        "the folds are equal",
         notes=tuple(describe(scores, calibration, told)),
     )
     card = write(out / BEST, half, card, overwrite=True)

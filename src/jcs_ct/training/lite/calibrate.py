@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SENSITIVITY = 0.9  # that the threshold is chosen for
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -77,6 +75,15 @@ def fit_scaling(logits: NDArray[np.float64], labels: NDArray[np.float64]) -> tup
     return float(np.exp(found.x[0])), float(found.x[1])
 
 
+def balanced_threshold(p: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    """Return the threshold at which sensitivity and specificity are as nearly equal as they can be."""
+    candidates = np.unique(p)
+    positives, negatives = np.sort(p[labels == 1]), np.sort(p[labels == 0])
+    sensitivity = 1 - np.searchsorted(positives, candidates) / len(positives)
+    specificity = np.searchsorted(negatives, candidates) / len(negatives)
+    return float(candidates[int(np.abs(sensitivity - specificity).argmin())])
+
+
 def calibrate(folds: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Calibration:
     """Fit on the held-out slices of all folds, each (logits, labels); every slice is scored by a fit without its fold.
 
@@ -92,8 +99,7 @@ def calibrate(folds: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) 
         crossed.append(expit(own / temperature + offset))
     temperature, offset = fit_scaling(logits, labels)
     p = expit(logits / temperature + offset)
-    positives = np.sort(p[labels == 1])
-    threshold = float(positives[int(np.floor((1 - SENSITIVITY) * len(positives)))])
+    threshold = balanced_threshold(p, labels)
     found = p >= threshold
     return Calibration(
         temperature,

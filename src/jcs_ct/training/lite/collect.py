@@ -22,6 +22,8 @@ Score = dict[str, float]
 POOLED = ("miou", "sensitivity", "precision")
 BY_SLICE = ("dice", "pointing", "energy")
 COUNTS = ("tp", "fp", "fn", "tn")
+PLAIN = {"", "ct100"}  # sources whose scores have no ending
+MARKED = 0.001  # share of an empty slice above which it counts as marked
 
 
 def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
@@ -32,18 +34,18 @@ def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
     "folds", the mean of the folds' own. Nothing is resampled across the sets.
     """
     found: dict[str, Score] = {}
-    rows = [(k, row) for k, fold in enumerate(folds) for row in fold if row["dice"] not in (None, "")]
-    if rows:
-        fold_of = np.array([k for k, _ in rows])
-        columns = {name: np.array([float(row[name]) for _, row in rows]) for name in (*BY_SLICE, *COUNTS)}
-
-        def segmentation(weights: NDArray[np.float64] | None) -> dict[str, float]:
-            w = np.ones(len(fold_of)) if weights is None else weights
-            each = [_of_fold({n: c[fold_of == k] for n, c in columns.items()}, w[fold_of == k]) for k in set(fold_of)]
-            return {name: float(np.nanmean([scores[name] for scores in each])) for name in each[0]}
-
-        for name, i in bootstrap(segmentation, [row["file"] for _, row in rows], seed=seed).items():
-            found[name] = {"value": i.value, "low": i.low, "high": i.high}
+    every = [(k, row) for k, fold in enumerate(folds) for row in fold]
+    for source in sorted({row["source"] for _, row in every}):
+        rows = [(k, row) for k, row in every if row["source"] == source and row["dice"] not in (None, "")]
+        if rows:
+            ending = "" if source in PLAIN else f"_{source}"
+            found |= {f"{name}{ending}": score for name, score in _segmentation(rows, seed, by_fold=not ending).items()}
+    empty = [row for _, row in every if row.get("tp") not in (None, "") and row["dice"] in (None, "")]
+    if empty:
+        groups = [f"{row['source']} {row['group'] or row['file']}" for row in empty]
+        marked = np.array([float(row["fp"]) > MARKED * (float(row["fp"]) + float(row["tn"])) for row in empty], float)
+        i = bootstrap(lambda w: {"marked": average(marked, w)}, groups, seed=seed)["marked"]
+        found["marked_empty_slices"] = {"value": i.value, "low": i.low, "high": i.high}
     labelled = [row for fold in folds for row in fold if row["label"] != ""]
     own = [summary(fold) for fold in folds]
     for source in sorted({row["source"] for row in labelled}):
@@ -53,6 +55,22 @@ def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
             folds_own = [fold[name] for fold in own if name in fold]
             found[name] = _auc(part, seed) | ({"folds": float(np.mean(folds_own))} if folds_own else {})
     return found
+
+
+def _segmentation(rows: Sequence[tuple[int, Row]], seed: int, *, by_fold: bool) -> dict[str, Score]:
+    """Return the scores of slices with lesions: the mean over folds (CT100), or over patients (other sets)."""
+    part_of = np.array([str(k) if by_fold else row["group"] or row["file"] for k, row in rows])
+    columns = {name: np.array([float(row[name]) for _, row in rows]) for name in (*BY_SLICE, *COUNTS)}
+
+    def mean(weights: NDArray[np.float64] | None) -> dict[str, float]:
+        w = np.ones(len(part_of)) if weights is None else weights
+        each = [
+            _of_fold({n: c[part_of == k] for n, c in columns.items()}, w[part_of == k]) for k in sorted(set(part_of))
+        ]
+        return {name: float(np.nanmean([scores[name] for scores in each])) for name in each[0]}
+
+    units = [row["file"] if by_fold else row["group"] or row["file"] for _, row in rows]
+    return {n: {"value": i.value, "low": i.low, "high": i.high} for n, i in bootstrap(mean, units, seed=seed).items()}
 
 
 def _of_fold(columns: Mapping[str, NDArray[np.float64]], weights: NDArray[np.float64]) -> dict[str, float]:

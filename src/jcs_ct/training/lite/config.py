@@ -14,18 +14,22 @@ class LiteConfig:
     """Everything that decides what a run computes.
 
     Attributes:
-        data: The data sets: those with masks teach segmentation, those with labels classification.
+        data: The data sets. What is known of a slice (mask, label, that it is empty) decides what it teaches.
         fold: Hold this fold out of every data set, and score on it; None: train on all of it.
         folds: Number of folds that are made, by group, for a data set that brings none.
         without: Sources that are left out, where one holds a single class.
+        init: Weights to start from ("jcs-lite" or a file); "": ImageNet values of the encoder.
+        freeze: Beginnings of the names of parameters that keep their values, with their norms' statistics.
         steps: Optimiser steps.
-        labelled: Slices with labels in a step; drawn so that source, label and group come equally often.
-        masked: Slices with masks in a step; each comes equally often.
-        lr: Peak learning rate of AdamW with one cycle.
+        coarse: Share of the steps, from the first on, that see slices at three quarters of the size.
+        labelled: Slices with labels in a step, drawn so that source, label and group come equally often.
+        lesions: Slices with lesion masks in a step, drawn by source, then by patient.
+        quiet: Slices that are known to show no lesion in a step, drawn in the same way.
+        lr: Peak learning rate of AdamW with one cycle; the encoder has half of it.
         weight_decay: Of AdamW.
         mix: α of the Beta distribution of λ when two labelled slices are mixed; 0: no mixing.
         attention: Weight of pixel supervision of the evidence map; 0: the ablation without masks for the classifier.
-        weak: Weight of the label as a word on lesions: without the disease no pixel is lesion, with it some are.
+        silence: Weight of the empty slices in the loss of lesion maps.
         precision: "bf16" (autocast; half the time where the processor has AVX512-BF16 or AMX) or "fp32".
         keep: Decay of the moving average of the weights, a step; the average is what is kept.
         seed: Of initialisation, order, augmentation and mixing.
@@ -37,18 +41,22 @@ class LiteConfig:
     fold: int | None = None
     folds: int = 4
     without: tuple[str, ...] = ()
+    init: str = ""
+    freeze: tuple[str, ...] = ()
     steps: int = 1000
-    labelled: int = 10
-    masked: int = 6
+    coarse: float = 0.6
+    labelled: int = 5
+    lesions: int = 5
+    quiet: int = 3
     lr: float = 1e-3
     weight_decay: float = 0.02
     mix: float = 0.3
     attention: float = 0.5
-    weak: float = 0.3
-    precision: str = "bf16"
+    silence: float = 1.0
+    precision: str = "fp32"
     keep: float = 0.99
     seed: int = 0
-    every: int = 100
+    every: int = 50
     threads: int = 0
 
     def to_json(self) -> str:
@@ -63,6 +71,6 @@ class LiteConfig:
             known = {f.name for f in fields(cls)}
             if set(values) != known:
                 raise UsageError(f"the configuration has other fields: {', '.join(sorted(set(values) ^ known))}")
-            return cls(**values | {k: tuple(values[k]) for k in ("data", "without")})
+            return cls(**values | {k: tuple(values[k]) for k in ("data", "without", "freeze")})
         except (ValueError, TypeError) as error:
             raise UsageError("the configuration is not one of `train lite`", hint="start a new run") from error

@@ -1,11 +1,11 @@
-"""Slices with masks and slices with labels, as one stream of steps.
+"""Slices of every kind as one stream of steps: with lesion masks, known to be empty, and with labels alone.
 
 What a slice becomes depends on (seed, step, place in the step) alone, so that a run can go on anywhere.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.datasets.masks import read_mask
+from jcs_ct.datasets.slices import Pixels, read_sample
 from jcs_ct.datasets.split import make_folds
-from jcs_ct.imaging.lung_box import find_field
-from jcs_ct.imaging.recipes import grey, look, recipe, stretch
-from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.pictures import decode_slice
-from jcs_ct.training.lite.augment import disguise, jitter, looks, moves
+from jcs_ct.imaging.lung_box import content_box, find_field
+from jcs_ct.imaging.recipes import recipe, stretch
+from jcs_ct.imaging.window import to_grey
+from jcs_ct.training.lite.augment import disguise, jitter, looks, moved, recurved, windowed
 from jcs_ct.training.order import balanced_weights
 
 if TYPE_CHECKING:
@@ -34,37 +33,84 @@ if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
 Item = dict[str, Tensor]
-Parts = tuple[tuple["Sample", ...], tuple["Sample", ...]]  # to train on, held out
 
 
-def divide(config: LiteConfig) -> tuple[Parts, Parts]:
-    """Return the slices with masks and those with labels, each (to train on, held out).
+@dataclass(frozen=True)
+class Corpus:
+    """The slices of a run.
+
+    Attributes:
+        samples: To train on.
+        held: Those of the fold that is held out.
+    """
+
+    samples: tuple[Sample, ...]
+    held: tuple[Sample, ...]
+
+    @property
+    def lesions(self) -> list[int]:
+        """Positions of the slices with a lesion mask."""
+        return [i for i, s in enumerate(self.samples) if s.mask is not None and not s.empty]
+
+    @property
+    def quiet(self) -> list[int]:
+        """Positions of the slices that are known to show no lesion."""
+        return [i for i, s in enumerate(self.samples) if s.empty]
+
+    @property
+    def labelled(self) -> list[int]:
+        """Positions of the other slices with a label."""
+        return [i for i, s in enumerate(self.samples) if s.mask is None and not s.empty and s.label is not None]
+
+
+def divide(config: LiteConfig) -> Corpus:
+    """Return the slices of a run.
 
     Raises:
         InputError, UsageError: No such data; a data set with neither masks nor labels; no such fold.
     """
-    masked: list[list[Sample]] = [[], []]
-    labelled: list[list[Sample]] = [[], []]
+    samples: list[Sample] = []
+    held: list[Sample] = []
     for folder in config.data:
         dataset = open_dataset(folder, None)
-        samples = tuple(s for s in dataset.samples if s.source not in config.without)
-        dataset = replace(dataset, samples=samples)
-        with_masks = any(s.mask is not None for s in samples)
-        if not with_masks and not any(s.label is not None for s in samples):
+        known = tuple(s for s in dataset.samples if s.source not in config.without)
+        dataset = replace(dataset, samples=known)
+        if not any(s.mask is not None or s.label is not None or s.empty for s in known):
             raise UsageError("holds neither masks nor labels", path=folder, hint="see `jcs data check`")
         if config.fold is None:
-            parts: Parts = (samples, ())
-        elif dataset.folds:
-            parts = dataset.fold(config.fold)
+            samples.extend(known)
+            continue
+        if dataset.folds:
+            train, out = dataset.fold(config.fold)
         else:
             made = make_folds(dataset, config.folds, seed=0).folds
             if not 1 <= config.fold <= len(made):
                 raise UsageError(f"there is no fold {config.fold}; its folds: 1 to {len(made)}", path=folder)
-            others = tuple(s for i, fold in enumerate(made, 1) for s in fold if i != config.fold)
-            parts = (others, made[config.fold - 1])
-        for into, part in zip(masked if with_masks else labelled, parts, strict=True):
-            into.extend(part)
-    return (tuple(masked[0]), tuple(masked[1])), (tuple(labelled[0]), tuple(labelled[1]))
+            train = tuple(s for i, fold in enumerate(made, 1) for s in fold if i != config.fold)
+            out = made[config.fold - 1]
+        samples.extend(train)
+        held.extend(out)
+    return Corpus(tuple(samples), tuple(held))
+
+
+def evened(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Return how often to draw each sample: by source, then by group, then by slice.
+
+    A source counts as the fourth root of slices times groups: large sets say more, and small ones are not drowned.
+    """
+    slices: dict[str, int] = {}
+    groups: dict[tuple[str, str], int] = {}
+    for s in samples:
+        slices[s.source or ""] = slices.get(s.source or "", 0) + 1
+        groups[_group(s)] = groups.get(_group(s), 0) + 1
+    count = {source: sum(g[0] == source for g in groups) for source in slices}
+    share = {source: (slices[source] * count[source]) ** 0.25 / count[source] for source in slices}
+    weights = np.array([share[s.source or ""] / groups[_group(s)] for s in samples])
+    return weights / weights.sum()
+
+
+def _group(sample: Sample) -> tuple[str, str]:
+    return sample.source or "", sample.group or str(sample.path)
 
 
 class LiteSlices(TorchDataset[Item]):
@@ -72,87 +118,106 @@ class LiteSlices(TorchDataset[Item]):
 
     An item holds "image" 1×H×W; "mask" H×W in 0 … 1, or −1 where there is none; "label" 0 or 1, or −1.
     Decoded slices are kept: a few hundred megabytes, and no decoding after the first pass.
+
+    Args:
+        samples: The slices.
+        seed: Of everything random.
+        coarse: Steps, from the first on, at three quarters of the size.
     """
 
-    def __init__(self, samples: Sequence[Sample], seed: int) -> None:
-        self.samples, self.seed = tuple(samples), seed
+    def __init__(self, samples: Sequence[Sample], seed: int, coarse: int) -> None:
+        self.samples, self.seed, self.coarse = tuple(samples), seed, coarse
         how = recipe("lung-field")
         self.shape = (how.size, how.columns)
-        self.moves: Any = moves()
-        self.looks: Any = looks()
-        self.decoded: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8] | None]] = {}
+        self.decoded: dict[int, Pixels] = {}
         self.boxes: dict[int, tuple[int, int, int, int]] = {}
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def slice_of(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-        """Return the grey slice and its mask (0 or 255), or None. Raises InputError where they differ in size."""
+    def preload(self) -> None:
+        """Decode every slice, those of a volume one after the other."""
+        for position in range(len(self)):
+            self.pixels(position)
+
+    def pixels(self, position: int) -> Pixels:
+        """Return a decoded slice. Raises InputError where it or its mask cannot be read."""
         if position not in self.decoded:
-            sample = self.samples[position]
-            picture = grey(decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels)
-            mask = None
-            if sample.mask is not None:
-                mask = read_mask(sample.mask).astype(np.uint8) * np.uint8(255)
-                if mask.shape != picture.shape:
-                    raise InputError(
-                        f"is {mask.shape[0]}×{mask.shape[1]}, its slice {picture.shape[0]}×{picture.shape[1]}",
-                        path=sample.mask,
-                        hint="a mask has the size of its slice",
-                    )
-            self.decoded[position] = picture, mask
+            self.decoded[position] = _without_frame(read_sample(self.samples[position]))
         return self.decoded[position]
+
+    def _thick(self, position: int, rng: np.random.Generator) -> NDArray[Any]:
+        """Return the slice, or now and then the mean of it and its neighbours in the volume: a thicker slice."""
+        image = self.pixels(position).image
+        index = self.samples[position].index
+        if index is None or rng.random() > 0.3:
+            return image
+        near = [image]
+        for step in (-1, 1):
+            if 0 <= position + step < len(self):
+                other = self.samples[position + step]
+                if other.path == self.samples[position].path and other.index == index + step:
+                    beside = self.pixels(position + step).image
+                    near += [beside] if beside.shape == image.shape else []
+        return np.mean(near, axis=0).round().astype(np.int16)
 
     def __getitem__(self, key: tuple[int, int, int]) -> Item:
         position, step, place = key
         rng = np.random.default_rng([self.seed, step, place])
-        picture, mask = self.slice_of(position)
+        raw, mask, _ = self.pixels(position)
+        shape = self.shape if step >= self.coarse else (self.shape[0] * 3 // 4, self.shape[1] * 3 // 4)
+        hounsfield = raw.dtype == np.int16
         if position not in self.boxes:
-            self.boxes[position] = find_field(picture).box
-        box = jitter(self.boxes[position], (picture.shape[0], picture.shape[1]), rng)
-        seen = disguise(look(picture, box, self.shape), rng)
-        both = {"image": torch.from_numpy(stretch(seen))[None]}
-        if mask is not None:
-            target = look(mask, box, self.shape).astype(np.float32) / np.float32(255)
-            both["mask"] = torch.from_numpy(target)[None]
-        self.moves.set_random_state(seed=int(rng.integers(2**31)))
-        moved = self.moves(both)
-        self.looks.set_random_state(seed=int(rng.integers(2**31)))
+            self.boxes[position] = find_field(to_grey(raw) if hounsfield else raw).box
+        box = jitter(self.boxes[position], (raw.shape[0], raw.shape[1]), rng)
+        picture = windowed(self._thick(position, rng), rng) if hounsfield else recurved(raw, rng)
+        target = None if mask is None else mask.astype(np.uint8) * np.uint8(255)
+        seen, lesion = moved(picture, target, box, shape, rng)
+        values = looks(stretch(disguise(seen, rng)), rng)
         label = self.samples[position].label
         return {
-            "image": self.looks(moved["image"]).as_tensor(),
-            "mask": moved["mask"].as_tensor()[0] if mask is not None else torch.full(self.shape, -1.0),
-            "label": torch.tensor(-1.0 if label is None or mask is not None else float(label)),
+            "image": torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None],
+            "mask": torch.full(shape, -1.0)
+            if lesion is None
+            else torch.from_numpy(lesion.astype(np.float32) / np.float32(255)),
+            "label": torch.tensor(-1.0 if label is None else float(label)),
         }
 
 
+def _without_frame(read: Pixels) -> Pixels:
+    """Return a slice without what was filled in around it: frames would tell one source from another."""
+    image = read.image
+    top, left, rows, columns = content_box(to_grey(image) if image.dtype == np.int16 else image)
+    place = slice(top, top + rows), slice(left, left + columns)
+    mask = None if read.mask is None else np.ascontiguousarray(read.mask[place])
+    return Pixels(np.ascontiguousarray(image[place]), mask, read.spacing)
+
+
 class LiteSteps(Sampler[list[tuple[int, int, int]]]):
-    """The slices of each step: `labelled` drawn in balance, then `masked` by shuffled rounds.
+    """The slices of each step: those with labels first, then lesions, then empty ones."""
 
-    Args:
-        masked: Number of slices with masks; they come first in the data set.
-        labelled: The others.
-        config: Of the run.
-    """
-
-    def __init__(self, masked: int, labelled: Sequence[Sample], config: LiteConfig) -> None:
-        self.masked, self.config = masked, config
-        self.weights = balanced_weights(labelled) if labelled else []
+    def __init__(self, corpus: Corpus, config: LiteConfig) -> None:
+        self.config = config
+        pick = corpus.samples.__getitem__
+        self.parts: list[tuple[list[int], Any, int]] = []
+        if corpus.labelled:
+            weights = np.asarray(balanced_weights([pick(i) for i in corpus.labelled]))
+            self.parts.append((corpus.labelled, weights, config.labelled))
+        for positions, count in ((corpus.lesions, config.lesions), (corpus.quiet, config.quiet)):
+            if positions:
+                self.parts.append((positions, evened([pick(i) for i in positions]), count))
         self.start = 0  # the first step of the next iteration (see `ResumableLoader`)
 
     def __len__(self) -> int:
         return self.config.steps
 
     def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
-        c = self.config
         start, self.start = self.start, 0
-        for step in range(start, c.steps):
-            chosen: list[int] = []
-            if self.weights:
-                rng = np.random.default_rng([c.seed, step])
-                chosen += [self.masked + int(i) for i in rng.choice(len(self.weights), c.labelled, p=self.weights)]
-            if self.masked:
-                for at in range(step * c.masked, (step + 1) * c.masked):
-                    order = np.random.default_rng([c.seed, at // self.masked, 1]).permutation(self.masked)
-                    chosen.append(int(order[at % self.masked]))
+        for step in range(start, self.config.steps):
+            rng = np.random.default_rng([self.config.seed, step])
+            chosen = [
+                positions[int(i)]
+                for positions, weights, count in self.parts
+                for i in rng.choice(len(positions), count, p=weights)
+            ]
             yield [(position, step, place) for place, position in enumerate(chosen)]

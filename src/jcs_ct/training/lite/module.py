@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
 DEEP = (1.0, 0.5, 0.25)  # weights of the maps, finest first
-EXTENT = 0.01  # share of a slice whose highest lesion logits stand for it
-SMOOTH = 1.0  # of Dice, in pixels: a slice without lesions asks for an empty map
+EXTENT = 0.002  # share of an empty slice whose highest lesion logits stand for it
+FINEST = ("encoder.stem.", "encoder.stages.0.", "encoder.stages.1.")
+"""The finest stages are the most expensive to train, and edges are edges: they keep their ImageNet values."""
+LOUDEST = 0.3  # weight of those beside the cross-entropy of all pixels
+SMOOTH = 1.0  # of Dice, in pixels
 
 
 class LiteModule(L.LightningModule):
@@ -32,11 +35,13 @@ class LiteModule(L.LightningModule):
         network: Any = LiteNetwork()
         self.network: LiteNetwork = network.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(config.keep), use_buffers=True)
-        # The finest stages are the most expensive to train, and edges are edges: they keep their ImageNet values.
-        encoder = self.network.encoder
-        self.fixed = nn.ModuleList([encoder.stem, encoder.stages[0], encoder.stages[1]])
-        for parameter in self.fixed.parameters():
-            parameter.requires_grad_(False)
+        frozen = (*FINEST, *config.freeze)
+        for name, parameter in self.network.named_parameters():
+            if name.startswith(frozen):
+                parameter.requires_grad_(False)
+        if not any(p.requires_grad for p in self.network.parameters()):
+            raise UsageError(f"--freeze {' '.join(config.freeze)} leaves nothing to train", hint="freeze less")
+        self.fixed = nn.ModuleList(m for name, m in self.network.named_modules() if f"{name}.".startswith(frozen))
         speed_up(self.network)
         self.train()
 
@@ -50,8 +55,8 @@ class LiteModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], _index: int) -> Tensor:
         """Return the loss of a step."""
         image, label, mask = batch["image"], batch["label"], batch["mask"]
-        labelled = label >= 0
-        count = int(labelled.sum())  # they come first
+        known = (mask >= 0).flatten(1).all(dim=1)
+        count = int((~known).sum())  # those with a label alone come first
         if self.config.mix and count:
             share, partner = self.mixing(count)
             image = torch.cat([blend(image[:count], partner, share), image[count:]])
@@ -60,19 +65,15 @@ class LiteModule(L.LightningModule):
             out = LiteOutput(*self.network(image.contiguous(memory_format=torch.channels_last)))
         out = LiteOutput(*(part.float() for part in out))
         loss: Tensor = out.logit.sum() * 0
-        if self.config.weak and count:
-            highest = strongest(out.maps[:count, 0])
-            loss = loss + self.config.weak * F.binary_cross_entropy_with_logits(highest, label[:count])
+        labelled = label >= 0
         if bool(labelled.any()):
             loss = loss + F.binary_cross_entropy_with_logits(out.logit[labelled], label[labelled])
-        have = (mask >= 0).flatten(1).all(dim=1)
-        if bool(have.any()):
-            loss = loss + lesion_loss(out.maps[have], mask[have])
+        if bool(known.any()):
+            loss = loss + lesion_loss(out.maps[known], mask[known], self.config.silence)
             if self.config.attention:
-                target = F.adaptive_avg_pool2d(mask[have][:, None], (out.evidence.shape[1], out.evidence.shape[2]))[
-                    :, 0
-                ]
-                pixels = F.binary_cross_entropy_with_logits(out.evidence[have], target)
+                grid = (out.evidence.shape[1], out.evidence.shape[2])
+                target = F.adaptive_avg_pool2d(mask[known][:, None], grid)[:, 0]
+                pixels = F.binary_cross_entropy_with_logits(out.evidence[known], target)
                 loss = loss + self.config.attention * pixels
         if not torch.isfinite(loss):
             raise UsageError(f"the loss is no finite number at step {self.global_step + 1}", hint="lower --lr")
@@ -91,24 +92,25 @@ class LiteModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with one cycle; norms and offsets do not decay."""
+        encoder = {id(p) for p in self.network.encoder.parameters()}
         trained = [p for p in self.network.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.dim() > 1]},
-            {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-        ]
+        groups: list[dict[str, Any]] = []
+        rates: list[float] = []
+        for inside in (False, True):
+            part = [p for p in trained if (id(p) in encoder) == inside]
+            groups.append({"params": [p for p in part if p.dim() > 1]})
+            groups.append({"params": [p for p in part if p.dim() <= 1], "weight_decay": 0.0})
+            rates += 2 * [self.config.lr * (0.5 if inside else 1.0)]
         optimiser = torch.optim.AdamW(groups, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.config.lr, total_steps=self.config.steps + 1, pct_start=0.15
+            optimiser, rates, total_steps=self.config.steps + 1, pct_start=0.15
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def strongest(logits: Tensor) -> Tensor:
-    """Return the mean of the highest 1 % of lesion logits of each slice: N×H×W to N.
-
-    Multiple-instance learning: a slice without the disease has no pixel of it, one with it has some.
-    """
-    cells = F.avg_pool2d(logits[:, None], 4).flatten(1)
+def loudest(logits: Tensor) -> Tensor:
+    """Return the mean of the highest lesion logits of each slice: N×H×W to N."""
+    cells = F.avg_pool2d(logits[:, None], 2).flatten(1)
     return cells.topk(max(1, round(EXTENT * cells.shape[1])), dim=1).values.mean(dim=1)
 
 
@@ -117,19 +119,30 @@ def blend(values: Tensor, partner: Tensor, share: float) -> Tensor:
     return share * values + (1 - share) * values[partner.to(values.device)]
 
 
-def lesion_loss(maps: Tensor, mask: Tensor) -> Tensor:
-    """Return the loss of lesion maps: over the maps, cross-entropy + 1 − Dice (half by slice, half over the batch).
+def lesion_loss(maps: Tensor, mask: Tensor, silence: float) -> Tensor:
+    """Return the loss of lesion maps, summed over the maps.
+
+    Slices with a lesion: cross-entropy + half of (1 − Dice) of each. Empty slices: `silence` times (cross-entropy +
+    what the loudest pixels say). All together: half of (1 − Dice) over the batch, where marks on empty slices count.
 
     Args:
         maps: N×M×H×W logits, finest first.
         mask: N×H×W in 0 … 1.
+        silence: Weight of the empty slices.
     """
     loss = maps.sum() * 0
+    full = mask.flatten(1).amax(dim=1) > 0
+    share = full.float().mean()
     for weight, logits in zip(DEEP, maps.unbind(dim=1), strict=True):
         p = logits.sigmoid()
         overlap, total = (p * mask).sum(dim=(1, 2)), (p + mask).sum(dim=(1, 2))
-        each = 1 - ((2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
-        together = 1 - (2 * overlap.sum() + SMOOTH) / (total.sum() + SMOOTH)
-        entropy = F.binary_cross_entropy_with_logits(logits, mask)
-        loss = loss + weight * (entropy + (each + together) / 2)
+        entropy = F.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(dim=(1, 2))
+        part = (1 - (2 * overlap.sum() + SMOOTH) / (total.sum() + SMOOTH)) / 2
+        if bool(full.any()):
+            each = 1 - ((2 * overlap[full] + SMOOTH) / (total[full] + SMOOTH)).mean()
+            part = part + entropy[full].mean() + each / 2
+        if not bool(full.all()):
+            marks = F.softplus(loudest(logits[~full])).mean()
+            part = part + silence * (1 - share) * (entropy[~full].mean() + LOUDEST * marks)
+        loss = loss + weight * part
     return loss

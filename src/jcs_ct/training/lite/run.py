@@ -21,7 +21,7 @@ from jcs_ct.training.lite.score import score, summary, table
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.order import ResumableLoader
 from jcs_ct.training.records import WholeCheckpoints
-from jcs_ct.weights import WeightsCard, write
+from jcs_ct.weights import WeightsCard, load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,23 +82,30 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
         raise InputError("has no last.ckpt to go on from", path=out, hint="start it without --resume")
     if not resume and (out / "config.json").exists():
         raise OutputError("holds a run already", path=out, hint="--resume goes on with it; or give another folder")
-    (masked, held_masked), (labelled, held_labelled) = divide(config)
-    masked = tuple(s for s in masked if s.mask is not None)
-    if not masked and not labelled:
+    corpus = divide(config)
+    if not corpus.samples:
         raise UsageError("nothing is left to train on", path=config.data[0])
-    say(f"to train on: {len(masked)} slices with masks, {len(labelled)} with labels")
-    say(f"held out: {len(held_masked)} with masks, {len(held_labelled)} with labels")
+    say(
+        f"to train on: {len(corpus.lesions)} slices with lesion masks, {len(corpus.quiet)} without lesions, "
+        f"{len(corpus.labelled)} with labels; held out: {len(corpus.held)}"
+    )
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed()
     torch.manual_seed(config.seed)
     module = LiteModule(config)
     if not resume:
-        load_imagenet(module.network.encoder)
+        if config.init:
+            module.network.load_state_dict(floats(load(config.init)[0]))
+        else:
+            load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
         write_whole(out / "config.json", config.to_json().encode())
-    steps: Any = LiteSteps(len(masked), labelled, config)
-    loader = ResumableLoader(LiteSlices((*masked, *labelled), config.seed), steps, workers=0)
+    steps: Any = LiteSteps(corpus, config)
+    slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
+    slices.preload()
+    say("all slices are read")
+    loader = ResumableLoader(slices, steps, workers=0)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
@@ -115,7 +122,7 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
         )
         trainer.fit(module, loader, ckpt_path=last if resume else None, weights_only=True)
     network: Any = module.average.module.eval()
-    rows = list(score(network, held_masked, held_labelled))
+    rows = list(score(network, corpus.held))
     scores = summary(rows) if rows else {}
     if rows:
         write_whole(out / "held_out.csv", table(rows), overwrite=True)
@@ -124,6 +131,11 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}  # not channels-last
     write(out / "best.safetensors", tensors, card_of(config, out, scores), overwrite=True)
     return scores
+
+
+def floats(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return tensors in single precision; shipped weights are stored in half."""
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
 def card_of(config: LiteConfig, out: Path, scores: dict[str, float]) -> WeightsCard:

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from scipy.special import expit
 
-from jcs_ct.datasets.masks import read_mask
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import prepare, recipe, restore
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.inference.attention import of_evidence
-from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.pictures import decode_slice
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
 from jcs_ct.models.mirror import merged, with_mirrors
@@ -30,39 +29,39 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 
-def score(network: LiteNetwork, masked: Sequence[Sample], labelled: Sequence[Sample]) -> Iterator[Row]:
+def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
     """Yield a row for each held-out slice: counts at 0.5 on its own grid, attention scores, the logit.
 
     Args:
         network: In evaluation mode.
-        masked: Slices with masks; those with an empty one are left out.
-        labelled: Slices with labels.
+        samples: The slices; those with a mask, or known to be empty, have their pixels counted.
     """
     how = recipe("lung-field")
-    for sample in (*masked, *labelled):
-        pixels = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
-        values, placement = prepare(pixels, how)
+    for sample in samples:
+        image, mask, _ = read_sample(sample)
+        grey = to_grey(image) if image.dtype == np.int16 else image
+        values, placement = prepare(np.repeat(grey[:, :, None], 3, axis=2), how)
         with torch.inference_mode():
             out = network(torch.from_numpy(with_mirrors([values])))
         logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())
-        row: Row = {"file": sample.path.name, "source": sample.source or "", "group": sample.group or ""}
+        row: Row = {"file": sample.path.name, "slice": "" if sample.index is None else sample.index}
+        row |= {"source": sample.source or "", "group": sample.group or ""}
         row |= {"label": "" if sample.label is None else sample.label, "logit": round(float(logit[0]), 5)}
-        if sample.mask is not None:
-            mask = read_mask(sample.mask)
-            if not mask.any():
-                continue
-            found = pixel_counts(restore(expit(maps[0, 0]), placement), mask)
-            attention = restore(of_evidence(evidence[0]), placement)
-            row |= {"label": "", "dice": round(found.scores()["dice"], 5)}
+        if mask is not None:
+            lesion = restore(expit(maps[0, 0]), placement)
+            found = pixel_counts(lesion, mask)
             row |= {name: int(getattr(found, name)) for name in ("tp", "fp", "fn", "tn")}
-            row |= {
-                "pointing": round(pointing_game(attention, mask), 5),
-                "energy": round(energy_inside(attention, mask), 5),
-            }
+            if mask.any():
+                attention = restore(of_evidence(evidence[0]), placement)
+                row |= {"dice": round(found.scores()["dice"], 5)}
+                row |= {
+                    "pointing": round(pointing_game(attention, mask), 5),
+                    "energy": round(energy_inside(attention, mask), 5),
+                }
         yield row
 
 
-COLUMNS = ("file", "source", "group", "label", "logit", "dice", "tp", "fp", "fn", "tn", "pointing", "energy")
+COLUMNS = ("file", "slice", "source", "group", "label", "logit", "dice", "tp", "fp", "fn", "tn", "pointing", "energy")
 
 
 def table(rows: Sequence[Row]) -> bytes:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import prepare, recipe
-from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.pictures import decode_slice
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.data import divide
@@ -43,7 +43,7 @@ def tell_sources(out: Path, say: Callable[[str], None]) -> dict[str, float]:
         if not (folder / "best.safetensors").exists():
             continue
         config = LiteConfig.from_json((folder / "config.json").read_text(encoding="utf-8"))
-        held = _some(divide(config)[1][1], config.seed)
+        held = _some([s for s in divide(config).held if s.mask is None and not s.empty], config.seed)
         sources = len({s.source for s in held})
         if sources < 2:
             return {}
@@ -63,8 +63,9 @@ def features(network: LiteNetwork, samples: Sequence[Sample]) -> NDArray[np.floa
     handle = network.context.register_forward_hook(lambda _m, _i, output: seen.append(output))
     try:
         for sample in samples:
-            pixels = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
-            values, _ = prepare(pixels, how)
+            image = read_sample(sample).image
+            grey = to_grey(image) if image.dtype == np.int16 else image
+            values, _ = prepare(np.repeat(grey[:, :, None], 3, axis=2), how)
             with torch.inference_mode():
                 network(torch.from_numpy(values)[None])
             maps = seen.pop()[0]
