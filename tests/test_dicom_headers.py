@@ -119,7 +119,15 @@ ESC = b"\x1b"
 NAMES: dict[str, tuple[bytes, bytes, str]] = {  # PS3.5 annexes H to K, and others
     "IR 58": (
         b"\\ISO 2022 IR 58",
-        b"Zhang^XiaoDong=" + ESC + b"$)A" + "张".encode("gb2312") + b"^" + ESC + b"$)A" + "小东".encode("gb2312") + b"=",
+        b"Zhang^XiaoDong="
+        + ESC
+        + b"$)A"
+        + "张".encode("gb2312")
+        + b"^"
+        + ESC
+        + b"$)A"
+        + "小东".encode("gb2312")
+        + b"=",
         "Zhang^XiaoDong=张^小东",
     ),
     "IR 6 and 58": (
@@ -175,11 +183,15 @@ def test_names_of_all_character_sets_arrive(case: str, tmp_path: Path) -> None:
 def test_invalid_uids_that_are_consistent_are_replaced(tmp_path: Path) -> None:
     files = make_files(tmp_path / "ct")
     for number, file in enumerate(files):
-        edit(file, SOPInstanceUID=f"1.2.03.{number}".encode(), StudyInstanceUID=b"1.2..4", SeriesInstanceUID=b"1.2.007 ")
+        edit(
+            file, SOPInstanceUID=f"1.2.03.{number}".encode(), StudyInstanceUID=b"1.2..4", SeriesInstanceUID=b"1.2.007 "
+        )
     series = make_series(files)
     path, notes = write(tmp_path, series)
     (note,) = notes
-    assert note.startswith("not valid in the images: SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID; SEG and SR have")
+    assert note.startswith(
+        "not valid in the images: SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID; SEG and SR have"
+    )
     assert "1.2." not in note.replace("2.25.", "")
     seg = pydicom.dcmread(path)
 

@@ -477,7 +477,10 @@ def missing_in_one(dataset: Any, index: int) -> None:
 
 
 RESCALED: dict[str, tuple[Callable[[Any, int], None], str]] = {
-    "intercept twice": (raw("RescaleIntercept", b"-1024\\-1024"), "RescaleIntercept that is not one number in 20 of 20"),
+    "intercept twice": (
+        raw("RescaleIntercept", b"-1024\\-1024"),
+        "RescaleIntercept that is not one number in 20 of 20",
+    ),
     "intercept three times": (raw("RescaleIntercept", b"-1024\\0\\1"), "RescaleIntercept that is not one number"),
     "intercept of words": (raw("RescaleIntercept", b"minus 1024"), "RescaleIntercept that is not one number"),
     "intercept with a comma": (raw("RescaleIntercept", b"-1024,0"), "RescaleIntercept that is not one number"),

@@ -223,7 +223,9 @@ def test_enhanced_ct(tmp_path: Path) -> None:
 
 
 @needs("dciodvfy", "dcmdump")
-@pytest.mark.parametrize("parts", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 3), slice(3, 4))], ids=["mixed", "3+1"])
+@pytest.mark.parametrize(
+    "parts", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 3), slice(3, 4))], ids=["mixed", "3+1"]
+)
 def test_enhanced_ct_in_several_objects(parts: tuple[slice, slice], tmp_path: Path) -> None:
     """Each mask is on its frame of its object, and every object is named once."""
     files = make_files(tmp_path / "ct", AXIAL[3])

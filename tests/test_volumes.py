@@ -83,7 +83,9 @@ def test_every_layout_gives_the_volume_of_the_nifti_file(
 ) -> None:
     nib.save(image(), tmp_path / "ct.nii")
     expected = read_nifti(Source("ct", "ct", tmp_path / "ct.nii", None, Kind.NIFTI))
-    options: dict[str, Any] = {"packed": packed} if form in {"mha", "mhd"} else {"encoding": "gzip" if packed else "raw"}
+    options: dict[str, Any] = (
+        {"packed": packed} if form in {"mha", "mhd"} else {"encoding": "gzip" if packed else "raw"}
+    )
     path = write(tmp_path / f"a.{form}", values=chest().astype(kind), lps=LPS @ image().affine, big=big, **options)
     series = read(path)
     assert np.array_equal(volume(series), volume(expected))
@@ -104,9 +106,15 @@ def test_headers_of_other_programs(tmp_path: Path) -> None:
     lined = write(tmp_path / "c.mhd", change={"HeaderSize": "-1"}, before=b"anything")
     lined.write_bytes(lined.read_bytes().replace(b"\n", b"\r\n"))
     assert np.array_equal(volume(read(lined)), expected)
-    assert np.array_equal(volume(read(write(tmp_path / "d.mhd", change={"HeaderSize": "5"}, before=b"12345"))), expected)
-    assert np.array_equal(volume(read(write(tmp_path / "e.nrrd", encoding="raw", before=b"abc", change={"byte skip": "3"}))), expected)
-    assert np.array_equal(volume(read(write(tmp_path / "f.nhdr", encoding="raw", before=b"abc", change={"byte skip": "-1"}))), expected)
+    assert np.array_equal(
+        volume(read(write(tmp_path / "d.mhd", change={"HeaderSize": "5"}, before=b"12345"))), expected
+    )
+    assert np.array_equal(
+        volume(read(write(tmp_path / "e.nrrd", encoding="raw", before=b"abc", change={"byte skip": "3"}))), expected
+    )
+    assert np.array_equal(
+        volume(read(write(tmp_path / "f.nhdr", encoding="raw", before=b"abc", change={"byte skip": "-1"}))), expected
+    )
     for space in ("right-anterior-superior", "LAS"):
         series = read(write(tmp_path / "g.nrrd", space=space))
         assert np.array_equal(volume(series), expected)
@@ -166,7 +174,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "damaged": ("mha", {"packed": True, "before": b"\0\0"}, "is a damaged MetaImage file: it cannot be unpacked"),
     "truncated": ("mha", {"change": {"DimSize": "44 34 23"}}, "is a damaged MetaImage file: it has"),
     "packed and short": ("mha", {"packed": True, "change": {"DimSize": "44 34 23"}}, "it ends in slice 23 of 23"),
-    "no space": ("nrrd", {"change": {"space": None, "space dimension": "3"}}, "does not say how it lies in the patient"),
+    "no space": (
+        "nrrd",
+        {"change": {"space": None, "space dimension": "3"}},
+        "does not say how it lies in the patient",
+    ),
     "scanner": ("nrrd", {"change": {"space": "scanner-xyz"}}, "does not say how it lies in the patient"),
     "no directions": ("nrrd", {"change": {"space directions": None}}, "does not say how it lies in the patient"),
     "inches": ("nrrd", {"change": {"space units": '"inch" "inch" "inch"'}}, "another unit of length"),
@@ -212,7 +224,9 @@ def test_cut_anywhere_is_refused(form: str, tmp_path: Path) -> None:
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:
     air = np.full((512, 512, 300), -1000, np.int16)
-    path = write(tmp_path / "ct.mha", values=air[:, :, :1].repeat(60, axis=2), packed=True, change={"DimSize": "512 512 300"})
+    path = write(
+        tmp_path / "ct.mha", values=air[:, :, :1].repeat(60, axis=2), packed=True, change={"DimSize": "512 512 300"}
+    )
     with pytest.raises(InputError, match="more than 200 times its size"):
         read(path)
 
@@ -255,7 +269,11 @@ def test_analyze_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ObjectType = Image\nNDims = 3\n", "NDims=3\nDimSize = 1 2 3\n", "Comment = é\r\nObjectType = Image\r\nNDims = 3\r\n"],
+    [
+        "ObjectType = Image\nNDims = 3\n",
+        "NDims=3\nDimSize = 1 2 3\n",
+        "Comment = é\r\nObjectType = Image\r\nNDims = 3\r\n",
+    ],
 )
 def test_told_from_the_head(text: str) -> None:
     assert sniff(text.encode() + bytes(9)) is Kind.METAIMAGE
