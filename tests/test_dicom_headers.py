@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pydicom
@@ -111,3 +113,101 @@ def test_names_of_other_character_sets(tmp_path: Path) -> None:
     assert seg.SpecificCharacterSet == "ISO_IR 192"
     assert (str(seg.PatientName), seg.StudyDescription) == ("Müller^Jürgen", "Thorax für Ärzte")
     assert "Müller^Jürgen".encode() in path.read_bytes()
+
+
+ESC = b"\x1b"
+NAMES: dict[str, tuple[bytes, bytes, str]] = {  # PS3.5 annexes H to K, and others
+    "IR 58": (
+        b"\\ISO 2022 IR 58",
+        b"Zhang^XiaoDong="
+        + ESC
+        + b"$)A"
+        + "张".encode("gb2312")
+        + b"^"
+        + ESC
+        + b"$)A"
+        + "小东".encode("gb2312")
+        + b"=",
+        "Zhang^XiaoDong=张^小东",
+    ),
+    "IR 6 and 58": (
+        b"ISO 2022 IR 6\\ISO 2022 IR 58",
+        b"Li^Na=" + ESC + b"$)A" + "李".encode("gb2312") + b"^" + ESC + b"$)A" + "娜".encode("gb2312"),
+        "Li^Na=李^娜",
+    ),
+    "IR 87": (
+        b"\\ISO 2022 IR 87",
+        b"Yamada^Tarou=" + ESC + b"$B;3ED" + ESC + b"(B^" + ESC + b"$BB@O:" + ESC + b"(B",
+        "Yamada^Tarou=山田^太郎",
+    ),
+    "IR 13 and 87": (
+        b"ISO 2022 IR 13\\ISO 2022 IR 87",
+        b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3=" + ESC + b"$B;3ED" + ESC + b"(J^" + ESC + b"$BB@O:" + ESC + b"(J",
+        "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎",
+    ),
+    "IR 13": (b"ISO_IR 13", b"\xd4\xcf\xc0\xde^\xc0\xdb\xb3", "ﾔﾏﾀﾞ^ﾀﾛｳ"),
+    "IR 149": (
+        b"\\ISO 2022 IR 149",
+        b"Hong^Gildong=" + ESC + b"$)C\xfb\xf3^" + ESC + b"$)C\xd1\xce\xd4\xd7",
+        "Hong^Gildong=洪^吉洞",
+    ),
+    "IR 144": (b"ISO_IR 144", "Люксембург^Иван".encode("iso8859_5"), "Люксембург^Иван"),
+    "IR 166": (b"ISO_IR 166", "สมชาย^ใจดี".encode("tis_620"), "สมชาย^ใจดี"),
+    "GB18030": (b"GB18030", "Wang^XiaoDong=王^小东".encode("gb18030"), "Wang^XiaoDong=王^小东"),
+    "wide space": (b"ISO_IR 192", "Yamada=山田　太郎".encode(), "Yamada=山田　太郎"),
+    "joiner": (b"ISO_IR 192", "کاظمی‌پور^علی".encode(), "کاظمی‌پور^علی"),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_names_of_all_character_sets_arrive(case: str, tmp_path: Path) -> None:
+    charset, stored, name = NAMES[case]
+    files = make_files(tmp_path / "ct")
+    stored, charset = (text + b" " * (len(text) % 2) for text in (stored, charset))
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what stands there meanwhile
+            edit(file, PatientName="X" * len(stored), SpecificCharacterSet="Y" * len(charset))
+        file.write_bytes(file.read_bytes().replace(b"X" * len(stored), stored).replace(b"Y" * len(charset), charset))
+    path, notes = write(tmp_path, make_series(files))
+    assert notes == ()
+    write_sr(tmp_path / "sr.dcm", make_series(files), REPORT, path)
+    for made in (path, tmp_path / "sr.dcm"):
+        found = pydicom.dcmread(made)
+        assert found.SpecificCharacterSet == "ISO_IR 192"
+        assert str(found.PatientName).rstrip("=") == name
+        assert name.encode() in made.read_bytes()
+
+
+@needs("dciodvfy")
+def test_invalid_uids_that_are_consistent_are_replaced(tmp_path: Path) -> None:
+    files = make_files(tmp_path / "ct")
+    for number, file in enumerate(files):
+        edit(
+            file, SOPInstanceUID=f"1.2.03.{number}".encode(), StudyInstanceUID=b"1.2..4", SeriesInstanceUID=b"1.2.007 "
+        )
+    series = make_series(files)
+    path, notes = write(tmp_path, series)
+    (note,) = notes
+    assert note.startswith(
+        "not valid in the images: SOPInstanceUID, StudyInstanceUID, SeriesInstanceUID; SEG and SR have"
+    )
+    assert "1.2." not in note.replace("2.25.", "")
+    seg = pydicom.dcmread(path)
+
+    def derived(text: str) -> str:
+        return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, text).int}"
+
+    (referenced,) = seg.ReferencedSeriesSequence
+    assert seg.StudyInstanceUID == derived("1.2..4")
+    assert referenced.SeriesInstanceUID == derived("1.2.007")
+    known = {str(item.ReferencedSOPInstanceUID) for item in referenced.ReferencedInstanceSequence}
+    assert known == {derived(f"1.2.03.{number}") for number in range(len(files))}
+    assert all(pydicom.uid.UID(uid).is_valid for uid in known)
+    assert validation_errors(path) == []
+    write_sr(tmp_path / "sr.dcm", series, REPORT, path)
+    assert pydicom.dcmread(tmp_path / "sr.dcm").StudyInstanceUID == seg.StudyInstanceUID
+    for file in files:
+        edit(file, SOPInstanceUID=b"1.2.03.4")
+    with pytest.raises(InputError, match="two images share one SOPInstanceUID"):
+        write(tmp_path / "same", series)

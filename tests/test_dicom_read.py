@@ -6,6 +6,7 @@ import io
 import itertools
 import random
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -455,6 +456,145 @@ def test_what_must_not_be_read_is_refused(case: str, files: list[Path]) -> None:
     assert reason in line
     assert line.startswith(f"{files[0].parent}: series 1, 20 images: ")
     assert line.endswith(")")  # what to do
+
+
+def raw(keyword: str, value: bytes, *, first: bool = False) -> Callable[[Any, int], None]:
+    """A change for `edit`: the bytes of an element, as a faulty writer has them."""
+
+    def change(dataset: Any, index: int) -> None:
+        if first and index:
+            return
+        tag = pydicom.tag.Tag(keyword)
+        padded = value + b" " * (len(value) % 2)
+        dataset[tag] = pydicom.dataelem.RawDataElement(tag, "DS", len(padded), padded, 0, False, True)
+
+    return change
+
+
+def missing_in_one(dataset: Any, index: int) -> None:
+    if index == 4:
+        del dataset.RescaleSlope
+
+
+RESCALED: dict[str, tuple[Callable[[Any, int], None], str]] = {
+    "intercept twice": (
+        raw("RescaleIntercept", b"-1024\\-1024"),
+        "RescaleIntercept that is not one number in 20 of 20",
+    ),
+    "intercept three times": (raw("RescaleIntercept", b"-1024\\0\\1"), "RescaleIntercept that is not one number"),
+    "intercept of words": (raw("RescaleIntercept", b"minus 1024"), "RescaleIntercept that is not one number"),
+    "intercept with a comma": (raw("RescaleIntercept", b"-1024,0"), "RescaleIntercept that is not one number"),
+    "intercept infinite": (raw("RescaleIntercept", b"inf"), "RescaleIntercept that is not one number"),
+    "slope twice": (raw("RescaleSlope", b"1\\1"), "RescaleSlope that is not one number in 20 of 20 images"),
+    "slope twice in one": (raw("RescaleSlope", b"1\\1", first=True), "RescaleSlope that is not one number in 1 of 20"),
+    "no intercept": (setting(RescaleIntercept=None), "lacks RescaleIntercept, and the stored values are none"),
+    "an empty intercept": (raw("RescaleIntercept", b""), "lacks RescaleIntercept, and the stored values are none"),
+    "neither": (
+        setting(RescaleIntercept=None, RescaleSlope=None),
+        "lacks RescaleSlope and RescaleIntercept, and the stored values are none: it holds no Hounsfield units",
+    ),
+    "no slope in one": (missing_in_one, "lacks RescaleSlope in 1 of 20 images, the first ct_004.dcm"),
+}
+
+
+@pytest.mark.parametrize("case", RESCALED)
+def test_a_faulty_rescale_is_named(case: str, files: list[Path]) -> None:
+    change, text = RESCALED[case]
+    edit(files, change)
+    assert text in refused(files[0].parent)
+
+
+@pytest.mark.parametrize("keyword", ["RescaleIntercept", "RescaleSlope"])
+def test_a_faulty_rescale_of_frames_is_named(keyword: str, files: list[Path], tmp_path: Path) -> None:
+    path = enhanced(files, tmp_path / "enhanced.dcm")
+    dataset = pydicom.dcmread(path)
+    item = dataset.PerFrameFunctionalGroupsSequence[3].PixelValueTransformationSequence[0]
+    setattr(item, keyword, ["1", "1"])
+    dataset.save_as(path)
+    assert f"has a {keyword} that is not one number in 1 of 20 images" in refused(path)
+
+
+def test_a_plain_image_of_many_frames(files: list[Path], tmp_path: Path) -> None:
+    images = [pydicom.dcmread(path) for path in files]
+    whole = images[0]
+    whole.PixelData = b"".join(image.PixelData for image in images)
+    whole.NumberOfFrames = len(images)
+    whole.save_as(tmp_path / "many.dcm")
+    line = refused(tmp_path / "many.dcm")
+    assert "holds 20 frames in one plain CT image, which does not say where each of them lies" in line
+    edit(files, setting(NumberOfFrames=1))
+    check_against_body(read_only(files[0].parent))
+
+
+@pytest.mark.skipif(
+    pydicom.pixels.get_decoder(pydicom.uid.HTJ2KLosslessRPCL).is_available, reason="a decoder of HTJ2K is installed"
+)
+def test_high_throughput_jpeg_2000_without_a_decoder(files: list[Path]) -> None:
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLosslessRPCL
+        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        dataset.save_as(path)
+    line = refused(files[0].parent)
+    assert "is compressed (High-Throughput JPEG 2000" in line
+    assert "no plug-in that decodes it is installed (pip install pylibjpeg pylibjpeg-openjpeg" in line
+
+
+def test_the_private_syntax_of_ge(files: list[Path]) -> None:
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = pixels(dataset).astype(">u2").tobytes()
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.113619.5.2")
+        pydicom.dcmwrite(path, dataset, enforce_file_format=False, implicit_vr=True, little_endian=True)
+    line = refused(files[0].parent)
+    assert "is stored in GE's private transfer syntax (pixels in big endian" in line
+    assert line.endswith("(export it as Explicit VR Little Endian)")
+
+
+def directory(folder: Path, names: list[list[str]]) -> Path:
+    """Write a DICOMDIR that names these files."""
+    made = pydicom.Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
+    made.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    records = [pydicom.Dataset()]
+    records[0].DirectoryRecordType, records[0].PatientName = "PATIENT", "Planted"
+    for parts in names:
+        record = pydicom.Dataset()
+        record.DirectoryRecordType = "IMAGE"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that the standard does not allow
+            record.ReferencedFileID = parts
+        records.append(record)
+    made.DirectoryRecordSequence = records
+    made.preamble = bytes(128)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmwrite(folder / "DICOMDIR", made, enforce_file_format=False)
+    return folder / "DICOMDIR"
+
+
+def test_a_dicomdir_is_followed(files: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "disc"
+    (folder / "images").mkdir(parents=True)
+    names = []
+    for number, path in enumerate(files):
+        shutil.copy(path, folder / "images" / f"im{number}")
+        names.append(["IMAGES", f"IM{number}"])
+    path = directory(folder, [*names, ["IMAGES", "IM99"], ["..", "series", files[0].name]])
+    found = find_series([path])
+    assert not found.problems
+    check_against_body(found.series[0])
+    assert [note.removeprefix(f"{path}: ") for note in found.notes] == [
+        "2 files of 22 that it names not found",
+        "followed to 20 files that it names",
+    ]
+    directory(folder, names)
+    both = find_series([folder])  # the folder has them all
+    check_against_body(both.series[0])
+    assert list(both.notes) == ["1 file without an image skipped (DICOMDIR)"]
 
 
 WARNINGS: dict[str, tuple[Callable[[Any, int], None], str]] = {

@@ -222,6 +222,55 @@ def test_enhanced_ct(tmp_path: Path) -> None:
         write(tmp_path / "part", replace(together, sources=together.sources[:3], geometry=part(series)))
 
 
+@needs("dciodvfy", "dcmdump")
+@pytest.mark.parametrize(
+    "parts", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 3), slice(3, 4))], ids=["mixed", "3+1"]
+)
+def test_enhanced_ct_in_several_objects(parts: tuple[slice, slice], tmp_path: Path) -> None:
+    """Each mask is on its frame of its object, and every object is named once."""
+    files = make_files(tmp_path / "ct", AXIAL[3])
+    series = make_series(files)
+    uids = [str(pydicom.dcmread(s.path).SOPInstanceUID) for s in series.sources]  # of canonical slices
+    place: dict[str, tuple[str, int]] = {}
+    source_of = {}
+    for number, part in enumerate(parts):
+        whole, order = make_enhanced(files[part], tmp_path / f"{number}.dcm")
+        dataset = pydicom.dcmread(whole)
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 4}"
+        dataset.save_as(whole)
+        for frame, former in enumerate(order, 1):
+            place[former] = (f"1.2.3.{number + 4}", frame)
+            source_of[former] = Source(str(number), whole.name, whole, None, Kind.DICOM)
+    together = replace(series, sources=tuple(source_of[uid] for uid in uids))
+    path, notes = write(tmp_path, together)
+    assert notes == ()
+    assert validation_errors(path) == []
+    lesion, lungs = masks(series)
+    found = read_seg(path)
+    wanteds: list[Any] = [lesion, lambda i: lungs(i) == 1, lambda i: lungs(i) == 2]
+    for label, wanted in zip(LABELS, wanteds, strict=True):
+        frames = {"/".join(map(str, place[uids[i]])): wanted(i) for i in range(len(series)) if wanted(i).any()}
+        assert found[label].keys() == frames.keys()
+        for key, mask in frames.items():
+            assert np.array_equal(found[label][key], series.axes.to_stored(mask[None])[0])
+    (referenced,) = pydicom.dcmread(path).ReferencedSeriesSequence
+    instances = referenced.ReferencedInstanceSequence
+    assert sorted(str(item.ReferencedSOPInstanceUID) for item in instances) == ["1.2.3.4", "1.2.3.5"]
+    assert {item.ReferencedSOPClassUID for item in instances} == {pydicom.uid.EnhancedCTImageStorage}
+    assert b"2.25.18446744073709551615" not in path.read_bytes()  # what stood for them meanwhile
+    write_sr(tmp_path / "sr.dcm", together, REPORT, path)
+    assert validation_errors(tmp_path / "sr.dcm") == []
+    uid, frame = place[uids[REPORT["most_affected"][0] - 1]]
+    said = dump(tmp_path / "sr.dcm")
+    assert f"(0008,1160) IS [{frame}]" in said
+    assert uid in said
+    dataset = pydicom.dcmread(tmp_path / "1.dcm")
+    dataset.SOPInstanceUID = "1.2.3.4"
+    dataset.save_as(tmp_path / "1.dcm")
+    with pytest.raises(InputError, match="two objects share one SOPInstanceUID"):
+        write(tmp_path / "same", together)
+
+
 @pytest.mark.parametrize("direction", [AXIAL[0], AXIAL[2], AXIAL[7]], ids=str)
 def test_with_the_reader_of_the_package(direction: Any, tmp_path: Path) -> None:
     """The mask of all voxels that are bright as read covers the pixels that are bright as stored."""

@@ -334,7 +334,7 @@ ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]
     "masked": (lambda hu: np.ma.masked_less(hu, -900), {"spacing": SPACING}, "is masked"),
     "labels": (lambda hu: (hu > 0).astype(np.int16), {"spacing": SPACING}, "as a mask or a label map"),
     "8 bits": (lambda hu: to_grey(hu), {"spacing": SPACING}, "windowed to 8 bits"),
-    "NaN": (lambda hu: np.where(hu > 900, np.nan, hu), {"spacing": SPACING}, "are no numbers"),
+    "NaN": (lambda hu: np.where(hu > 0, np.nan, hu), {"spacing": SPACING}, "are no numbers"),
     "empty": (lambda hu: hu[:0], {"spacing": SPACING}, "is said to hold 0 × 128 × 128 voxels"),
     "a path with spacing": (lambda _hu: "ct.nii", {"spacing": SPACING}, "belong to arrays"),
     "series": (lambda hu: hu, {"spacing": SPACING, "series": "3"}, "series chooses among"),

@@ -80,6 +80,8 @@ def test_those_that_were_started_know_their_place() -> None:
     assert place(2, child).rank == 1
     assert place(2, child | {STARTED_BY: "1"}).rank == 0
     assert place(2, RANKS) == Place(1, 2, tuple(RANKS.items()))
+    elastic = RANKS | {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    assert place(2, elastic) == Place(1, 2, tuple(elastic.items()))
     step = place(2, STRAY["slurm step"])
     assert (step.rank, dict(step.variables)) == (
         1,
@@ -242,6 +244,11 @@ def test_a_small_shared_memory_is_named_before_the_first_step(tmp_path: Path, mo
 def test_shared_memory_that_fills_up_is_named(error: Exception) -> None:
     with pytest.raises(JcsError, match=r"shared memory .* is too small.*--workers 0"), plain_errors():
         raise error
+
+
+def test_processes_that_cannot_meet_are_one_line() -> None:
+    with pytest.raises(JcsError, match=r"cannot reach one another: no such host \(unset MASTER_ADDR"), plain_errors():
+        raise torch.distributed.DistNetworkError("no such host\nmore")
 
 
 def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 import torch
 
-from training_help import finish, start, state, table, tiny_lists
-
-if TYPE_CHECKING:
-    from pathlib import Path
+import training_help
+from training_help import finish, same, start, state, table, tiny_lists
 
 TOLERANCE = 1e-5
 
@@ -33,6 +31,18 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         numbers = [float(v) for v in line.split(",")]
         assert [float(v) for v in other.split(",")] == pytest.approx(numbers, rel=TOLERANCE)
     assert len(table(tmp_path / "two")) == 3
+
+
+def test_processes_of_torchrun_are_those_of_the_run(tmp_path: Path) -> None:
+    data = tiny_lists(tmp_path / "s", 4, 2)
+    words = ["segment", "--data", data, "--network", "tiny-s", "--size", 32, "--epochs", 1, "--workers", 0]
+    words += ["--device", "cpu", "--devices", 2, "--batch", 1]
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", str(Path(training_help.__file__)))
+    for name, command in (("own", launcher[-1:]), ("torchrun", launcher)):
+        status, said = finish(start(*words, "-o", tmp_path / name, command=command))
+        assert status == 0, said
+        assert said.count("slices to train on") == said.count("jcs: done") == 1
+    assert same(state(tmp_path / "own"), state(tmp_path / "torchrun"))
 
 
 def test_the_published_network_trains_in_two_processes(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import click
 
 from jcs_ct.cli.export import export
 from jcs_ct.weights.catalogue import CATALOGUE
-from jcs_ct.weights.store import check_name, find_stored, list_stored, unknown_name, weights_folder
+from jcs_ct.weights.store import check_name, find_stored, list_stored, remove, unknown_name, weights_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weigh
 
 @click.group()
 def models() -> None:
-    """Weights: list, show, import, download, export.
+    """Weights: list, show, import, download, export, remove.
 
     Imported weights are kept in JCS_HOME/weights (default: the platform's cache folder), each as a safetensors file
     with a JSON card beside it: its source, checksums, licence, preprocessing and threshold.
@@ -78,6 +78,17 @@ def show(name: str, as_json: bool) -> None:
         lines = (value or [None]) if isinstance(value, list) else [value]
         for i, line in enumerate(lines):
             click.echo(f"{key if i == 0 else '':{width}}  {'none' if line is None else line}".rstrip())
+
+
+@models.command("remove")
+@click.argument("name")
+@quiet_option
+@verbose_option
+def remove_command(name: str, quiet: bool) -> None:
+    """Remove the weights NAME from this machine. What came with jcs-ct stays."""
+    freed = remove(name)
+    if not quiet:
+        click.echo(f"jcs: {name} is removed ({_size(freed)})", err=True)
 
 
 @models.command("import")

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
-from jcs_ct.io.files.names import printable, tell_apart
-from jcs_ct.io.files.sources import find_sources
+from jcs_ct.io.files.names import printable, safe_name, tell_apart
+from jcs_ct.io.files.sources import Source, find_sources
 from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.io.dicom.header import ImageHeader
-    from jcs_ct.io.files.sources import Source
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,15 @@ def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
     return read_nifti
 
 
+def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:
+    """Return a file that is named by folders and name, however the disk writes them; None where there is none."""
+    for change in (str, str.lower, str.upper):
+        path = folder.joinpath(*map(change, parts))
+        if path.is_file():
+            return path
+    return None
+
+
 class _Finder:
     def __init__(self, wanted: str | None, allow_gaps: bool, problems: list[InputError], notes: list[str]) -> None:
         self._wanted, self._allow_gaps = wanted, allow_gaps
@@ -143,13 +151,15 @@ class _Finder:
 
         studies: dict[str, dict[str, list[ImageHeader]]] = {}
         directories = 0
-        for source in sources:
+        sources = list(sources)
+        for source in sources:  # grows where a DICOMDIR names files
             try:
                 headers = read_headers(source)
             except InputError as problem:
                 self._problems.append(problem)
                 continue
-            directories += not headers
+            if not headers:
+                directories += not self._follow(source, sources)
             for header in headers:
                 folder = f"{source.path}!" if source.member is not None else str(source.path.parent)
                 study = studies.setdefault(header.study or folder, {})
@@ -159,6 +169,30 @@ class _Finder:
         for study in studies.values():
             self._studies += 1
             self._add_study(list(study.values()))
+
+    def _follow(self, directory: Source, sources: list[Source]) -> bool:
+        """Add the files that a DICOMDIR names and that are not among the sources; return whether there are any."""
+        from jcs_ct.io.dicom.read import directory_files
+
+        if not directory.plain:  # the other files of an archive are there already
+            return False
+        folder, names = directory.path.parent, directory_files(directory)
+        known = {source.path.resolve() for source in sources if source.member is None}
+        added, missing = [], 0
+        for parts in names:
+            unsafe = any(part in {"", ".", ".."} or set(part) & set("/\\:\0") for part in parts)
+            path = None if unsafe else _on_disk(folder, parts)
+            if path is None:
+                missing += 1
+            elif path.resolve() not in known:
+                known.add(path.resolve())
+                added.append(Source(safe_name("/".join(parts)), printable(str(path)), path, None, Kind.DICOM))
+        sources += added
+        if missing:
+            self._notes.append(f"{directory.label}: {count(missing, 'file')} of {len(names)} that it names not found")
+        if added:
+            self._notes.append(f"{directory.label}: followed to {count(len(added), 'file')} that it names")
+        return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
         from jcs_ct.io.dicom.series import case_name, open_series

@@ -108,12 +108,20 @@ def words(verdict: Verdict, slices: Sequence[SliceResult]) -> str:
     looked = [s for s in slices if s.probability is not None]
     positive = sum(s.positive for s in looked)
     what = {
-        "top-k": f"probability {verdict.score:.2f} from the highest slices, limit {verdict.limit:.2f}",
+        "top-k": f"probability {told(verdict.score, verdict.limit)} from the highest slices, limit {verdict.limit:.2f}",
         "fraction": f"{100 * verdict.score:.0f} % of the slices are positive, limit {100 * verdict.limit:.0f} %",
         "release-count": f"{verdict.score:.0f} slices are positive, limit {verdict.limit:.0f}",
     }.get(verdict.rule, f"score {verdict.score:.3g}, limit {verdict.limit:.3g}")
     found = "Signs of COVID-19 found" if verdict.positive else "No signs of COVID-19 found"
     return f"{found}: {what}; {positive} of {len(looked)} slices positive."
+
+
+def told(score: float, limit: float) -> str:
+    """Return a score with two digits, or with as many as tell it from the limit."""
+    digits = 2
+    while digits < 6 and f"{score:.{digits}f}" == f"{limit:.{digits}f}" and score != limit:
+        digits += 1
+    return f"{score:.{digits}f}"
 
 
 def doubts(study: Examination, slices: Sequence[SliceResult]) -> list[str]:

@@ -117,7 +117,8 @@ def _launched(env: Mapping[str, str], devices: int) -> Place:
     if wrong or rank is None:
         hint = f"torchrun --nproc-per-node {devices} sets them; or unset them, and the run starts its processes itself"
         raise UsageError(f"the environment says {said}, and {wrong}", hint=hint)
-    names = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT")
+    # torchrun's own variables as well: they say that its agent holds the port already.
+    names = (*NUMBERS, "MASTER_ADDR", "MASTER_PORT", *(name for name in env if name.startswith("TORCHELASTIC_")))
     return Place(rank, devices, tuple((name, env[name]) for name in names))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.core.errors import WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE, Entry
-from jcs_ct.weights.store import Stored, home, list_stored
+from jcs_ct.weights.store import SHIPPED, Stored, home, list_stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,9 @@ __all__ = [
     "write",
 ]
 
+OWN = "*own*"
+"""Stands for the weights that come with the package; no name in the store can be called so."""
+
 _HEAVY = {
     "import_file": "jcs_ct.weights.loading",
     "load": "jcs_ct.weights.loading",
@@ -41,12 +44,13 @@ _HEAVY = {
 }
 
 
-def create_model(name: str, weights: str | Path | None = None, inputs: str = "image") -> nn.Module:
+def create_model(name: str, weights: str | Path | None = OWN, inputs: str = "image") -> nn.Module:
     """Build a network, with weights in it, in evaluation mode on the CPU.
 
     Args:
         name: A network of the table: "jcs-single", "jcs-joint", "jcs-classifier" or a backbone.
-        weights: Stored name (`jcs models list`) or file; an official `.pth` can be given as it is. None leaves the
+        weights: Stored name (`jcs models list`) or file; an official `.pth` can be given as it is. Left out,
+            "jcs-lite" gets the weights that come with the package. None, or nothing where none come with it, leaves the
             network with random numbers: good for training from scratch and for tests, its outputs mean nothing.
         inputs: "image", or "features" for the stage-1 features of the COVID-CS release.
 
@@ -56,6 +60,8 @@ def create_model(name: str, weights: str | Path | None = None, inputs: str = "im
     """
     from jcs_ct.models import build_model, model_spec
 
+    if weights == OWN:
+        weights = SHIPPED if name == SHIPPED else None
     if weights is None:
         return build_model(name, inputs).eval()
     model_spec(name)  # a wrong name is said before half a gigabyte is read

@@ -107,6 +107,26 @@ def check_free(name: str, *, overwrite: bool) -> None:
         )
 
 
+def remove(name: str) -> int:
+    """Remove weights and their card from the store; return the bytes that are free now.
+
+    Raises:
+        WeightsError: There are none of this name.
+        OutputError: They come with the package, or cannot be removed.
+    """
+    if check_name(name) == SHIPPED:
+        raise OutputError(f"{name!r} comes with jcs-ct and is not in the store", hint="nothing has to be removed")
+    stored = find_stored(name)
+    if stored is None:
+        raise unknown_name(name)
+    try:
+        stored.path.with_suffix(".json").unlink(missing_ok=True)  # without a card the rest is debris
+        stored.path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be removed: {error.strerror}", path=stored.path, hint="check the folder") from error
+    return stored.size
+
+
 def locate(name_or_file: str | Path) -> Path:
     """Return the file meant by a name in the store or by a path; a stored name goes before a file of the same name.
 

@@ -90,6 +90,24 @@ def read_headers(source: Source) -> list[ImageHeader]:
         ]
 
 
+def directory_files(source: Source) -> list[tuple[str, ...]]:
+    """Return the files that a DICOMDIR names, each as folders and name, relative to its own folder (PS3.10 8.6).
+
+    Raises:
+        InputError: It is damaged.
+    """
+    try:
+        with quiet():
+            directory = dcmread(io.BytesIO(source.read()), force=True, specific_tags=["DirectoryRecordSequence"])
+            found = [record.get("ReferencedFileID") for record in directory.get("DirectoryRecordSequence") or []]
+            return [(name,) if isinstance(name, str) else tuple(map(str, name)) for name in found if name]
+    except InputError:
+        raise
+    except Exception as error:
+        message = "is damaged: this DICOMDIR cannot be read"
+        raise InputError(message, path=source.label, hint="give the folder that it lies in") from error
+
+
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
 

@@ -166,8 +166,9 @@ def sniff(head: bytes) -> Kind:
         return Kind.DICOM
     if _METAIMAGE.match(head) and _METAIMAGE_SIZE.search(head):
         return Kind.METAIMAGE
-    if head[:4] in {b"\x5c\x01\0\0", b"\0\0\x01\x5c"} and head[38:39] == b"r":  # 348, the header's own size
-        return Kind.ANALYZE
+    for order in "<>":  # the header's own size, and the number of dimensions
+        if len(head) >= 348 and struct.unpack_from(f"{order}i36xh", head)[:2] in {(348, n) for n in range(1, 8)}:
+            return Kind.ANALYZE
     if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
         return Kind.BMP
     return Kind.TEXT if _is_text(head) else Kind.UNKNOWN

@@ -11,6 +11,7 @@ import os
 import tarfile
 import tempfile
 import threading
+import weakref
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -139,13 +140,17 @@ def _unpack(path: Path) -> _Unpacked:
             unpacked = _Unpacked(None)
             _walk(path, cast("IO[bytes]", raw), unpacked)
             return unpacked
-        # Closed when nothing refers to it any more, and gone then.
-        file = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115
-        with gzip.GzipFile(fileobj=raw) as stream:
-            _copy(stream, file, os.fstat(raw.fileno()).st_size, title, MAX_TOTAL_BYTES)
-        file.flush()
-        unpacked = _Unpacked(file)
-        _walk(path, file, unpacked)
+        file = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  # open as long as somebody may read it
+        try:
+            with gzip.GzipFile(fileobj=raw) as stream:
+                _copy(stream, file, os.fstat(raw.fileno()).st_size, title, MAX_TOTAL_BYTES)
+            file.flush()
+            unpacked = _Unpacked(file)
+            _walk(path, file, unpacked)
+        except BaseException:
+            file.close()
+            raise
+        weakref.finalize(unpacked, file.close)
         return unpacked
 
 

@@ -5,6 +5,7 @@ And what SEG and SR say of themselves.
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from contextlib import contextmanager
@@ -132,6 +133,7 @@ def single_images(source: SourceHeaders) -> list[Dataset]:
             for keyword in (*_FRAME_TAGS, "NumberOfFrames"):
                 del single[keyword]
         single.update(image)
+        single = copy.deepcopy(single)  # elements are shared otherwise
         single.SOPClassUID, single.SOPInstanceUID = CTImageStorage, f"{_STAND_IN}.{index + 1}"
         images.append(single)
     return images

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 UNKNOWN = "–"
+MOST_DIGITS = 6
 
 
 def percent(share: float | None) -> str:
@@ -20,6 +21,26 @@ def percent(share: float | None) -> str:
     if 99.5 <= value < 100:
         return "> 99 %"
     return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+
+
+def against(share: float, limit: float) -> str:
+    """Return a share in percent with as many digits as tell it from a limit: never "50 %" beside "from 50 %" and below.
+
+    Args:
+        share: In [0, 1].
+        limit: What it is compared with, shown by `percent`.
+    """
+    text = percent(share)
+    digits = 1
+    while share != limit and digits < MOST_DIGITS and _number(text) == _number(percent(limit)):
+        text = f"{100 * share:.{digits}f} %"
+        digits += 1
+    return text
+
+
+def _number(text: str) -> float | None:
+    number = text.removesuffix(" %")
+    return float(number) if number.replace(".", "", 1).isdigit() else None
 
 
 def amount(value: float | None, unit: str = "") -> str:
@@ -54,11 +75,11 @@ def explanation(report: Mapping[str, Any]) -> list[str]:
     positive = sum(s["positive"] for s in looked)
     if verdict["probability"] is not None:
         first = (
-            f"The probability of COVID-19 is {percent(verdict['probability'])}; "
+            f"The probability of COVID-19 is {against(verdict['probability'], limit)}; "
             f"a study counts as positive from {percent(limit)}."
         )
     elif rule == "fraction":
-        first = f"{percent(score)} of the slices are positive; a study counts as positive from {percent(limit)}."
+        first = f"{against(score, limit)} of the slices are positive; a study counts as positive from {percent(limit)}."
     elif rule == "release-count":
         are = "is" if round(score) == 1 else "are"
         first = f"{count(round(score), 'slice')} {are} positive; "
