@@ -477,7 +477,13 @@ def test_the_chart_draws_what_the_slices_hold() -> None:
 
 @pytest.mark.parametrize(
     ("share", "limit", "expected"),
-    [(0.4996, 0.5, "49.96 %"), (0.5, 0.5, "50 %"), (0.503, 0.5, "50.3 %"), (0.41, 0.5, "41 %"), (0.0999, 0.1, "9.99 %")],
+    [
+        (0.4996, 0.5, "49.96 %"),
+        (0.5, 0.5, "50 %"),
+        (0.503, 0.5, "50.3 %"),
+        (0.41, 0.5, "41 %"),
+        (0.0999, 0.1, "9.99 %"),
+    ],
 )
 def test_a_share_just_below_the_limit_does_not_read_like_it(share: float, limit: float, expected: str) -> None:
     assert words.against(share, limit) == expected

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -14,24 +16,23 @@ from sklearn.metrics import roc_auc_score
 
 from jcs_ct.cli import main
 from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.datasets.samples import Sample
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.phantom import make_phantom, write_pngs
-from jcs_ct.training.lite.augment import disguise, jitter
+from jcs_ct.training.lite.augment import disguise, jitter, moved, recurved, windowed
 from jcs_ct.training.lite.build import finish
-from jcs_ct.training.lite.calibrate import calibrate, fit_scaling
+from jcs_ct.training.lite.calibrate import balanced_threshold, calibrate, fit_scaling
 from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
-from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
+from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide, evened
 from jcs_ct.training.lite.encoder import load_imagenet
-from jcs_ct.training.lite.module import LiteModule, lesion_loss, strongest
+from jcs_ct.training.lite.module import LiteModule, lesion_loss, loudest
 from jcs_ct.training.lite.run import train
 from jcs_ct.training.lite.score import read_table, summary, table
 from jcs_ct.training.lite.sources import probe
 from jcs_ct.weights import load, write
 from weights_help import card_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -55,50 +56,95 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def small(data: tuple[str, ...], **given: Any) -> LiteConfig:
-    usual: dict[str, Any] = {"fold": 1, "folds": 2, "steps": 4, "labelled": 2, "masked": 2, "every": 2}
+    usual: dict[str, Any] = {"fold": 1, "folds": 2, "steps": 4, "labelled": 2, "lesions": 2, "quiet": 1, "every": 2}
     return LiteConfig(data, **usual | given)
 
 
 def test_a_fold_is_held_out_of_every_data_set(data: tuple[str, str]) -> None:
-    (masked, held_masked), (labelled, held_labelled) = divide(small(data))
-    assert len(held_masked) == 2
-    assert len(masked) == 4
-    assert {s.group for s in labelled}.isdisjoint({s.group for s in held_labelled})
-    assert len(labelled) + len(held_labelled) == 12
+    corpus = divide(small(data))
+    assert len(corpus.samples) + len(corpus.held) == 18
+    assert len([s for s in corpus.held if s.mask is not None]) == 2
+    assert len(corpus.lesions) == 4
+    groups = [{s.group for s in part if s.mask is None} for part in (corpus.samples, corpus.held)]
+    assert groups[0].isdisjoint(groups[1])
     everything = divide(small(data, fold=None))
-    assert [len(part) for parts in everything for part in parts] == [6, 0, 12, 0]
-    assert {s.source for s in divide(small(data, without=("b",)))[1][0]} == {"a"}
+    assert (len(everything.samples), len(everything.held)) == (18, 0)
+    assert {s.source for s in divide(small((data[1],), without=("b",))).samples} == {"a"}
     with pytest.raises(UsageError, match="there is no fold 3"):
         divide(small((data[1],), fold=3))
 
 
 def test_slices_and_steps_depend_on_seed_and_step_alone(data: tuple[str, str]) -> None:
     config = small(data)
-    (masked, _), (labelled, _) = divide(config)
-    steps = list(LiteSteps(len(masked), labelled, config))
-    assert [len(step) for step in steps] == [4] * 4
-    assert sorted(p for step in steps[:2] for p, _, place in step if place >= 2) == [0, 1, 2, 3]  # each once a round
-    resumed = LiteSteps(len(masked), labelled, config)
+    corpus = divide(config)
+    steps = list(LiteSteps(corpus, config))
+    assert [len(step) for step in steps] == [4] * 4  # none is known to be empty
+    assert all(step[place][0] in corpus.labelled for step in steps for place in (0, 1))
+    assert all(step[place][0] in corpus.lesions for step in steps for place in (2, 3))
+    resumed = LiteSteps(corpus, config)
     resumed.start = 2
     assert list(resumed) == steps[2:]
-    one, other = (LiteSlices((*masked, *labelled), 0)[(0, 1, 3)] for _ in range(2))
+    lesion, plain = corpus.lesions[0], corpus.labelled[0]
+    one, other = (LiteSlices(corpus.samples, 0, 0)[(lesion, 1, 3)] for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert one["image"].shape == (1, 256, 320)
-    assert float(one["label"]) == -1  # a slice with a mask teaches segmentation
-    assert float(LiteSlices((*masked, *labelled), 0)[(5, 0, 0)]["mask"].max()) == -1
+    assert LiteSlices(corpus.samples, 0, 2)[(lesion, 1, 3)]["image"].shape == (1, 192, 240)
+    assert float(LiteSlices(corpus.samples, 0, 0)[(plain, 0, 0)]["mask"].max()) == -1
+
+
+def test_a_volume_teaches_with_its_masks_and_its_empty_slices(tmp_path: Path) -> None:
+    study = make_phantom(slices=8, size=64, spacing=(19.0, 5.6, 5.6))
+    affine = np.diag([-5.6, -5.6, -19.0, 1.0])
+    for name, values in (("ct", study.hu), ("mask", study.lesions.astype(np.uint8))):
+        nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), tmp_path / f"{name}.nii")
+    lesion = study.lesions.any(axis=(1, 2))
+    lines = ["file,slice,mask,empty,label,group,source"]
+    lines += [
+        f"ct.nii,{i},{'mask.nii' if has else ''},{int(not has)},{int(has)},p1,a"
+        for i, has in enumerate(lesion.tolist())
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
+    corpus = divide(LiteConfig((str(tmp_path / "table.csv"),)))
+    assert len(corpus.lesions) == lesion.sum()
+    assert len(corpus.quiet) == 8 - lesion.sum()
+    slices = LiteSlices(corpus.samples, 0, 0)
+    for i, sample in enumerate(corpus.samples):
+        image, mask, spacing = read_sample(sample)
+        np.testing.assert_array_equal(image, study.hu[i])
+        np.testing.assert_array_equal(mask, study.lesions[i] > 0)
+        assert spacing == pytest.approx((5.6, 5.6))
+        item = slices[(i, 0, 0)]
+        assert float(item["mask"].min()) >= 0
+        assert float(item["label"]) == float(lesion[i])
+
+
+def test_a_large_patient_does_not_drown_a_small_one() -> None:
+    samples = [Sample(Path(f"a{i}"), group="big" if i < 90 else "small", source="s") for i in range(100)]
+    samples += [Sample(Path(f"b{i}"), group=f"g{i}", source="t") for i in range(4)]
+    weights = evened(samples)
+    assert weights.sum() == pytest.approx(1)
+    assert weights[:90].sum() == pytest.approx(weights[90:100].sum())
+    assert weights[:100].sum() / weights[100:].sum() == pytest.approx((200 / 16) ** 0.25)
 
 
 def test_augmentation_stays_in_the_slice() -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (256, 320)).astype(np.uint8)
-    for _ in range(200):
-        top, left, rows, columns = jitter((10, 20, 60, 70), (90, 100), rng)
-        assert top >= 0
-        assert left >= 0
-        assert top + rows <= 90
-        assert left + columns <= 100
+    mask = (picture > 128).astype(np.uint8) * np.uint8(255)
+    for _ in range(50):
+        top, left, rows, columns = box = jitter((10, 20, 60, 70), (90, 100), rng)
         assert min(rows, columns) > 20
+        assert (top, left, rows, columns) == (0, 0, 90, 100) or (abs(top - 10) < 25 and abs(left - 20) < 25)
+        seen, lesion = moved(picture, mask, box, (64, 80), rng)
+        assert seen.shape == (64, 80)
+        assert lesion is not None
+        assert lesion.shape == (64, 80)
+        assert moved(picture, None, box, (64, 80), rng)[1] is None
         assert disguise(picture, rng).shape == picture.shape
+    steps = np.arange(256, dtype=np.uint8)[None]
+    assert (np.diff(recurved(steps, rng).astype(int)) >= 0).all()
+    hu = np.arange(-1400, 300, dtype=np.int16)[None]
+    assert (np.diff(windowed(hu, rng).astype(int)) >= 0).all()
 
 
 def test_imagenet_weights_fill_the_encoder() -> None:
@@ -122,6 +168,7 @@ def test_a_run_writes_its_weights_scores_and_table(finished: Path) -> None:
     assert (card.architecture, card.recipe, card.covid_threshold) == ("jcs-lite", "lung-field", 0.5)
     assert len(tensors) > 200
     rows = read_table(finished / "held_out.csv")
+    assert len([r for r in rows if r["tp"]]) == 2
     assert len([r for r in rows if r["dice"]]) == 1  # the other mask is empty
     assert {"dice", "pooled_dice", "pointing"} <= json.loads((finished / "scores.json").read_text()).keys()
     assert (finished / "metrics.csv").read_text().startswith("step,train_loss,seconds\n2,")
@@ -152,8 +199,11 @@ def test_the_loss_is_small_for_the_right_map_and_copes_with_empty_ones() -> None
     mask = torch.zeros(2, 16, 16)
     mask[0, 4:9, 4:9] = 1
     right = (mask * 40 - 20)[:, None].expand(2, 3, 16, 16)
-    assert float(lesion_loss(right, mask)) < 1e-3
-    assert float(lesion_loss(-right, mask)) > 3
+    assert float(lesion_loss(right, mask, 1.0)) < 1e-3
+    assert float(lesion_loss(-right, mask, 1.0)) > 3
+    marked = right.clone()
+    marked[1, :, :8] = 20  # half of the empty slice
+    assert float(lesion_loss(marked, mask, 1.0)) > float(lesion_loss(marked, mask, 0.1)) > 0.1
 
 
 def test_calibration_finds_the_temperature_it_was_given() -> None:
@@ -166,7 +216,7 @@ def test_calibration_finds_the_temperature_it_was_given() -> None:
     found = calibrate(folds)
     assert (found.temperature, found.offset) == pytest.approx((3, -0.5), rel=0.1)
     assert found.error < 0.03 < found.raw_error
-    assert found.sensitivity == pytest.approx(0.9, abs=0.002)
+    assert found.sensitivity == pytest.approx(found.specificity, abs=0.002)
 
 
 def rows_of(seed: int) -> list[dict[str, Any]]:
@@ -213,14 +263,32 @@ def test_the_probe_tells_sources_that_differ_and_no_others() -> None:
     assert probe(noise, [(s, s) for s, _ in origins]) is None
 
 
-def test_a_label_says_whether_there_are_lesions() -> None:
-    logits = torch.full((3, 64, 80), -4.0)
-    logits[1, 8:16, 8:16] = 4.0  # four cells of 320: more than 1 %
-    logits[2, 8:9, 8:9] = 4.0  # one pixel
-    found = strongest(logits)
+def test_the_loudest_pixels_of_an_empty_slice_are_heard() -> None:
+    logits = torch.full((2, 64, 80), -4.0)
+    logits[1, 8:12, 8:12] = 4.0  # four cells of 1,280: more than 0.2 %
+    found = loudest(logits)
     assert float(found[0]) == pytest.approx(-4)
-    assert float(found[1]) == pytest.approx(4)
-    assert float(found[2]) < 0
+    assert float(found[1]) > 2
+
+
+def test_the_threshold_is_where_both_errors_are_equal() -> None:
+    p = np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
+    labels = np.array([0, 0, 0, 1, 0, 1, 1, 1.0])
+    threshold = balanced_threshold(p, labels)
+    found = p >= threshold
+    assert found[labels == 1].mean() == (~found[labels == 0]).mean() == 0.75
+
+
+def test_what_is_frozen_keeps_its_values(data: tuple[str, str], tmp_path: Path) -> None:
+    frozen = ("encoder.", "top.", "fuse.2.", "context.", "evidence.", "gain", "offset")
+    config = small((data[0],), init="jcs-lite", freeze=frozen, steps=2, labelled=0, quiet=0)
+    train(config, tmp_path / "tuned", resume=False, say=print)
+    before, after = load("jcs-lite")[0], load(tmp_path / "tuned" / "best.safetensors")[0]
+    changed = {name for name, value in before.items() if not torch.allclose(value, after[name], atol=1e-6)}
+    assert changed
+    assert {name for name in changed if name.startswith(frozen)} == set()
+    with pytest.raises(UsageError, match="leaves nothing to train"):
+        LiteModule(small(data, freeze=("",)))
 
 
 def test_the_command_builds_all_folds_and_the_shipped_file(

@@ -27,9 +27,7 @@ from jcs_ct.core.errors import InputError, UsageError
 @click.option("--lesions", type=click.IntRange(0), help="Slices with lesion masks in a step.")
 @click.option("--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Slices without lesions in a step.")
 @click.option("--init", help="Start from these weights (jcs-lite, or a file) instead of ImageNet's.")
-@click.option(
-    "--freeze", multiple=True, help="Keep parameters whose names begin so ('encoder.'); repeatable."
-)
+@click.option("--freeze", multiple=True, help="Keep parameters whose names begin so ('encoder.'); repeatable.")
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="Of the arithmetic while training.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")
