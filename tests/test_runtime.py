@@ -169,7 +169,8 @@ def test_auto_takes_the_fastest_that_passed_and_says_so(monkeypatch: pytest.Monk
 
 
 def test_auto_converts_when_enough_is_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(choice.COSTS["openvino"], "light", choice.Cost(20, 200))
+    for costs in (choice.COSTS["openvino"], choice.COSTS["onnxruntime"]):
+        monkeypatch.setitem(costs, "light", choice.Cost(20, 200))
     said: list[str] = []
     assert many(lite("auto", said), 199).start().name == "torch-tuned"
     chosen = many(lite("auto", said), 200).start()
