@@ -15,7 +15,8 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import generate_uid
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, generate_uid
 
 from dicom_help import (
     CENTRE,
@@ -526,9 +527,7 @@ def test_a_plain_image_of_many_frames(files: list[Path], tmp_path: Path) -> None
     check_against_body(read_only(files[0].parent))
 
 
-@pytest.mark.skipif(
-    pydicom.pixels.get_decoder(pydicom.uid.HTJ2KLosslessRPCL).is_available, reason="a decoder of HTJ2K is installed"
-)
+@pytest.mark.skipif(get_decoder(pydicom.uid.HTJ2KLosslessRPCL).is_available, reason="a decoder of HTJ2K is installed")
 def test_high_throughput_jpeg_2000_without_a_decoder(files: list[Path]) -> None:
     for path in files:
         dataset = pydicom.dcmread(path)
@@ -557,7 +556,7 @@ def directory(folder: Path, names: list[list[str]]) -> Path:
     made = pydicom.Dataset()
     made.file_meta = pydicom.dataset.FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID = pydicom.uid.MediaStorageDirectoryStorage
-    made.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4.5"
+    made.file_meta.MediaStorageSOPInstanceUID = UID("1.2.3.4.5")
     made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     records = [pydicom.Dataset()]
     records[0].DirectoryRecordType, records[0].PatientName = "PATIENT", "Planted"
@@ -773,6 +772,17 @@ def test_enhanced_ct_gives_the_same_volume(
     assert len(set(series.sources)) == 1
     monkeypatch.setattr(dicom_read, "_whole", None)
     series.read(3)  # the file is at hand since the slices before
+
+
+def test_an_enhanced_ct_that_is_replaced_is_read_again(files: list[Path], tmp_path: Path) -> None:
+    path = enhanced(files, tmp_path / "enhanced.dcm")
+    before = read_only(path).read(3)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = np.full(len(dataset.PixelData) // 2, 900, "<u2").tobytes()
+    series = read_only(path)
+    assert np.array_equal(series.read(3), before)
+    dataset.save_as(path)
+    assert np.ptp(series.read(3)) <= 1
 
 
 def test_the_centre_of_the_test_body_is_off_the_origin() -> None:

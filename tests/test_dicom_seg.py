@@ -236,7 +236,7 @@ def test_enhanced_ct_in_several_objects(parts: tuple[slice, slice], tmp_path: Pa
     for number, part in enumerate(parts):
         whole, order = make_enhanced(files[part], tmp_path / f"{number}.dcm")
         dataset = pydicom.dcmread(whole)
-        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{number + 4}"
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"1.2.3.{number + 4}")
         dataset.save_as(whole)
         for frame, former in enumerate(order, 1):
             place[former] = (f"1.2.3.{number + 4}", frame)

@@ -1,4 +1,4 @@
-"""What a Python program holds is diagnosed as the files it came from, to the last digit; what it holds else is refused."""
+"""What a Python program holds is diagnosed as its files are, to the last digit; anything else is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from jcs_ct import CaseResult
 
+nib: Any = nibabel
 SPACING = (10.0, 2.796875, 2.796875)  # what 32 bits hold
 ORIGIN = (-178.0, -179.5, 120.25)
 SECRET = "Planted^Name"
@@ -84,8 +85,6 @@ def numbers(result: CaseResult) -> dict[str, Any]:
 def assert_equal(result: CaseResult, expected: CaseResult, *, place: bool = True) -> None:
     found, wanted = numbers(result), numbers(expected)
     if not place:
-        for row in (*found["slices"], *wanted["slices"]):
-            row = dict(row)
         found["slices"] = [dict(row) | {"z_mm": None} for row in found["slices"]]
         wanted["slices"] = [dict(row) | {"z_mm": None} for row in wanted["slices"]]
     assert found == wanted
@@ -93,7 +92,7 @@ def assert_equal(result: CaseResult, expected: CaseResult, *, place: bool = True
     assert np.array_equal(result.attention.volume(), expected.attention.volume())
 
 
-def ras(study: Study) -> nib.Nifti1Image:
+def ras(study: Study) -> Any:
     """The volume as (column, row, slice)."""
     return nib.Nifti1Image(study.hu.transpose(2, 1, 0), study.affine[:, (2, 1, 0, 3)])
 
@@ -150,7 +149,8 @@ def gzipped(study: Study) -> list[Path]:
 
 def nifti(study: Study) -> Path:
     nib.save(ras(study), study.top / "ct.nii.gz")
-    return study.top / "ct.nii.gz"
+    path: Path = study.top / "ct.nii.gz"
+    return path
 
 
 def metaimage(study: Study, name: str, **options: Any) -> Path:
@@ -164,7 +164,7 @@ def nrrd(study: Study) -> Path:
 
 
 def shuffled(study: Study) -> list[pydicom.Dataset]:
-    datasets = [pydicom.dcmread(file) for file in study.files]
+    datasets: list[pydicom.Dataset] = [pydicom.dcmread(file) for file in study.files]
     return datasets[7:] + datasets[:7]
 
 
@@ -179,7 +179,7 @@ def bare(study: Study) -> list[pydicom.Dataset]:
 
 
 def compressed(study: Study) -> list[pydicom.Dataset]:
-    made = []
+    made: list[pydicom.Dataset] = []
     for file in study.files:
         dataset = pydicom.dcmread(file)
         dataset.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
@@ -382,6 +382,14 @@ def test_data_sets_of_two_studies_need_a_choice(study: Study, tmp_path: Path) ->
     assert len(one_case(datasets, series=str(datasets[-1].SeriesInstanceUID))) == 24
 
 
+def test_a_path_that_is_named_is_not_left_out(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing\.dcm: does not exist"):
+        one_case([*study.files, tmp_path / "missing.dcm"])
+    (tmp_path / "empty.dcm").touch()
+    with pytest.raises(InputError, match=r"empty\.dcm: is an empty file"):
+        one_case([*study.files, tmp_path / "empty.dcm"])
+
+
 def test_data_sets_are_not_changed(study: Study) -> None:
     datasets = shuffled(study)
     before = [(str(d), str(d.file_meta)) for d in map(copy.deepcopy, datasets)]
@@ -389,14 +397,14 @@ def test_data_sets_are_not_changed(study: Study) -> None:
     assert [(str(d), str(d.file_meta)) for d in datasets] == before
 
 
-@pytest.mark.parametrize("form", ["path", "data sets", "array", "pictures"])
+@pytest.mark.parametrize("form", ["path", "NIfTI", "data sets", "array", "pictures"])
 def test_results_are_pickled_and_copied(form: str, study: Study, diagnoser: Diagnoser, tmp_path: Path) -> None:
     if form == "pictures":
         result = diagnoser([Image.fromarray(to_grey(hu)) for hu in study.hu[8:12]])
     elif form == "array":
         result = diagnoser(study.hu, spacing=SPACING)
     else:
-        result = diagnoser(study.folder if form == "path" else shuffled(study))
+        result = diagnoser({"path": lambda _: study.folder, "NIfTI": nifti, "data sets": shuffled}[form](study))
     folder = result.save(tmp_path / "first")
     for number, twin in enumerate((pickle.loads(pickle.dumps(result)), copy.deepcopy(result))):
         assert twin.report == result.report
@@ -417,7 +425,7 @@ def test_a_diagnoser_loads_its_weights_once(
     from jcs_ct.app import diagnose as module
 
     opened: list[Any] = []
-    real = module.open_network
+    real = vars(module)["open_network"]
     monkeypatch.setattr(module, "open_network", lambda *args: opened.append(args) or real(*args))  # type: ignore[func-returns-value]
     one = Diagnoser(write_lite(tmp_path), runtime="torch")
     assert_equal(one(study.folder), expected)

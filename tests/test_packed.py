@@ -134,7 +134,9 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_header_that_claims_to_be_huge(tmp_path: Path) -> None:
-    path = make(tmp_path / "a.tar", ("a.png", PNG), change=lambda info: info.pax_headers.update({"comment": "x" * 99}))
+    path = make(
+        tmp_path / "a.tar", ("a.png", PNG), change=lambda info: setattr(info, "pax_headers", {"comment": "x" * 99})
+    )
     data = bytearray(path.read_bytes())
     assert data[156:157] == b"x"  # the extended header
     data[124:136] = b"77777777777\0"

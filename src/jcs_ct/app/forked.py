@@ -42,7 +42,7 @@ def refuse_after_fork() -> None:
     """Raise UsageError where networks were used in the process that this one was forked from."""
     if _state.lost:
         raise UsageError(
-            "this process was forked from one that had used jcs-ct already; the threads of a network do not survive that",
+            "this process was forked from one that had used jcs-ct already; a network's threads do not survive that",
             hint="start processes with multiprocessing.get_context('spawn'), or fork before jcs-ct is first used",
         )
 

@@ -50,7 +50,12 @@ def one_case(
     if kind not in {"path", "data set"} and series is not None:
         raise UsageError("series chooses among those of files or data sets; this is one volume", hint="leave it out")
     if kind in {"path", "data set"}:
-        return _only(_gathered(kind, items, series=series, allow_gaps=allow_gaps), study if kind == "path" else None)
+        found = _gathered(kind, items, series=series, allow_gaps=allow_gaps)
+        named = {str(Path(os.fsdecode(item))) for item in items} if kind == "path" else set()
+        for problem in found.problems:
+            if problem.path in named:  # what was named is not left out in silence
+                raise problem
+        return _only(found, study if kind == "path" else None)
     if kind == "picture":
         return _of_pictures(items)
     from jcs_ct.io.volumes import held

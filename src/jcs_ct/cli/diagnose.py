@@ -48,9 +48,10 @@ def diagnose(
 ) -> None:
     """Diagnose studies: probability, attention and lesions of every slice, and the patient's verdict.
 
-    INPUT is a DICOM or NIfTI file, a folder or a .zip of them, or pictures of slices, already lung-windowed; the
-    pictures of a folder are one study, head first. Writes OUT/<case>/report.json, report.html, slices.csv, masks and
-    heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and OUT/summary.csv.
+    INPUT is a file of DICOM, NIfTI, MetaImage or NRRD, a folder, a .zip or a .tar.gz of them, or pictures of slices,
+    already lung-windowed; the pictures of a folder are one study, head first. Writes OUT/<case>/report.json,
+    report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and
+    OUT/summary.csv.
 
     A research tool, no medical device.
     """

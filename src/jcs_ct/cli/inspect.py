@@ -29,9 +29,9 @@ def inspect(
 ) -> None:
     """List the CT studies and series in INPUT, and which series of each study would be read.
 
-    INPUT is a DICOM or NIfTI file, a folder (with its sub-folders), a list of paths (.txt) or a .zip. One series of
-    each study is read: CT, axial, one grid; then one that shows lung, original before derived, more slices, thinner
-    slices, the lower number. Nothing that names the patient is printed.
+    INPUT is a file of DICOM, NIfTI, MetaImage or NRRD, a folder (with its sub-folders), a list of paths (.txt), a .zip
+    or a .tar.gz. One series of each study is read: CT, axial, one grid; then one that shows lung, original before
+    derived, more slices, thinner slices, the lower number. Nothing that names the patient is printed.
     """
     from jcs_ct.io.studies import find_series
 

@@ -3,8 +3,8 @@
 **How a series is chosen.** Of the series of a study, those count that can be read as a volume: CT, axial, one grid, no
 localizer, no secondary capture, no projection, upright gantry, no missing slices (unless allowed), Hounsfield units.
 Among them, in this order: one that shows lung; original before derived; more slices; thinner slices; the lower series
-number; the lower UID. A NIfTI, MetaImage or NRRD file is a study of its own. A DICOM study of which no series can be read is a problem,
-one line for the study; a series that was not chosen is listed with the reason.
+number; the lower UID. A NIfTI, MetaImage or NRRD file is a study of its own. A DICOM study of which no series can be
+read is a problem, one line for the study; a series that was not chosen is listed with the reason.
 """
 
 from __future__ import annotations

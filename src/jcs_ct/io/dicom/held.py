@@ -55,7 +55,8 @@ def _encoded(dataset: Any) -> bytes:
         if tag.group > 2:
             made[tag] = dataset.get_item(tag)
     made.file_meta, made.preamble = meta, b"\0" * 128
-    made.set_original_encoding(*dataset.original_encoding, dataset.original_character_set)
+    original, endian = dataset.original_encoding
+    made.set_original_encoding(original, endian, dataset.original_character_set)
     file = io.BytesIO()
     private = (
         {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian} if syntax.is_private else {}

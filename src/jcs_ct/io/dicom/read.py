@@ -254,7 +254,7 @@ class _Either:
 class _Latest(threading.local):
     """The file of many frames that this thread read last, so that it is not read again for every frame."""
 
-    source: Source | None = None
+    key: tuple[object, ...] = ()
     dataset: FileDataset | None = None
 
 
@@ -265,11 +265,12 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
     """Return the stored values of an image."""
     source = header.source
     with quiet():
-        if header.frame is not None and _latest.source == source and _latest.dataset is not None:
+        key = () if header.frame is None else _as_it_is(source)
+        if key and _latest.key == key and _latest.dataset is not None:
             dataset = _latest.dataset
         else:
             dataset = _whole(source)
-            _latest.source, _latest.dataset = (source, dataset) if header.frame is not None else (None, None)
+            _latest.key, _latest.dataset = (key, dataset) if key else ((), None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
         _require_decoder(source, syntax)
         shift = _shift(header, dataset, syntax)
@@ -301,6 +302,17 @@ def _shift(header: ImageHeader, dataset: FileDataset, syntax: UID) -> int:
         raise InputError(message, path=header.source.label, hint="export it again with HighBit one below BitsStored")
     dataset.BitsStored = high + 1
     return high + 1 - bits
+
+
+def _as_it_is(source: Source) -> tuple[object, ...]:
+    """Return what a file of many frames is known by: another may have taken its place since."""
+    if source.data is not None:
+        return (source,)
+    try:
+        status = source.path.stat()
+    except OSError:  # reading it says why
+        return ()
+    return source, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _whole(source: Source) -> FileDataset:

@@ -50,7 +50,7 @@ def gunzip(data: bytes, title: str) -> bytes:
 
 
 def gunzip_start(data: bytes, size: int, title: str) -> bytes:
-    """Return the first `size` bytes of what a gzip file holds, or all. Raises as `gunzip`, but for damage further on."""
+    """Return the first `size` bytes of what a gzip file holds, or all. Raises as `gunzip`, but for later damage."""
     with _damage(title), gzip.GzipFile(fileobj=BytesIO(data)) as file:
         return file.read(size)
 
@@ -161,7 +161,7 @@ def _walk(path: Path, file: IO[bytes], unpacked: _Unpacked) -> None:
     total = count = 0
     with tarfile.open(fileobj=cast("IO[bytes]", _Guarded(path, file)), mode="r:") as archive:
         while (info := archive.next()) is not None:
-            archive.members = []  # it would keep all
+            vars(archive)["members"] = []  # it would keep all
             count += 1
             total += max(0, info.size)
             if count > MAX_MEMBERS:
@@ -177,8 +177,10 @@ def _walk(path: Path, file: IO[bytes], unpacked: _Unpacked) -> None:
                 unpacked.problems.append(problem)
                 continue
             if info.name in unpacked.places:
-                problem = InputError("occurs twice in the archive", path=label(path, info.name))
-                unpacked.problems.append(InputError(problem.message, path=problem.path, hint="the last one is read"))
+                title = label(path, info.name)
+                unpacked.problems.append(
+                    InputError("occurs twice in the archive", path=title, hint="the last one is read")
+                )
             unpacked.places[info.name] = (info.offset_data, info.size)
 
 

@@ -1,9 +1,9 @@
 """From the INPUT arguments of a command to an ordered list of sources: slices, feature files, files of studies.
 
-INPUT is a file, a folder (with its sub-folders), an archive (zip, tar, tar.gz), or a list: a text file called `.txt`, `.lst` or `.list`
-with one path per line, relative to the list's folder, where blank lines and lines that begin with "#" do not count.
-Only the heads of files are read here. What cannot be used becomes a problem, what a user should know a note; the rest
-goes on.
+INPUT is a file, a folder (with its sub-folders), an archive (zip, tar, tar.gz), or a list: a text file called `.txt`,
+`.lst` or `.list` with one path per line, relative to the list's folder, where blank lines and lines that begin with "#"
+do not count. Only the heads of files are read here. What cannot be used becomes a problem, what a user should know a
+note; the rest goes on.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """NIfTI volumes: a chest CT in; masks and maps go out on the very same grid (`jcs_ct.io.nifti.write`).
 
 NIfTI-1 and -2, `.nii`, `.nii.gz`, and pairs of `.hdr` and `.img`, from files or members of archives; what a file is, is
-told from its content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or copied: it may
-name a patient. NIfTI counts mm to the patient's right-to-left, back-to-front, feet-to-head ("RAS"); this package to the
-left, back and head ("LPS").
+told from its content. A header's free text (descrip, aux_file, db_name, intent_name, extensions) is never looked at or
+copied: it may name a patient. NIfTI counts mm to the patient's right-to-left, back-to-front, feet-to-head ("RAS"); this
+package to the left, back and head ("LPS").
 """
 
 from __future__ import annotations

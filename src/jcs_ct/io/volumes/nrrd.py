@@ -74,7 +74,7 @@ def read_nrrd(source: Source) -> NiftiSeries:
 
 
 def _header(data: bytes, label: str) -> tuple[dict[str, Any], int]:
-    """Return the fields that are needed, and the length of the header in bytes (up to the end, where it ends nothing)."""
+    """Return the fields that are needed, and the length of the header in bytes."""
     import nrrd
 
     ends = [(place, len(mark)) for mark in (b"\n\n", b"\n\r\n") if (place := data.find(mark)) >= 0]

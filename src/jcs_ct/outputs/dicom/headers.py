@@ -54,8 +54,8 @@ class SourceHeaders:
     Attributes:
         images: What identifies and places every canonical slice.
         frames: Number of each in its object, from 1; None for single images.
-        objects: The SOP instances: the images, or the enhanced CT, of one object or several. The first also holds the attributes of patient
-            and study but the name. Text is Unicode, to be written as UTF-8 (ISO_IR 192).
+        objects: The SOP instances: the images, or the enhanced CT, of one object or several. The first also holds the
+            attributes of patient and study but the name. Text is Unicode, to be written as UTF-8 (ISO_IR 192).
         patient_name: For `name_patient`: highdicom quotes names that it doubts in warnings.
         shape: Stored (rows, columns) of every image.
         notes: What was missing or faulty and what became of it, a line each. They name attributes, never values.
@@ -101,8 +101,8 @@ def read_headers(series: CTSeries) -> SourceHeaders:
     if derived:
         keywords = ", ".join(keyword for keyword in UIDS if keyword in derived)
         notes.append(
-            f"not valid in the images: {keywords}; SEG and SR have valid ones made of them, the same for the same: 2.25. "
-            "and the UUID (version 5, namespace of OIDs) of the text that stands there"
+            f"not valid in the images: {keywords}; SEG and SR have valid ones made of them, the same for the same: "
+            "2.25. and the UUID (version 5, namespace of OIDs) of the text that stands there"
         )
     _fill(images, series.geometry.spacing[0], notes)
     if not enhanced:
