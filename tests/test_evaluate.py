@@ -203,7 +203,7 @@ def test_folds_lists_and_a_folder_of_masks(jcs: Jcs, data: Path, tmp_path: Path)
 
 
 def network(task: str) -> Any:
-    card = SimpleNamespace(name="stub", threshold=0.6)
+    card = SimpleNamespace(name="stub", threshold=0.6, weights_sha256="0" * 64)
     return SimpleNamespace(card=card, threshold=0.6, covid_threshold=0.6, spec=SimpleNamespace(task=task))
 
 
@@ -213,7 +213,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     import jcs_ct.inference as runtime
     from jcs_ct.inference import pipeline
 
-    monkeypatch.setattr(runtime, "open_network", lambda model, device, tasks: network(tasks[0]))
+    monkeypatch.setattr(runtime, "open_network", lambda model, device, tasks, *_: network(tasks[0]))
     monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
     monkeypatch.setattr(pipeline, "classify", lambda item, net: float(item.pixels.mean()) / 255)
 
@@ -227,6 +227,8 @@ def test_a_model_scores_as_its_stored_maps_do(jcs: Jcs, data: Path, tmp_path: Pa
         assert status == 0, said
         found.append(scores(out))
         assert found[-1].pop("predictions") in {"stub", str(data / "images")}
+    assert found[0].pop("guard")["flagged"] == 4
+    assert found[0].pop("training_data")["known"] is False
     assert found[0] == found[1]
     assert found[0]["threshold"] == 0.6
     (data / "images/s0.png").write_bytes(b"no picture")
@@ -486,6 +488,7 @@ def test_a_negative_seed_is_refused(jcs: Jcs, tmp_path: Path) -> None:
 def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from jcs_ct.evaluate.door import Door
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.evaluate.predict import lesion_map
     from jcs_ct.inference import pipeline
@@ -497,7 +500,8 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     monkeypatch.setattr(pipeline, "segment", lambda item, net: half)
     stub = SimpleNamespace(spec=SimpleNamespace(task="segmentation", feature_arrays=("vgg",)))
     sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
-    found = lesion_map(Case("s", "s", "s", sample), stub)  # type: ignore[arg-type]
+    case = Case("s", "s", "s", sample)
+    found = lesion_map(Door(stub, None).read(case), case, stub)  # type: ignore[arg-type]
     assert found.shape == (32, 32)
     assert (found[:15] == 1).all()
     assert (found[17:] == 0).all()

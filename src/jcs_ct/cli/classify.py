@@ -18,6 +18,7 @@ from jcs_ct.cli.common import (
     notes_of,
     progress,
     refuse_existing,
+    strict_option,
 )
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.whole_files import whole_file
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
 @model_option()
 @click.option("--threshold", type=Share(), help="For the label; default: that of the weights.")
+@strict_option
 @common_options("classify")
 def classify(
     run: Run,
@@ -38,10 +40,12 @@ def classify(
     out: Path,
     model: str | None,
     threshold: float | None,
+    strict: bool,
 ) -> None:
-    """Write a table with the columns file, probability (of COVID-19) and label (1 where it reaches the threshold).
+    """Write a table with the columns file, probability (of COVID-19), label (1 where it reaches the threshold), flags.
 
-    INPUT as for `jcs segment`. A slice that fails is named and left out of the table.
+    INPUT as for `jcs segment`. A slice that fails is named and left out of the table. Flags say why a picture may be no
+    lung-windowed axial chest slice, "; " between them.
     """
     from jcs_ct.inference import pipeline
 
@@ -53,23 +57,25 @@ def classify(
     cut = network.covid_threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
 
-    def work(source: Source) -> tuple[tuple[str, ...], float]:
+    def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], float]:
         item = pipeline.read(source, network)
-        return item.notes, pipeline.classify(item, network)
+        flags = pipeline.guard(item, strict=strict)
+        return item.notes, flags, pipeline.classify(item, network)
 
     with whole_file(out, overwrite=run.overwrite) as temporary:
         with temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerow(["file", "probability", "label"])
-            for source, (notes, probability) in progress(pipeline.each(sources, work), len(sources), reporter):
-                notes_of(source.label, notes, reporter)
+            table.writerow(["file", "probability", "label", "flags"])
+            for source, (notes, flags, probability) in progress(pipeline.each(sources, work), len(sources), reporter):
+                notes_of(source.label, notes, reporter, flags)
                 label = int(probability >= cut)
-                table.writerow([source.label, f"{probability:.6f}", label])
+                table.writerow([source.label, f"{probability:.6f}", label, "; ".join(flags)])
                 reporter.case(
                     f"{source.label}: p = {probability:.4f}",
                     file=source.label,
                     probability=probability,
                     label=label,
+                    flags=list(flags),
                 )
         if not reporter.done:  # an empty table would look like a result
             raise InputError("none of the slices could be classified, so there is no table", path=out)

@@ -52,6 +52,12 @@ def model_option(*, multiple: bool = False) -> Callable[[F], F]:
     return click.option("--model", "-m", metavar="NAME|FILE", multiple=multiple, help=text + more)
 
 
+def strict_option(function: F) -> F:
+    """Add the option `--strict` of commands that look at every slice before a network does."""
+    text = "Refuse slices that may be no lung-windowed axial chest slices, instead of noting why."
+    return click.option("--strict", is_flag=True, help=text)(function)
+
+
 def common_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add what every command on slices has; the function gets `run: Run` instead of a parameter for each.
 
@@ -286,7 +292,11 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
                 reporter.say(f"jcs: {i} of {total}")
 
 
-def notes_of(name: str, notes: Sequence[str], reporter: Reporter) -> None:
-    """Report what was noticed when a slice was read."""
+def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
+    """Report what was noticed when a slice was read, and what speaks against it (`pipeline.guard`)."""
     for note in notes:
         reporter.note(f"{name}: {note}")
+    if flags:
+        from jcs_ct.inference.pipeline import flagged
+
+        reporter.note(f"{name}: {flagged(flags)}")

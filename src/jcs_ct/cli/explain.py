@@ -16,6 +16,7 @@ from jcs_ct.cli.common import (
     notes_of,
     progress,
     refuse_existing,
+    strict_option,
 )
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.types import METHODS
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="See below.")
 @click.option("--layer", help="Dotted name of the module to look at; default: the network's own.")
 @click.option("--colormap", default="plasma", show_default=True, help="A Matplotlib colour map.")
+@strict_option
 @common_options("explain")
 def explain(
     run: Run,
@@ -41,6 +43,7 @@ def explain(
     method: str,
     layer: str | None,
     colormap: str,
+    strict: bool,
 ) -> None:
     """Write OUT/<stem>.png (overlay) and OUT/<stem>.npy (float32, on the slice's grid, in [0, 1]) for every slice.
 
@@ -71,8 +74,9 @@ def explain(
     everything = [path for source in sources for path in (paths(source)[0], *paths(source)[1])]
     refuse_existing(everything, sources, overwrite=run.overwrite)
 
-    def work(source: Source) -> list[pipeline.SliceAttention]:
+    def work(source: Source) -> tuple[tuple[str, ...], list[pipeline.SliceAttention]]:
         image = pipeline.read_image(source)
+        flags = pipeline.guard(image, strict=strict)
         found = [pipeline.explain(image, network, method, layer) for network in networks]
         if len(found) == 1:
             picture = figures.attention_overlay(
@@ -96,10 +100,10 @@ def explain(
         for path, one in zip(arrays, found, strict=True):
             images.save_array(path, one.map, overwrite=run.overwrite)
         write_whole(pictures, picture, overwrite=run.overwrite)
-        return found
+        return flags, found
 
-    for source, found in progress(pipeline.each(sources, work), len(sources), reporter):
-        notes_of(source.label, found[0].image.notes, reporter)
+    for source, (flags, found) in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, found[0].image.notes, reporter, flags)
         for name, one in zip(names, found, strict=True):
             if one.degenerate:
                 reporter.note(f"{source.label}: the attention map of {name} is empty: {one.degenerate}")
@@ -110,6 +114,7 @@ def explain(
             maps=[str(path) for path in paths(source)[1]],
             probability=[one.probability for one in found],
             degenerate=[one.degenerate for one in found],
+            flags=list(flags),
         )
 
 

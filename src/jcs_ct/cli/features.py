@@ -16,6 +16,7 @@ from jcs_ct.cli.common import (
     notes_of,
     progress,
     refuse_existing,
+    strict_option,
 )
 from jcs_ct.core.errors import UsageError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the .mat files.")
 @model_option(multiple=True)
 @click.option("--half", is_flag=True, help="From 256×256 pictures, like the half-size set (segmentation only).")
+@strict_option
 @common_options("features")
 def features(
     run: Run,
@@ -35,6 +37,7 @@ def features(
     out: Path,
     model: tuple[str, ...],
     half: bool,
+    strict: bool,
 ) -> None:
     """Write OUT/<stem>.mat for every slice: uint8, value·20, saturating.
 
@@ -56,14 +59,21 @@ def features(
         raise UsageError(f"the models give {' and '.join(kinds)} features", hint="one of each kind fits in a file")
     reporter.result["model"] = [network.card.name for network in networks]
 
-    def work(source: Source) -> tuple[tuple[str, ...], dict[str, list[int]]]:
+    def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, list[int]]]:
         image = pipeline.read_image(source)
+        flags = pipeline.guard(image, strict=strict)
         merged = {k: v for network in networks for k, v in pipeline.features(image, network, half=half).items()}
         arrays = {which: merged[which] for which in ARRAYS if which in merged}
         write_features(files[source.name], arrays, overwrite=run.overwrite)
-        return image.notes, {which: list(array.shape) for which, array in arrays.items()}
+        return image.notes, flags, {which: list(array.shape) for which, array in arrays.items()}
 
-    for source, (notes, shapes) in progress(pipeline.each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter)
+    for source, (notes, flags, shapes) in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, notes, reporter, flags)
         text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
-        reporter.case(f"{source.label}: {text}", source=source.label, file=str(files[source.name]), shapes=shapes)
+        reporter.case(
+            f"{source.label}: {text}",
+            source=source.label,
+            file=str(files[source.name]),
+            shapes=shapes,
+            flags=list(flags),
+        )

@@ -17,6 +17,7 @@ from jcs_ct.cli.common import (
     notes_of,
     progress,
     refuse_existing,
+    strict_option,
 )
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @model_option()
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
 @click.option("--threshold", type=Share(), help="For overlays and areas; default: that of the weights.")
+@strict_option
 @common_options("segment")
 def segment(
     run: Run,
@@ -37,6 +39,7 @@ def segment(
     model: str | None,
     overlay: bool,
     threshold: float | None,
+    strict: bool,
 ) -> None:
     """Write the lesion map of every slice: OUT/<stem>.png, 8-bit, floor(255·p), at the size of the slice.
 
@@ -58,8 +61,9 @@ def segment(
     cut = network.threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut}
 
-    def work(source: Source) -> tuple[tuple[str, ...], float]:
+    def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], float]:
         item = pipeline.read(source, network)
+        flags = pipeline.guard(item, strict=strict)
         probability = pipeline.segment(item, network)
         notes = item.notes
         if overlay and not isinstance(item, SliceImage):
@@ -70,13 +74,14 @@ def segment(
             )
             write_whole(overlays[source.name], picture, overwrite=run.overwrite)
         images.save_map(maps[source.name], probability, overwrite=run.overwrite)
-        return notes, float((probability >= cut).mean())
+        return notes, flags, float((probability >= cut).mean())
 
-    for source, (notes, share) in progress(pipeline.each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter)
+    for source, (notes, flags, share) in progress(pipeline.each(sources, work), len(sources), reporter):
+        notes_of(source.label, notes, reporter, flags)
         reporter.case(
             f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
             source=source.label,
             map=str(maps[source.name]),
             lesion_share=share,
+            flags=list(flags),
         )

@@ -78,6 +78,23 @@ def low_frequencies(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     return result
 
 
+def turned(print_: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return the fingerprints of the eight ways to turn and mirror a picture, the picture itself first: 8 × `LENGTH`.
+
+    Mirrored, the waves with an odd number of half periods change their sign; turned by 90°, rows and columns change
+    places as well.
+    """
+    waves = np.concatenate([[0], print_]).astype(np.int8).reshape(FREQUENCIES, FREQUENCIES)
+    odd = np.where(np.arange(FREQUENCIES) % 2, -1, 1).astype(np.int8)
+    ways = [
+        one * down[:, None] * across
+        for one in (waves, waves.T)
+        for down in (np.abs(odd), odd)
+        for across in (np.abs(odd), odd)
+    ]
+    return np.stack([way.ravel()[1:] for way in ways])
+
+
 def near_pairs(
     prints: NDArray[np.int8], threshold: float = THRESHOLD
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:

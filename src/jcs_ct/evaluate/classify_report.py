@@ -31,6 +31,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"Classification scores of {content['predictions']}",
         f"{overall['slices']} slices in {overall['groups']} groups, COVID-19 where p ≥ {content['threshold']:g}. In "
         f"brackets: {b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
+        tables.slices_seen(content),
         "## Slices",
         _slices(content),
         f"{content['undefined']}." if "undefined" in content else "",

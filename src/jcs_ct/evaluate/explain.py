@@ -158,5 +158,6 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"{content['slices']} slices in {content['groups']} groups; {content['maps_zero']} maps are zero everywhere, "
         f"{content['masks_empty']} masks are empty. {content['policy'].capitalize()}. In brackets: "
         f"{b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
+        tables.slices_seen(content),
         tables.markdown(["score", "mean over slices", "meaning"], rows),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.folders import files_below
@@ -13,6 +13,7 @@ from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.datasets.samples import Sample, relative_name, short_names
+from jcs_ct.evaluate.maps import how_stored, read_map
 from jcs_ct.evaluate.matching import match
 from jcs_ct.io.files.kinds import decode_text
 from jcs_ct.io.files.names import EXTENSIONS, split_extension
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.datasets.samples import Task
+    from jcs_ct.evaluate.maps import Stored, Values
     from jcs_ct.evaluate.matching import Matched
 
 MAX_TABLE_BYTES = 256 * 2**20
@@ -59,6 +61,22 @@ class Cases:
 
     cases: tuple[Case, ...]
     notes: tuple[str, ...]
+
+
+class Maps(NamedTuple):
+    """The maps of slices.
+
+    Attributes:
+        files: By the keys of their slices.
+        stored: What the levels of pictures stand for.
+    """
+
+    files: dict[str, Path]
+    stored: Stored
+
+    def read(self, case: Case) -> NDArray[np.float64]:
+        """Return the map of a slice: float64, rows × columns, in [0, 1]. Raises InputError as `read_map`."""
+        return read_map(self.files[case.key], self.stored)
 
 
 def from_dataset(
@@ -108,13 +126,19 @@ def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cas
     return Cases(tuple(cases), notes)
 
 
-def match_maps(cases: Cases, folder: Path) -> tuple[dict[str, Path], Matched]:
-    """Return the file of each slice's map (by key), and what did not match.
+def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Maps, Matched]:
+    """Return the file of each slice's map, and what did not match.
 
     Where a folder holds `.npy` files they are the maps, and pictures are overlays to look at; `overlays/` is left out.
 
+    Args:
+        cases: The slices.
+        folder: Of the maps.
+        values: What the levels of pictures stand for.
+
     Raises:
-        InputError: The folder cannot be read, holds no map, or none that belongs to a slice.
+        InputError: The folder cannot be read, holds no map, or none that belongs to a slice; or its maps hold labels
+            (see `how_stored`).
     """
     if not folder.is_dir():
         raise InputError("is no folder", path=folder, hint="give the folder of the maps")
@@ -135,7 +159,9 @@ def match_maps(cases: Cases, folder: Path) -> tuple[dict[str, Path], Matched]:
             path=folder,
             hint="call maps as their slices",
         )
-    return {key: maps[name] for key, name in found.pairs.items()}, found
+    chosen = {key: maps[name] for key, name in found.pairs.items()}
+    every = list(dict.fromkeys([*chosen.values(), *maps.values()]))  # what is stored is a matter of the whole folder
+    return Maps(chosen, how_stored(every, folder, values)), found
 
 
 def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:
@@ -184,6 +210,12 @@ def read_probabilities(path: Path) -> list[tuple[str, float]]:
     return rows
 
 
+def mask_of(case: Case) -> NDArray[np.bool_]:
+    """Return the mask of a slice: bool, rows × columns. Raises InputError as `read_mask`."""
+    assert case.sample.mask is not None  # noqa: S101  # data sets are opened for segmentation
+    return read_mask(case.sample.mask)
+
+
 def mask_for(case: Case, shape: tuple[int, ...], prediction: str) -> NDArray[np.bool_]:
     """Return the mask of a slice: bool, rows × columns.
 
@@ -195,9 +227,9 @@ def mask_for(case: Case, shape: tuple[int, ...], prediction: str) -> NDArray[np.
     Raises:
         InputError: See `read_mask`; or the shapes differ.
     """
-    assert case.sample.mask is not None  # noqa: S101  # data sets are opened for segmentation
-    mask = read_mask(case.sample.mask)
+    mask = mask_of(case)
     if shape != mask.shape:
+        assert case.sample.mask is not None  # noqa: S101  # its mask was read
         raise InputError(
             f"is {shape[0]} × {shape[1]}, its mask {case.sample.mask.name} is {mask.shape[0]} × {mask.shape[1]}",
             path=prediction,

@@ -2,30 +2,114 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.imaging.recipes import RECIPES, resize_map
 from jcs_ct.io.files.kinds import HEAD, RASTERS, sniff
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import MAX_SIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+Values = Literal["auto", "probabilities", "masks"]
+"""What the levels of stored pictures stand for."""
+
+LARGEST_LABEL = 8
+"""Folders whose maps hold no level above this hold labels of regions, not probabilities: 8/255 is 0.03."""
+
+_SIDE = RECIPES["release-segmentation"].size
+GRIDS_OF_FEATURES = ((_SIDE, _SIDE), (_SIDE // 2, _SIDE // 2))
+"""The grids of maps from stage-1 features, which do not know the grid of their slice: whole size, half size."""
 
 _NPY = b"\x93NUMPY"
 _HINT = "write maps as 8-bit grey PNG, floor(255·p), as `jcs segment` does"
 
 
-def read_map(path: Path) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class Stored:
+    """How the maps of a folder are stored.
+
+    Attributes:
+        masks: A picture's level 0 is no lesion, every other one is; else a level v stands for v / 255.
+        note: What a user should know, or "".
+    """
+
+    masks: bool = False
+    note: str = ""
+
+
+def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> Stored:
+    """Tell how maps are stored. Reading ends at the first map that holds a level above `LARGEST_LABEL`.
+
+    Args:
+        paths: All maps of a folder.
+        folder: What messages call them.
+        values: What the user says of them; "auto": that is looked for.
+
+    Raises:
+        InputError: They hold a few small numbers, as labels of regions do.
+    """
+    if values != "auto":
+        return Stored(values == "masks")
+    found: set[int] = set()
+    for path in paths:
+        try:
+            data = read_file(path)
+            levels = None if data.startswith(_NPY) else _levels(data, path)
+        except InputError:
+            continue  # named when it is to be scored
+        if levels is None or levels.dtype == np.bool_:  # their values are what they stand for
+            return Stored()
+        found |= set(np.unique(levels).tolist())
+        if max(found) > LARGEST_LABEL:
+            return Stored()
+    if not found - {0}:
+        return Stored()
+    if found <= {0, 1}:
+        how = "if they are probabilities, floor(255·p), say so with --map-values probabilities"
+        return Stored(
+            masks=True, note=f"{folder}: its maps hold only 0 and 1 and are read as masks, 1 is lesion; {how}"
+        )
+    shown = ", ".join(str(level) for level in sorted(found)[:-1]) + f" and {max(found)}"
+    raise InputError(
+        f"its maps hold only the values {shown}, as labels do; probabilities from 0 to 255 or masks are expected",
+        path=folder,
+        hint="write lesions as 255 and everything else as 0; or give --map-values masks if every value but 0 is "
+        "lesion, --map-values probabilities if a value v means p = v/255",
+    )
+
+
+def on_grid(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return a map from stage-1 features on the grid of the mask; any other map as it is.
+
+    Args:
+        values: rows × columns, in [0, 1].
+        shape: Rows and columns of the mask.
+    """
+    if values.shape == shape or values.shape not in GRIDS_OF_FEATURES:
+        return values
+    rows, columns = shape
+    return resize_map(values.astype(np.float32), (rows, columns)).astype(np.float64)
+
+
+def read_map(path: Path, stored: Stored = Stored()) -> NDArray[np.float64]:
     """Read a map of probabilities or of attention, from a picture or a NumPy file; the content decides which.
 
-    A stored level v stands for v / 255, so that p ≥ 0.5 is v ≥ 128.
+    A stored level v stands for v / 255, so that p ≥ 0.5 is v ≥ 128; of masks, every level but 0 stands for 1.
+
+    Args:
+        path: The file.
+        stored: What the levels of pictures stand for.
 
     Returns:
         float64, rows × columns, in [0, 1].
@@ -34,7 +118,7 @@ def read_map(path: Path) -> NDArray[np.float64]:
         InputError: It cannot be read; is no 8-bit grey picture or float map; or has values outside of [0, 1].
     """
     data = read_file(path)
-    values = _array(data, path) if data.startswith(_NPY) else _picture(data, path)
+    values = _array(data, path) if data.startswith(_NPY) else _picture(data, path, masks=stored.masks)
     if values.ndim != 2 or not values.size:
         raise InputError(f"holds an array {values.shape}; a map, rows × columns, is expected", path=path)
     low, high = float(values.min()), float(values.max())
@@ -54,7 +138,14 @@ def _array(data: bytes, path: Path) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _picture(data: bytes, path: Path) -> NDArray[np.float64]:
+def _picture(data: bytes, path: Path, *, masks: bool) -> NDArray[np.float64]:
+    levels = _levels(data, path)
+    lesion = masks or levels.dtype == np.bool_
+    return (levels != 0).astype(np.float64) if lesion else levels.astype(np.float64) / 255
+
+
+def _levels(data: bytes, path: Path) -> NDArray[Any]:
+    """Return the stored levels of a map: uint8, or bool of a picture with one bit a pixel."""
     kind = sniff(data[:HEAD])
     if kind not in RASTERS:
         raise InputError(f"is {kind.value}; a picture or a .npy file is expected", path=path, hint=_HINT)
@@ -72,10 +163,10 @@ def _picture(data: bytes, path: Path) -> NDArray[np.float64]:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise InputError(f"cannot be decoded as {kind.value}: {reason}", path=path, hint="export it again") from error
     if mode == "1":
-        return levels.astype(np.float64)
+        return levels.astype(np.bool_)
     if levels.ndim == 3 and levels.shape[2] == 3 and (levels == levels[..., :1]).all():
         levels = levels[..., 0]
     if levels.dtype != np.uint8 or levels.ndim != 2:
         what = "coloured" if levels.ndim == 3 and levels.dtype == np.uint8 else f"in mode {mode}"
         raise InputError(f"is {what}; an 8-bit grey map is expected", path=path, hint=_HINT)
-    return levels / 255.0
+    return levels

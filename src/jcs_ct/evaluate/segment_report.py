@@ -95,6 +95,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         "Segmentation scores",
         f"{content['slices']} slices in {content['groups']} groups, lesion where p ≥ {content['threshold']:g}. "
         f"In brackets: {b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
+        tables.slices_seen(content),
         tables.markdown(header, body),
         f"{content['undefined']}." if "undefined" in content else "",
         f'Policy for empty masks: "{empty["policy"]}". {empty["meaning"]} '

@@ -50,6 +50,25 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def reservation(content: Mapping[str, Any]) -> str:
+    """Return why scores may be too good: the network learned from the slices, or nobody knows; else ""."""
+    found = content.get("training_data", {"known": True, "seen": 0, "text": ""})
+    return "" if found["known"] and not found["seen"] else str(found["text"])
+
+
+def slices_seen(content: Mapping[str, Any]) -> str:
+    """Return what a report says of its slices: whether the network learned from them, and how many were flagged."""
+    if "training_data" not in content:
+        return ""
+    text, flagged = content["training_data"]["text"], content["guard"]["flagged"]
+    guard = f" {flagged} may be no lung-windowed axial chest slices (named in scores.json)." if flagged else ""
+    return (
+        f"{text[0].upper()}{text[1:]}.{guard}"
+        if not reservation(content)
+        else f"**{text[0].upper()}{text[1:]}.**{guard}"
+    )
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; the first column is text, the others are numbers."""
     line = "| " + " | ".join(header) + " |"

@@ -106,6 +106,29 @@ def read_image(source: Source) -> SliceImage:
     return item
 
 
+def guard(item: SliceImage | StageOneFeatures, *, strict: bool = False) -> tuple[str, ...]:
+    """Return what speaks against a lung-windowed axial chest slice, as `diagnose` says it; nothing of features.
+
+    Args:
+        item: What is about to go through a network.
+        strict: Whether a slice with a flag is refused.
+
+    Raises:
+        InputError: It has a flag, and `strict`.
+    """
+    flags = check_slice(item.pixels) if isinstance(item, SliceImage) else ()
+    if flags and strict:
+        raise InputError(
+            flagged(flags), path=item.source, hint="give lung-windowed axial slices, or leave --strict out"
+        )
+    return flags
+
+
+def flagged(flags: Sequence[str]) -> str:
+    """Return the flags of a slice as one line."""
+    return f"may be no lung-windowed axial chest slice: {'; '.join(flags)}"
+
+
 def _feature_arrays(item: StageOneFeatures, network: Network) -> list[NDArray[np.float32]]:
     held = {"vgg": item.vgg, "res2net": item.res2net}
     return [dequantise(array) for which in network.spec.feature_arrays if (array := held[which]) is not None]

@@ -1,6 +1,7 @@
 """The card of a set of weights: what a file of tensors is, where it came from, how it has to be used. No torch here.
 
-A card is the JSON beside `NAME.safetensors`. It is written last: nobody vouches for tensors without a card.
+A card is the JSON beside `NAME.safetensors`. It is written last: nobody vouches for tensors without a card. Beside both
+may lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
 """
 
 from __future__ import annotations

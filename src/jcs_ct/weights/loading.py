@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 
 from jcs_ct import __version__
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
-from jcs_ct.core.whole_files import whole_file
+from jcs_ct.core.whole_files import whole_file, write_whole
 from jcs_ct.models import MODELS
 from jcs_ct.weights import foreign, store
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CITATIONS, UNKNOWN_LICENCE, entry_of_file
+from jcs_ct.weights.hashes import hashes_path
 from jcs_ct.weights.unpickle import RawWeights, read_tensors
 
 if TYPE_CHECKING:
@@ -124,7 +125,14 @@ def import_file(
         source_url=source_url or card.source_url,
     )
     store.check_free(card.name, overwrite=overwrite)
-    return write(store.weights_folder() / f"{card.name}.safetensors", tensors, card, overwrite=True)
+    kept, learned = store.weights_folder() / f"{card.name}.safetensors", hashes_path(path)
+    content = learned.read_bytes() if learned.is_file() else None
+    card = write(kept, tensors, card, overwrite=True)
+    if content is not None:
+        write_whole(hashes_path(kept), content, overwrite=True)
+    elif learned != hashes_path(kept):
+        hashes_path(kept).unlink(missing_ok=True)  # of the weights that were replaced
+    return card
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], card: WeightsCard, *, overwrite: bool = False) -> WeightsCard:

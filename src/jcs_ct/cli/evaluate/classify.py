@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing
+from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @out_option
 @click.option("--threshold", type=Share(), help="COVID-19 where p reaches it; default 0.5.")
 @selection
+@strict_option
 @common_options("evaluate classify")
 def classify(
     run: Run,
@@ -45,6 +46,7 @@ def classify(
     threshold: float | None,
     resamples: int,
     seed: int,
+    strict: bool,
     **chosen: Any,
 ) -> None:
     """Score probabilities against labels, per slice and per patient, overall and per source: AUC, ECE and others.
@@ -59,17 +61,18 @@ def classify(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
-    network = opened(run, cases, model, "probability")
+    door = opened(run, cases, model, "probability", strict=strict)
+    network = None if door is None else door.network
     cut = cut_of(threshold, network, covid=True)
     tables = [table for table in (predictions, against) if table is not None]
     found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]
     computed: dict[str, float] = {}
 
     def work(case: Case) -> None:
-        if network is not None:
-            from jcs_ct.evaluate import predict
+        if door is not None:
+            from jcs_ct.inference import pipeline
 
-            computed[case.key] = predict.covid_probability(case, network)
+            computed[case.key] = pipeline.classify(door.read(case), door.network)
 
     usable = [case for case in cases.cases if all(case.key in values for values in found)]
     done = each(usable, work, run.reporter)
@@ -80,6 +83,8 @@ def classify(
     options = Options(cut, resamples, seed)
     title = network.card.name if network is not None else str(predictions)
     content = report(sets[0], options, title, (str(against), sets[1]) if against is not None else None)
+    if door is not None:
+        content |= door.report(done)
     titles = [title] if against is None else [title, str(against)]
     drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
     write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn})

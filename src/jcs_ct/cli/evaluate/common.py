@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from jcs_ct.cli.common import Reporter, Run
-    from jcs_ct.evaluate.inputs import Case, Cases
+    from jcs_ct.evaluate.door import Door
+    from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
@@ -26,6 +27,13 @@ out_option = click.option(
     "-o", "--out", type=PATH, required=True, help="Folder for scores.json, scores.md, tables and plots."
 )
 data_option = click.option("--data", type=PATH, help="A data set: folder, list or manifest (see `jcs data check`).")
+map_values_option = click.option(
+    "--map-values",
+    type=click.Choice(["auto", "probabilities", "masks"]),
+    default="auto",
+    show_default=True,
+    help="What 8-bit maps hold: floor(255·p), or masks (0 is no lesion, all else is); auto looks at the whole folder.",
+)
 masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
 
 
@@ -74,15 +82,31 @@ def masked_cases(data: Path | None, masks: Path | None, model: str | None, chose
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: str | None, gives: Gives) -> Network | None:
-    """Report the notes on the slices, and return the network if one was named."""
+def opened(run: Run, cases: Cases, model: str | None, gives: Gives, *, strict: bool = False) -> Door | None:
+    """Report the notes on the slices, and return the door to the network if one was named.
+
+    Raises:
+        UsageError: An option is for a network, and none was named; or see `jcs_ct.inference.open_network`.
+    """
+    if model is None:
+        for option, given in (("--runtime", run.runtime != "auto"), ("--strict", strict)):
+            if given:
+                raise UsageError(f"{option} is for a network, and none runs here", hint="leave it out, or give --model")
     for note in cases.notes:
         run.reporter.note(note)
     if model is None:
         return None
-    from jcs_ct.inference import open_network
+    from jcs_ct.cli.common import notes_of
+    from jcs_ct.datasets.learned import read_learned
+    from jcs_ct.evaluate.door import Door
+    from jcs_ct.weights.hashes import find_hashes
 
-    return open_network(model, run.device, [gives])
+    network = run.network(model, [gives], len(cases.cases))
+    hashes = find_hashes(model, network.card)
+    learned = None if hashes is None else read_learned(hashes)
+    return Door(
+        network, learned, strict=strict, note=lambda name, notes, flags: notes_of(name, notes, run.reporter, flags)
+    )
 
 
 def cut_of(threshold: float | None, network: Network | None, *, covid: bool = False) -> float:
@@ -99,7 +123,7 @@ def refuse_itself(predictions: Path | None, against: Path | None) -> None:
         raise UsageError("--predictions and --against are the same", path=against, hint="give another model's")
 
 
-def matched(reporter: Reporter, found: tuple[dict[str, T], Matched]) -> dict[str, T]:
+def matched(reporter: Reporter, found: tuple[T, Matched]) -> T:
     """Report what did not match, and return what did."""
     values, match = found
     for problem in match.problems:
@@ -110,6 +134,13 @@ def matched(reporter: Reporter, found: tuple[dict[str, T], Matched]) -> dict[str
     return values
 
 
+def stored_as(reporter: Reporter, folders: Sequence[Maps]) -> None:
+    """Report how maps are stored, where that is not plain."""
+    for maps in folders:
+        if maps.stored.note:
+            reporter.note(maps.stored.note)
+
+
 def each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
     """Do `work` for each slice, with a bar on a terminal; report what fails, and return what succeeded."""
     from tqdm import tqdm
@@ -118,6 +149,8 @@ def each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter
     for case in tqdm(cases, unit="slice", disable=reporter.quiet or None, leave=False):
         try:
             work(case)
+        except UsageError:
+            raise  # an argument was wrong after all, which no further slice can mend
         except JcsError as error:
             reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
         else:
@@ -135,4 +168,6 @@ def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, b
     run.reporter.result |= {"out": str(out), "scores": tables.plain(dict(content))}
     if "undefined" in content:
         run.reporter.note(content["undefined"])
+    if text := tables.reservation(content):
+        run.reporter.note(text)
     run.reporter.say(f"jcs: scores in {out / 'scores.md'}")

@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
+from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     data_option,
     each,
+    map_values_option,
     masked_cases,
     masks_option,
     matched,
     opened,
     out_option,
     selection,
+    stored_as,
     write,
 )
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @data_option
 @masks_option
 @click.option("--maps", type=PATH, required=True, help="Folder of .npy maps, as `jcs explain` writes, or 8-bit maps.")
+@map_values_option
 @model_option()
 @out_option
 @click.option(
@@ -37,18 +40,21 @@ if TYPE_CHECKING:
 )
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Of deletion and insertion.")
 @selection
+@strict_option
 @common_options("evaluate explain")
 def explain(
     run: Run,
     data: Path | None,
     masks: Path | None,
     maps: Path,
+    map_values: Any,
     model: str | None,
     out: Path,
     tolerance: float,
     steps: int,
     resamples: int,
     seed: int,
+    strict: bool,
     **chosen: Any,
 ) -> None:
     """Score attention maps against lesion masks: pointing game, energy inside the lesion, Dice of the map.
@@ -58,31 +64,33 @@ def explain(
     """
     from jcs_ct.evaluate import explain as scoring
     from jcs_ct.evaluate import inputs, tables
-    from jcs_ct.evaluate.maps import read_map
     from jcs_ct.outputs import plots
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
     cases = masked_cases(data, masks, model, chosen)
-    network = opened(run, cases, model, "probability")
+    door = opened(run, cases, model, "probability", strict=strict)
     answer = None
-    if network is not None:
+    if door is not None:
         from jcs_ct.evaluate import predict
 
-        answer = predict.classifier(network)
-    files = matched(run.reporter, inputs.match_maps(cases, maps))
+        answer = predict.classifier(door.network)
+    found = matched(run.reporter, inputs.match_maps(cases, maps, map_values))
+    stored_as(run.reporter, [found])
     collector = scoring.Collector(str(maps), tolerance=tolerance, steps=steps, resamples=resamples, seed=seed)
 
     def work(case: Case) -> None:
-        attention = read_map(files[case.key])
-        mask = inputs.mask_for(case, attention.shape, str(files[case.key]))
-        pixels = None if answer is None else predict.pixels_of(case)
+        attention = found.read(case)
+        mask = inputs.mask_for(case, attention.shape, str(found.files[case.key]))
+        pixels = None if door is None else door.read_picture(case).pixels
         collector.add(case.name, case.group, attention, mask, pixels, answer)
 
-    each([case for case in cases.cases if case.key in files], work, run.reporter)
-    if not run.reporter.done:
+    done = each([case for case in cases.cases if case.key in found.files], work, run.reporter)
+    if not done:
         return
     content = collector.report()
+    if door is not None:
+        content |= door.report(done)
     written = {"scores.md": scoring.to_markdown(content), "per_image.csv": tables.to_csv(collector.rows())}
     if answer is not None:
         written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())

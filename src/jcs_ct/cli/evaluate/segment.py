@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing
+from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
     data_option,
     each,
+    map_values_option,
     masked_cases,
     masks_option,
     matched,
@@ -20,6 +22,7 @@ from jcs_ct.cli.evaluate.common import (
     out_option,
     refuse_itself,
     selection,
+    stored_as,
     write,
 )
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 @masks_option
 @click.option("--predictions", type=PATH, help="Folder of 8-bit maps, floor(255·p), or .npy maps in [0, 1].")
 @click.option("--against", type=PATH, help="Folder of another model's maps, to compare with on the same slices.")
+@map_values_option
 @model_option()
 @out_option
 @click.option("--threshold", type=Share(min_open=True), help="Lesion where p reaches it; default 0.5.")
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--spacing", type=float, nargs=2, help="Pixel size in mm, row and column, for HD95 in mm.")
 @selection
+@strict_option
 @common_options("evaluate segment")
 def segment(
     run: Run,
@@ -53,6 +58,7 @@ def segment(
     masks: Path | None,
     predictions: Path | None,
     against: Path | None,
+    map_values: Any,
     model: str | None,
     out: Path,
     threshold: float | None,
@@ -60,13 +66,15 @@ def segment(
     spacing: tuple[float, float] | None,
     resamples: int,
     seed: int,
+    strict: bool,
     **chosen: Any,
 ) -> None:
     """Score lesion maps against masks: Dice, IoU, HD95, S-, E- and F-measure …, and the release's evaluator.
 
     Also writes per_image.csv and dice.png. With --model every map is stored as `jcs segment` stores it, floor(255·p).
     """
-    from jcs_ct.evaluate import inputs, maps, segment_report, tables
+    from jcs_ct.evaluate import inputs, segment_report, tables
+    from jcs_ct.evaluate.maps import on_grid
     from jcs_ct.evaluate.segment import Collector, Options
     from jcs_ct.outputs import plots
 
@@ -75,29 +83,43 @@ def segment(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = masked_cases(data, masks, model, chosen)
-    network = opened(run, cases, model, "lesions")
+    door = opened(run, cases, model, "lesions", strict=strict)
+    network = None if door is None else door.network
     cut = cut_of(threshold, network)
     options = Options(cut, empty, spacing, resamples, seed)
     folders = [folder for folder in (predictions, against) if folder is not None]
     collectors = [Collector(str(label), options) for label in ([network.card.name] if network else []) + folders]
-    found = [matched(run.reporter, inputs.match_maps(cases, folder)) for folder in folders]
-    usable = [case for case in cases.cases if all(case.key in files for files in found)]
+    found = [matched(run.reporter, inputs.match_maps(cases, folder, map_values)) for folder in folders]
+    stored_as(run.reporter, found)
+    usable = [case for case in cases.cases if all(case.key in maps.files for maps in found)]
+    resized: Counter[tuple[int, ...]] = Counter()
 
     def work(case: Case) -> None:
-        pairs = [(maps.read_map(files[case.key]), str(files[case.key])) for files in found]
-        if network is not None:
+        pairs = []
+        if door is not None:
             from jcs_ct.evaluate import predict
 
-            pairs.insert(0, (predict.lesion_map(case, network), case.key))
+            pairs.append((predict.lesion_map(door.read(case), case, door.network), case.key))
+        for maps in found:
+            values = maps.read(case)
+            fitted = on_grid(values, inputs.mask_of(case).shape)
+            resized[values.shape] += fitted.shape != values.shape
+            pairs.append((fitted, str(maps.files[case.key])))
         # All maps are checked before one of them counts, so that both sides of a comparison have the same slices.
         truth = [inputs.mask_for(case, probability.shape, label) for probability, label in pairs]
         for collector, (probability, _), mask in zip(collectors, pairs, truth, strict=True):
             collector.add(case.name, case.group, probability, mask)
 
-    each(usable, work, run.reporter)
-    if not run.reporter.done:
+    done = each(usable, work, run.reporter)
+    for (rows, columns), number in (+resized).items():
+        run.reporter.note(
+            f"{number} maps of {rows} × {columns}, as stage-1 features give, were brought to the grid of their masks"
+        )
+    if not done:
         return
     content = segment_report.report(*collectors)
+    if door is not None:
+        content |= door.report(done)
     figure = plots.dice_plot(collectors[0].names, {c.label: c.column("dice") for c in collectors}, cut)
     files = {
         "scores.md": segment_report.to_markdown(content),

@@ -1,0 +1,108 @@
+"""Where a slice comes in before a network is scored on it: read once, looked at, compared with the training data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.core.types import SliceImage
+from jcs_ct.datasets.learned import learned_of
+from jcs_ct.inference import pipeline
+from jcs_ct.io.files.sources import find_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jcs_ct.core.types import StageOneFeatures
+    from jcs_ct.datasets.learned import Known, Learned
+    from jcs_ct.evaluate.inputs import Case
+    from jcs_ct.inference import Network
+    from jcs_ct.io.files.sources import Source
+
+
+class Door:
+    """Reads the slices of one run and remembers what spoke against them.
+
+    Args:
+        network: The network that is scored.
+        learned: Which slices it was trained on; None where its weights do not say.
+        strict: Whether a slice that the guard flags is refused.
+        note: Where to say what a user should know of a slice: its name, the reader's notes, the guard's flags.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        learned: Learned | None,
+        *,
+        strict: bool = False,
+        note: Callable[[str, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None,
+    ) -> None:
+        self.network, self.learned, self.strict, self._note = network, learned, strict, note
+        self._flags: dict[str, tuple[str, ...]] = {}
+        self._known: dict[str, Known | None] = {}
+
+    def read(self, case: Case) -> SliceImage | StageOneFeatures:
+        """Read a slice, as a picture or as stage-1 features.
+
+        Raises:
+            InputError: It cannot be read, or it was flagged and the door is strict.
+        """
+        item = pipeline.read(source_of(case), self.network)
+        flags = pipeline.guard(item, strict=self.strict)
+        self._flags[case.key] = flags
+        if self.learned is not None:
+            self._known[case.key] = learned_of(item, case.sample, self.learned)
+        self._note(case.key, item.notes, flags)
+        return item
+
+    def read_picture(self, case: Case) -> SliceImage:
+        """Read a slice that must be a picture. Raises InputError as `read`."""
+        if case.sample.image is None:
+            pipeline.read_image(source_of(case))  # says what it is instead
+        item = self.read(case)
+        assert isinstance(item, SliceImage)  # noqa: S101  # it is a picture
+        return item
+
+    def report(self, cases: Iterable[Case]) -> dict[str, Any]:
+        """Return what `scores.json` says of the slices that were scored: "guard" and "training_data"."""
+        scored = list(cases)
+        flagged = {case.name: list(flags) for case in scored if (flags := self._flags.get(case.key))}
+        return {
+            "guard": {"flagged": len(flagged), "slices": flagged},
+            "training_data": self._training_data(scored),
+        }
+
+    def _training_data(self, scored: list[Case]) -> dict[str, Any]:
+        name = self.network.card.name
+        if self.learned is None:
+            text = f"{name} does not say which slices it was trained on: whether these were among them is not known"
+            return {"known": False, "text": text}
+        same, similar = ([c.name for c in scored if self._known.get(c.key) == kind] for kind in ("same", "similar"))
+        seen, share = len(same) + len(similar), (len(same) + len(similar)) / max(1, len(scored))
+        if seen:
+            text = (
+                f"{seen} of {len(scored)} slices ({100 * share:.0f} %) are among those that {name} was trained on "
+                f"({len(same)} pixel for pixel, {len(similar)} nearly the same): scores on them are too good; "
+                "score slices of other patients"
+            )
+        else:
+            text = (
+                f"none of the {len(scored)} slices was found among the {len(self.learned):,} that {name} was trained on"
+            )
+        return {
+            "known": True,
+            "trained_on": len(self.learned),
+            "seen": seen,
+            "share": share,
+            "same": same,
+            "similar": similar,
+            "text": text,
+        }
+
+
+def source_of(case: Case) -> Source:
+    """Return the slice as a source. Raises InputError if it is no slice."""
+    found = find_sources([case.sample.path])
+    if found.problems:
+        raise found.problems[0]
+    return found.sources[0]
