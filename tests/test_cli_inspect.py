@@ -40,10 +40,11 @@ def test_the_table_says_what_is_read_and_why_not(study: Path, capsys: pytest.Cap
     assert " ".join(lines[0].split()).endswith("20 8 × 5 × 4 48 × 80 yes")
     assert lines[1] == f"    file: {study / 'ct/ct_000.dcm'}"
     assert lines[2] == "    warning: the header says that text is burnt into the pixels"
-    assert lines[3].split()[2:7] == ["dicom", "MR", "2", "axial", "20"]
-    assert lines[3].endswith("no")
-    assert lines[5] == "    not read: is MR, not CT"
-    assert len(lines) == 6
+    assert [line.split(":")[1] for line in lines[3:5]] == [" thick slices", " coarse pixels"]
+    assert lines[5].split()[2:7] == ["dicom", "MR", "2", "axial", "20"]
+    assert lines[5].endswith("no")
+    assert lines[7] == "    not read: is MR, not CT"
+    assert len(lines) == 8
     assert "jcs: 1 done" in said.err
     assert "Zaphod" not in said.out + said.err
 

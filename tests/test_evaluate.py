@@ -498,7 +498,7 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     half = np.zeros((16, 16), np.float32)
     half[:8] = 1
     monkeypatch.setattr(pipeline, "segment", lambda item, net: half)
-    stub = SimpleNamespace(spec=SimpleNamespace(task="segmentation", feature_arrays=("vgg",)))
+    stub = SimpleNamespace(spec=SimpleNamespace(outputs=("lesions",), feature_arrays=("vgg",)))
     sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
     case = Case("s", "s", "s", sample)
     found = lesion_map(Door(stub, None).read(case), case, stub)  # type: ignore[arg-type]

@@ -96,12 +96,12 @@ def test_a_volume_teaches_with_its_masks_and_its_empty_slices(tmp_path: Path) ->
     study = make_phantom(slices=8, size=64, spacing=(19.0, 5.6, 5.6))
     affine = np.diag([-5.6, -5.6, -19.0, 1.0])
     for name, values in (("ct", study.hu), ("mask", study.lesions.astype(np.uint8))):
-        nibabel.save(nibabel.Nifti1Image(values.transpose(2, 1, 0), affine), tmp_path / f"{name}.nii")
-    lesion = study.lesions.any(axis=(1, 2))
+        image: Any = nibabel.Nifti1Image
+        nibabel.save(image(values.transpose(2, 1, 0), affine), tmp_path / f"{name}.nii")
+    lesion = np.asarray(study.lesions.any(axis=(1, 2)))
     lines = ["file,slice,mask,empty,label,group,source"]
     lines += [
-        f"ct.nii,{i},{'mask.nii' if has else ''},{int(not has)},{int(has)},p1,a"
-        for i, has in enumerate(lesion.tolist())
+        f"ct.nii,{i},{'mask.nii' if has else ''},{int(not has)},{int(has)},p1,a" for i, has in enumerate(list(lesion))
     ]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n")
     corpus = divide(LiteConfig((str(tmp_path / "table.csv"),)))

@@ -155,10 +155,13 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
     )
 
 
+VERDICTS: dict[Any, str] = {True: "positive", False: "negative"}
+
+
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
     for row in rows:
-        verdict = {True: "positive", False: "negative"}.get(row.get("positive"), "")
+        verdict = VERDICTS.get(row.get("positive"), "")
         score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
         volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
         severity = row.get("severity") or ""

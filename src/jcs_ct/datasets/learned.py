@@ -189,7 +189,8 @@ def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.i
             if len(found.series) != 1:
                 raise found.problems[0] if found.problems else InputError("holds no single CT volume", path=sample.path)
             opened, series = sample.path, found.series[0]
-        index: int = sample.index  # type: ignore[attr-defined]
+        index = sample.index
+        assert index is not None  # noqa: S101  # the caller takes slices of volumes
         if index >= len(series):
             raise InputError(f"has {len(series)} slices, slice {index} was asked for", path=sample.path)
         pixels = np.repeat(to_grey(series.read(index))[..., None], 3, axis=2)

@@ -42,9 +42,9 @@ class Sample:
     source: str | None = None
     split: str | None = None
     fold: int | None = None
+    origin: str = ""
     index: int | None = None
     empty: bool = False
-    origin: str = ""
 
     @property
     def path(self) -> Path:

@@ -45,7 +45,7 @@ def read_sample(sample: Sample) -> Pixels:
     Raises:
         InputError: It or its mask cannot be read, or they differ in size.
     """
-    spacing = None
+    spacing: tuple[float, float] | None = None
     if sample.index is None:
         colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
         image: NDArray[Any] = np.asarray(Image.fromarray(colours).convert("L"), dtype=np.uint8)
@@ -54,13 +54,16 @@ def read_sample(sample: Sample) -> Pixels:
         if sample.index >= len(series):
             raise InputError(f"has {len(series)} slices, slice {sample.index} was asked for", path=sample.path)
         image = series.read(sample.index)
-        spacing = series.geometry.spacing[1:]
+        spacing = series.geometry.spacing[1], series.geometry.spacing[2]
     mask = np.zeros(image.shape, bool) if sample.empty else None
     if sample.mask is not None:
-        mask = read_mask(sample.mask) if sample.index is None else open_labels(str(sample.mask))[sample.index] > 0
+        if sample.index is None:
+            mask = read_mask(sample.mask)
+        else:
+            mask = np.asarray(open_labels(str(sample.mask))[sample.index] > 0, dtype=np.bool_)
         if mask.shape != image.shape:
             raise InputError(
-                f"is {mask.shape[0]}×{mask.shape[1]}, its slice {image.shape[0]}×{image.shape[1]}",
+                f"is {'×'.join(map(str, mask.shape))}, its slice {'×'.join(map(str, image.shape))}",
                 path=sample.mask,
                 hint="a mask has the size of its slice",
             )

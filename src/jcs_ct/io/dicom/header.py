@@ -200,7 +200,7 @@ def _patient(value: Any) -> str:
 def _age(text: str) -> float | None:
     """Return an age (PS3.5 6.2, AS: "018M") in years, or None."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper())
-    return int(found[1]) * _YEARS[found[2]] if found else None
+    return int(found[1]) * _YEARS[found[2]] if found and int(found[1]) else None  # 000Y stands for "not known"
 
 
 def _facts(get: Callable[[str], Any]) -> dict[str, str]:

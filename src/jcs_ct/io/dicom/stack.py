@@ -216,7 +216,7 @@ def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[
     if count > 1 and thickness and step > max(1.5 * thickness, thickness + 1):
         warnings.append(
             CodedWarning(
-                "slice-distance",
+                "unseen-between",
                 f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: what is between them was not seen",
             )
         )

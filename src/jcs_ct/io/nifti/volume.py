@@ -267,7 +267,8 @@ def _affine(
     header: Any, shape: tuple[int, int, int], label: str
 ) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
     """Return stored index → LPS mm, warnings and facts."""
-    warnings, facts = [], {}
+    warnings: list[str] = []
+    facts: dict[str, str] = {}
     unit = int(header["xyzt_units"]) & 7
     if unit not in _UNITS:
         raise broken(label, f"its unit of length has the unknown code {unit}")

@@ -77,7 +77,7 @@ def moved(
     a, b, d, e = cos, sin + shear, -sin, cos
     cx, cy, wx, wy = shape[1] / 2, shape[0] / 2, wide[1] / 2, wide[0] / 2
     affine = (a, b, wx - a * cx - b * cy, d, e, wy - d * cx - e * cy)
-    results = []
+    results: list[NDArray[np.uint8] | None] = []
     for values, around in ((picture, "edge"), (mask, "constant")):
         if values is None:
             results.append(None)
@@ -86,7 +86,9 @@ def moved(
         image = cut.transform((shape[1], shape[0]), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
         array = np.asarray(image, dtype=np.uint8)
         results.append(array[:, ::-1] if mirror else array)
-    return results[0], results[1]  # type: ignore[return-value]
+    seen, lesion = results
+    assert seen is not None  # noqa: S101  # a picture was given
+    return seen, lesion
 
 
 def _cut(values: NDArray[np.uint8], box: Box, shape: tuple[int, int], around: Any) -> Image.Image:
@@ -137,7 +139,7 @@ def looks(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
     """Return an image in −1 … 1 with other contrast and noise."""
     if rng.random() < 0.5:
         gamma = np.float32(np.exp(rng.uniform(math.log(0.65), math.log(1.5))))
-        values = (((values + 1) / 2) ** gamma) * 2 - 1
+        values = (((values.clip(-1, 1) + 1) / 2) ** gamma * 2 - 1).astype(np.float32)
     if rng.random() < 0.5:
         values = values * np.float32(rng.uniform(0.8, 1.2)) + np.float32(rng.uniform(-0.15, 0.15))
     if rng.random() < 0.3:

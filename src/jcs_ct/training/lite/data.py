@@ -106,7 +106,8 @@ def evened(samples: Sequence[Sample]) -> NDArray[np.float64]:
     count = {source: sum(g[0] == source for g in groups) for source in slices}
     share = {source: (slices[source] * count[source]) ** 0.25 / count[source] for source in slices}
     weights = np.array([share[s.source or ""] / groups[_group(s)] for s in samples])
-    return weights / weights.sum()
+    even: NDArray[np.float64] = weights / weights.sum()
+    return even
 
 
 def _group(sample: Sample) -> tuple[str, str]:
@@ -159,7 +160,8 @@ class LiteSlices(TorchDataset[Item]):
                 if other.path == self.samples[position].path and other.index == index + step:
                     beside = self.pixels(position + step).image
                     near += [beside] if beside.shape == image.shape else []
-        return np.mean(near, axis=0).round().astype(np.int16)
+        thick: NDArray[Any] = np.mean(near, axis=0).round().astype(np.int16)
+        return thick
 
     def __getitem__(self, key: tuple[int, int, int]) -> Item:
         position, step, place = key
