@@ -505,3 +505,133 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     assert found.shape == (32, 32)
     assert (found[:15] == 1).all()
     assert (found[17:] == 0).all()
+
+
+def lesions(tmp_path: Path, **values: int) -> Path:
+    """Three masks in `masks`, and for each keyword a folder of the same lesions, stored as that level."""
+    for i in range(3):
+        mask = disc(12 + 6 * i, 20, 5 + i)
+        for name, level in {"masks": 255, **values}.items():
+            save(tmp_path / f"{name}/s{i}.png", level * mask)
+    return tmp_path / "masks"
+
+
+def test_maps_of_0_and_1_are_masks(jcs: Jcs, tmp_path: Path) -> None:
+    masks = lesions(tmp_path, ones=1)
+    common = ("segment", "--masks", masks, "--resamples", 0)
+    status, said = jcs(*common, "--predictions", tmp_path / "ones", "-o", tmp_path / "out")
+    assert status == 0
+    note = (
+        "ones: its maps hold only 0 and 1 and are read as masks, 1 is lesion; if they are probabilities, floor(255·p)"
+    )
+    assert note in said
+    assert scores(tmp_path / "out")["per_image"]["dice"]["value"] == 1
+    assert scores(tmp_path / "out")["release"]["mae"] == 0
+    # Both sides of a comparison are looked at, each by itself.
+    status, said = jcs(*common, "--predictions", masks, "--against", tmp_path / "ones", "-o", tmp_path / "both")
+    assert said.count("read as masks") == 1
+    assert scores(tmp_path / "both")["against"]["per_image"]["dice"]["value"] == 1
+    # Said by the user, nothing is looked for.
+    for given, dice in (("probabilities", 0), ("masks", 1)):
+        out = tmp_path / given
+        _, said = jcs(*common, "--predictions", tmp_path / "ones", "-o", out, "--map-values", given)
+        assert scores(out)["per_image"]["dice"]["value"] == dice
+        assert "read as masks" not in said
+
+
+def test_one_map_of_probabilities_settles_it_for_the_folder(jcs: Jcs, tmp_path: Path) -> None:
+    """A map with no level above 1 may well be one of probabilities, where its slice shows nothing."""
+    masks = lesions(tmp_path, maps=1)
+    save(tmp_path / "maps/s2.png", 200 * disc(24, 20, 7))
+    arguments = ("segment", "--masks", masks, "--predictions", tmp_path / "maps", "--resamples", 0)
+    assert "read as masks" not in jcs(*arguments, "-o", tmp_path / "out")[1]
+    assert [float(row["dice"]) for row in table(tmp_path / "out/per_image.csv")] == [0, 0, 1]
+    # Also where that map belongs to no slice that is scored.
+    (masks / "s2.png").unlink()
+    assert "read as masks" not in jcs(*arguments, "-o", tmp_path / "out2")[1]
+
+
+@pytest.mark.parametrize(
+    ("levels", "shown"), [((1, 2), "0, 1 and 2"), ((2, 2), "0 and 2"), ((1, 3), "0, 1 and 3"), ((7, 8), "0, 7 and 8")]
+)
+def test_maps_of_labels_are_refused(jcs: Jcs, tmp_path: Path, levels: tuple[int, int], shown: str) -> None:
+    masks = lesions(tmp_path, labels=levels[1])
+    save(tmp_path / "labels/s0.png", np.where(disc(12, 20, 5), levels[1], levels[0] * disc(30, 20, 6)))
+    arguments = ("segment", "--masks", masks, "--predictions", tmp_path / "labels", "--resamples", 0)
+    status, said = jcs(*arguments, "-o", tmp_path / "out")
+    assert status == 2
+    line = f"labels: its maps hold only the values {shown}, as labels do; probabilities from 0 to 255 or masks are"
+    assert line in said
+    assert "--map-values masks if every value but 0 is lesion" in said
+    assert not (tmp_path / "out").exists()
+    assert jcs(*arguments, "-o", tmp_path / "out", "--map-values", "masks")[0] == 0
+    dice = [float(row["dice"]) for row in table(tmp_path / "out/per_image.csv")]
+    assert dice[1:] == [1, 1]
+    assert dice[0] < 1  # the other label counts as lesion too
+
+
+def test_maps_that_are_no_labels_are_left_alone(jcs: Jcs, tmp_path: Path) -> None:
+    masks = lesions(tmp_path, zero=0, nine=9, percent=100, attention=1)
+    for name in ("zero", "nine", "percent"):
+        status, said = jcs(
+            "segment", "--masks", masks, "--predictions", tmp_path / name, "-o", tmp_path / f"o{name}", "--resamples", 0
+        )
+        assert (status, "read as masks" in said) == (0, False)
+    status, said = jcs("explain", "--masks", masks, "--maps", tmp_path / "attention", "-o", tmp_path / "e")
+    assert (status, "read as masks" in said) == (0, True)
+    assert scores(tmp_path / "e")["scores"]["pointing_game"]["value"] == 1
+
+
+def test_stored_maps_of_half_size_features_are_scored(jcs: Jcs, tmp_path: Path) -> None:
+    """256 × 256 for a slice of 512 × 512; of another size they do not belong to features, and are refused."""
+    mask = np.zeros((512, 512), np.uint8)
+    mask[100:200, 200:360] = 255
+    for name, size in (("half", 256), ("third", 171)):
+        save(tmp_path / f"masks_{name}/s.png", mask)
+        small = Image.fromarray(mask).resize((size, size), Image.Resampling.BOX)
+        save(tmp_path / f"{name}/s.png", np.asarray(small))
+    common = ("--resamples", 0, "-o", tmp_path / "out")
+    status, said = jcs("segment", "--masks", tmp_path / "masks_half", "--predictions", tmp_path / "half", *common)
+    assert status == 0, said
+    assert "1 maps of 256 × 256, as stage-1 features give, were brought to the grid of their masks" in said
+    assert scores(tmp_path / "out")["per_image"]["dice"]["value"] == pytest.approx(1, abs=1e-3)
+    status, said = jcs("segment", "--masks", tmp_path / "masks_third", "--predictions", tmp_path / "third", *common)
+    assert status == 2
+    assert "is 171 × 171, its mask s.png is 512 × 512" in said
+
+
+def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that is missing is refused with the words of `classify`; another one is what the network is given."""
+    import jcs_ct.inference as runtime
+    from jcs_ct.core.errors import UsageError
+    from jcs_ct.inference import pipeline
+
+    asked: list[Any] = []
+
+    def opened(model: object, device: str, tasks: Any, name: str, _say: object) -> Any:
+        asked.append((device, name))
+        if name == "ncnn":
+            raise UsageError("runtime ncnn needs ncnn, which is not installed")
+        found = network(tasks[0])
+        found.slices = 1
+        asked.append(found)
+        return found
+
+    monkeypatch.setattr(runtime, "open_network", opened)
+    monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
+    common = ("segment", "--data", data, "--model", "stub", "--resamples", 0, "--device", "cpu", "-o", tmp_path / "out")
+    status, said = jcs(*common, "--runtime", "ncnn")
+    assert status == 2
+    assert "runtime ncnn needs ncnn, which is not installed" in said
+    assert not (tmp_path / "out").exists()
+    assert jcs(*common, "--runtime", "openvino")[0] == 0
+    assert asked[:2] == [("cpu", "ncnn"), ("cpu", "openvino")]
+    assert asked[2].slices == 4
+
+    def refused(item: Any, net: Any) -> Any:
+        raise UsageError("runtime ncnn does not run jcs-lite")
+
+    monkeypatch.setattr(pipeline, "segment", refused)
+    status, said = jcs(*common, "--runtime", "openvino", "--overwrite")
+    assert status == 2
+    assert said.count("does not run jcs-lite") == 1  # no further slice can mend it
