@@ -17,6 +17,7 @@ from sklearn.neural_network import MLPClassifier
 
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import read_sample
+from jcs_ct.imaging.lung_box import find_field
 from jcs_ct.imaging.orientation import ANSWERS, SURE, ranks
 from jcs_ct.imaging.window import to_grey
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Sample
 
-HIDDEN, SEED = 48, 0
+HIDDEN, SEED = 64, 0
 
 
 def variants(grey: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[NDArray[np.float32], int]]:
@@ -36,7 +37,18 @@ def variants(grey: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[ND
         (grey, 0), (mirrored, 0), (np.rot90(mirrored, 1), 1), (np.rot90(mirrored, 3), 1), (np.flipud(grey), 2),
         (np.rot90(grey, 2), 2), (255 - mirrored, 3), (255 - some, 3),
     )  # fmt: skip
-    return [(ranks(np.ascontiguousarray(form)), answer) for form, answer in forms]
+    return [(jittered(np.ascontiguousarray(form), rng), answer) for form, answer in forms]
+
+
+def jittered(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return the ranks in a box that is moved and scaled at random, or now and then in the whole picture."""
+    height, width = grey.shape
+    top, left, rows, columns = find_field(grey).box if rng.random() < 0.9 else (0, 0, height, width)
+    high, wide = rows * np.exp(rng.uniform(-0.15, 0.25)), columns * np.exp(rng.uniform(-0.15, 0.25))
+    y = top + (rows - high) / 2 + rng.uniform(-0.08, 0.08) * rows
+    x = left + (columns - wide) / 2 + rng.uniform(-0.08, 0.08) * columns
+    y0, x0 = float(np.clip(y, 0, height - 2)), float(np.clip(x, 0, width - 2))
+    return ranks(grey, (y0, x0, float(min(high, height - y0)), float(min(wide, width - x0))))
 
 
 def table(samples: list[Sample], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -50,7 +62,7 @@ def table(samples: list[Sample], rng: np.random.Generator) -> tuple[NDArray[np.f
 
 def network() -> MLPClassifier:
     """Return the network before it is trained."""
-    return MLPClassifier((HIDDEN,), alpha=1e-2, batch_size=256, max_iter=25, learning_rate_init=2e-3, random_state=SEED)
+    return MLPClassifier((HIDDEN,), alpha=0.1, batch_size=256, max_iter=15, learning_rate_init=2e-3, random_state=SEED)
 
 
 def main(corpus: Path, out: Path) -> None:

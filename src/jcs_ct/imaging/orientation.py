@@ -1,6 +1,6 @@
 """Does a picture of a slice lie as radiologists look at it: front up, lungs dark?
 
-A small network (1,024 grey ranks, 48 hidden units, four answers) that knows public slices of many sources, each of them
+A small network (1,024 grey ranks, 64 hidden units, four answers) that knows public slices of many sources, each of them
 turned, stood on its head and inverted (`tools/orientation.py` trains and scores it). It sees the picture at 32×32, its
 grey values replaced by their ranks, so that the window does not matter. Right and left cannot be told apart.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jcs_ct.imaging.lung_box import content_box
+from jcs_ct.imaging.lung_box import find_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 SIDE = 32
 ANSWERS = ("upright", "turned", "upside down", "inverted")
 ASSET = "assets/orientation.npz"
-SURE = 0.9  # probability from which an answer counts
+SURE = 0.97  # probability from which an answer counts
 
 
-def ranks(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return what the network sees of a picture (uint8, rows × columns): 1,024 ranks in −1 … 1."""
-    top, left, rows, columns = content_box(grey)
+def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None = None) -> NDArray[np.float32]:
+    """Return what the network sees of a picture (uint8, rows × columns): 1,024 ranks in −1 … 1.
+
+    Args:
+        grey: The picture.
+        box: (top, left, rows, columns); by default what is dark and enclosed, so that scanners do not differ.
+    """
+    top, left, rows, columns = find_field(grey).box if box is None else box
     box = (left, top, left + columns, top + rows)
     small = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
     values = np.asarray(small, dtype=np.float32).ravel()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct import __version__
 from jcs_ct.core.warning import UNRELIABLE, code_of
+from jcs_ct.imaging.slice_check import LIES
 from jcs_ct.imaging.window import LUNG
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SCHEMA = "jcs-ct/report/1"
 DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."
 FEW_SLICES = 10  # looked at; a verdict on fewer says little about a patient
 MANY_FLAGGED = 0.5  # share of slices
+MANY_LYING = 0.25  # share of slices that lie wrong in the same way; upright slices of unknown scanners reach 0.07
 
 
 def build_report(
@@ -136,5 +138,9 @@ def doubts(study: Examination, slices: Sequence[SliceResult]) -> list[str]:
         reasons.append(
             f"{len(flagged)} of {len(looked)} slices may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"
         )
+    for how in LIES.values():
+        lying = sum(how in s.flags for s in looked)
+        if lying >= max(2, MANY_LYING * len(looked)) and len(flagged) < MANY_FLAGGED * len(looked):
+            reasons.append(f"of {len(looked)} slices {lying} look wrong: {how}")
     reasons += [str(w) for w in study.warnings if code_of(w) in UNRELIABLE and str(w) not in reasons]
     return reasons
