@@ -41,8 +41,8 @@ def blobs(seed: int, size: int = 160) -> NDArray[np.uint8]:
     """A smooth random picture, unlike one of another seed."""
     random = np.random.default_rng(seed).normal(size=(12, 12)).astype(np.float32)
     picture = np.asarray(Image.fromarray(random).resize((size, size), Image.Resampling.BICUBIC))
-    found: NDArray[np.uint8] = (128 + 60 * picture / np.abs(picture).max() * 2).clip(0, 255).astype(np.uint8)
-    return found
+    result: NDArray[np.uint8] = (128 + 120 * picture / np.abs(picture).max()).clip(0, 255).astype(np.uint8)
+    return result
 
 
 def find(learned: Learned, grey: NDArray[np.uint8]) -> str | None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -80,8 +80,13 @@ class Learned:
             return "same"
         if print_ is None or not print_.any() or not len(self):  # nothing is like a picture without structure
             return None
-        agreeing = _plus_minus(self.looks) @ _plus_minus(looks_of(turned(print_))).T
+        agreeing = self._spread @ _plus_minus(looks_of(turned(print_))).T
         return "similar" if (BITS - agreeing.max()) / 2 <= FARTHEST else None
+
+    @cached_property
+    def _spread(self) -> NDArray[np.float32]:
+        """The looks as +1 and −1, 768 bytes a slice."""
+        return _plus_minus(self.looks)
 
     def to_bytes(self) -> bytes:
         """Return the content of the file: a line, the digests, the looks; 32 bytes a slice."""
