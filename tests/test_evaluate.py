@@ -608,8 +608,8 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
 
     def opened(model: object, device: str, tasks: Any, name: str, _say: object) -> Any:
         asked.append((device, name))
-        if name == "ncnn":
-            raise UsageError("runtime ncnn needs ncnn, which is not installed")
+        if name == "onnxruntime":
+            raise UsageError("runtime onnxruntime needs onnxruntime, which is not installed")
         found = network(tasks[0])
         found.slices = 1
         asked.append(found)
@@ -618,18 +618,27 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(runtime, "open_network", opened)
     monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
     common = ("segment", "--data", data, "--model", "stub", "--resamples", 0, "--device", "cpu", "-o", tmp_path / "out")
-    status, said = jcs(*common, "--runtime", "ncnn")
+    status, said = jcs(*common, "--runtime", "onnxruntime")
     assert status == 2
-    assert "runtime ncnn needs ncnn, which is not installed" in said
+    assert "runtime onnxruntime needs onnxruntime, which is not installed" in said
     assert not (tmp_path / "out").exists()
     assert jcs(*common, "--runtime", "openvino")[0] == 0
-    assert asked[:2] == [("cpu", "ncnn"), ("cpu", "openvino")]
+    assert asked[:2] == [("cpu", "onnxruntime"), ("cpu", "openvino")]
     assert asked[2].slices == 4
 
     def refused(item: Any, net: Any) -> Any:
-        raise UsageError("runtime ncnn does not run jcs-lite")
+        raise UsageError("runtime openvino does not run jcs-lite")
 
     monkeypatch.setattr(pipeline, "segment", refused)
     status, said = jcs(*common, "--runtime", "openvino", "--overwrite")
     assert status == 2
     assert said.count("does not run jcs-lite") == 1  # no further slice can mend it
+
+
+def test_slices_of_volumes_are_refused(jcs: Jcs, tmp_path: Path) -> None:
+    """A manifest to train on may name them; as one file they would have been scored once."""
+    (tmp_path / "labels.csv").write_text("file,slice,label\nv.nii.gz,0,1\nv.nii.gz,1,0\n")
+    (tmp_path / "v.nii.gz").write_bytes(b"any")
+    status, said = jcs("classify", "--labels", tmp_path / "labels.csv", "--predictions", tmp_path, "-o", tmp_path / "o")
+    assert status == 2
+    assert "names slices of volumes; pictures of slices are scored here" in said

@@ -25,7 +25,7 @@ from jcs_ct.evaluate.inputs import Case
 from jcs_ct.io.features import write_features
 from jcs_ct.phantom import lung_window, make_phantom, write_dicom
 from jcs_ct.weights.hashes import find_hashes, hashes_path
-from jcs_ct.weights.store import shipped
+from jcs_ct.weights.store import remove, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,7 +184,7 @@ def test_a_manifest_of_pictures_and_of_slices_of_a_volume(tmp_path: Path, monkey
     slices = [find(learned, lung_window(hu)) for hu in study.hu]
     assert {slices[4], slices[6]} <= {"same", "similar"}
     with pytest.raises(InputError, match="has 9 slices, slice 9 was asked for"):
-        training_hashes([tool().Slice(image=tmp_path / "volume", index=9)])
+        training_hashes([Sample(image=tmp_path / "volume", index=9)])
 
 
 def test_a_slice_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
@@ -310,3 +310,7 @@ def test_hashes_follow_their_weights(
     assert find_hashes(tmp_path / "elsewhere.onnx", card) == kept  # the same checksum
     import_file(tmp_path / "official.pth", name="mine", overwrite=True)
     assert not kept.exists()
+    import_file(run, name="mine", overwrite=True)
+    assert kept.exists()
+    remove("mine")
+    assert not list(kept.parent.iterdir())

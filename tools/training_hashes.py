@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from jcs_ct.core.whole_files import write_whole
@@ -18,18 +17,11 @@ from jcs_ct.datasets.learned import training_hashes
 from jcs_ct.datasets.samples import Sample
 
 
-@dataclass(frozen=True)
-class Slice(Sample):
-    """A row of the manifest: `index` is the slice of a volume, None of a picture."""
-
-    index: int | None = None
-
-
-def read_manifest(path: Path) -> list[Slice]:
+def read_manifest(path: Path) -> list[Sample]:
     """Return the slices of a manifest, once each."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = [(path.parent / row["file"], row.get("slice") or None) for row in csv.DictReader(file)]
-    return [Slice(image=name, index=None if k is None else int(k)) for name, k in dict.fromkeys(rows)]
+    return [Sample(image=name, index=None if k is None else int(k)) for name, k in dict.fromkeys(rows)]
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ window, and other slices of the same patient.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +27,7 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
 from jcs_ct.datasets.inspection import inspect, inspect_all
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 
@@ -122,7 +123,7 @@ def training_hashes(samples: Iterable[Sample], workers: int = 1) -> Learned:
     files: dict[Files, None] = {}
     sliced: list[Sample] = []
     for sample in samples:
-        if getattr(sample, "index", None) is not None:  # a slice of a volume, where the manifest names such
+        if sample.index is not None:
             sliced.append(sample)
         else:
             files[sample.image, None if sample.image else sample.features, None] = None
@@ -185,18 +186,6 @@ def _of_files(files: list[Files], workers: int) -> Iterator[tuple[bytes, NDArray
 
 def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.int8]]]:
     """Read slices of volumes as `diagnose` shows them to its networks; samples of one volume follow each other."""
-    from jcs_ct.io.studies import find_series
-
-    opened, series = None, None
     for sample in samples:
-        if series is None or sample.path != opened:
-            found = find_series([str(sample.path)], allow_gaps=True)
-            if len(found.series) != 1:
-                raise found.problems[0] if found.problems else InputError("holds no single CT volume", path=sample.path)
-            opened, series = sample.path, found.series[0]
-        index = sample.index
-        assert index is not None  # noqa: S101  # the caller takes slices of volumes
-        if index >= len(series):
-            raise InputError(f"has {len(series)} slices, slice {index} was asked for", path=sample.path)
-        pixels = np.repeat(to_grey(series.read(index))[..., None], 3, axis=2)
+        pixels = np.repeat(to_grey(read_sample(replace(sample, mask=None)).image)[..., None], 3, axis=2)
         yield digest(pixels), fingerprint(pixels)

@@ -115,6 +115,11 @@ def from_masks(folder: Path) -> Cases:
 
 
 def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cases:
+    samples = list(samples)
+    if any(sample.index is not None for sample in samples):
+        raise InputError(
+            "names slices of volumes; pictures of slices are scored here", path=root, hint="write them as PNG first"
+        )
     samples = list({sample.path: sample for sample in samples}.values())  # a list may name a slice twice
     names = short_names((sample.path for sample in samples), root)
     cases = []

@@ -122,6 +122,7 @@ def remove(name: str) -> int:
     try:
         stored.path.with_suffix(".json").unlink(missing_ok=True)  # without a card the rest is debris
         stored.path.unlink(missing_ok=True)
+        stored.path.with_suffix(".hashes").unlink(missing_ok=True)  # of what they were trained on
     except OSError as error:
         raise OutputError(f"cannot be removed: {error.strerror}", path=stored.path, hint="check the folder") from error
     return stored.size
