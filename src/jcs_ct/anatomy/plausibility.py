@@ -38,7 +38,7 @@ AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
 CHILD_CM2 = 300.0
 LUNGS_ML = (1000.0, 10_000.0)
 ONE_LUNG = 0.12  # of the other lung
-WHOLE_CHEST_MM = 150.0
+WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 FEW_PIXELS = 200  # too few to tell a level by
 CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
 _BINS = np.arange(-1024, 600, 8)
@@ -80,7 +80,7 @@ class Judge:
         step = max(1, min(hu.shape) // SIDE)
         small = hu[::step, ::step]
         solid = small > SOLID
-        body = solid | _enclosed(solid)
+        body = solid | enclosed(solid)
         outside = small[~body]
         self._outside += outside.size
         self._air += np.histogram(outside[(outside > -1024) & (outside < -600)], _BINS)[0]
@@ -148,7 +148,8 @@ class Judge:
         looks = self.looks
         usual = float(np.median([look.body_cm2 for look in looks])) if looks else 0.0
         blank = [i for i, look in enumerate(looks) if look.body_cm2 < BLANK_SHARE * usual]
-        inside = [i for i in blank if any(j not in blank for j in range(i)) and _some_later(looks, blank, i)]
+        seen = [i for i in range(len(looks)) if i not in blank]
+        inside = [i for i in blank if seen and seen[0] < i < seen[-1]]
         found = []
         if inside:
             found.append(CodedWarning("blank-slices", f"nothing is seen in {_places(inside)}, within the body"))
@@ -170,10 +171,6 @@ class Judge:
             text = f"the values jump at {_places(shifted)} by up to {max(abs(looks[i].level) for i in shifted):.0f} HU"
             found.append(CodedWarning("level-jump", text))
         return found
-
-
-def _some_later(looks: Sequence[SliceLook], blank: Sequence[int], index: int) -> bool:
-    return any(j not in blank for j in range(index + 1, len(looks)))
 
 
 def _of_lungs(lungs_ml: Sequence[float]) -> list[CodedWarning]:
@@ -202,7 +199,7 @@ def _places(indices: Sequence[int]) -> str:
     return f"slice{'s' * (len(indices) > 1)} {shown}"
 
 
-def _enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return what has body on all four sides."""
     inside = np.ones(solid.shape, dtype=bool)
     for axis in (0, 1):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jcs_ct.anatomy.plausibility import WHOLE_CHEST_MM, enclosed
 from jcs_ct.core.warning import CodedWarning
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.geometry import Geometry
 
-WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 FEW = 10  # slices, below which a study is flagged whatever its extent
 THICK_MM, TOO_THICK_MM = 5.0, 8.5  # between slices: said; not reliable
 COARSE_MM = 1.5  # pixels
@@ -73,11 +73,7 @@ def lung_share(hu: NDArray[np.int16]) -> float:
     step = max(1, min(hu.shape) // 128)
     small = hu[::step, ::step]
     solid = small > -300
-    enclosed = np.ones(small.shape, dtype=bool)
-    for axis in (0, 1):
-        before = np.logical_or.accumulate(solid, axis=axis)
-        after = np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
-        enclosed &= before & after
-    body = solid | enclosed
-    lung = enclosed & (small > -970) & (small < -500)
+    inside = enclosed(solid)
+    body = solid | inside
+    lung = inside & (small > -970) & (small < -500)
     return float(lung.sum() / max(1, int(body.sum())))
