@@ -170,6 +170,6 @@ def test_listing_and_showing_load_no_pytorch() -> None:
 
 def test_every_command_has_help() -> None:
     assert isinstance(models, click.Group)
-    assert sorted(models.commands) == ["download", "export", "import", "list", "show"]
+    assert sorted(models.commands) == ["download", "export", "import", "list", "remove", "show"]
     for name in models.commands:
         assert len(run(name, "--help").stdout) > 100
