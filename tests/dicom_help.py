@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pydicom
 
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.studies import FoundSeries, find_series
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import pydicom
 import pytest
 
 from jcs_ct.core.geometry import CTSeries, Geometry, canonical_axes
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct.core.types import SliceDiagnosis, SliceImage
+from jcs_ct.inference.apply import SliceDiagnosis
 from jcs_ct.models import model_spec
 from jcs_ct.phantom import make_phantom
 from jcs_ct.weights import write
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from jcs_ct.core.types import SliceImage
     from jcs_ct.phantom import PhantomStudy
 
 MARKER_HU = -450  # between lung and soft tissue: no other voxel of the phantom has just this grey
@@ -43,18 +44,18 @@ class BandNetwork:
         return nullcontext(1)
 
 
-def mark(image: SliceImage, _network: Any, *, guard: bool = True) -> SliceDiagnosis:
+def mark(image: SliceImage, _network: Any) -> SliceDiagnosis:
     """Call every pixel lesion whose grey lies in the band; a slice with many of them is positive."""
     grey = image.pixels[:, :, 1]
     lesion = ((grey >= BAND[0]) & (grey <= BAND[1])).astype(np.float32)
     p = 0.9 if lesion.sum() > 20 else 0.1
-    return SliceDiagnosis(image, p, p > 0.5, lesion, lesion, (0, 0, *grey.shape))
+    return SliceDiagnosis(p, lesion, lesion)
 
 
-def mark_all(images: Sequence[SliceImage], network: Any, *, guard: bool = True) -> list[SliceDiagnosis]:
+def mark_all(images: Sequence[SliceImage], network: Any) -> list[SliceDiagnosis]:
     """`mark` slices that come together."""
     assert 1 <= len(images) <= network.batch
-    return [mark(image, network, guard=guard) for image in images]
+    return [mark(image, network) for image in images]
 
 
 def mark_screened(image: SliceImage, network: Any) -> tuple[float, NDArray[np.float32]]:

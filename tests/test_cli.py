@@ -243,16 +243,16 @@ def test_wrong_arguments_end_with_2(
 def test_an_unforeseen_fault_is_one_line_and_the_others_go_on(
     jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
-    real = pipeline.classify
+    real = apply.classify
 
     def faulty(item: Any, network: Any) -> float:
         if item.name.startswith("a"):
             raise RuntimeError("boom\nand more")
         return real(item, network)
 
-    monkeypatch.setattr(pipeline, "classify", faulty)
+    monkeypatch.setattr(apply, "classify", faulty)
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
     assert status == 1
     assert "failed: RuntimeError: boom (unforeseen" in err
@@ -359,14 +359,14 @@ def test_png_in_memory_is_what_the_zip_gives(jcs: Callable[..., Any], slices: Pa
 def test_one_network_segments_and_then_explains(jcs: Callable[..., Any], slice_pixels: NDArray[np.uint8]) -> None:
     """What ran without gradients first must still be able to carry them."""
     from jcs_ct.core.types import SliceImage
-    from jcs_ct.inference import open_network, pipeline
+    from jcs_ct.inference import apply, open_network
 
     network = open_network("jcs-classifier", "cpu")
     image = SliceImage("a", "a", slice_pixels)
-    assert 0 <= pipeline.classify(image, network) <= 1
-    assert pipeline.explain(image, network, "grad-cam").map.shape == (96, 80)
+    assert 0 <= apply.classify(image, network) <= 1
+    assert apply.explain(image, network, "grad-cam").map.shape == (96, 80)
     with pytest.raises(UsageError, match="no attention method"):
-        pipeline.explain(image, network, "cam")
+        apply.explain(image, network, "cam")
 
 
 def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

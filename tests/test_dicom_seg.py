@@ -25,7 +25,7 @@ from dicom_seg_help import (
     validation_errors,
 )
 from jcs_ct.core.errors import InputError, OutputError, ShapeError
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
 from jcs_ct.outputs.dicom import write_seg, write_sr

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from jcs_ct.core.errors import OutputError, UsageError
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import make_phantom, write_dicom
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jcs_ct.cli import main
 from jcs_ct.imaging.slice_check import check_slice
-from jcs_ct.inference.pipeline import SliceAttention
+from jcs_ct.inference.apply import SliceAttention
 from jcs_ct.phantom import lung_window, make_phantom
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def folder(tmp_path: Path, chest: NDArray[np.uint8], monkeypatch: pytest.MonkeyP
 def jcs(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Jcs:
     """`jcs(*arguments)` with a network that is as sure as the slice is bright: (exit status, output, what it says)."""
     import jcs_ct.inference as runtime
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     card = SimpleNamespace(name="stub", threshold=0.5, weights_sha256="0" * 64)
     spec = SimpleNamespace(task="lite", feature_arrays=("vgg",))
@@ -84,10 +84,10 @@ def jcs(folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixt
         return SliceAttention(image, np.ones((SIZE, SIZE), np.float32), 0.5, None, None, None, "layer")
 
     monkeypatch.setattr(runtime, "open_network", lambda *_: network)
-    monkeypatch.setattr(pipeline, "segment", lambda item, _net: item.pixels[..., 0].astype(np.float32) / 255)
-    monkeypatch.setattr(pipeline, "classify", lambda item, _net: float(item.pixels.mean()) / 255)
-    monkeypatch.setattr(pipeline, "explain", attend)
-    monkeypatch.setattr(pipeline, "features", lambda *_, **__: {"vgg": np.full((64, 16, 16), 7, np.uint8)})
+    monkeypatch.setattr(apply, "segment", lambda item, _net: item.pixels[..., 0].astype(np.float32) / 255)
+    monkeypatch.setattr(apply, "classify", lambda item, _net: float(item.pixels.mean()) / 255)
+    monkeypatch.setattr(apply, "explain", attend)
+    monkeypatch.setattr(apply, "features", lambda *_, **__: {"vgg": np.full((64, 16, 16), 7, np.uint8)})
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:

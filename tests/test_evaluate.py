@@ -211,11 +211,11 @@ def network(task: str) -> Any:
 def stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that is as sure as the slice is bright."""
     import jcs_ct.inference as runtime
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     monkeypatch.setattr(runtime, "open_network", lambda model, device, tasks, *_: network(tasks[0]))
-    monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
-    monkeypatch.setattr(pipeline, "classify", lambda item, net: float(item.pixels.mean()) / 255)
+    monkeypatch.setattr(apply, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
+    monkeypatch.setattr(apply, "classify", lambda item, net: float(item.pixels.mean()) / 255)
 
 
 @pytest.mark.usefixtures("stub")
@@ -491,13 +491,13 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     from jcs_ct.evaluate.door import Door
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.evaluate.predict import lesion_map
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     write_features(tmp_path / "s.mat", {"vgg": np.full((64, 16, 16), 9, np.uint8)})
     Image.fromarray(np.full((32, 32), 255, np.uint8)).save(tmp_path / "m.png")
     half = np.zeros((16, 16), np.float32)
     half[:8] = 1
-    monkeypatch.setattr(pipeline, "segment", lambda item, net: half)
+    monkeypatch.setattr(apply, "segment", lambda item, net: half)
     stub = SimpleNamespace(spec=SimpleNamespace(outputs=("lesions",), feature_arrays=("vgg",)))
     sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
     case = Case("s", "s", "s", sample)
@@ -602,7 +602,7 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
     """A runtime that is missing is refused with the words of `classify`; another one is what the network is given."""
     import jcs_ct.inference as runtime
     from jcs_ct.core.errors import UsageError
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     asked: list[Any] = []
 
@@ -616,7 +616,7 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
         return found
 
     monkeypatch.setattr(runtime, "open_network", opened)
-    monkeypatch.setattr(pipeline, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
+    monkeypatch.setattr(apply, "segment", lambda item, net: item.pixels[..., 0].astype(np.float32) / 255)
     common = ("segment", "--data", data, "--model", "stub", "--resamples", 0, "--device", "cpu", "-o", tmp_path / "out")
     status, said = jcs(*common, "--runtime", "onnxruntime")
     assert status == 2
@@ -629,7 +629,7 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
     def refused(item: Any, net: Any) -> Any:
         raise UsageError("runtime openvino does not run jcs-lite")
 
-    monkeypatch.setattr(pipeline, "segment", refused)
+    monkeypatch.setattr(apply, "segment", refused)
     status, said = jcs(*common, "--runtime", "openvino", "--overwrite")
     assert status == 2
     assert said.count("does not run jcs-lite") == 1  # no further slice can mend it

@@ -26,7 +26,7 @@ from jcs_ct.app import forked
 from jcs_ct.app.held import one_case
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.imaging.window import to_grey
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from study_help import marked_volume, small_phantom, write_lite
 from volumes_help import write_metaimage, write_nrrd
 
@@ -89,7 +89,7 @@ def assert_equal(result: CaseResult, expected: CaseResult, *, place: bool = True
         wanted["slices"] = [dict(row) | {"z_mm": None} for row in wanted["slices"]]
     assert found == wanted
     assert np.array_equal(result.lesion, expected.lesion)
-    assert np.array_equal(result.attention.volume(), expected.attention.volume())
+    assert np.array_equal(result.study.attention, expected.study.attention)
 
 
 def ras(study: Study) -> Any:
@@ -232,9 +232,10 @@ def test_arrays(study: Study, diagnoser: Diagnoser, expected: CaseResult, tmp_pa
 def test_arrays_may_change_afterwards(study: Study, diagnoser: Diagnoser, tmp_path: Path) -> None:
     values = study.hu.copy()
     result = diagnoser(values, spacing=SPACING)
-    first = result.case.slice(5).image.pixels
+    case: Any = result.study.case
+    first = case.slice(5).image.pixels
     values[:] = 0
-    assert np.array_equal(result.case.slice(5).image.pixels, first)
+    assert np.array_equal(case.slice(5).image.pixels, first)
 
 
 def test_simpleitk(study: Study, diagnoser: Diagnoser, expected: CaseResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +411,7 @@ def test_results_are_pickled_and_copied(form: str, study: Study, diagnoser: Diag
         assert twin.report == result.report
         assert twin.verdict == result.verdict
         assert twin.slices == result.slices
-        assert twin.clock.seconds["network"] == result.clock.seconds["network"]
+        assert twin.study.clock.seconds["network"] == result.study.clock.seconds["network"]
         again = twin.save(tmp_path / str(number))
         names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
         assert sorted(str(file.relative_to(again)) for file in again.rglob("*")) == names

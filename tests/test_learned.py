@@ -209,15 +209,15 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     """`evaluate(learned, *pictures)` scores pictures with a stub: (what it says, scores)."""
     import jcs_ct.inference as runtime
     import jcs_ct.weights.hashes as hashes
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     card = SimpleNamespace(name="stub", threshold=0.5, weights_sha256="0" * 64)
     network = SimpleNamespace(
         card=card, threshold=0.5, covid_threshold=0.5, spec=SimpleNamespace(task="lite"), slices=1
     )
     monkeypatch.setattr(runtime, "open_network", lambda *_: network)
-    monkeypatch.setattr(pipeline, "segment", lambda item, _net: item.pixels[..., 0].astype(np.float32) / 255)
-    monkeypatch.setattr(pipeline, "classify", lambda item, _net: float(item.pixels.mean()) / 255)
+    monkeypatch.setattr(apply, "segment", lambda item, _net: item.pixels[..., 0].astype(np.float32) / 255)
+    monkeypatch.setattr(apply, "classify", lambda item, _net: float(item.pixels.mean()) / 255)
 
     def run(kind: str, learned: Learned | None, *pictures: NDArray[np.uint8]) -> tuple[str, Any]:
         root = tmp_path / "set"

@@ -316,7 +316,7 @@ def test_check_inputs_look_like_inputs(name: str) -> None:
 def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str) -> None:
     """What a runtime without gradients gives is what gradients give, on the slice's grid."""
     from jcs_ct.core.types import SliceImage
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
 
     pixels = np.random.default_rng(5).integers(0, 256, (90, 110, 3), np.uint8)
     image = SliceImage("slice", "slice", pixels)
@@ -324,12 +324,12 @@ def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str) -> None:
     for runtime in ("torch", "torch-tuned"):
         network = self_check_network("jcs-classifier", "cpu", runtime)
         network.card = replace(network.card, recipe="release-classification@64", threshold=0.5)
-        found.append(pipeline.explain(image, network, method))
+        found.append(apply.explain(image, network, method))
         assert network.runtime == runtime
     by_gradient, by_pass = found
     assert by_gradient.map.max() > 0.9
     assert np.abs(by_gradient.map - by_pass.map).max() < 1e-4
     assert by_pass.probability == pytest.approx(by_gradient.probability, abs=1e-6)
     assert (by_pass.layer, by_pass.degenerate) == (by_gradient.layer, by_gradient.degenerate)
-    deeper = pipeline.explain(image, network, "layer-cam")
+    deeper = apply.explain(image, network, "layer-cam")
     assert np.abs(deeper.map - by_pass.map).max() > 1e-3, "other methods still use gradients"

@@ -22,7 +22,7 @@ from jcs_ct.cli import main  # noqa: E402
 from jcs_ct.core.types import SliceImage  # noqa: E402
 from jcs_ct.datasets.masks import read_mask  # noqa: E402
 from jcs_ct.imaging.recipes import RECIPES  # noqa: E402
-from jcs_ct.inference import open_network, pipeline  # noqa: E402
+from jcs_ct.inference import apply, open_network  # noqa: E402
 from jcs_ct.io.files.opening import read_file  # noqa: E402
 from jcs_ct.io.pictures import decode_slice  # noqa: E402
 from jcs_ct.metrics.segmentation import pixel_counts  # noqa: E402
@@ -44,7 +44,7 @@ def phantom_slice() -> SliceImage:
 
 def facts(image: SliceImage) -> dict[str, float]:
     """What the shipped network says of a slice, on plain PyTorch."""
-    found = pipeline.diagnose_slice(image, open_network(None, "cpu", runtime="torch"))
+    found = apply.diagnose_slice(image, open_network(None, "cpu", runtime="torch"))
     return {
         "probability": round(found.probability, 6),
         "lesion_share": round(float((found.lesion >= 0.5).mean()), 6),
@@ -61,7 +61,7 @@ def real_slices(data: Path) -> dict[str, dict[str, float]]:
         path = data / "ct100" / "images" / f"{stem}.png"
         mask = data / "ct100" / "masks" / f"{stem.replace('im', 'mask')}.png"
         image = decode_slice(read_file(path), stem, str(path))
-        lesion = pipeline.segment(image, open_network(None, "cpu", runtime="torch"))
+        lesion = apply.segment(image, open_network(None, "cpu", runtime="torch"))
         dice = pixel_counts(lesion, read_mask(mask)).scores()["dice"]
         scores[stem] = facts(image) | {"dice": round(float(dice), 5)}
     chosen: dict[tuple[str, str], int] = {}

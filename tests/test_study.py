@@ -7,23 +7,24 @@ import json
 import time
 import zipfile
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
 import pytest
 
 import jcs_ct
+from jcs_ct.app.examine import examine
 from jcs_ct.app.gather import gather
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError, OutputError, UsageError
-from jcs_ct.inference import pipeline
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.inference import apply
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
-from jcs_ct.study.examine import examine
-from jcs_ct.study.result import PackedMaps
+from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.rules import Count
 from jcs_ct.study.settings import Networks, Settings
 from study_help import MARKER_HU, BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom, write_lite
@@ -32,8 +33,8 @@ from weights_help import card_for
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jcs_ct.app.examine import CaseResult
     from jcs_ct.study.case import Case
-    from jcs_ct.study.result import CaseResult
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 BAND: Any = BandNetwork()
@@ -42,7 +43,7 @@ NETWORKS = Networks(BAND, BAND)
 
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
 
 
 def one_case(path: Path) -> Case:
@@ -143,7 +144,8 @@ def test_the_same_study_in_three_coats_gives_the_same_numbers(tmp_path: Path) ->
 @pytest.mark.usefixtures("marking")
 def test_lesions_of_positive_studies_only_where_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_permuted(tmp_path / "ct.nii.gz", (2, 1, 0), (False, False, False))
-    monkeypatch.setattr(pipeline, "classify", lambda image, network: mark(image, network).probability)
+    monkeypatch.setattr(apply, "screen_slice", mark_screened)
+    monkeypatch.setattr(apply, "segment", lambda image, network: mark(image, network).lesion)
     case = one_case(tmp_path / "ct.nii.gz")
     negative = examine(case, NETWORKS, Settings(segment="positive", frames=False), Count(more_than=18))
     assert not negative.verdict.positive
@@ -192,23 +194,21 @@ def test_a_volume_without_lungs_is_refused(tmp_path: Path) -> None:
 
 
 def test_roles_of_networks() -> None:
-    class Other:
-        def __init__(self, task: str) -> None:
-            self.spec = type("Spec", (), {"task": task})()
-            self.card = type("Card", (), {"name": task})()
+    def network(name: str) -> Any:
+        return SimpleNamespace(spec=model_spec(name), card=SimpleNamespace(name=name))
 
-    classifier: Any
-    segmenter: Any
-    lite: Any
-    classifier, segmenter, lite = (cast("Any", Other(t)) for t in ("classification", "segmentation", "lite"))
+    classifier, segmenter, lite = network("jcs-classifier"), network("jcs-single"), network("jcs-lite")
     both = Networks.of([segmenter, classifier])
     assert both.screen is classifier
-    assert cast("Any", both.segment) is segmenter
+    assert both.segment is segmenter
+    assert both.separate_segmenter is segmenter
     assert Networks.of([classifier]).segment is None
     assert Networks.of([lite]).one_pass
+    assert Networks.of([lite]).separate_segmenter is None
     mixed = Networks.of([segmenter, lite])
     assert (mixed.screen, mixed.segment, mixed.one_pass) == (lite, segmenter, False)
-    wrongs: list[list[Any]] = [[segmenter], [lite, classifier], [classifier, classifier], [Other("backbone")]]
+    backbone = network("vgg16-bn")
+    wrongs = [[segmenter], [lite, classifier], [classifier, classifier], [backbone], [segmenter, segmenter, lite], []]
     for wrong in wrongs:
         with pytest.raises(UsageError):
             Networks.of(wrong)
@@ -216,15 +216,14 @@ def test_roles_of_networks() -> None:
 
 def test_packed_maps_come_back() -> None:
     rng = np.random.default_rng(0)
-    shapes = [(7, 9), (16, 8), (3, 3)]
-    bits, levels = PackedMaps(shapes, bits=True), PackedMaps(shapes, bits=False)
     mask, values = rng.random((7, 9)) > 0.5, rng.random((16, 8)).astype(np.float32)
-    bits.set(0, mask)
-    levels.set(1, values)
-    assert np.array_equal(bits.levels(0), mask)
-    assert np.abs(levels.levels(1) / 255 - values).max() <= 0.5 / 255 + 1e-6
-    assert not bits.levels(2).any()
-    assert bits.levels(2).shape == (3, 3)
+    labels = rng.integers(0, 3, (5, 4)).astype(np.uint8)
+    assert np.array_equal(PackedMap.of_mask(mask).levels(), mask)
+    assert np.array_equal(PackedMap.of_labels(labels[:, ::2]).levels(), labels[:, ::2])
+    assert np.abs(PackedMap.of_shares(values).levels() / 255 - values).max() <= 0.5 / 255 + 1e-6
+    for nothing in (PackedMap((3, 2)), PackedMap.of_mask(np.zeros((3, 2), bool))):
+        assert nothing.data is None
+        assert np.array_equal(nothing.levels(), np.zeros((3, 2), np.uint8))
 
 
 def run(words: list[str]) -> int:
@@ -322,9 +321,9 @@ def test_slices_that_go_through_the_network_together_say_the_same(
     monkeypatch.setattr(BAND, "batch", 5)
     five = look(tmp_path / "ct.nii.gz")
     assert np.array_equal(one.lesion, five.lesion)
-    assert np.array_equal(one.attention.volume(), five.attention.volume())
+    assert np.array_equal(one.study.attention, five.study.attention)
     for result in (one, five):
-        assert set(result.clock.seconds) == {"read", "lungs", "network", "measure"}
+        assert set(result.study.clock.seconds) == {"read", "lungs", "network", "measure", "pictures"}
         result.report.pop("seconds")
     assert one.report == five.report
 
@@ -335,7 +334,7 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
     case, segmenter = one_case(tmp_path / "ct.nii.gz"), BandNetwork()
     segmenter.spec, segmenter.card = model_spec("jcs-single"), card_for("jcs-single")
     networks: Any = Networks(BAND, segmenter)  # type: ignore[arg-type]
-    monkeypatch.setattr(pipeline, "screen_slice", mark_screened)
+    monkeypatch.setattr(apply, "screen_slice", mark_screened)
     sought = []
 
     def everywhere(image: Any, network: Any) -> Any:
@@ -343,17 +342,17 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
         sought.append(image.name)
         return np.ones(image.pixels.shape[:2], np.float32)
 
-    monkeypatch.setattr(pipeline, "segment", everywhere)
+    monkeypatch.setattr(apply, "segment", everywhere)
     settings = Settings(segment="positive", frames=False)
     negative = examine(case, networks, settings, Count(more_than=18))
     assert not sought
     assert negative.report["burden"] is None
-    assert negative.attention.volume().any()
+    assert negative.study.attention.any()
     positive = examine(case, networks, settings, Count(more_than=2))
     assert len(sought) == sum(s.probability is not None for s in positive.slices)
     assert positive.report["segmenter"]["architecture"] == "jcs-single"
     assert positive.report["burden"]["share"] > 0.9
-    assert np.array_equal(positive.attention.volume(), negative.attention.volume())
+    assert np.array_equal(positive.study.attention, negative.study.attention)
     check(positive.report)
 
     running, most = [0], [0]
@@ -365,7 +364,7 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
         running[0] -= 1
         return everywhere(image, network)
 
-    monkeypatch.setattr(pipeline, "segment", slowly)
+    monkeypatch.setattr(apply, "segment", slowly)
     monkeypatch.setattr(segmenter, "concurrent_calls", lambda slices: nullcontext(min(slices, 2)))
     together = examine(case, networks, settings, Count(more_than=2))
     assert most[0] == 2, "two slices at once"

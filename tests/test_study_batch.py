@@ -16,7 +16,7 @@ from jcs_ct.app.batch import Ended, case_lock, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
-from jcs_ct.inference import pipeline
+from jcs_ct.inference import apply
 from jcs_ct.models import model_spec
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
@@ -49,11 +49,11 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_pngs(small_phantom(slices=12, size=64), tmp_path / "study")
     shutil.rmtree(tmp_path / "study" / "masks")
     nothing = np.zeros((64, 64), np.float32)
-    found = pipeline.SliceAttention(
+    found = apply.SliceAttention(
         SliceImage("", "", np.zeros((64, 64, 3), np.uint8)), nothing, 0.25, None, None, None, ""
     )
-    monkeypatch.setattr(pipeline, "explain", lambda *_: found)
-    monkeypatch.setattr(pipeline, "segment", lambda *_: nothing)
+    monkeypatch.setattr(apply, "explain", lambda *_: found)
+    monkeypatch.setattr(apply, "segment", lambda *_: nothing)
     return tmp_path / "out"
 
 
@@ -157,7 +157,7 @@ def test_a_report_that_does_not_say_what_it_was_made_from_is_made_again(out: Pat
 
 
 def test_a_network_that_does_both_is_no_segmenter_of_its_own(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
     lite: Any = BandNetwork()
     assert diagnose(out, Networks(lite, lite)).status == "done"
     assert read_report(out / "study")["segmenter"] is None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import named
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import write_pngs
 from study_help import small_phantom
 

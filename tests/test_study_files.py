@@ -11,15 +11,15 @@ import pytest
 from pydicom import dcmread
 
 from dicom_seg_help import HEAD_FIRST, make_series
+from jcs_ct.app.examine import examine
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import OutputError
-from jcs_ct.inference import pipeline
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.inference import apply
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.nifti import write as nifti_write
 from jcs_ct.outputs import sheet
 from jcs_ct.outputs.dicom import headers, seg, sr
 from jcs_ct.outputs.report import html
-from jcs_ct.study.examine import examine
 from jcs_ct.study.settings import Networks, Settings
 from study_help import BandNetwork, mark_all, marked_volume, small_phantom
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jcs_ct.study.result import CaseResult
+    from jcs_ct.app.examine import CaseResult
 
 BAND: Any = BandNetwork()
 
 
 @pytest.fixture
 def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CaseResult:
-    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
     study = small_phantom()
     for path in write_ct_series(tmp_path / "ct", marked_volume(study)[0], study.spacing, study.origin):
         header = dcmread(path)
@@ -92,10 +92,10 @@ def test_a_full_disk_leaves_no_folder(
 def test_volumes_hold_what_the_result_holds(result: CaseResult, tmp_path: Path) -> None:
     folder = result.save(tmp_path / "out")
     library: Any = nibabel
-    assert result.lungs is not None
-    for name, maps in (("lesions", result.lesions), ("lungs", result.lungs), ("attention", result.attention)):
+    lungs = np.stack([one.lungs.levels() for one in result.slices if one.lungs is not None])
+    for name, maps in (("lesions", result.lesion), ("lungs", lungs), ("attention", result.study.attention)):
         stored = np.asarray(library.load(folder / f"{name}.nii.gz").dataobj.get_unscaled())
-        assert np.array_equal(stored.transpose(2, 1, 0), maps.volume()), name
+        assert np.array_equal(stored.transpose(2, 1, 0), maps), name
 
 
 def test_frames_of_seg_are_not_in_memory_together(tmp_path: Path) -> None:

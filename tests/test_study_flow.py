@@ -1,4 +1,4 @@
-"""Slices are read ahead, looked at side by side, and finished behind: in order, in bounded memory, errors raised."""
+"""The stages of a study work at the same time: in order, in bounded memory, errors raised."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.study.flow import AHEAD, Behind, ahead, batches, side_by_side
+from jcs_ct.study.flow import WAITING, batches, concurrently, in_order, short_switch_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 
 def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
-    assert list(ahead(lambda i: i * i, [])) == []
+    assert list(in_order(lambda i: i * i, [])) == []
     for count in (1, 2, 3, 4, 50):
         for threads in (1, 2, 5):
-            assert list(ahead(lambda i: i * i, range(count), threads)) == [(i, i * i) for i in range(count)]
+            assert list(in_order(lambda i: i * i, range(count), threads)) == [(i, i * i) for i in range(count)]
     with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda i: 1 // (i - 5), range(9)))
+        list(in_order(lambda i: 1 // (i - 5), range(9)))
 
 
 def test_no_more_is_read_ahead_than_was_said() -> None:
     begun: list[int] = []
-    for i, _ in ahead(begun.append, range(20), 2):
-        assert len(begun) <= i + 1 + AHEAD
+    for i, _ in in_order(begun.append, range(20), 2):
+        assert len(begun) <= i + 1 + WAITING
         assert begun[: i + 1] == list(range(i + 1))
     assert len(begun) == 20
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_side_by_side(threads: int) -> None:
+def test_concurrently(threads: int) -> None:
     meeting = threading.Barrier(threads)
 
     def work(i: int) -> int:
         meeting.wait(30)  # nobody goes on before as many are at work
         return -i
 
-    assert list(side_by_side(work, range(6), threads)) == [(i, -i) for i in range(6)]
+    assert list(concurrently(work, range(6), threads)) == [(i, -i) for i in range(6)]
     asked: list[int] = []
 
     def items() -> Iterator[int]:
@@ -51,9 +51,9 @@ def test_side_by_side(threads: int) -> None:
             asked.append(i)
             yield i
 
-    first = next(side_by_side(abs, items(), threads))
+    first = next(concurrently(abs, items(), threads))
     assert first == (0, 0)
-    assert len(asked) == (1 if threads == 1 else AHEAD + 1), "one caller keeps nothing waiting"
+    assert len(asked) == (1 if threads == 1 else WAITING + 1), "one caller keeps nothing waiting"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -64,9 +64,9 @@ def test_what_goes_wrong_side_by_side_is_raised(threads: int) -> None:
 
     found: list[int] = []
     with pytest.raises(InputError, match="cannot be read"):
-        found.extend(i for i, _ in side_by_side(abs, items(), threads))
+        found.extend(i for i, _ in concurrently(abs, items(), threads))
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(lambda i: 1 // (i - 3), range(50), threads))
+        list(concurrently(lambda i: 1 // (i - 3), range(50), threads))
     assert threading.active_count() < 20
 
 
@@ -95,32 +95,34 @@ def test_threads_share_one_heap() -> None:
     assert heaps("one", MALLOC_ARENA_MAX="3")[0] == "False", "what the user has set counts"
 
 
-def test_work_behind_is_done_in_order_and_its_errors_are_raised() -> None:
-    done: list[int] = []
-    with Behind(2) as behind:
-        for i in range(20):
-            behind.do(done.append, i)
-    assert done == list(range(20))
+def test_stages_one_behind_the_other() -> None:
+    """Three stages, each in a thread of its own, keep the order; what fails in the last ends the first."""
+    read: list[int] = []
+    seen: list[str] = []
 
-    def fail(i: int) -> None:
-        if i == 3:
+    def last(pair: tuple[int, int]) -> int:
+        seen.append(threading.current_thread().name)
+        if pair[0] == 30:
             raise InputError("broken")
-        done.append(i)
+        return pair[1] + 1
 
-    def give(numbers: Sequence[int], last: type[Exception] | None = None) -> None:
-        with Behind(2) as behind:
-            for i in numbers:
-                behind.do(fail, i)
-            if last is not None:
-                raise last
+    def stages(count: int) -> list[int]:
+        squares = concurrently(lambda i: i * i, (i for i, _ in in_order(read.append, range(count))), 1)
+        return [found for _, found in in_order(last, squares)]
 
+    assert stages(20) == [i * i + 1 for i in range(20)]
+    assert threading.current_thread().name not in seen
     with pytest.raises(InputError, match="broken"):
-        give(range(50))
-    assert 49 not in done[20:]
-    with pytest.raises(InputError, match="broken"):
-        give([3])
-    with pytest.raises(KeyError):
-        give([3], KeyError)
+        stages(1000)
+    assert len(read) < 100
+    assert threading.active_count() < 20
+
+
+def test_the_switch_interval_comes_back() -> None:
+    before = sys.getswitchinterval()
+    with short_switch_interval():
+        assert sys.getswitchinterval() == pytest.approx(0.0005)
+    assert sys.getswitchinterval() == before
 
 
 def test_batches() -> None:

@@ -27,7 +27,7 @@ BEGIN, END = "<!-- begin: tools/performance.py -->", "<!-- end -->"
 
 SLICES = """
 import sys, time, statistics
-from jcs_ct.inference import pipeline
+from jcs_ct.inference import apply
 from jcs_ct.io.pictures import read_slice
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.inference import open_network, self_check_network
@@ -35,7 +35,7 @@ folder, weights, runtime, count = sys.argv[1:]
 checked = weights in ("jcs-single", "")
 opening = self_check_network if checked else open_network
 network = opening(weights or "jcs-lite", "cpu", runtime=runtime)
-work = pipeline.segment if weights == "jcs-single" else pipeline.diagnose_slice
+work = apply.segment if weights == "jcs-single" else apply.diagnose_slice
 images = [read_slice(source) for source in find_sources([folder]).sources[: int(count)]]
 work(images[0], network)
 seconds = []

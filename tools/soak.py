@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.io.dicom.scan import write_ct_series
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import make_phantom
 
 if TYPE_CHECKING:

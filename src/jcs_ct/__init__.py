@@ -10,12 +10,12 @@ __all__ = ["CaseResult", "Diagnoser", "JcsError", "__version__", "create_model",
 
 if TYPE_CHECKING:
     from jcs_ct.app.diagnose import Diagnoser, diagnose
+    from jcs_ct.app.examine import CaseResult
     from jcs_ct.core.errors import JcsError
-    from jcs_ct.study.result import CaseResult
     from jcs_ct.weights import create_model
 
 _HOMES = {
-    "CaseResult": "jcs_ct.study.result",
+    "CaseResult": "jcs_ct.app.examine",
     "Diagnoser": "jcs_ct.app.diagnose",
     "JcsError": "jcs_ct.core.errors",
     "create_model": "jcs_ct.weights",

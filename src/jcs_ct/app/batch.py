@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from jcs_ct import __version__
+from jcs_ct.app.examine import examine
 from jcs_ct.app.identity import identify, place_of, unchanged
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
-from jcs_ct.study.examine import examine
-from jcs_ct.study.report import segmenter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -182,10 +181,13 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     if not (folder / "report.json").exists():
         return None, ""
     report = read_report(folder)
-    screen = networks.screen
+    screen, segmenter = networks.screen, networks.separate_segmenter
     checks = {
         "weights": (report["model"]["weights_sha256"], screen.card.weights_sha256),
-        "segmenter": (_weights(report.get("segmenter")), _weights(segmenter_of(networks))),
+        "segmenter": (
+            _weights(report.get("segmenter")),
+            segmenter and segmenter.card.weights_sha256,
+        ),
         "patient rule": (report["settings"]["rule"], settings.rule),
         "choice of lesions": (report["settings"]["segment"], settings.segment),
         "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),

@@ -6,12 +6,12 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.app.examine import examine
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
 from jcs_ct.app.held import one_case
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
-from jcs_ct.study.examine import examine
 from jcs_ct.study.rules import rule as rule_called
 from jcs_ct.study.settings import Networks, Settings
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from jcs_ct.app.examine import CaseResult
     from jcs_ct.study.case import Case
-    from jcs_ct.study.result import CaseResult
 
 
 class Diagnoser:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.studies import find_series
-from jcs_ct.study.case import of_pictures, of_series
+from jcs_ct.study.case import VolumeCase, picture_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def gather(
     """
     found = find_series(inputs, series=series, allow_gaps=allow_gaps)
     volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
-    cases = [*map(of_series, volumes), *of_pictures(found.pictures, inputs)]
+    cases: list[Case] = [*map(VolumeCase, volumes), *picture_cases(found.pictures, inputs)]
     return Gathered(tuple(cases), found.problems, found.notes)
 
 

@@ -15,7 +15,7 @@ from jcs_ct.app.gather import Gathered, gather
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import find_series_in
-from jcs_ct.study.case import of_pictures, of_series
+from jcs_ct.study.case import VolumeCase, picture_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,10 +61,10 @@ def one_case(
     from jcs_ct.io.volumes import held
 
     if kind == "array":
-        return of_series(held.series_of_array(study, spacing, affine))
+        return VolumeCase(held.series_of_array(study, spacing, affine))
     if kind == "nibabel":
-        return of_series(held.series_of_nibabel(study))
-    return of_series(held.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
+        return VolumeCase(held.series_of_nibabel(study))
+    return VolumeCase(held.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
 
 
 def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:
@@ -108,7 +108,7 @@ def _gathered(kind: str, items: Sequence[Any], *, series: str | None, allow_gaps
     from jcs_ct.io.dicom.held import sources_of
 
     found = find_series_in(sources_of(items), series=series, allow_gaps=allow_gaps)
-    return Gathered(tuple(map(of_series, found.series)), found.problems, found.notes)
+    return Gathered(tuple(map(VolumeCase, found.series)), found.problems, found.notes)
 
 
 def _only(found: Gathered, given: Any) -> Case:
@@ -136,5 +136,5 @@ def _of_pictures(pictures: Sequence[Any]) -> Case:
         data, kind = encode_picture(picture, label)
         name = f"picture-{number:0{width}d}"
         sources.append(Source(name, label, Path("pictures"), name, kind, data=data))
-    (case,) = of_pictures(sources, [])
+    (case,) = picture_cases(sources, [])
     return case

@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,7 @@ def digest_of(case: Case) -> str:
 def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
     """Return the identity of a case. Raises InputError where a file cannot be read."""
     stamp = stamp_of(case.sources)  # before the bytes: a change in between shows
-    study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
+    study, series = (case.series.study_uid, case.series.series_uid) if case.series is not None else ("", "")
     if not keep_identity:
         study, series = hashed(study), hashed(series)
     files = len({(source.path, source.member) for source in case.sources})
@@ -152,7 +152,7 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
         while name.casefold() in taken:  # one input that was given twice
             name, number = f"{longer}_{number}", number + 1
         taken.add(name.casefold())
-        result.append(replace(case, name=name))
+        result.append(case.renamed(name))
     return result
 
 

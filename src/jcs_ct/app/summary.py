@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.outputs.spreadsheet import cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ COLUMNS = (
     "case", "status", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml", "lesion_share",
     "severity", "seconds", "problem", "path", "kind", "study", "series", "reasons",
 )  # fmt: skip
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LOCK_SECONDS = 60.0
 
 
@@ -79,20 +79,3 @@ def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> bytes:
         writer.writeheader()
     writer.writerows({name: cell(row.get(name, "")) for name in COLUMNS} for row in rows)
     return text.getvalue().encode()
-
-
-def cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet computes: text that looks like a formula gets an apostrophe before it."""
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
-        return "'" + value
-    return value
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -197,9 +197,9 @@ def _run(job: Job, started: float) -> Timed:
 
 def _look(job: Job, networks: Networks, started: float | None) -> Timed:
     """Look at the study once, which began now unless something was `started` before; nothing of it is kept."""
+    from jcs_ct.app.examine import examine
     from jcs_ct.app.gather import gather
     from jcs_ct.bench.worker import peak
-    from jcs_ct.study.examine import examine
     from jcs_ct.study.settings import Settings
 
     begun = time.time()
@@ -222,7 +222,7 @@ def _look(job: Job, networks: Networks, started: float | None) -> Timed:
         shutil.rmtree(out, ignore_errors=True)
     return Timed(
         seconds,
-        {"start": begun - started, "find": found, **result.clock.seconds},
+        {"start": begun - started, "find": found, **result.study.clock.seconds},
         peak(),
         {n.card.name: n.runtime for n in networks.all},
         len(result.slices),

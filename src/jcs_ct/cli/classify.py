@@ -47,7 +47,8 @@ def classify(
     INPUT as for `jcs segment`. A slice that fails is named and left out of the table. Flags say why a picture may be no
     lung-windowed axial chest slice, "; " between them.
     """
-    from jcs_ct.inference import pipeline
+    from jcs_ct.app.each_slice import flags_of, for_each, read_input
+    from jcs_ct.inference import apply
 
     reporter = run.reporter
     sources = find(inputs, out, reporter)
@@ -58,15 +59,15 @@ def classify(
     reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
 
     def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], float]:
-        item = pipeline.read(source, network)
-        flags = pipeline.guard(item, strict=strict)
-        return item.notes, flags, pipeline.classify(item, network)
+        item = read_input(source, network)
+        flags = flags_of(item, strict=strict)
+        return item.notes, flags, apply.classify(item, network)
 
     with whole_file(out, overwrite=run.overwrite) as temporary:
         with temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", "probability", "label", "flags"])
-            for source, (notes, flags, probability) in progress(pipeline.each(sources, work), len(sources), reporter):
+            for source, (notes, flags, probability) in progress(for_each(sources, work), len(sources), reporter):
                 notes_of(source.label, notes, reporter, flags)
                 label = int(probability >= cut)
                 table.writerow([source.label, f"{probability:.6f}", label, "; ".join(flags)])

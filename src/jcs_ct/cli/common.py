@@ -17,8 +17,8 @@ from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from jcs_ct.app.each_slice import Outcome
     from jcs_ct.inference import Network
-    from jcs_ct.inference.pipeline import Outcome
     from jcs_ct.io.files.sources import Source
     from jcs_ct.models import Gives
 
@@ -293,10 +293,10 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
 
 
 def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
-    """Report what was noticed when a slice was read, and what speaks against it (`pipeline.guard`)."""
+    """Report what was noticed when a slice was read, and what speaks against it (`jcs_ct.app.each_slice.flags_of`)."""
     for note in notes:
         reporter.note(f"{name}: {note}")
     if flags:
-        from jcs_ct.inference.pipeline import flagged
+        from jcs_ct.app.each_slice import flags_text
 
-        reporter.note(f"{name}: {flagged(flags)}")
+        reporter.note(f"{name}: {flags_text(flags)}")

@@ -21,15 +21,15 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     The self-check computes the published networks' numbers with deterministic weights; the features of one slice are
     made with the same weights. The diagnosis is that of the shipped jcs-lite, which has never seen a phantom.
     """
+    from jcs_ct.app.examine import examine
     from jcs_ct.app.gather import gather
     from jcs_ct.core.types import SliceImage
     from jcs_ct.core.whole_files import write_whole
-    from jcs_ct.inference import pipeline, self_check_network
+    from jcs_ct.inference import apply, self_check_network
     from jcs_ct.inference.golden import check
     from jcs_ct.io.features import write_features
     from jcs_ct.outputs.figures import truth_overlay
     from jcs_ct.phantom import lung_window, make_phantom, write_dicom, write_pngs
-    from jcs_ct.study.examine import examine
     from jcs_ct.study.settings import Networks, Settings
 
     reporter = run.reporter
@@ -66,7 +66,7 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
 
     reporter.say("3. Stage-1 features of one slice, with the self-check's weights (not trained)")
     network = self_check_network("jcs-joint", run.device)
-    arrays = pipeline.features(image, network)
+    arrays = apply.features(image, network)
     path = out / "features" / f"{image.name}.mat"
     write_features(path, arrays, overwrite=run.overwrite)
     shapes = {which: list(array.shape) for which, array in arrays.items()}

@@ -86,7 +86,7 @@ def diagnose(
     _refuse_existing(cases, out, run, resume=resume)
 
     from jcs_ct.models import RESULTS
-    from jcs_ct.study.files import remove_debris
+    from jcs_ct.outputs.case_folder import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)

@@ -22,7 +22,7 @@ from jcs_ct.core.errors import UsageError
 from jcs_ct.core.types import METHODS
 
 if TYPE_CHECKING:
-    from jcs_ct.inference.pipeline import SliceAttention
+    from jcs_ct.inference.apply import SliceAttention
     from jcs_ct.io.files.sources import Source
 
 
@@ -52,8 +52,9 @@ def explain(
     shows the checkpoints side by side and there is one OUT/<stem>.<model>.npy for each. INPUT as for `jcs segment`,
     pictures only.
     """
+    from jcs_ct.app.each_slice import flags_of, for_each, read_picture
     from jcs_ct.core.whole_files import write_whole
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
     from jcs_ct.models import RESULTS
     from jcs_ct.outputs import figures, images
 
@@ -74,10 +75,10 @@ def explain(
     everything = [path for source in sources for path in (paths(source)[0], *paths(source)[1])]
     refuse_existing(everything, sources, overwrite=run.overwrite)
 
-    def work(source: Source) -> tuple[tuple[str, ...], list[pipeline.SliceAttention]]:
-        image = pipeline.read_image(source)
-        flags = pipeline.guard(image, strict=strict)
-        found = [pipeline.explain(image, network, method, layer) for network in networks]
+    def work(source: Source) -> tuple[tuple[str, ...], list[SliceAttention]]:
+        image = read_picture(source)
+        flags = flags_of(image, strict=strict)
+        found = [apply.explain(image, network, method, layer) for network in networks]
         if len(found) == 1:
             picture = figures.attention_overlay(
                 image.pixels,
@@ -102,7 +103,7 @@ def explain(
         write_whole(pictures, picture, overwrite=run.overwrite)
         return flags, found
 
-    for source, (flags, found) in progress(pipeline.each(sources, work), len(sources), reporter):
+    for source, (flags, found) in progress(for_each(sources, work), len(sources), reporter):
         notes_of(source.label, found[0].image.notes, reporter, flags)
         for name, one in zip(names, found, strict=True):
             if one.degenerate:

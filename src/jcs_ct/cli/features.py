@@ -45,7 +45,8 @@ def features(
     VGG's alone, jcs-classifier one array of 64×112×112. Two ImageNet backbones, --model given twice, make one file
     with both. INPUT as for `jcs segment`, pictures only.
     """
-    from jcs_ct.inference import pipeline
+    from jcs_ct.app.each_slice import flags_of, for_each, read_picture
+    from jcs_ct.inference import apply
     from jcs_ct.io.features import ARRAYS, write_features
 
     reporter = run.reporter
@@ -60,14 +61,14 @@ def features(
     reporter.result["model"] = [network.card.name for network in networks]
 
     def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, list[int]]]:
-        image = pipeline.read_image(source)
-        flags = pipeline.guard(image, strict=strict)
-        merged = {k: v for network in networks for k, v in pipeline.features(image, network, half=half).items()}
+        image = read_picture(source)
+        flags = flags_of(image, strict=strict)
+        merged = {k: v for network in networks for k, v in apply.features(image, network, half=half).items()}
         arrays = {which: merged[which] for which in ARRAYS if which in merged}
         write_features(files[source.name], arrays, overwrite=run.overwrite)
         return image.notes, flags, {which: list(array.shape) for which, array in arrays.items()}
 
-    for source, (notes, flags, shapes) in progress(pipeline.each(sources, work), len(sources), reporter):
+    for source, (notes, flags, shapes) in progress(for_each(sources, work), len(sources), reporter):
         notes_of(source.label, notes, reporter, flags)
         text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
         reporter.case(

@@ -46,9 +46,10 @@ def segment(
     INPUT is a slice (PNG, JPEG, TIFF, BMP; already lung-windowed), stage-1 features (.mat), a folder, a list of paths
     (.txt) or a .zip of these.
     """
+    from jcs_ct.app.each_slice import flags_of, for_each, read_input
     from jcs_ct.core.types import SliceImage
     from jcs_ct.core.whole_files import write_whole
-    from jcs_ct.inference import pipeline
+    from jcs_ct.inference import apply
     from jcs_ct.outputs import figures, images
 
     reporter = run.reporter
@@ -62,9 +63,9 @@ def segment(
     reporter.result |= {"model": network.card.name, "threshold": cut}
 
     def work(source: Source) -> tuple[tuple[str, ...], tuple[str, ...], float]:
-        item = pipeline.read(source, network)
-        flags = pipeline.guard(item, strict=strict)
-        probability = pipeline.segment(item, network)
+        item = read_input(source, network)
+        flags = flags_of(item, strict=strict)
+        probability = apply.segment(item, network)
         notes = item.notes
         if overlay and not isinstance(item, SliceImage):
             notes += ("stage-1 features hold no picture, so there is no overlay",)
@@ -76,7 +77,7 @@ def segment(
         images.save_map(maps[source.name], probability, overwrite=run.overwrite)
         return notes, flags, float((probability >= cut).mean())
 
-    for source, (notes, flags, share) in progress(pipeline.each(sources, work), len(sources), reporter):
+    for source, (notes, flags, share) in progress(for_each(sources, work), len(sources), reporter):
         notes_of(source.label, notes, reporter, flags)
         reporter.case(
             f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",

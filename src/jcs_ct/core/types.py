@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
 METHODS = ("grad-cam", "layer-cam", "grad-cam-release")
-"""Ways to make an attention map (`jcs_ct.inference.pipeline.explain`)."""
+"""Ways to make an attention map (`jcs_ct.inference.apply.explain`)."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,3 @@ class StageOneFeatures:
     vgg: NDArray[np.uint8] | None
     res2net: NDArray[np.uint8] | None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SliceDiagnosis:
-    """What one pass of `jcs-lite` says of a slice. Maps are on the slice's own grid.
-
-    Attributes:
-        image: The slice.
-        probability: Of COVID-19, calibrated, in [0, 1].
-        positive: Whether the probability reaches the threshold stored with the weights.
-        lesion: float32, rows × columns: probability of lesion; 0 outside of the lung field.
-        attention: float32, rows × columns in [0, 1]: where the evidence for COVID-19 is; 0 outside of the lung field.
-        field: (top, left, rows, columns) of the lung field the network looked at.
-        flags: Why the picture may be no lung-windowed axial chest slice, a line each; empty where nothing is wrong.
-    """
-
-    image: SliceImage
-    probability: float
-    positive: bool
-    lesion: NDArray[np.float32]
-    attention: NDArray[np.float32]
-    field: tuple[int, int, int, int]
-    flags: tuple[str, ...] = ()

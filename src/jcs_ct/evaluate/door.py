@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.app.each_slice import flags_of, read_input, read_picture
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.learned import learned_of
-from jcs_ct.inference import pipeline
 from jcs_ct.io.files.sources import find_sources
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Door:
         Raises:
             InputError: It cannot be read, or it was flagged and the door is strict.
         """
-        item = pipeline.read(source_of(case), self.network)
-        flags = pipeline.guard(item, strict=self.strict)
+        item = read_input(source_of(case), self.network)
+        flags = flags_of(item, strict=self.strict)
         self._flags[case.key] = flags
         if self.learned is not None:
             self._known[case.key] = learned_of(item, case.sample, self.learned)
@@ -58,7 +58,7 @@ class Door:
     def read_picture(self, case: Case) -> SliceImage:
         """Read a slice that must be a picture. Raises InputError as `read`."""
         if case.sample.image is None:
-            pipeline.read_image(source_of(case))  # says what it is instead
+            read_picture(source_of(case))  # says what it is instead
         item = self.read(case)
         assert isinstance(item, SliceImage)  # noqa: S101  # it is a picture
         return item

@@ -9,7 +9,7 @@ import numpy as np
 from jcs_ct.core.types import SliceImage, StageOneFeatures
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.imaging.recipes import resize_map
-from jcs_ct.inference import pipeline
+from jcs_ct.inference import apply
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,7 +25,7 @@ def lesion_map(item: SliceImage | StageOneFeatures, case: Case, network: Network
     So that scores of a model and of its stored maps are the same. Stage-1 features do not know the slice's grid
     (half-size ones are a quarter of it), so their map is brought to the grid of the mask.
     """
-    probability = pipeline.segment(item, network)
+    probability = apply.segment(item, network)
     if isinstance(item, StageOneFeatures) and case.sample.mask is not None:
         rows, columns = read_mask(case.sample.mask).shape
         probability = resize_map(probability, (rows, columns))
@@ -36,6 +36,6 @@ def classifier(network: Network) -> Model:
     """Return a network as a function of pixels uint8 N×H×W×3, for deletion and insertion."""
 
     def answer(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
-        return np.array([pipeline.classify(SliceImage("", "", pixels), network) for pixels in batch])
+        return np.array([apply.classify(SliceImage("", "", pixels), network) for pixels in batch])
 
     return answer

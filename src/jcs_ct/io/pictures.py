@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, _imaging
+from PIL.PngImagePlugin import PngInfo
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
@@ -120,6 +121,17 @@ def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
         message = "cannot be taken: it is closed, damaged, or of a kind that Pillow does not save"
         raise InputError(message, path=label, hint="load it, and convert it to mode L") from error
     return file.getvalue(), kind
+
+
+def encode_png(pixels: NDArray[np.uint8], description: str = "") -> bytes:
+    """Return a grey (H×W) or RGB (H×W×3) picture as a PNG; the same pixels give the same bytes, without a date."""
+    metadata = PngInfo()
+    metadata.add_text("Software", "jcs-ct")
+    if description:
+        metadata.add_text("Description", description)
+    data = BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata)
+    return data.getvalue()
 
 
 def _decode(data: bytes, kind: Kind, notes: list[str]) -> NDArray[np.uint8]:

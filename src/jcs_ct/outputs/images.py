@@ -16,6 +16,7 @@ import numpy as np
 
 from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.io.pictures import encode_png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,20 +170,6 @@ def colour_table(name: str) -> NDArray[np.float32]:
         raise UsageError(f"colour map {name!r} is not known", hint="plasma, inferno, magma, viridis, cividis, jet …")
     rgba = colormaps[name](np.linspace(0, 1, 256))
     return np.asarray(255 * np.asarray(rgba)[:, :3], np.float32)
-
-
-def encode_png(pixels: NDArray[np.uint8], description: str = "") -> bytes:
-    """Return a grey (H×W) or RGB (H×W×3) picture as a PNG; the same pixels give the same bytes, without a date."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    metadata = PngInfo()
-    metadata.add_text("Software", "jcs-ct")
-    if description:
-        metadata.add_text("Description", description)
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata)
-    return data.getvalue()
 
 
 def encode_sheet(pixels: NDArray[np.uint8]) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.outputs.images import encode_png
+from jcs_ct.io.pictures import encode_png
 from jcs_ct.phantom import lungs as lung_contents
 from jcs_ct.phantom.anatomy import FIELD_OF_VIEW, LEFT, LENGTH, RIGHT, outlines, tissue
 from jcs_ct.phantom.shapes import SmoothNoise, cover, scanner_noise
@@ -181,7 +181,7 @@ def write_dicom(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: 
     Raises:
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.
     """
-    from jcs_ct.io.dicom.scan import write_ct_series  # pydicom takes its time to load
+    from jcs_ct.io.dicom.write import write_ct_series  # pydicom takes its time to load
 
     return write_ct_series(
         folder, study.hu, study.spacing, study.origin, direction=study.direction, key=f"phantom {study.seed}",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.pictures import read_slice
+from jcs_ct.study.measures import PictureMeasures, measure_volume
+from jcs_ct.study.slices import CaseSlice, Unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,63 +24,176 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.io.files.sources import Source
+    from jcs_ct.study.flow import Clock
+    from jcs_ct.study.measures import Measures
 
 
-@dataclass(frozen=True)
-class CaseSlice:
-    """One slice of a case.
+class Case(Protocol):
+    """What one verdict is given on. A new kind of input is a class with these members."""
 
-    Attributes:
-        image: As the networks see it: lung-windowed, 8 bits.
-        hu: int16 Hounsfield units, rows × columns; None for a picture.
-    """
+    @property
+    def name(self) -> str:
+        """Folder of its results."""
+        ...
 
-    image: SliceImage
-    hu: NDArray[np.int16] | None
+    @property
+    def label(self) -> str:
+        """What a message calls it."""
+        ...
 
-
-@dataclass(frozen=True)
-class Case:
-    """What one verdict is given on.
-
-    Attributes:
-        name: Folder of its results.
-        label: What a message calls it.
-        kind: How its slices came.
-        series: The volume, or None for pictures.
-        pictures: The pictures in their order; empty for a volume.
-    """
-
-    name: str
-    label: str
-    kind: Literal["dicom", "nifti", "pictures"]
-    series: CTSeries | None = None
-    pictures: tuple[Source, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.pictures) if self.series is None else len(self.series)
+    @property
+    def kind(self) -> Literal["dicom", "nifti", "pictures"]:
+        """How its slices came."""
+        ...
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """Every file that it is read from, so that no result replaces one."""
-        return self.pictures if self.series is None else self.series.sources
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What spoke against it when it was found, a line each."""
+        ...
+
+    @property
+    def series(self) -> CTSeries | None:
+        """The volume, with its geometry; None for slices without one."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def renamed(self, name: str) -> Case:
+        """Return the same case, with another folder for its results."""
+        ...
+
+    def slice(self, index: int) -> CaseSlice | Unreadable:
+        """Read slice `index`. Raises InputError where that ends the case."""
+        ...
+
+    def slice_of(self, index: int, decoded: NDArray[Any]) -> CaseSlice:
+        """Return slice `index` from what was decoded before, see `CaseSlice.decoded`."""
+        ...
+
+    def picture_name(self, index: int) -> str:
+        """Return the stem of a picture; "" of a volume, whose file names might say too much."""
+        ...
+
+    def measures(self, clock: Clock) -> Measures:
+        """Return how its slices are measured; of a volume, this reads it and finds the lungs.
+
+        Raises:
+            InputError: It holds no Hounsfield units, or shows no lungs.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class VolumeCase:
+    """A volume of Hounsfield units. One slice that cannot be read ends it: the volume would have a hole.
+
+    Attributes:
+        series: The volume.
+    """
+
+    series: CTSeries
+
+    @property
+    def name(self) -> str:
+        """See `Case`."""
+        return self.series.name
+
+    @property
+    def label(self) -> str:
+        """See `Case`."""
+        return self.series.label
+
+    @property
+    def kind(self) -> Literal["dicom", "nifti"]:
+        """See `Case`."""
+        return self.series.kind
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """See `Case`."""
+        return self.series.sources
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """See `Case`."""
+        return self.series.warnings
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def renamed(self, name: str) -> VolumeCase:
+        """See `Case`."""
+        return VolumeCase(replace(self.series, name=name))
 
     def slice(self, index: int) -> CaseSlice:
-        """Read slice `index`. Raises InputError where it cannot be read."""
-        if self.series is None:
-            return CaseSlice(read_slice(self.pictures[index]), None)
-        hu = self.series.read(index)
-        grey = to_grey(hu)
-        pixels = np.repeat(grey[:, :, None], 3, axis=2)
-        return CaseSlice(SliceImage(f"{self.name}-{index + 1:04d}", f"{self.label}, slice {index + 1}", pixels), hu)
+        """See `Case`."""
+        return self.slice_of(index, self.series.read(index))
+
+    def slice_of(self, index: int, decoded: NDArray[np.int16]) -> CaseSlice:
+        """See `Case`."""
+        pixels = np.repeat(to_grey(decoded)[:, :, None], 3, axis=2)
+        name, source = f"{self.name}-{index + 1:04d}", f"{self.label}, slice {index + 1}"
+        return CaseSlice(SliceImage(name, source, pixels), decoded)
+
+    def picture_name(self, index: int) -> str:  # noqa: ARG002  # as in `Case`
+        """See `Case`."""
+        return ""
+
+    def measures(self, clock: Clock) -> Measures:
+        """See `Case`."""
+        return measure_volume(self.series, clock)
 
 
-def of_series(series: CTSeries) -> Case:
-    """Return the case of a volume."""
-    return Case(series.name, series.label, series.kind, series)
+@dataclass(frozen=True)
+class PictureCase:
+    """Pictures of slices, already lung-windowed, whose scale is not known. Those that cannot be read are left out.
+
+    Attributes:
+        name: See `Case`.
+        label: See `Case`.
+        sources: The pictures, in their order.
+    """
+
+    name: str
+    label: str
+    sources: tuple[Source, ...]
+    kind: Literal["pictures"] = "pictures"
+    warnings: tuple[str, ...] = ()
+    series: None = None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def renamed(self, name: str) -> PictureCase:
+        """See `Case`."""
+        return replace(self, name=name)
+
+    def slice(self, index: int) -> CaseSlice | Unreadable:
+        """See `Case`."""
+        try:
+            return CaseSlice(read_slice(self.sources[index]), None)
+        except InputError as error:
+            return Unreadable(error.message)
+
+    def slice_of(self, index: int, decoded: NDArray[np.uint8]) -> CaseSlice:
+        """See `Case`."""
+        return CaseSlice(SliceImage(self.sources[index].name, self.sources[index].label, decoded), None)
+
+    def picture_name(self, index: int) -> str:
+        """See `Case`."""
+        return self.sources[index].name.rpartition("/")[2]
+
+    def measures(self, clock: Clock) -> Measures:  # noqa: ARG002  # as in `Case`
+        """See `Case`."""
+        return PictureMeasures()
 
 
-def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
+def picture_cases(sources: Sequence[Source], inputs: Sequence[str]) -> list[PictureCase]:
     """Return the cases that pictures make: those of one folder or archive are one study, a named file is its own.
 
     Args:
@@ -97,11 +213,11 @@ def of_pictures(sources: Sequence[Source], inputs: Sequence[str]) -> list[Case]:
         else:
             key = (str(source.path.parent), "")
         groups.setdefault(key, []).append(source)
-    cases = []
-    for (top, inner), members in groups.items():
-        path = Path(top).resolve()
-        base = path.stem if path.is_file() else path.name
-        name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
-        label = f"{top}!{inner}" if inner else top
-        cases.append(Case(safe_name(name), label, "pictures", pictures=tuple(members)))
-    return cases
+    return [_picture_case(top, inner, members) for (top, inner), members in groups.items()]
+
+
+def _picture_case(top: str, inner: str, members: Sequence[Source]) -> PictureCase:
+    path = Path(top).resolve()
+    base = path.stem if path.is_file() else path.name
+    name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
+    return PictureCase(safe_name(name), f"{top}!{inner}" if inner else top, tuple(members))

@@ -1,6 +1,7 @@
-"""Three things at once, in order and in bounded memory: slices are read ahead, looked at, and finished behind.
+"""Stages of a study at work at the same time, in order and in bounded memory: reading, networks, measuring.
 
-Reading and finishing have a thread each; NumPy, zlib and the decoders work outside of Python's lock.
+Each stage takes from the one before; all but the networks have a thread of their own. NumPy, zlib and the decoders
+work outside of Python's lock.
 """
 
 from __future__ import annotations
@@ -16,34 +17,39 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
-    from types import TracebackType
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-AHEAD = 3  # slices that wait between two stages, at most
+WAITING = 3  # slices that wait between two stages, at most
 
 
-def ahead(work: Callable[[S], T], items: Iterable[S], threads: int = 1) -> Iterator[tuple[S, T]]:
-    """Yield (item, work(item)) in order, a few of them computed beside whoever takes them."""
-    with ThreadPoolExecutor(threads) as pool:
+def in_order(work: Callable[[S], T], items: Iterable[S], threads: int = 1) -> Iterator[tuple[S, T]]:
+    """Yield (item, work(item)) in order, a few of them computed in threads beside whoever takes them.
+
+    What goes wrong in a thread is raised where its result would come.
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
         waiting: deque[tuple[S, Future[T]]] = deque()
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > AHEAD:
+            if len(waiting) > WAITING:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def side_by_side(work: Callable[[S], T], items: Iterable[S], threads: int) -> Iterator[tuple[S, T]]:
-    """Yield (item, work(item)) in order, from several threads as `ahead` does, or, with one, just when it is asked for.
+def concurrently(work: Callable[[S], T], items: Iterable[S], calls: int) -> Iterator[tuple[S, T]]:
+    """Yield (item, work(item)) in order, with so many calls at the same time, or, with one, just when it is asked for.
 
     Nothing waits then: memory is smaller.
     """
-    return ahead(work, items, threads) if threads > 1 else ((item, work(item)) for item in items)
+    return in_order(work, items, calls) if calls > 1 else ((item, work(item)) for item in items)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -58,37 +64,8 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-class Behind:
-    """Does work in a thread of its own, in the order it comes; whoever brings more than waits for it, waits.
-
-    A context: its end waits for all work. What goes wrong in the thread is raised where the next work is brought, or
-    at the end.
-    """
-
-    def __init__(self, limit: int = AHEAD, threads: int = 1) -> None:
-        self._limit, self._pool = limit, ThreadPoolExecutor(threads)
-        self._waiting: deque[Future[None]] = deque()
-
-    def do(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Have `work(*arguments)` done."""
-        while len(self._waiting) >= self._limit:
-            self._waiting.popleft().result()
-        self._waiting.append(self._pool.submit(work, *arguments))
-
-    def __enter__(self) -> Behind:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        try:
-            if error is None:
-                while self._waiting:
-                    self._waiting.popleft().result()
-        finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-
 @contextmanager
-def brief_turns() -> Iterator[None]:
+def short_switch_interval() -> Iterator[None]:
     """Let threads take turns with Python each half millisecond: one that packs would wait for 5 ms at every step."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0005)
@@ -105,13 +82,13 @@ class Clock:
         seconds: By stage.
     """
 
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+    def __init__(self, seconds: dict[str, float] | None = None) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float, seconds or {})
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave the lock behind, which cannot be pickled or copied."""
-        return _clock_of, (dict(self.seconds),)
+        return Clock, (dict(self.seconds),)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -122,9 +99,3 @@ class Clock:
         finally:
             with self._lock:
                 self.seconds[stage] += time.perf_counter() - started
-
-
-def _clock_of(seconds: dict[str, float]) -> Clock:
-    clock = Clock()
-    clock.seconds.update(seconds)
-    return clock

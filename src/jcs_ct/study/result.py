@@ -1,58 +1,31 @@
-"""What a study came to: a value with everything that its files are made of."""
+"""What a study came to: values with everything that its files are made of, but for the pictures of its slices."""
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.study.flow import Clock
+from jcs_ct.core.warning import UNRELIABLE, code_of
+from jcs_ct.imaging.slice_check import LIES
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from jcs_ct.outputs.report.frames import EncodedFrame
+    from jcs_ct.anatomy.burden import Burden
     from jcs_ct.study.case import Case
+    from jcs_ct.study.flow import Clock
+    from jcs_ct.study.packed import PackedMap
     from jcs_ct.study.rules import Verdict
+    from jcs_ct.study.settings import Settings, UsedNetwork
 
-
-class PackedMaps:
-    """Maps of the slices of a study, packed as they come: about a hundredth of their size in memory.
-
-    Args:
-        shapes: (rows, columns) of each slice; maps that were never set are zeros.
-        bits: Keep booleans; else values in [0, 1], in steps of 1/255.
-    """
-
-    def __init__(self, shapes: list[tuple[int, int]], *, bits: bool) -> None:
-        self.shapes, self.bits = shapes, bits
-        self._packed: dict[int, bytes] = {}
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def set(self, index: int, values: NDArray[Any]) -> None:
-        """Keep the map of a slice: bool, or floating in [0, 1]."""
-        plain = np.packbits(values) if self.bits else np.rint(values * np.float32(255)).astype(np.uint8)
-        self._packed[index] = zlib.compress(plain.tobytes(), 1)
-
-    def levels(self, index: int) -> NDArray[np.uint8]:
-        """Return a map as uint8: 0 and 1, or 0 … 255."""
-        shape = self.shapes[index]
-        if index not in self._packed:
-            return np.zeros(shape, np.uint8)
-        plain = np.frombuffer(zlib.decompress(self._packed[index]), np.uint8)
-        if self.bits:
-            plain = np.unpackbits(plain, count=shape[0] * shape[1])
-        return plain.reshape(shape)
-
-    def volume(self) -> NDArray[np.uint8]:
-        """Return all maps: uint8, slice × row × column. Needs slices of one shape."""
-        return np.stack([self.levels(i) for i in range(len(self))])
+FEW_SLICES = 10  # looked at; a verdict on fewer says little about a patient
+MANY_FLAGGED = 0.5  # share of slices
+MANY_LYING = 0.25  # share of slices that lie wrong in the same way; upright slices of unknown scanners reach 0.07
+_DECIMALS = {"z_mm": 3, "probability": 6, "lung_mm2": 2, "lesion_mm2": 2, "lesion_share": 6}
 
 
 @dataclass(frozen=True)
@@ -69,6 +42,10 @@ class SliceResult:
         lesion_mm2: Lesion in the slice.
         lesion_share: Of the lung (pictures: of the picture), in [0, 1].
         flags: What speaks against the slice.
+        lesions: Mask of what counts as lesion, on the grid of the slice.
+        attention: In steps of 1/255, on the grid of the slice.
+        lungs: Labels: 0, 1 right, 2 left; None for pictures.
+        unread: Why the slice could not be read, or "".
     """
 
     index: int
@@ -79,73 +56,92 @@ class SliceResult:
     lung_mm2: float | None
     lesion_mm2: float | None
     lesion_share: float | None
-    flags: tuple[str, ...] = ()
+    flags: tuple[str, ...]
+    lesions: PackedMap = field(repr=False)
+    attention: PackedMap = field(repr=False)
+    lungs: PackedMap | None = field(default=None, repr=False)
+    unread: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, numbers rounded to what they are worth."""
-        numbers = {
-            "z_mm": 3, "probability": 6, "lung_mm2": 2, "lesion_mm2": 2, "lesion_share": 6,
-        }  # fmt: skip
-        values: dict[str, Any] = dict(vars(self)) | {"flags": list(self.flags)}
-        return {k: round(v, numbers[k]) if k in numbers and v is not None else v for k, v in values.items()}
+        names = ("index", "name", "z_mm", "probability", "positive", "lung_mm2", "lesion_mm2", "lesion_share")
+        values: dict[str, Any] = {name: getattr(self, name) for name in names} | {"flags": list(self.flags)}
+        return {k: round(v, _DECIMALS[k]) if k in _DECIMALS and v is not None else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
-class CaseResult:
+class StudyResult:
     """The result of one study.
 
     Attributes:
         case: What was looked at.
+        screen: The network that gave probability and attention.
+        segmenter: The network that found lesions; the same where one pass does both, None where there was none.
+        settings: How it was looked at.
         verdict: The patient's verdict.
         slices: A result for each slice.
-        report: What `report.json` holds, but for the names of other files.
-        lesions: Lesion masks on the grid of the slices.
-        lungs: Labels: 0, 1 right, 2 left; None for pictures.
-        attention: Attention of each slice, in [0, 1].
-        frames: Pictures for the report; empty if none was asked for.
+        burden: The lesions of a volume; None of pictures, and where they were not looked for.
+        warnings: What a reader should know of the study, a line each.
+        seconds: How long it took.
         clock: Seconds by stage.
     """
 
     case: Case
+    screen: UsedNetwork
+    segmenter: UsedNetwork | None
+    settings: Settings
     verdict: Verdict
     slices: tuple[SliceResult, ...]
-    report: dict[str, Any]
-    lesions: PackedMaps = field(repr=False)
-    lungs: PackedLabels | None = field(repr=False)
-    attention: PackedMaps = field(repr=False)
-    frames: tuple[EncodedFrame, ...] = field(default=(), repr=False)
-    clock: Clock = field(default_factory=Clock, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name of the case."""
-        return self.case.name
+    burden: Burden | None
+    warnings: tuple[str, ...]
+    seconds: float
+    clock: Clock = field(repr=False)
 
     @property
     def lesion(self) -> NDArray[np.uint8]:
         """The lesion mask: uint8 0 or 1, slice × row × column (head to feet, front to back, right to left)."""
-        return self.lesions.volume()
+        return np.stack([one.lesions.levels() for one in self.slices])
 
-    def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
-        """Write all files into the folder `out/NAME`, which appears whole or not at all; return it.
+    @property
+    def attention(self) -> NDArray[np.uint8]:
+        """The attention: uint8, 255 is 1, slice × row × column."""
+        return np.stack([one.attention.levels() for one in self.slices])
 
-        Raises:
-            OutputError: It exists, or cannot be written.
-        """
-        from pathlib import Path as _Path
+    @property
+    def looked_at(self) -> list[SliceResult]:
+        """The slices that a network has seen."""
+        return [one for one in self.slices if one.probability is not None]
 
-        from jcs_ct.study.files import save_case
+    def most_affected(self, most: int = 5) -> list[int]:
+        """Return the slices with the most lesion, the most first, each 5 % of the study away from the others."""
+        apart = max(1, round(0.05 * len(self.slices)))
+        with_lesions = (one for one in self.slices if one.lesion_share)
+        chosen: list[int] = []
+        for one in sorted(with_lesions, key=lambda one: -(one.lesion_mm2 or one.lesion_share or 0.0)):
+            if len(chosen) < most and all(abs(one.index - index) >= apart for index in chosen):
+                chosen.append(one.index)
+        return chosen
 
-        with self.clock("write"):
-            return save_case(self, _Path(out), overwrite=overwrite)
+    def doubts(self) -> list[str]:
+        """Return why the verdict should not be relied on, a line each."""
+        looked = self.looked_at
+        reasons = []
+        if len(looked) < FEW_SLICES:
+            count = "one slice was" if len(looked) == 1 else f"{len(looked)} slices were"
+            reasons.append(f"only {count} looked at; a patient's verdict needs the whole chest")
+        reasons += _flagged(looked)
+        return reasons + [str(w) for w in self.warnings if code_of(w) in UNRELIABLE and str(w) not in reasons]
 
 
-class PackedLabels(PackedMaps):
-    """Labels 0 … 255 of the slices of a study, packed as they come."""
-
-    def __init__(self, shapes: list[tuple[int, int]]) -> None:
-        super().__init__(shapes, bits=False)
-
-    def set(self, index: int, values: NDArray[Any]) -> None:
-        """Keep the labels of a slice: uint8."""
-        self._packed[index] = zlib.compress(np.ascontiguousarray(values, np.uint8).tobytes(), 1)
+def _flagged(looked: Sequence[SliceResult]) -> list[str]:
+    """Return what the flags of slices, taken together, say against a study of pictures."""
+    flagged = [one for one in looked if one.flags]
+    if looked and len(flagged) >= MANY_FLAGGED * len(looked):
+        share = f"{len(flagged)} of {len(looked)} slices"
+        return [f"{share} may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"]
+    reasons = []
+    for how in LIES.values():
+        lying = sum(how in one.flags for one in looked)
+        if lying >= max(2, MANY_LYING * len(looked)):
+            reasons.append(f"of {len(looked)} slices {lying} look wrong: {how}")
+    return reasons

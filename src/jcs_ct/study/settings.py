@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.study.rules import Rule, TopK, rule
@@ -12,6 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcs_ct.inference import Network
+    from jcs_ct.weights import WeightsCard
+
+
+class UsedNetwork(NamedTuple):
+    """A network that has run, as results name it.
+
+    Attributes:
+        card: Of its weights.
+        covid_threshold: The probability from which a slice counts as COVID-19; None where it gives none.
+        lesion_threshold: The probability from which a pixel counts as lesion; None where it gives none.
+        runtime: What executed it.
+    """
+
+    card: WeightsCard
+    covid_threshold: float | None
+    lesion_threshold: float | None
+    runtime: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +58,16 @@ class Networks:
         """Each of them once."""
         return [self.screen] if self.one_pass or self.segment is None else [self.screen, self.segment]
 
+    @property
+    def separate_segmenter(self) -> Network | None:
+        """What finds lesions, where that is not what screens."""
+        return None if self.one_pass else self.segment
+
+    def used(self) -> tuple[UsedNetwork, UsedNetwork | None]:
+        """Return what `screen` and `segment` are, after they have run."""
+        screen = _used(self.screen)
+        return screen, screen if self.one_pass else None if self.segment is None else _used(self.segment)
+
     @classmethod
     def of(cls, networks: Sequence[Network]) -> Networks:
         """Return the roles of one or two networks.
@@ -48,18 +75,13 @@ class Networks:
         Raises:
             UsageError: They do not make a pipeline.
         """
-        by_task: dict[str, Network] = {}
-        for network in networks:
-            if network.spec.task in by_task:
-                raise UsageError(
-                    f"two models do {network.spec.task}", hint="give one that screens and one that segments"
-                )
-            by_task[network.spec.task] = network
-        if set(by_task) == {"lite"}:
-            return cls(by_task["lite"], by_task["lite"])
-        screens = [by_task.pop(task) for task in ("classification", "lite") if task in by_task]
-        if len(screens) == 1 and set(by_task) <= {"segmentation"}:
-            return cls(screens[0], by_task.get("segmentation"))
+        screens = [n for n in networks if n.spec.gives_probability]
+        segmenters = [n for n in networks if n.spec.gives_lesions and not n.spec.gives_probability]
+        if len(screens) == 1 and len(segmenters) <= 1 and len(networks) == 1 + len(segmenters):
+            screen = screens[0]
+            return cls(screen, segmenters[0] if segmenters else screen if screen.spec.one_pass else None)
+        if len(screens) > 1 or len(segmenters) > 1:
+            raise UsageError("two models do the same", hint="give one that screens and one that segments")
         raise UsageError(
             f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
             hint="give jcs-lite, a classifier, or one of them and a segmenter (--model twice)",
@@ -79,6 +101,16 @@ class Settings:
     rule: str = "top-k"
     segment: Literal["always", "positive", "never"] = "always"
     frames: bool = True
+
+
+def _used(network: Network) -> UsedNetwork:
+    spec = network.spec
+    return UsedNetwork(
+        network.card,
+        network.covid_threshold if spec.gives_probability else None,
+        network.threshold if spec.gives_lesions else None,
+        network.runtime,
+    )
 
 
 def rule_for(name: str, patient: tuple[float, float] | None) -> Rule:

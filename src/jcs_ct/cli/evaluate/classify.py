@@ -70,9 +70,9 @@ def classify(
 
     def work(case: Case) -> None:
         if door is not None:
-            from jcs_ct.inference import pipeline
+            from jcs_ct.inference import apply
 
-            computed[case.key] = pipeline.classify(door.read(case), door.network)
+            computed[case.key] = apply.classify(door.read(case), door.network)
 
     usable = [case for case in cases.cases if all(case.key in values for values in found)]
     done = each(usable, work, run.reporter)

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files.kinds import HEAD, Kind, sniff
-from jcs_ct.io.files.names import is_litter
+from jcs_ct.io.files.names import inner_path, is_litter, leads_out
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, too_large, unreadable
 
 if TYPE_CHECKING:
@@ -69,9 +69,8 @@ def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
             raise bomb(path, f"unpacks to {total / 2**30:,.0f} GiB, at most {MAX_TOTAL_BYTES >> 30} GiB are read")
         overlapping = _overlapping(infos)
         for info in infos:
-            unsafe = _unsafe_name(info)
-            member = "/".join(part for part in _parts(info) if part not in {"", "."})
-            if _parts(info)[-1] == "" or (not unsafe and is_litter(member)):
+            unsafe, member = leads_out(info.orig_filename), inner_path(info.orig_filename)
+            if info.orig_filename.endswith(("/", "\\")) or not info.orig_filename or (not unsafe and is_litter(member)):
                 continue
             name = label(path, info.orig_filename)
             try:
@@ -102,14 +101,9 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
         info = _member(archive, name, title)
-        data, size = BytesIO(), 0
+        data = BytesIO()
         with archive.open(info) as file:
-            while chunk := file.read(_CHUNK):
-                size += data.write(chunk)
-                if size > limit:
-                    raise too_large(title, size, limit)
-                if size > RATIO_COUNTS_FROM and size > MAX_RATIO * info.compress_size:
-                    raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
+            copy_counted(file, data, info.compress_size, title, limit)
         return data.getvalue()
 
 
@@ -211,14 +205,27 @@ def bomb(name: str | Path, message: str) -> InputError:
     return InputError(message, path=name, hint="unpack it and give the folder, if you trust it")
 
 
-def _parts(info: zipfile.ZipInfo) -> list[str]:
-    """Return a member's path part by part; old .NET separates by backslashes."""
-    return info.orig_filename.replace("\\", "/").split("/")
+def copy_counted(source: IO[bytes], target: IO[bytes], packed: int, title: str, limit: int = MAX_FILE_BYTES) -> None:
+    """Copy what is unpacked, counted as it comes.
 
+    Args:
+        source: Gives it piece by piece.
+        target: Gets it.
+        packed: Bytes that it comes from.
+        title: What messages call it.
+        limit: The most bytes to unpack.
 
-def _unsafe_name(info: zipfile.ZipInfo) -> bool:
-    first, *_ = parts = _parts(info)
-    return ".." in parts or first == "" or first[1:2] == ":" or "\0" in info.orig_filename
+    Raises:
+        InputError: It is more than `limit`, or more than `MAX_RATIO` times its packed size.
+    """
+    size = 0
+    while chunk := source.read(_CHUNK):
+        size += target.write(chunk)
+        if size > limit:
+            whole = limit > MAX_FILE_BYTES
+            raise bomb(title, f"unpacks to more than {limit >> 30} GiB") if whole else too_large(title, size, limit)
+        if size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed:
+            raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
 
 
 def _member(archive: zipfile.ZipFile, name: str, title: str) -> zipfile.ZipInfo:
@@ -227,7 +234,7 @@ def _member(archive: zipfile.ZipFile, name: str, title: str) -> zipfile.ZipInfo:
         info = archive.getinfo(name)
     except KeyError:
         raise InputError("is not in the archive any more", path=title, hint="run again") from None
-    _refuse(info, title, _unsafe_name(info))
+    _refuse(info, title, leads_out(info.orig_filename))
     return info
 
 

@@ -30,6 +30,17 @@ def is_litter(path: str) -> bool:
     return any(part.startswith(".") or part.casefold() in _LITTER for part in path.split("/"))
 
 
+def leads_out(member: str) -> bool:
+    """Return whether the name of an archive's member leads out of the archive, or could not be a name."""
+    first, *_ = parts = member.replace("\\", "/").split("/")
+    return ".." in parts or first == "" or first[1:2] == ":" or "\0" in member
+
+
+def inner_path(member: str) -> str:
+    """Return the name of an archive's member "/"-separated, without empty parts; old .NET separates by backslashes."""
+    return "/".join(part for part in member.replace("\\", "/").split("/") if part not in {"", "."})
+
+
 def natural_key(path: str) -> tuple[str, str]:
     """Return a sort key for "/"-separated paths: folder by folder, without case, slice2 before slice10."""
     # Each run of digits is preceded by its length, so that comparing texts compares numbers; "/" sorts before all.

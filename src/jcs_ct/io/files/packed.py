@@ -19,9 +19,9 @@ from io import SEEK_SET, BufferedReader, BytesIO
 from typing import IO, TYPE_CHECKING, cast
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.archive import MAX_MEMBERS, MAX_RATIO, MAX_TOTAL_BYTES, RATIO_COUNTS_FROM, Member, bomb, label
+from jcs_ct.io.files.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Member, bomb, copy_counted, label
 from jcs_ct.io.files.kinds import HEAD, sniff
-from jcs_ct.io.files.names import is_litter
+from jcs_ct.io.files.names import inner_path, is_litter, leads_out
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, too_large, unreadable
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_HEADER_BYTES = 16 * 2**20  # of what a tar archive says of one member
-_CHUNK = 2**20
 _GZIP = b"\x1f\x8b"
 
 
@@ -45,7 +44,7 @@ def gunzip(data: bytes, title: str) -> bytes:
     """
     unpacked = BytesIO()
     with _damage(title), gzip.GzipFile(fileobj=BytesIO(data)) as file:
-        _copy(file, unpacked, len(data), title, MAX_FILE_BYTES)
+        copy_counted(cast("IO[bytes]", file), unpacked, len(data), title)
     return unpacked.getvalue()
 
 
@@ -65,7 +64,7 @@ def list_tar(path: Path) -> tuple[list[Member], list[InputError]]:
     """
     unpacked = _opened(path)
     members = [
-        Member(name, _clean(name), sniff(unpacked.read(path, place, min(size, HEAD))))
+        Member(name, inner_path(name), sniff(unpacked.read(path, place, min(size, HEAD))))
         for name, (place, size) in unpacked.places.items()
     ]
     return members, list(unpacked.problems)
@@ -143,7 +142,7 @@ def _unpack(path: Path) -> _Unpacked:
         file = cast("IO[bytes]", tempfile.TemporaryFile())  # noqa: SIM115  # open as long as somebody may read it
         try:
             with gzip.GzipFile(fileobj=raw) as stream:
-                _copy(stream, file, os.fstat(raw.fileno()).st_size, title, MAX_TOTAL_BYTES)
+                copy_counted(cast("IO[bytes]", stream), file, os.fstat(raw.fileno()).st_size, title, MAX_TOTAL_BYTES)
             file.flush()
             unpacked = _Unpacked(file)
             _walk(path, file, unpacked)
@@ -159,7 +158,7 @@ def _walk(path: Path, file: IO[bytes], unpacked: _Unpacked) -> None:
     end = file.seek(0, os.SEEK_END)
     file.seek(0)
     total = count = 0
-    with tarfile.open(fileobj=cast("IO[bytes]", _Guarded(path, file)), mode="r:") as archive:
+    with tarfile.open(fileobj=cast("IO[bytes]", _BoundedHeaders(path, file)), mode="r:") as archive:
         while (info := archive.next()) is not None:
             vars(archive)["members"] = []  # it would keep all
             count += 1
@@ -168,8 +167,8 @@ def _walk(path: Path, file: IO[bytes], unpacked: _Unpacked) -> None:
                 raise bomb(path, f"holds more than {MAX_MEMBERS:,} members, at most these are read")
             if total > MAX_TOTAL_BYTES:
                 raise bomb(path, f"unpacks to more than {MAX_TOTAL_BYTES >> 30} GiB")
-            unsafe = _unsafe(info.name)
-            if info.isdir() or (not unsafe and is_litter(_clean(info.name))):
+            unsafe = leads_out(info.name)
+            if info.isdir() or (not unsafe and is_litter(inner_path(info.name))):
                 continue
             try:
                 _refuse(info, label(path, info.name), end, unsafe=unsafe)
@@ -198,32 +197,7 @@ def _refuse(info: tarfile.TarInfo, name: str, end: int, *, unsafe: bool) -> None
         raise InputError("is cut short: the archive ends before it does", path=name, hint="copy or pack it again")
 
 
-def _unsafe(name: str) -> bool:
-    first, *_ = parts = name.replace("\\", "/").split("/")
-    return ".." in parts or first == "" or first[1:2] == ":" or "\0" in name
-
-
-def _clean(name: str) -> str:
-    return "/".join(part for part in name.replace("\\", "/").split("/") if part not in {"", "."})
-
-
-def _copy(source: gzip.GzipFile, target: IO[bytes], packed: int, title: str, limit: int) -> None:
-    """Copy what a packed file holds, counted as it comes."""
-    size = 0
-    while chunk := source.read(_CHUNK):
-        size += len(chunk)
-        if size > limit:
-            raise (
-                too_large(title, size, limit)
-                if limit == MAX_FILE_BYTES
-                else bomb(title, f"unpacks to more than {limit >> 30} GiB")
-            )
-        if size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed:
-            raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
-        target.write(chunk)
-
-
-class _Guarded:
+class _BoundedHeaders:
     """A file for `tarfile`, which reads as much as a member says its header has."""
 
     def __init__(self, path: Path, file: IO[bytes]) -> None:

@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.outputs.spreadsheet import cell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,8 +17,6 @@ COLUMNS = ("index", "z_mm", "name", "probability", "positive", "lung_mm2", "lesi
 """As the fields of a slice in report.json. Empty where there is no value; `positive` is 1 or 0; flags are joined by
 "; "."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 def slices_csv(report: Mapping[str, Any]) -> str:
     """Return the table of a report's slices: UTF-8 text, comma-separated, a header, lines ending in a line feed."""
@@ -26,17 +25,10 @@ def slices_csv(report: Mapping[str, Any]) -> str:
     writer.writerow(COLUMNS)
     for row in report["slices"]:
         values = dict(row) | {"positive": int(row["positive"]), "flags": "; ".join(row["flags"])}
-        writer.writerow([_cell(values[column]) for column in COLUMNS])
+        writer.writerow([cell(values[column]) for column in COLUMNS])
     return text.getvalue()
 
 
 def write_slices(path: Path, report: Mapping[str, Any], *, overwrite: bool = False) -> None:
     """Write slices.csv. Raises OutputError as `jcs_ct.core.whole_files.whole_file` does."""
     write_whole(path, slices_csv(report).encode(), overwrite=overwrite)
-
-
-def _cell(value: Any) -> Any:
-    # A file may be called "=cmd()": a spreadsheet must not run it.
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value

@@ -1,55 +1,41 @@
-"""From a source to a result: the only place where the order of the stages is written.
-
-Everything works on one slice at a time, so that memory does not depend on how many there are. A slice that fails
-becomes an `Outcome` with its error, and the others go on.
-"""
+"""One slice through a network: prepared by the recipe of the weights, and the maps brought back to its own grid."""
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, softmax
 
-from jcs_ct.core.errors import InputError, JcsError, UsageError, unforeseen
-from jcs_ct.core.types import METHODS, SliceDiagnosis, SliceImage, StageOneFeatures
+from jcs_ct.core.errors import UsageError
+from jcs_ct.core.types import METHODS, SliceImage, StageOneFeatures
 from jcs_ct.imaging.recipes import prepare, recipe, resize_map, restore
-from jcs_ct.imaging.slice_check import check_slice
-from jcs_ct.inference import attention as attention
-from jcs_ct.io.features import dequantise, quantise, read_features
-from jcs_ct.io.files.kinds import Kind
-from jcs_ct.io.pictures import read_slice
+from jcs_ct.inference import attention
+from jcs_ct.io.features import dequantise, quantise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from jcs_ct.imaging.recipes import Placement
     from jcs_ct.inference import Network
     from jcs_ct.inference.network import OnePass
-    from jcs_ct.io.files.sources import Source
-
-T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Outcome(Generic[T]):
-    """What became of one source: a value, or the error that stopped it.
+class SliceDiagnosis(NamedTuple):
+    """What one pass of a network says of a slice. Maps are on the slice's own grid.
 
     Attributes:
-        source: The input.
-        value: What `work` returned, or None.
-        error: The problem, or None.
-        details: The traceback of a problem that was not foreseen, else "".
+        probability: Of COVID-19, calibrated, in [0, 1].
+        attention: float32, rows × columns in [0, 1]: where the evidence for COVID-19 is; 0 outside of the lung field.
+        lesion: float32, rows × columns: probability of lesion; 0 outside of the lung field.
     """
 
-    source: Source
-    value: T | None
-    error: JcsError | None
-    details: str = ""
+    probability: float
+    attention: NDArray[np.float32]
+    lesion: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -73,60 +59,6 @@ class SliceAttention:
     seen: tuple[float, float, float, float] | None
     degenerate: str | None
     layer: str
-
-
-def each(sources: Iterable[Source], work: Callable[[Source], T]) -> Iterator[Outcome[T]]:
-    """Do `work` for every source, one after the other; yield an outcome each, errors included."""
-    for source in sources:
-        try:
-            yield Outcome(source, work(source), None)
-        except JcsError as error:
-            yield Outcome(source, None, error)
-        except Exception as error:  # noqa: BLE001  # whatever one case meets, the others must still finish
-            yield Outcome(source, None, unforeseen(error, source.label), traceback.format_exc())
-
-
-def read(source: Source, network: Network | None = None) -> SliceImage | StageOneFeatures:
-    """Read a source as a picture, or as stage-1 features if it is a feature file and `network` can take them.
-
-    Raises:
-        InputError: See `read_slice` and `read_features`.
-    """
-    if source.kind is not Kind.MAT:
-        return read_slice(source)
-    if network is None or not network.spec.outputs:
-        raise InputError("holds stage-1 features, a picture of a slice is needed here", path=source.label)
-    return read_features(source.read(), source.name, source.label, network.spec.feature_arrays)
-
-
-def read_image(source: Source) -> SliceImage:
-    """Read a source that must be a picture. Raises InputError."""
-    item = read(source)
-    assert isinstance(item, SliceImage)  # noqa: S101  # without a network nothing else comes
-    return item
-
-
-def guard(item: SliceImage | StageOneFeatures, *, strict: bool = False) -> tuple[str, ...]:
-    """Return what speaks against a lung-windowed axial chest slice, as `diagnose` says it; nothing of features.
-
-    Args:
-        item: What is about to go through a network.
-        strict: Whether a slice with a flag is refused.
-
-    Raises:
-        InputError: It has a flag, and `strict`.
-    """
-    flags = check_slice(item.pixels) if isinstance(item, SliceImage) else ()
-    if flags and strict:
-        raise InputError(
-            flagged(flags), path=item.source, hint="give lung-windowed axial slices, or leave --strict out"
-        )
-    return flags
-
-
-def flagged(flags: Sequence[str]) -> str:
-    """Return the flags of a slice as one line."""
-    return f"may be no lung-windowed axial chest slice: {'; '.join(flags)}"
 
 
 def _feature_arrays(item: StageOneFeatures, network: Network) -> list[NDArray[np.float32]]:
@@ -156,18 +88,17 @@ def classify(item: SliceImage | StageOneFeatures, network: Network) -> float:
     return _softmax(network.logits([values]))
 
 
-def diagnose_slice(image: SliceImage, network: Network, *, guard: bool = True) -> SliceDiagnosis:
-    """Return probability, attention and lesion map of a slice out of one pass of `jcs-lite`, see `diagnose_slices`."""
-    return diagnose_slices([image], network, guard=guard)[0]
+def diagnose_slice(image: SliceImage, network: Network) -> SliceDiagnosis:
+    """Return probability, attention and lesion map of a slice out of one pass, see `diagnose_slices`."""
+    return diagnose_slices([image], network)[0]
 
 
-def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bool = True) -> list[SliceDiagnosis]:
+def diagnose_slices(images: Sequence[SliceImage], network: Network) -> list[SliceDiagnosis]:
     """Return probability, attention and lesion map of slices out of one pass of `jcs-lite`.
 
     Args:
         images: The slices; they go through the network together, which pays on a GPU (`Network.batch`).
-        network: `jcs-lite`.
-        guard: Whether to ask if this is a chest slice at all; of a volume that is known before.
+        network: One that gives everything in one pass (`ModelSpec.one_pass`).
 
     Raises:
         UsageError: Another network.
@@ -179,25 +110,18 @@ def diagnose_slices(images: Sequence[SliceImage], network: Network, *, guard: bo
         )
     prepared = [prepare(image.pixels, recipe(network.card.recipe)) for image in images]
     passes = network.passes([values for values, _ in prepared])
-    diagnosed = []
-    for image, (_, placement), found in zip(images, prepared, passes, strict=True):
-        probability, attended = _classified(found, placement)
-        diagnosed.append(
-            SliceDiagnosis(
-                image,
-                probability,
-                probability >= network.covid_threshold,
-                restore(_sigmoid(found.lesion), placement),
-                attended,
-                placement.crop,
-                check_slice(image.pixels) if guard else (),
-            )
-        )
-    return diagnosed
+    return [
+        SliceDiagnosis(*_classified(found, placement), restore(_sigmoid(found.lesion), placement))
+        for (_, placement), found in zip(prepared, passes, strict=True)
+    ]
 
 
 def screen_slice(image: SliceImage, network: Network) -> tuple[float, NDArray[np.float32]]:
-    """Return probability and attention of a slice out of one pass of `jcs-lite`: the lesions stay where they are."""
+    """Return probability and attention of a slice, of a network that gives a probability; no lesions are drawn."""
+    if not network.spec.one_pass:
+        found = explain(image, network, "grad-cam")
+        assert found.probability is not None  # noqa: S101  # a classifier gives one
+        return found.probability, found.map
     values, placement = prepare(image.pixels, recipe(network.card.recipe))
     return _classified(network.one_pass(values), placement)
 

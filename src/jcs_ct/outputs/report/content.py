@@ -1,0 +1,104 @@
+"""The numbers of a study as `report.json` holds them (schema: `jcs_ct.outputs.report.schema`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct import __version__
+from jcs_ct.core.warning import code_of
+from jcs_ct.imaging.window import LUNG
+
+if TYPE_CHECKING:
+    from jcs_ct.study.result import StudyResult
+    from jcs_ct.weights import WeightsCard
+
+SCHEMA = "jcs-ct/report/1"
+DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."
+
+
+def build_report(study: StudyResult) -> dict[str, Any]:
+    """Return the report without the names of other files."""
+    case, card, verdict, burden = study.case, study.screen.card, study.verdict, study.burden
+    series, segmenter = case.series, segmenter_of(study)
+    reasons = study.doubts()
+    notes = list(card.notes)
+    if segmenter is not None:
+        notes.append(f"lesions by {segmenter['name']} ({segmenter['architecture']})")
+    shapes = {one.lesions.shape for one in study.slices}
+    return {
+        "schema": SCHEMA,
+        "jcs_ct_version": __version__,
+        "disclaimer": DISCLAIMER,
+        "case": case.name,
+        "input": {
+            "kind": case.kind,
+            "slices": len(case),
+            "shape": list(next(iter(shapes))) if len(shapes) == 1 else None,
+            "spacing_mm": [round(mm, 6) for mm in series.geometry.spacing] if series else None,
+            "facts": dict(series.facts) if series else {},
+        },
+        "model": {
+            "name": card.name,
+            "architecture": card.architecture,
+            "weights_sha256": card.weights_sha256,
+            "recipe": card.recipe,
+            "covid_threshold": study.screen.covid_threshold,
+            "lesion_threshold": study.segmenter.lesion_threshold if study.segmenter else None,
+            "temperature": card.temperature,
+            "licence": card.licence,
+            "notes": notes,
+        },
+        "segmenter": segmenter,
+        "settings": {
+            "rule": study.settings.rule,
+            "segment": study.settings.segment,
+            "window_hu": list(LUNG) if series else None,
+            "runtime": study.screen.runtime,
+        },
+        "verdict": {
+            "rule": verdict.rule,
+            "score": round(verdict.score, 6),
+            "limit": verdict.limit,
+            "positive": verdict.positive,
+            "probability": round(verdict.score, 6) if verdict.rule == "top-k" else None,
+            "text": verdict_text(study),
+            "reliable": not reasons,
+            "reasons": reasons,
+        },
+        "burden": None if burden is None else burden.to_dict(),
+        "slices": [one.to_dict() for one in study.slices],
+        "most_affected": study.most_affected(),
+        "cautions": [{"code": code_of(w), "text": str(w)} for w in study.warnings],
+        "warnings": list(study.warnings) + list(burden.warnings() if burden is not None else ()),
+        "files": {},
+        "seconds": round(study.seconds, 2),
+    }
+
+
+def segmenter_of(study: StudyResult) -> dict[str, str] | None:
+    """Return the `segmenter` object of the report: what finds lesions, where that is not what `model` describes."""
+    if study.segmenter is None or study.segmenter is study.screen:
+        return None
+    card: WeightsCard = study.segmenter.card
+    return {"name": card.name, "architecture": card.architecture, "weights_sha256": card.weights_sha256}
+
+
+def verdict_text(study: StudyResult) -> str:
+    """Return the verdict as a sentence."""
+    verdict, looked = study.verdict, study.looked_at
+    positive, score, limit = sum(one.positive for one in looked), verdict.score, verdict.limit
+    what = {
+        "top-k": f"probability {score_text(score, limit)} from the highest slices, limit {limit:.2f}",
+        "fraction": f"{100 * score:.0f} % of the slices are positive, limit {100 * limit:.0f} %",
+        "release-count": f"{score:.0f} slices are positive, limit {limit:.0f}",
+    }.get(verdict.rule, f"score {score:.3g}, limit {limit:.3g}")
+    found = "Signs of COVID-19 found" if verdict.positive else "No signs of COVID-19 found"
+    return f"{found}: {what}; {positive} of {len(looked)} slices positive."
+
+
+def score_text(score: float, limit: float) -> str:
+    """Return a score with two digits, or with as many as tell it from the limit."""
+    digits = 2
+    while digits < 6 and f"{score:.{digits}f}" == f"{limit:.{digits}f}" and score != limit:
+        digits += 1
+    return f"{score:.{digits}f}"
