@@ -1,4 +1,4 @@
-"""The judge of volumes: a clean phantom passes, and each fault gets its own code, wherever it lies."""
+"""The check of volumes: a clean phantom passes, and each fault gets its own code, wherever it lies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from jcs_ct.anatomy.plausibility import LUNGS_ML, Judge
+from jcs_ct.anatomy.plausibility import LUNGS_ML, VolumeCheck
 from jcs_ct.core.warning import UNRELIABLE, CodedWarning, code_of
 from jcs_ct.phantom import make_phantom
 
@@ -29,10 +29,10 @@ def phantom() -> tuple[NDArray[np.int16], tuple[float, float, float]]:
 def judged(
     hu: NDArray[np.int16], spacing: tuple[float, float, float], lungs: tuple[float, float] = ADULT_ML
 ) -> list[CodedWarning]:
-    judge = Judge(spacing)
+    check = VolumeCheck(spacing)
     for picture in hu:
-        judge.add(np.ascontiguousarray(picture))
-    return judge.warnings(lungs)
+        check.add(np.ascontiguousarray(picture))
+    return check.warnings(lungs)
 
 
 def codes(hu: NDArray[np.int16], **given: object) -> list[str]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jcs_ct.app.summary import COLUMNS, Summary, cell
+from jcs_ct.app.summary import COLUMNS, Summary
+from jcs_ct.outputs.spreadsheet import cell
 
 if TYPE_CHECKING:
     from pathlib import Path

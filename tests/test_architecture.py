@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "jcs_ct"
 
@@ -54,6 +57,7 @@ HOMES = {  # library → where it may be imported
         "io/dicom/read.py",
         "anatomy/lungs",
         "anatomy/burden.py",
+        "outputs/images.py",
         "training/lite",
     },
     "PIL": {
@@ -108,7 +112,7 @@ def test_imports_go_one_way(path: Path) -> None:
         return
     for name, line in imports(path, late=True):
         words = name.split(".")
-        if words[0] != "jcs_ct" or len(words) < 2 or words[1] == "__version__" or words[1] == part:
+        if words[0] != "jcs_ct" or len(words) < 2 or words[1] == part:
             continue
         other = words[1]
         assert other in LAYER_OF, f"{path}:{line}: {other} is in no layer"
@@ -127,6 +131,28 @@ def test_heavy_libraries_stay_at_home(path: Path) -> None:
             )
 
 
+def name_of(path: Path) -> str:
+    return ".".join(("jcs_ct", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    """Late imports count, and those for types only: two modules that need each other are one module."""
+    names = [name_of(path) for path in modules()]
+    number = {name: i for i, name in enumerate(names)}
+    links: set[tuple[int, int]] = set()
+    for path in modules():
+        for name, _ in imports(path, late=True):
+            module = name if name in number else name.rpartition(".")[0]
+            if module in number and module != name_of(path):
+                links.add((number[name_of(path)], number[module]))
+    assert len(links) > len(names), "the modules do import one another"
+    importing, imported = zip(*links, strict=True)
+    graph = coo_matrix((np.ones(len(links)), (importing, imported)), shape=(len(names),) * 2)
+    groups = connected_components(graph, connection="strong")[1]
+    circles = [[names[i] for i in np.flatnonzero(groups == group)] for group in np.unique(groups)]
+    assert [circle for circle in circles if len(circle) > 1] == []
+
+
 def loaded_by(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
     return set(
@@ -137,10 +163,7 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize("part", sorted(TORCH_FREE))
 def test_no_torch_at_module_level(part: str) -> None:
     paths = [p for p in modules() if part_of(p) == part]
-    names = [
-        ".".join(("jcs_ct", *p.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__") for p in paths
-    ]
-    assert "torch" not in loaded_by("; ".join(f"import {name}" for name in names))
+    assert "torch" not in loaded_by("; ".join(f"import {name_of(path)}" for path in paths))
 
 
 @pytest.mark.parametrize(
@@ -160,3 +183,9 @@ def test_the_package_loads_nothing_until_asked() -> None:
 
     with pytest.raises(AttributeError, match="it has CaseResult, Diagnoser, JcsError"):
         _ = jcs_ct.nothing
+
+
+def test_the_picture_of_the_imports_is_current() -> None:
+    tool = SOURCE.parent.parent / "tools" / "imports.py"
+    ran = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")

@@ -44,6 +44,6 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         def write(self, data: Any) -> int:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(spool.tempfile, "SpooledTemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
     with pytest.raises(OutputError, match=r"cannot be kept in .*: No space left on device \(make room there"):
         Spool().put(0, np.zeros(3))

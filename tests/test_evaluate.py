@@ -488,9 +488,9 @@ def test_a_negative_seed_is_refused(jcs: Jcs, tmp_path: Path) -> None:
 def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jcs_ct.evaluate.door import Door
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.evaluate.predict import lesion_map
+    from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import apply
 
     write_features(tmp_path / "s.mat", {"vgg": np.full((64, 16, 16), 9, np.uint8)})
@@ -501,7 +501,7 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     stub = SimpleNamespace(spec=SimpleNamespace(outputs=("lesions",), feature_arrays=("vgg",)))
     sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
     case = Case("s", "s", "s", sample)
-    found = lesion_map(Door(stub, None).read(case), case, stub)  # type: ignore[arg-type]
+    found = lesion_map(SliceReader(stub, None).read(case), case, stub)  # type: ignore[arg-type]
     assert found.shape == (32, 32)
     assert (found[:15] == 1).all()
     assert (found[17:] == 0).all()

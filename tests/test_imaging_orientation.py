@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from jcs_ct.imaging.lung_box import content_box, find_field
-from jcs_ct.imaging.orientation import ANSWERS, lies, ranks
-from jcs_ct.imaging.slice_check import LIES, check_slice
+from jcs_ct.imaging.orientation import ANSWERS, orientation_of, ranks
+from jcs_ct.imaging.slice_check import MISORIENTED, check_slice
 from jcs_ct.phantom import lung_window, make_phantom
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def slices(real_data: Path) -> list[Picture]:
 @pytest.mark.parametrize("form", FORMS)
 def test_real_slices_lie_as_they_were_put(form: str, slices: list[Picture]) -> None:
     change, expected = FORMS[form]
-    found = [lies(np.ascontiguousarray(change(picture))) for picture in slices]
+    found = [orientation_of(np.ascontiguousarray(change(picture))) for picture in slices]
     assert found.count(expected) >= (0.97 if expected == "upright" else 0.85) * len(found), found
     assert set(found) <= set(ANSWERS)
 
@@ -53,7 +53,7 @@ def test_real_slices_lie_as_they_were_put(form: str, slices: list[Picture]) -> N
 @pytest.mark.parametrize("form", [name for name, (_, answer) in FORMS.items() if answer != "upright"])
 def test_what_does_not_lie_right_is_flagged(form: str, slices: list[Picture]) -> None:
     change, answer = FORMS[form]
-    flagged = [LIES[answer] in check_slice(rgb(change(picture))) for picture in slices]
+    flagged = [MISORIENTED[answer] in check_slice(rgb(change(picture))) for picture in slices]
     assert np.mean(flagged) > 0.8
 
 

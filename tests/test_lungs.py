@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
-from jcs_ct.anatomy.lungs.shapes import among, ball, dilated, grown, opened, sizes
+from jcs_ct.anatomy.lungs.morphology import ball, dilate, dilate_in_slices, is_in, label_sizes, opening
 from jcs_ct.phantom import PhantomStudy, make_phantom
 
 if TYPE_CHECKING:
@@ -169,30 +169,30 @@ def test_shapes_are_those_of_scipy(
         sphere = ball(radius, spacing)
         for outside in (False, True):
             expected = ndimage.binary_dilation(mask, sphere, border_value=outside)
-            assert np.array_equal(dilated(mask, sphere, outside=outside), expected)
-        assert np.array_equal(opened(mask, sphere), ndimage.binary_opening(mask, sphere))
+            assert np.array_equal(dilate(mask, sphere, outside=outside), expected)
+        assert np.array_equal(opening(mask, sphere), ndimage.binary_opening(mask, sphere))
         if mask.any():
             far = ndimage.distance_transform_edt(~mask, sampling=spacing)
             unsure = np.isclose(far, radius, rtol=1e-12)
-            assert np.array_equal(dilated(mask, sphere) | unsure, (far <= radius) | unsure)
+            assert np.array_equal(dilate(mask, sphere) | unsure, (far <= radius) | unsure)
     for pixels in (1, 2, 5):
         expected = ndimage.binary_dilation(mask, diamond, iterations=pixels)
-        assert np.array_equal(grown(mask, pixels), expected)
-        assert np.array_equal(grown(mask[0], pixels), expected[0])
+        assert np.array_equal(dilate_in_slices(mask, pixels), expected)
+        assert np.array_equal(dilate_in_slices(mask[0], pixels), expected[0])
 
 
 def test_shapes_of_nothing_and_everything() -> None:
     sphere = ball(6.0, (2.5, 2.8, 2.8))
     for mask in (np.zeros((6, 7, 8), bool), np.ones((6, 7, 8), bool)):
-        assert np.array_equal(dilated(mask, sphere), mask)
-        assert np.array_equal(opened(mask, sphere), ndimage.binary_opening(mask, sphere))
+        assert np.array_equal(dilate(mask, sphere), mask)
+        assert np.array_equal(opening(mask, sphere), ndimage.binary_opening(mask, sphere))
 
 
 def test_labels_are_counted_and_chosen_as_numpy_does() -> None:
     labels, count = ndimage.label(np.random.default_rng(0).random((9, 31, 22)) < 0.2)
-    assert np.array_equal(sizes(labels, count), np.bincount(labels.ravel()))
+    assert np.array_equal(label_sizes(labels, count), np.bincount(labels.ravel()))
     chosen = np.array([2, 3, count])
-    assert np.array_equal(among(labels, chosen), np.isin(labels, chosen))
+    assert np.array_equal(is_in(labels, chosen), np.isin(labels, chosen))
 
 
 @pytest.mark.parametrize("value", [-1024, -1000, 40])
@@ -208,7 +208,7 @@ def test_nothing_is_found_in_nothing(value: int) -> None:
 
 def test_a_body_without_lungs() -> None:
     hu = phantom().hu.copy()
-    hu[phantom().lungs > 0] = 40  # the windpipe, the couch and the air around it stay
+    hu[phantom().lungs > 0] = 40  # the trachea, the couch and the air around it stay
     assert not segment_lungs(hu, SPACING).any()
 
 

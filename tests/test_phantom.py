@@ -54,7 +54,7 @@ def test_two_lungs_filled_with_air(healthy: PhantomStudy) -> None:
         lung = healthy.hu[healthy.lungs == side]
         assert -880 < np.median(lung) < -800
         assert (healthy.lungs == side).sum() > 0.05 * healthy.hu.size
-    # As a threshold sees it: air that is neither outside the body nor in the windpipe is lung, apart from vessels.
+    # As a threshold sees it: air that is neither outside the body nor in the trachea is lung, apart from vessels.
     aerated = ndimage.median_filter(healthy.hu, (1, 3, 3)) < -600
     inside = ndimage.binary_erosion(healthy.lungs > 0, np.ones((1, 3, 3)))
     assert aerated[inside].mean() > 0.95
@@ -78,7 +78,7 @@ def test_organs_have_their_hounsfield_units(healthy: PhantomStudy) -> None:
         row, column = (round(mm / 2.8 + 63.5) for mm in (y, x))
         return float(healthy.hu[at, row - 1 : row + 2, column - 1 : column + 2].mean())
 
-    assert mean(2, 0, 8) < -900  # windpipe
+    assert mean(2, 0, 8) < -900  # trachea
     assert 0 < mean(7, 20, -26) < 90  # heart
     assert 20 < mean(11, -62, -6) < 100  # liver
     assert healthy.hu[:, 80:90, 60:68].max(axis=(1, 2)).min() > 300  # a bone of the spine on every slice

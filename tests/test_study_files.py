@@ -63,7 +63,7 @@ def test_headers_are_read_once_for_seg_and_sr(
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(nifti_write, "_stored"), (seg, "_joined"), (html, "_viewer"), (sheet, "encode_sheet")],
+    [(nifti_write, "_stored"), (seg, "_joined"), (html, "_viewer"), (sheet, "encode_png")],
     ids=["nifti", "seg", "html", "overlay"],
 )
 def test_a_full_disk_leaves_no_folder(

@@ -75,8 +75,8 @@ def test_threads_share_one_heap() -> None:
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("needs glibc")
     code = (
-        "import ctypes, sys, threading; from jcs_ct.core.memory import one_heap\n"
-        "print(one_heap() if sys.argv[1] == 'one' else 'not asked', file=sys.stderr)\n"
+        "import ctypes, sys, threading; from jcs_ct.core.memory import one_arena\n"
+        "print(one_arena() if sys.argv[1] == 'one' else 'not asked', file=sys.stderr)\n"
         "gate = threading.Barrier(4)\n"
         "def work():\n    data = [bytes(700 + i) for i in range(9)]; gate.wait(30); return data\n"
         "threads = [threading.Thread(target=work) for _ in range(4)]\n"

@@ -3,7 +3,7 @@
     python tools/training_hashes.py MANIFEST.csv OUT.hashes
 
 MANIFEST.csv has the column `file`, and `slice` where files are volumes (empty for pictures; 0 is nearest the head). OUT
-lies beside the weights: `NAME.hashes` for `NAME.safetensors`. It holds hashes only (`jcs_ct.datasets.learned`).
+lies beside the weights: `NAME.hashes` for `NAME.safetensors`. It holds hashes only (`jcs_ct.datasets.training_slices`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.learned import training_hashes
 from jcs_ct.datasets.samples import Sample
+from jcs_ct.datasets.training_slices import training_hashes
 
 
 def read_manifest(path: Path) -> list[Sample]:

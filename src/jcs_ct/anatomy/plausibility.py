@@ -1,6 +1,6 @@
 """Is a volume what it seems: Hounsfield units, one patient, every slice in its place, an adult's chest?
 
-One judge for every format. It sees each slice once, reduced, while the lungs are looked for, and keeps a few numbers.
+One check for every format. It sees each slice once, reduced, while the lungs are looked for, and keeps a few numbers.
 The limits stand where real volumes (17 studies: whole and partial, 1 to 8 mm, four makers) leave room on both sides:
 
 | what | real volumes | limit |
@@ -44,7 +44,7 @@ CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, 
 _BINS = np.arange(-1024, 600, 8)
 
 
-class SliceLook(NamedTuple):
+class SliceStatistics(NamedTuple):
     """What is kept of a slice.
 
     Attributes:
@@ -60,7 +60,7 @@ class SliceLook(NamedTuple):
     likeness: float
 
 
-class Judge:
+class VolumeCheck:
     """Looks at the slices of a volume, in order from head to feet.
 
     Args:
@@ -69,7 +69,7 @@ class Judge:
 
     def __init__(self, spacing: tuple[float, float, float]) -> None:
         self.spacing = spacing
-        self.looks: list[SliceLook] = []
+        self.slices: list[SliceStatistics] = []
         self._air = np.zeros(len(_BINS) - 1, np.int64)
         self._tissue = np.zeros(len(_BINS) - 1, np.int64)
         self._outside = 0
@@ -97,7 +97,7 @@ class Judge:
             spread = float(values.std()) * float(before.std())
             likeness = float(((values - values.mean()) * (before - before.mean())).mean()) / spread if spread else 0.0
         self._before = values
-        self.looks.append(SliceLook(area, change, level, likeness))
+        self.slices.append(SliceStatistics(area, change, level, likeness))
 
     def warnings(self, lungs_ml: Sequence[float], *, units_only: bool = False) -> list[CodedWarning]:
         """Return what speaks against the volume.
@@ -109,8 +109,8 @@ class Judge:
         if units_only:
             return self._units()
         found = [*self._slices(), *self._units()]
-        extent = self.spacing[0] * len(self.looks)
-        largest = max((look.body_cm2 for look in self.looks), default=0.0)
+        extent = self.spacing[0] * len(self.slices)
+        largest = max((one.body_cm2 for one in self.slices), default=0.0)
         if largest < CHILD_CM2:
             found.append(
                 CodedWarning("child", f"a small body: {largest:.0f} cm² at its widest; only adults were tested")
@@ -145,30 +145,30 @@ class Judge:
 
     def _slices(self) -> list[CodedWarning]:
         """Return which slices do not continue their neighbours."""
-        looks = self.looks
-        usual = float(np.median([look.body_cm2 for look in looks])) if looks else 0.0
-        blank = [i for i, look in enumerate(looks) if look.body_cm2 < BLANK_SHARE * usual]
-        seen = [i for i in range(len(looks)) if i not in blank]
+        slices = self.slices
+        usual = float(np.median([one.body_cm2 for one in slices])) if slices else 0.0
+        blank = [i for i, one in enumerate(slices) if one.body_cm2 < BLANK_SHARE * usual]
+        seen = [i for i in range(len(slices)) if i not in blank]
         inside = [i for i in blank if seen and seen[0] < i < seen[-1]]
         found = []
         if inside:
             found.append(CodedWarning("blank-slices", f"nothing is seen in {_places(inside)}, within the body"))
         broken, shifted = [], []
-        changes = np.array([look.change for look in looks[1:]])
-        for i, look in enumerate(looks[1:], 1):
+        changes = np.array([one.change for one in slices[1:]])
+        for i, one in enumerate(slices[1:], 1):
             if i in blank or i - 1 in blank:
                 continue
             near = np.delete(changes, i - 1)[max(0, i - 1 - NEAR) : i - 1 + NEAR]
-            around = float(np.median(near)) if near.size >= 2 else look.change
-            if look.change > max(JUMP * around, LEAST_CHANGE) or look.likeness < LEAST_LIKENESS:
+            around = float(np.median(near)) if near.size >= 2 else one.change
+            if one.change > max(JUMP * around, LEAST_CHANGE) or one.likeness < LEAST_LIKENESS:
                 broken.append(i)
-            elif abs(look.level) > LEVEL_JUMP:
+            elif abs(one.level) > LEVEL_JUMP:
                 shifted.append(i)
         if broken:
             text = f"the anatomy jumps at {_places(broken)}: slices are missing, in disorder, or another patient's"
             found.append(CodedWarning("foreign-slices", text))
         if shifted:
-            text = f"the values jump at {_places(shifted)} by up to {max(abs(looks[i].level) for i in shifted):.0f} HU"
+            text = f"the values jump at {_places(shifted)} by up to {max(abs(slices[i].level) for i in shifted):.0f} HU"
             found.append(CodedWarning("level-jump", text))
         return found
 

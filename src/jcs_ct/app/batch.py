@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from jcs_ct import __version__
 from jcs_ct.app.examine import examine
 from jcs_ct.app.identity import identify, place_of, unchanged
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
+from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

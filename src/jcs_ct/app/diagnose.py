@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.examine import examine
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
-from jcs_ct.app.held import one_case
+from jcs_ct.app.in_memory import one_case
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS

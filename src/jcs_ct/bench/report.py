@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.version import __version__
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.inference.parity import check_shape
 from jcs_ct.inference.records import machine

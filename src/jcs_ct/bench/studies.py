@@ -173,7 +173,7 @@ def _serve(end: Connection, job: Job, started: float) -> None:
 
 def _run(job: Job, started: float) -> Timed:
     from jcs_ct.app.batch import settle
-    from jcs_ct.core.memory import one_heap
+    from jcs_ct.core.memory import one_arena
     from jcs_ct.inference import open_network, self_check_network
     from jcs_ct.models import MODELS
     from jcs_ct.study.settings import Networks
@@ -186,7 +186,7 @@ def _run(job: Job, started: float) -> Timed:
             return found
         return open_network(None if name == SHIPPED else name, "cpu", runtime=job.runtime)
 
-    one_heap()  # this and the freezing as the command does
+    one_arena()  # this and the freezing as the command does
     networks = Networks.of([network(name) for name in job.models])
     gc.freeze()
     if job.warm:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import JcsError
+from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -59,9 +59,9 @@ def diagnose(
     from jcs_ct.app.gather import gather
     from jcs_ct.app.identity import named
     from jcs_ct.app.summary import Summary
-    from jcs_ct.core.memory import one_heap
+    from jcs_ct.core.memory import one_arena
 
-    one_heap()
+    one_arena()
     reporter = run.reporter
     if resume and run.overwrite:
         raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")

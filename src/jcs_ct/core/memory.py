@@ -13,7 +13,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -2, -3, 
 _LARGE = 1 << 30
 
 
-def one_heap() -> bool:
+def one_arena() -> bool:
     """Let all threads share one heap. A command calls it before threads start; `MALLOC_ARENA_MAX` goes before it.
 
     glibc gives each thread a heap of its own, and keeps what a thread has freed for this thread: memory would grow with

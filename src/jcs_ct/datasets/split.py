@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.folds import write_folds

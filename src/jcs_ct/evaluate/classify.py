@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from jcs_ct.metrics.classification import BINS
@@ -224,7 +224,7 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
 def cross_fitted(
     rule: TopK, patients: Sequence[Sequence[float]], labels: Sequence[int], seed: int
 ) -> tuple[list[Verdict], bool]:
-    """Judge every patient by the rule as fitted on the patients of the other folds.
+    """VolumeCheck every patient by the rule as fitted on the patients of the other folds.
 
     Args:
         rule: To be fitted.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.evaluate import tables
 from jcs_ct.metrics import average, bootstrap, energy_inside, map_dice, perturb, pointing_game
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES

@@ -1,4 +1,4 @@
-"""Predictions of a network on the slices to be scored, one at a time. `jcs_ct.evaluate.door` reads them."""
+"""Predictions of a network on the slices to be scored, one at a time. `jcs_ct.evaluate.slice_reader` reads them."""
 
 from __future__ import annotations
 

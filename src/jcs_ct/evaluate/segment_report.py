@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.evaluate import tables
 from jcs_ct.evaluate.segment import COLUMNS, OVERLAP
 from jcs_ct.metrics import EMPTY_POLICIES, compare

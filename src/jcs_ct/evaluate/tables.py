@@ -61,11 +61,9 @@ def slices_seen(content: Mapping[str, Any]) -> str:
     if "training_data" not in content:
         return ""
     text, flagged = content["training_data"]["text"], content["guard"]["flagged"]
-    guard = f" {flagged} may be no lung-windowed axial chest slices (named in scores.json)." if flagged else ""
+    note = f" {flagged} may be no lung-windowed axial chest slices (named in scores.json)." if flagged else ""
     return (
-        f"{text[0].upper()}{text[1:]}.{guard}"
-        if not reservation(content)
-        else f"**{text[0].upper()}{text[1:]}.**{guard}"
+        f"{text[0].upper()}{text[1:]}.{note}" if not reservation(content) else f"**{text[0].upper()}{text[1:]}.**{note}"
     )
 
 

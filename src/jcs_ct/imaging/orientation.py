@@ -42,7 +42,7 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
     return (middle[places.ravel()] / (values.size - 1) * 2 - 1).astype(np.float32)
 
 
-def lies(grey: NDArray[np.uint8]) -> str:
+def orientation_of(grey: NDArray[np.uint8]) -> str:
     """Return how a picture lies, one of `ANSWERS`; "upright" where the network is not sure."""
     weights = _weights()
     hidden = np.maximum(ranks(grey) @ weights["w1"] + weights["b1"], 0)

@@ -1,4 +1,4 @@
-"""The input guard: is this a lung-windowed axial chest slice at all?
+"""The check of the input: is this a lung-windowed axial chest slice at all?
 
 It refuses nothing: what it says stands beside the result. Rules are few and their numbers are measured (see
 docs/methods.md); they look at a slice reduced to 160 pixels, so that a check takes a few milliseconds.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.imaging.lung_box import SIDE, lung_regions
-from jcs_ct.imaging.orientation import lies
+from jcs_ct.imaging.orientation import orientation_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +26,7 @@ MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides
 LEAST_LEVELS = 24  # distinct grey values of a slice
 
 
-LIES = {
+MISORIENTED = {
     "inverted": "the picture looks inverted: black and white are exchanged",
     "turned": "the picture looks turned by 90°; the patient's front is expected at the top",
     "upside down": "the picture looks upside down; the patient's front is expected at the top",
@@ -112,6 +112,6 @@ def check_slice(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
     elif found.sides < 0.02:
         flags.append("dark regions lie on one side only; an axial chest slice shows two lungs")
     if found.colour <= COLOURED and found.levels >= LEAST_LEVELS and found.roughness <= ROUGHEST:
-        how = lies(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8))
-        flags += [LIES[how]] if how in LIES else []
+        how = orientation_of(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8))
+        flags += [MISORIENTED[how]] if how in MISORIENTED else []
     return tuple(flags)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.imaging.recipes import MEAN, STD
 from jcs_ct.inference.script_engine import write_script
 

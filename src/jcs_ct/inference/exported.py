@@ -22,14 +22,14 @@ READERS = {".onnx": "onnxruntime", ".xml": "openvino", ".ts": "torchscript"}
 
 
 @dataclass(frozen=True)
-class FromFile:
+class ExportedNetwork:
     """An exported network, ready to run: its card, and what runs it."""
 
     card: WeightsCard
     choice: Choice
 
 
-def open_exported(path: Path) -> FromFile | None:
+def open_exported(path: Path) -> ExportedNetwork | None:
     """Open an exported network; None when the name is none of one.
 
     Raises:
@@ -53,4 +53,4 @@ def open_exported(path: Path) -> FromFile | None:
         runtime = find_runtime(reader)
         runtime.need()
         engine = file_engine(runtime, path, torch.get_num_threads())
-    return FromFile(manifest.card, Choice(reader, engine, "the exported file as it was checked"))
+    return ExportedNetwork(manifest.card, Choice(reader, engine, "the exported file as it was checked"))

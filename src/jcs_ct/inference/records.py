@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError
 from jcs_ct.weights.store import home, sha256_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.inference.device import pick_device
 from jcs_ct.inference.network import Network
 from jcs_ct.models import model_spec

@@ -66,7 +66,7 @@ class Candidate:
         number = float("inf") if first.number is None else first.number
         return not is_original(self.images), -len(self.images), first.thickness or 0.0, number, first.series
 
-    def told(self, best: Candidate | None, *, asked: bool) -> SeriesRow:
+    def explained_row(self, best: Candidate | None, *, asked: bool) -> SeriesRow:
         """Return the row, with why it was not chosen."""
         if self is best and self.opened is not None:
             return chosen_row(self.row, self.opened.series)

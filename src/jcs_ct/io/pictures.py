@@ -123,14 +123,14 @@ def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
     return file.getvalue(), kind
 
 
-def encode_png(pixels: NDArray[np.uint8], description: str = "") -> bytes:
+def encode_png(pixels: NDArray[np.uint8], description: str = "", compress_level: int = 6) -> bytes:
     """Return a grey (H×W) or RGB (H×W×3) picture as a PNG; the same pixels give the same bytes, without a date."""
     metadata = PngInfo()
     metadata.add_text("Software", "jcs-ct")
     if description:
         metadata.add_text("Description", description)
     data = BytesIO()
-    Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata)
+    Image.fromarray(pixels).save(data, "PNG", pnginfo=metadata, compress_level=compress_level)
     return data.getvalue()
 
 

@@ -223,7 +223,7 @@ class _Finder:
             if candidate.opened.lungs:
                 break
         for candidate in candidates:
-            self._rows.append(candidate.told(best, asked=candidate in asked))
+            self._rows.append(candidate.explained_row(best, asked=candidate in asked))
         if best is not None and best.opened is not None:
             self._series.append(best.opened.series)
             self._notes += [f"{best.opened.series.label}: {note}" for note in best.opened.notes]

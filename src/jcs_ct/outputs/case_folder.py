@@ -176,7 +176,7 @@ class _Writer:
     def _pack_pictures(self, pool: ThreadPoolExecutor) -> list[Future[None]]:
         """Begin to write the mask, the attention and the overlay of each picture that was looked at."""
         self.files |= {"masks": "masks/", "attention": "attention/", "overlays": "overlays/"}
-        return [pool.submit(self._write_picture, one) for one in self.study.looked_at]
+        return [pool.submit(self._write_picture, one) for one in self.study.scored]
 
     def _write_picture(self, one: SliceResult) -> None:
         images.save_map(self.folder / "masks" / f"{one.name}.png", one.lesions.levels().astype(np.float32))

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,12 +132,10 @@ def whole_factor(shape: tuple[int, ...], least: int, most: int | None = None) ->
 
 def border(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Return the pixels of the mask within `width` pixels of its outside: an outline that covers nothing else."""
-    inner = np.pad(mask, 1)
-    for _ in range(width):
-        core = inner.copy()
-        core[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-        inner = core
-    return mask & ~inner[1:-1, 1:-1]
+    from scipy.ndimage import binary_erosion
+
+    outline: NDArray[np.bool_] = mask & ~binary_erosion(mask, iterations=width)
+    return outline
 
 
 def blend(
@@ -170,23 +166,3 @@ def colour_table(name: str) -> NDArray[np.float32]:
         raise UsageError(f"colour map {name!r} is not known", hint="plasma, inferno, magma, viridis, cividis, jet …")
     rgba = colormaps[name](np.linspace(0, 1, 256))
     return np.asarray(255 * np.asarray(rgba)[:, :3], np.float32)
-
-
-def encode_sheet(pixels: NDArray[np.uint8]) -> bytes:
-    """Return an RGB picture (H×W×3) as `encode_png` does, in a quarter of the time and 4 to 10 % larger.
-
-    Pillow tries five filters on every row. Here each pixel is stored as its difference from the one on its left.
-    """
-    height, width = pixels.shape[:2]
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 1  # the filter "Sub" (PNG, 9.2)
-    rows[:, 1:4] = pixels[:, 0]
-    np.subtract(pixels[:, 1:], pixels[:, :-1], out=rows[:, 4:].reshape(height, width - 1, 3))
-    parts = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),  # 8 bits, RGB, not interlaced
-        (b"tEXt", b"Software\0jcs-ct"),
-        (b"IDAT", zlib.compress(rows.data, 3)),
-        (b"IEND", b""),
-    )
-    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.outputs.images import encode_sheet
+from jcs_ct.io.pictures import encode_png
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,7 +103,7 @@ class Sheet:
             np.maximum(place, text[: place.shape[0], : place.shape[1]], out=place)  # letters are lighter than paper
         for left, top, picture in self._pictures:
             pixels[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-        return encode_sheet(pixels)
+        return encode_png(pixels, compress_level=1)  # a third of the time, a fifth larger
 
 
 def drawable(text: str, *, bold: bool = False) -> str:

@@ -232,7 +232,7 @@ def _draw_mediastinum(hu: Array, x: Array, y: Array, t: float, pixel: float) -> 
 
 
 def _draw_airways(hu: Array, x: Array, y: Array, t: float, pixel: float) -> None:
-    """Draw the windpipe down to the carina, then the two main bronchi on their way to the hila."""
+    """Draw the trachea down to the carina, then the two main bronchi on their way to the hila."""
     if t < _CARINA:
         tubes = [squircle(x, y, (0.0, 8.0), (8.5, 8.0 - 1.2 * t))]
     elif t < 0.53:

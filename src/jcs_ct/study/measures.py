@@ -8,7 +8,7 @@ import numpy as np
 
 from jcs_ct.anatomy.burden import BurdenCounter
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
-from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, Judge
+from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.study.flow import in_order
@@ -139,7 +139,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         InputError: It holds no Hounsfield units, or shows no lungs.
     """
     spacing = series.geometry.spacing
-    reducer, judge = Reducer(series.geometry.shape, spacing), Judge(spacing)
+    reducer, check = Reducer(series.geometry.shape, spacing), VolumeCheck(spacing)
 
     def read(index: int) -> NDArray[np.int16]:
         with clock("read"):
@@ -148,10 +148,10 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
     for index, hu in in_order(read, range(len(series))):
         with clock("lungs"):
             reducer.add(index, hu)
-            judge.add(hu)
-    if abs(judge.offset()) >= REFUSED_OFFSET:
+            check.add(hu)
+    if abs(check.offset()) >= REFUSED_OFFSET:
         raise InputError(
-            f"holds no Hounsfield units: {judge.warnings((0, 0), units_only=True)[0]}",
+            f"holds no Hounsfield units: {check.warnings((0, 0), units_only=True)[0]}",
             path=series.label,
             hint="convert it again from DICOM, with its rescale slope and intercept",
         )
@@ -170,4 +170,4 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         lung_mm2.append(float(np.count_nonzero(labels) * (spacing[1] * spacing[2])))
         sides += np.bincount(labels.ravel(), minlength=3)[:3]
     right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
-    return VolumeMeasures(series, lungs, lung_mm2, judge.warnings((right, left)))
+    return VolumeMeasures(series, lungs, lung_mm2, check.warnings((right, left)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jcs_ct.core.warning import UNRELIABLE, code_of
-from jcs_ct.imaging.slice_check import LIES
+from jcs_ct.imaging.slice_check import MISORIENTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ class StudyResult:
         return np.stack([one.attention.levels() for one in self.slices])
 
     @property
-    def looked_at(self) -> list[SliceResult]:
+    def scored(self) -> list[SliceResult]:
         """The slices that a network has seen."""
         return [one for one in self.slices if one.probability is not None]
 
@@ -124,7 +124,7 @@ class StudyResult:
 
     def doubts(self) -> list[str]:
         """Return why the verdict should not be relied on, a line each."""
-        looked = self.looked_at
+        looked = self.scored
         reasons = []
         if len(looked) < FEW_SLICES:
             count = "one slice was" if len(looked) == 1 else f"{len(looked)} slices were"
@@ -140,7 +140,7 @@ def _flagged(looked: Sequence[SliceResult]) -> list[str]:
         share = f"{len(flagged)} of {len(looked)} slices"
         return [f"{share} may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"]
     reasons = []
-    for how in LIES.values():
+    for how in MISORIENTED.values():
         lying = sum(how in one.flags for one in looked)
         if lying >= max(2, MANY_LYING * len(looked)):
             reasons.append(f"of {len(looked)} slices {lying} look wrong: {how}")

@@ -27,7 +27,7 @@ class TrainConfig:
 
     Attributes:
         task: "segment", "classify" or "joint".
-        data: The data set (see `jcs_ct.datasets.open_dataset`).
+        data: The data set (see `jcs_ct.datasets.layouts.open_dataset`).
         network: Key of `jcs_ct.models.MODELS`; default by task.
         recipe: "release" (the published one) or "modern" (AdamW, one cycle, augmentation, larger batches).
         fold: Train on the other folds and validate on this one; None: the splits "train" and, if there is one, "val".

@@ -18,9 +18,9 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.core.processors import threads
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.check import check
 from jcs_ct.datasets.folds import FOLDS

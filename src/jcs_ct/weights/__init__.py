@@ -1,6 +1,6 @@
 """Weights: what is known, what is on this machine, how it comes in safely, and networks with weights in them.
 
-The data flow: catalogue → obtain, download → sniff, unpickle (tensors only) → foreign (which network, our names)
+The data flow: catalogue → obtain, download → sniff, unpickle (tensors only) → recognition (which network, our names)
 → loading (card, store). Nothing here imports PyTorch before tensors are needed, so that lists answer at once.
 """
 

@@ -1,8 +1,8 @@
 """Where the hashes of the slices lie that weights were trained on: `NAME.hashes` beside `NAME.safetensors`.
 
 The card does not name them, so that they can be added to weights that are there; what the file holds is a matter of
-`jcs_ct.datasets.learned`. Weights are known by the checksum on their card, so that a copy under another name, or an
-exported network, finds the hashes of its original.
+`jcs_ct.datasets.training_slices`. Weights are known by the checksum on their card, so that a copy under another name,
+or an exported network, finds the hashes of its original.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file, write_whole
 from jcs_ct.models import MODELS
-from jcs_ct.weights import foreign, store
+from jcs_ct.weights import recognition, store
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CITATIONS, UNKNOWN_LICENCE, entry_of_file
 from jcs_ct.weights.hashes import hashes_path
@@ -66,7 +66,7 @@ def read_file(
     Args:
         path: The file.
         architecture: Accept this network only.
-        bn_eps: Added to the running variances of frozen batch norms, see `jcs_ct.weights.foreign`.
+        bn_eps: Added to the running variances of frozen batch norms, see `jcs_ct.weights.recognition`.
 
     Raises:
         WeightsError: As `load`.
@@ -83,8 +83,8 @@ def read_file(
             )
         tensors, card = raw.tensors, _own_card(path, digest, raw, architecture)
     else:
-        found = foreign.recognise(raw.tensors, path=path, architecture=architecture, bn_eps=bn_eps)
-        tensors, card = found.tensors, _foreign_card(path, digest, raw, found)
+        found = recognition.recognise(raw.tensors, path=path, architecture=architecture, bn_eps=bn_eps)
+        tensors, card = found.tensors, _imported_card(path, digest, raw, found)
     # Copies: what is returned must neither change nor block when the file is replaced later.
     return {name: tensor.clone() for name, tensor in tensors.items()}, card
 
@@ -149,7 +149,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], card: WeightsCard, *, overw
         UsageError: The card's network is not in the table.
         OutputError: One of the files exists, or cannot be written.
     """
-    foreign.check(tensors, card.architecture, path=path)
+    recognition.check(tensors, card.architecture, path=path)
     card_path = path.with_suffix(".json")
     header = json.dumps({"architecture": card.architecture, "bn_eps_folded": card.bn_eps_folded})
     is_new = not path.exists()
@@ -193,11 +193,11 @@ def _own_card(path: Path, digest: str, raw: RawWeights, architecture: str | None
         raise WeightsError(
             f"this is {card.architecture}, not {architecture}", path=path, hint=f"use {card.architecture}"
         )
-    foreign.check(raw.tensors, card.architecture, path=path)
+    recognition.check(raw.tensors, card.architecture, path=path)
     return card
 
 
-def _foreign_card(path: Path, digest: str, raw: RawWeights, found: foreign.Recognised) -> WeightsCard:
+def _imported_card(path: Path, digest: str, raw: RawWeights, found: recognition.Recognised) -> WeightsCard:
     """Make up the card of a checkpoint that came without one."""
     spec = MODELS[found.architecture]
     entry = entry_of_file(path.name, digest)

@@ -3,7 +3,7 @@
 The search runs on a reduced volume of some 2.5 mm; labels are brought back to a slice's own grid one slice at a time.
 
 1. Air (below `AIR`) that is not connected to the outside, has tissue all around it, and is not as empty as gas.
-2. The windpipe is followed from the top until it dissolves in the lungs, and is left out.
+2. The trachea is followed from the top until it dissolves in the lungs, and is left out.
 3. Lungs that touch are parted where they are thinnest.
 4. Each lung is bridged along the body and closed by a ball, so that vessels, nodules and consolidation at the pleura
    belong to it.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.anatomy.lungs.air import aerated, find_airways, without_gas
-from jcs_ct.anatomy.lungs.shapes import LEFT, RIGHT, blurred, grown
+from jcs_ct.anatomy.lungs.morphology import LEFT, RIGHT, dilate_in_slices, mean_filtered
 from jcs_ct.anatomy.lungs.sides import bridge, close, part_lungs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jcs_ct.anatomy.lungs.shapes import Spacing, Volume
+    from jcs_ct.anatomy.lungs.morphology import Spacing, Volume
 
 __all__ = ["LEFT", "RIGHT", "Lungs", "Reducer", "find_lungs", "reduce_slice", "resize_labels", "segment_lungs"]
 
@@ -144,7 +144,7 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     """
     labels = np.zeros(hu.shape, np.uint8)
     voxel_ml = float(np.prod(spacing)) / 1000
-    smooth = blurred(hu, spacing)
+    smooth = mean_filtered(hu, spacing)
     lungs = aerated(hu, smooth, spacing)
     if lungs.sum() * voxel_ml < LEAST_ML:
         return (
@@ -154,7 +154,7 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     lungs = without_gas(hu, lungs, smooth, spacing)
     del smooth
     pipes = find_airways(hu, lungs, spacing)
-    part_lungs(hu, lungs & ~grown(pipes, 1), spacing, labels)
+    part_lungs(hu, lungs & ~dilate_in_slices(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
     for side in (RIGHT, LEFT):
         labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side

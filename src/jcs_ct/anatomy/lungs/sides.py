@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.anatomy.lungs.shapes import (
+from jcs_ct.anatomy.lungs.morphology import (
     LEFT,
     RIGHT,
     TISSUE,
-    among,
-    around,
     ball,
-    bounds,
-    dilated,
-    grown,
-    opened,
-    sizes,
-    smoothed,
+    bounding_box,
+    dilate,
+    dilate_in_slices,
+    gaussian_filtered,
+    is_in,
+    label_sizes,
+    opening,
     voxels,
+    with_margin,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from jcs_ct.anatomy.lungs.shapes import Mask, Spacing, Volume
+    from jcs_ct.anatomy.lungs.morphology import Mask, Spacing, Volume
 
 PART_MM = 30.0  # how far from the rest a part may lie
 BALANCE = 0.06  # the smaller lung's least share of both
@@ -52,8 +52,8 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
     if not 0.04 < left_share < 0.96:
         labels[lungs] = LEFT if left_share > 0.5 else RIGHT
         return
-    volume, whole = hu, bounds(lungs)
-    frame = around(whole, 0, spacing, hu.shape)  # a voxel beyond the lungs: what is farther has no say
+    volume, whole = hu, bounding_box(lungs)
+    frame = with_margin(whole, 0, spacing, hu.shape)  # a voxel beyond the lungs: what is farther has no say
     hu, lungs, labels = hu[frame], lungs[frame], labels[frame]
     columns = np.flatnonzero(lungs.any(axis=(0, 1)))
     middle = (columns[0] + columns[-1]) / 2
@@ -61,8 +61,8 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
     if seeds is None:  # nothing parts them: the midline does
         labels[lungs] = np.where(np.nonzero(lungs)[2] < middle, RIGHT, LEFT)
         return
-    box = bounds(lungs)  # watershed needs 40 bytes a voxel
-    labels[box] = watershed(smoothed(volume, whole), seeds[box], mask=lungs[box])
+    box = bounding_box(lungs)  # watershed needs 40 bytes a voxel
+    labels[box] = watershed(gaussian_filtered(volume, whole), seeds[box], mask=lungs[box])
     # Parts that are connected to neither belong to the nearer one.
     rest = lungs & (labels == 0)
     if rest.any():
@@ -84,7 +84,7 @@ def _thinner(hu: Volume, lungs: Mask, spacing: Spacing) -> Iterator[Mask]:
     for limit in (-500, -600, -700):
         yield lungs & (hu < limit)
     for shell in (3.0, 5.0, 7.5, 10.0, 15.0, 20.0):
-        yield ~dilated(~lungs, ball(shell, spacing))
+        yield ~dilate(~lungs, ball(shell, spacing))
 
 
 def _pair(lungs: Mask, middle: float) -> NDArray[np.uint8] | None:
@@ -95,7 +95,7 @@ def _pair(lungs: Mask, middle: float) -> NDArray[np.uint8] | None:
     if count < 2:
         return None
     cut = math.ceil(middle)
-    right, left = sizes(regions[:, :, :cut], count)[1:], sizes(regions[:, :, cut:], count)[1:]
+    right, left = label_sizes(regions[:, :, :cut], count)[1:], label_sizes(regions[:, :, cut:], count)[1:]
     first, second = int(np.argmax(right)), int(np.argmax(left))
     both = right + left
     if first == second or min(both[first], both[second]) < BALANCE * both.sum():
@@ -111,12 +111,12 @@ def close(lung: Mask, spacing: Spacing) -> Mask:
     """Close a lung by a ball of `CLOSING_MM`; beyond the first and last slice it is taken to go on as it is there."""
     if not lung.any():
         return lung
-    box = around(bounds(lung), CLOSING_MM, spacing, lung.shape)
+    box = with_margin(bounding_box(lung), CLOSING_MM, spacing, lung.shape)
     margin = voxels(CLOSING_MM, spacing)
     inner = np.pad(lung[box], [(m, m) for m in margin], mode="constant")
     inner[: margin[0]], inner[-margin[0] :] = inner[margin[0]], inner[-margin[0] - 1]
     sphere = ball(CLOSING_MM, spacing)
-    closing = ~dilated(~dilated(inner, sphere), sphere)
+    closing = ~dilate(~dilate(inner, sphere), sphere)
     closed = lung.copy()
     closed[box] |= closing[tuple(slice(m, -m) for m in margin)]
     return closed
@@ -128,7 +128,7 @@ def bridge(labels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
     What hangs together with the mediastinum stays out: aortic arch, hilum and heart, and with it liver and spleen.
     """
     bridged = labels.copy()
-    box = bounds(labels > 0)  # what lies between two lungs, or above and below one, is within it
+    box = bounding_box(labels > 0)  # what lies between two lungs, or above and below one, is within it
     labels, filled = labels[box], bridged[box]
     middle = _mediastinum(labels > 0, spacing)
     levels = np.arange(len(labels), dtype=np.int16)[:, None, None]
@@ -149,10 +149,10 @@ def _mediastinum(lungs: Mask, spacing: Spacing) -> Mask:
     middle, width = (columns[0] + columns[-1]) / 2, columns[-1] - columns[0] + 1
     between = np.maximum.accumulate(lungs, axis=2) & np.maximum.accumulate(lungs[:, :, ::-1], axis=2)[:, :, ::-1]
     disc = ball(MIDDLE_MM, (2 * MIDDLE_MM, *spacing[1:]))
-    thick = opened(between & ~lungs, disc)
+    thick = opening(between & ~lungs, disc)
     within_slices = np.zeros((3, 3, 3), bool)
     within_slices[1] = ndimage.generate_binary_structure(2, 1)
     parts, _ = ndimage.label(thick, within_slices)
     centre = parts[:, :, round(middle - 0.06 * width) : round(middle + 0.06 * width) + 1]
-    found = among(parts, np.setdiff1d(centre, 0))
-    return grown(found, round(MIDDLE_MM / spacing[1]))
+    found = is_in(parts, np.setdiff1d(centre, 0))
+    return dilate_in_slices(found, round(MIDDLE_MM / spacing[1]))

@@ -61,18 +61,18 @@ def classify(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
-    door = opened(run, cases, model, "probability", strict=strict)
-    network = None if door is None else door.network
+    reader = opened(run, cases, model, "probability", strict=strict)
+    network = None if reader is None else reader.network
     cut = cut_of(threshold, network, covid=True)
     tables = [table for table in (predictions, against) if table is not None]
     found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]
     computed: dict[str, float] = {}
 
     def work(case: Case) -> None:
-        if door is not None:
+        if reader is not None:
             from jcs_ct.inference import apply
 
-            computed[case.key] = apply.classify(door.read(case), door.network)
+            computed[case.key] = apply.classify(reader.read(case), reader.network)
 
     usable = [case for case in cases.cases if all(case.key in values for values in found)]
     done = each(usable, work, run.reporter)
@@ -83,8 +83,8 @@ def classify(
     options = Options(cut, resamples, seed)
     title = network.card.name if network is not None else str(predictions)
     content = report(sets[0], options, title, (str(against), sets[1]) if against is not None else None)
-    if door is not None:
-        content |= door.report(done)
+    if reader is not None:
+        content |= reader.report(done)
     titles = [title] if against is None else [title, str(against)]
     drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
     write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn})

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from jcs_ct.cli.common import Reporter, Run
-    from jcs_ct.evaluate.door import Door
     from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
+    from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
 
@@ -82,8 +82,8 @@ def masked_cases(data: Path | None, masks: Path | None, model: str | None, chose
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: str | None, gives: Gives, *, strict: bool = False) -> Door | None:
-    """Report the notes on the slices, and return the door to the network if one was named.
+def opened(run: Run, cases: Cases, model: str | None, gives: Gives, *, strict: bool = False) -> SliceReader | None:
+    """Report the notes on the slices, and return what reads slices for the network, if one was named.
 
     Raises:
         UsageError: An option is for a network, and none was named; or see `jcs_ct.inference.open_network`.
@@ -97,14 +97,14 @@ def opened(run: Run, cases: Cases, model: str | None, gives: Gives, *, strict: b
     if model is None:
         return None
     from jcs_ct.cli.common import notes_of
-    from jcs_ct.datasets.learned import read_learned
-    from jcs_ct.evaluate.door import Door
+    from jcs_ct.datasets.training_slices import read_training_slices
+    from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.weights.hashes import find_hashes
 
     network = run.network(model, [gives], len(cases.cases))
     hashes = find_hashes(model, network.card)
-    learned = None if hashes is None else read_learned(hashes)
-    return Door(
+    learned = None if hashes is None else read_training_slices(hashes)
+    return SliceReader(
         network, learned, strict=strict, note=lambda name, notes, flags: notes_of(name, notes, run.reporter, flags)
     )
 

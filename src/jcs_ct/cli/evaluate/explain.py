@@ -69,12 +69,12 @@ def explain(
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
     cases = masked_cases(data, masks, model, chosen)
-    door = opened(run, cases, model, "probability", strict=strict)
+    reader = opened(run, cases, model, "probability", strict=strict)
     answer = None
-    if door is not None:
+    if reader is not None:
         from jcs_ct.evaluate import predict
 
-        answer = predict.classifier(door.network)
+        answer = predict.classifier(reader.network)
     found = matched(run.reporter, inputs.match_maps(cases, maps, map_values))
     stored_as(run.reporter, [found])
     collector = scoring.Collector(str(maps), tolerance=tolerance, steps=steps, resamples=resamples, seed=seed)
@@ -82,15 +82,15 @@ def explain(
     def work(case: Case) -> None:
         attention = found.read(case)
         mask = inputs.mask_for(case, attention.shape, str(found.files[case.key]))
-        pixels = None if door is None else door.read_picture(case).pixels
+        pixels = None if reader is None else reader.read_picture(case).pixels
         collector.add(case.name, case.group, attention, mask, pixels, answer)
 
     done = each([case for case in cases.cases if case.key in found.files], work, run.reporter)
     if not done:
         return
     content = collector.report()
-    if door is not None:
-        content |= door.report(done)
+    if reader is not None:
+        content |= reader.report(done)
     written = {"scores.md": scoring.to_markdown(content), "per_image.csv": tables.to_csv(collector.rows())}
     if answer is not None:
         written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())

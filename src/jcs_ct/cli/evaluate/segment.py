@@ -83,8 +83,8 @@ def segment(
     one_of(predictions=predictions, model=model)
     refuse_itself(predictions, against)
     cases = masked_cases(data, masks, model, chosen)
-    door = opened(run, cases, model, "lesions", strict=strict)
-    network = None if door is None else door.network
+    reader = opened(run, cases, model, "lesions", strict=strict)
+    network = None if reader is None else reader.network
     cut = cut_of(threshold, network)
     options = Options(cut, empty, spacing, resamples, seed)
     folders = [folder for folder in (predictions, against) if folder is not None]
@@ -96,10 +96,10 @@ def segment(
 
     def work(case: Case) -> None:
         pairs = []
-        if door is not None:
+        if reader is not None:
             from jcs_ct.evaluate import predict
 
-            pairs.append((predict.lesion_map(door.read(case), case, door.network), case.key))
+            pairs.append((predict.lesion_map(reader.read(case), case, reader.network), case.key))
         for maps in found:
             values = maps.read(case)
             fitted = on_grid(values, inputs.mask_of(case).shape)
@@ -118,8 +118,8 @@ def segment(
     if not done:
         return
     content = segment_report.report(*collectors)
-    if door is not None:
-        content |= door.report(done)
+    if reader is not None:
+        content |= reader.report(done)
     figure = plots.dice_plot(collectors[0].names, {c.label: c.column("dice") for c in collectors}, cut)
     files = {
         "scores.md": segment_report.to_markdown(content),

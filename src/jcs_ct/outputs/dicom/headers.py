@@ -24,8 +24,8 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import format_number_as_ds
 
-import jcs_ct
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.version import __version__
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, clean_image
 
@@ -170,7 +170,7 @@ def made_here() -> dict[str, Any]:
         "instance_number": 1,
         "manufacturer": codes.PRODUCT,
         "manufacturer_model_name": codes.PRODUCT,
-        "software_versions": jcs_ct.__version__,
+        "software_versions": __version__,
         "device_serial_number": "none, this is software",
     }
 

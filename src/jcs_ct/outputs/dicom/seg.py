@@ -17,8 +17,8 @@ import highdicom as hd
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian
 
-import jcs_ct
 from jcs_ct.core.errors import ShapeError
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import (
@@ -197,7 +197,7 @@ def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.S
     algorithm = hd.AlgorithmIdentificationSequence(
         name=codes.short(model_name if lesion else lungs_name),
         family=codes.NETWORK,
-        version=codes.short(model_version if lesion else jcs_ct.__version__),
+        version=codes.short(model_version if lesion else __version__),
         source=codes.PRODUCT,
     )
     description = hd.seg.SegmentDescription(

@@ -12,8 +12,8 @@ from highdicom import sr
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-import jcs_ct
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
@@ -194,7 +194,7 @@ def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
             _number(codes.LESION_VOLUME, part["lesion_ml"], codes.ML),
             _percent(codes.LESION_SHARE, part["share"]),
         ]
-        groups.append(_volume(segment, seg, (codes.PRODUCT, jcs_ct.__version__), measurements))
+        groups.append(_volume(segment, seg, (codes.PRODUCT, __version__), measurements))
     return groups
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct import __version__
+from jcs_ct.core.version import __version__
 from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
 
@@ -85,7 +85,7 @@ def segmenter_of(study: StudyResult) -> dict[str, str] | None:
 
 def verdict_text(study: StudyResult) -> str:
     """Return the verdict as a sentence."""
-    verdict, looked = study.verdict, study.looked_at
+    verdict, looked = study.verdict, study.scored
     positive, score, limit = sum(one.positive for one in looked), verdict.score, verdict.limit
     what = {
         "top-k": f"probability {score_text(score, limit)} from the highest slices, limit {limit:.2f}",

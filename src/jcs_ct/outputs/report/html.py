@@ -96,7 +96,7 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
     """Yield the JSON that the script needs: how to draw, what to say, and the packed slices; one slice at a time."""
     from jinja2.utils import htmlsafe_json_dumps  # what `tojson` does: no "<" or "&" is left
 
-    told = {
+    data = {
         "aspect": aspect,
         "sides": report["input"]["kind"] != "pictures",  # a picture does not tell which side is which
         "huPoints": HU_POINTS,
@@ -110,7 +110,7 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         "start": words.start(report),
         "slices": report["slices"],
     }
-    yield f'{htmlsafe_json_dumps(told)[:-1]}, "frames": ['
+    yield f'{htmlsafe_json_dumps(data)[:-1]}, "frames": ['
     for number, frame in enumerate(frames):
         packed = {
             "rows": frame.rows,

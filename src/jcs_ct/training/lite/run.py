@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 import torch
 
-from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.core.memory import keep_freed
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet

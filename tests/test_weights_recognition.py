@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from jcs_ct import create_model
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference.golden import fill
-from jcs_ct.weights import foreign
-from jcs_ct.weights.foreign import recognise
+from jcs_ct.weights import recognition
+from jcs_ct.weights.recognition import recognise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,11 +63,11 @@ VGG_HEAD: Shapes = {"classifier.0.weight": (4096, 25088), "classifier.0.bias": (
 
 
 def vgg_named() -> Shapes:
-    return dict(foreign.expected_shapes("vgg16-bn"))
+    return dict(recognition.expected_shapes("vgg16-bn"))
 
 
 def res2net_named() -> Shapes:
-    return dict(foreign.expected_shapes("res2net101-v1b"))
+    return dict(recognition.expected_shapes("res2net101-v1b"))
 
 
 # Recognition
@@ -105,7 +105,8 @@ def test_imagenet_backbones_are_recognised_and_get_their_epsilon(
 ) -> None:
     found = recognise(empty(shapes()), path="x.pth")
     assert (found.architecture, found.bn_eps) == (architecture, 1e-5)
-    assert {name: tuple(value.shape) for name, value in found.tensors.items()} == foreign.expected_shapes(architecture)
+    found_shapes = {name: tuple(value.shape) for name, value in found.tensors.items()}
+    assert found_shapes == recognition.expected_shapes(architecture)
     variances = [value for name, value in found.tensors.items() if name.endswith("running_var")]
     assert all(torch.equal(value, torch.full_like(value, 1 + 1e-5)) for value in variances)
     notes = " | ".join(found.notes)
@@ -184,7 +185,7 @@ def test_unknown_networks_are_refused() -> None:
     with pytest.raises(UsageError, match="jcs-joint"):
         recognise({}, path="x", architecture="unet")
     with pytest.raises(UsageError):
-        foreign.check({}, "unet", path="x")
+        recognition.check({}, "unet", path="x")
 
 
 # Running variances
@@ -215,12 +216,12 @@ def test_negative_variances_are_refused_everywhere(official_shapes: dict[str, Sh
 
 def test_check_is_strict_about_counters(official_shapes: dict[str, Shapes]) -> None:
     joint = empty(official_shapes["jcs-joint"])
-    foreign.check(joint, "jcs-joint", path="x")
+    recognition.check(joint, "jcs-joint", path="x")
     del joint["fuse.cat_modules.0.bn.num_batches_tracked"]
     with pytest.raises(WeightsError, match="1 missing"):
-        foreign.check(joint, "jcs-joint", path="x")
+        recognition.check(joint, "jcs-joint", path="x")
     with pytest.raises(WeightsError, match="left over"):
-        foreign.check(empty(with_counters(vgg_named())), "vgg16-bn", path="x")
+        recognition.check(empty(with_counters(vgg_named())), "vgg16-bn", path="x")
 
 
 # The whole way, against the golden numbers and against timm

@@ -37,7 +37,7 @@ def one_case(
         study: One of `TAKEN`.
         series: As in `jcs_ct.io.studies.find_series`; for paths and data sets.
         allow_gaps: As there.
-        spacing: As in `jcs_ct.io.volumes.held.series_of_array`; for arrays.
+        spacing: As in `jcs_ct.io.volumes.in_memory.series_of_array`; for arrays.
         affine: As there.
 
     Raises:
@@ -58,13 +58,13 @@ def one_case(
         return _only(found, study if kind == "path" else None)
     if kind == "picture":
         return _of_pictures(items)
-    from jcs_ct.io.volumes import held
+    from jcs_ct.io.volumes import in_memory
 
     if kind == "array":
-        return VolumeCase(held.series_of_array(study, spacing, affine))
+        return VolumeCase(in_memory.series_of_array(study, spacing, affine))
     if kind == "nibabel":
-        return VolumeCase(held.series_of_nibabel(study))
-    return VolumeCase(held.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
+        return VolumeCase(in_memory.series_of_nibabel(study))
+    return VolumeCase(in_memory.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
 
 
 def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:
@@ -105,7 +105,7 @@ def _kind_of_item(item: Any) -> str | None:
 def _gathered(kind: str, items: Sequence[Any], *, series: str | None, allow_gaps: bool) -> Gathered:
     if kind == "path":
         return gather([os.fsdecode(item) for item in items], series=series, allow_gaps=allow_gaps)
-    from jcs_ct.io.dicom.held import sources_of
+    from jcs_ct.io.dicom.in_memory import sources_of
 
     found = find_series_in(sources_of(items), series=series, allow_gaps=allow_gaps)
     return Gathered(tuple(map(VolumeCase, found.series)), found.problems, found.notes)

@@ -54,7 +54,7 @@ _HINT = "write it again with training_hashes, or delete it"
 
 
 @dataclass(frozen=True)
-class Learned:
+class TrainingSlices:
     """Hashes of the slices that a network was trained on.
 
     Attributes:
@@ -94,7 +94,7 @@ class Learned:
         return _MAGIC + f"{len(self)}\n".encode() + self.digests.astype(">u8").tobytes() + self.looks.tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes, path: Path) -> Learned:
+    def from_bytes(cls, data: bytes, path: Path) -> TrainingSlices:
         """Read what `to_bytes` made. Raises InputError where it is something else."""
         line, _, rest = data.partition(b"\n")
         number = line.removeprefix(_MAGIC)
@@ -110,7 +110,7 @@ class Learned:
         return cls(digests, np.frombuffer(rest[slices * _DIGEST :], dtype=np.uint8).reshape(slices, _LOOKS))
 
 
-def training_hashes(samples: Iterable[Sample], workers: int = 1) -> Learned:
+def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlices:
     """Return the hashes of the slices that a network is trained on, for the file beside its card.
 
     Args:
@@ -130,17 +130,17 @@ def training_hashes(samples: Iterable[Sample], workers: int = 1) -> Learned:
     return hashes_of((*_of_files(list(files), workers), *_of_volumes(sliced)))
 
 
-def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> Learned:
+def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> TrainingSlices:
     """Return the hashes of slices, given as digest and fingerprint (None for features)."""
     known = {int.from_bytes(content[:_DIGEST], "big"): print_ for content, print_ in slices}
     order = sorted(known)
     nothing = np.zeros(LENGTH, dtype=np.int8)
     prints = [nothing if (print_ := known[head]) is None else print_ for head in order]
     looks = looks_of(np.stack(prints)) if prints else np.zeros((0, _LOOKS), dtype=np.uint8)
-    return Learned(np.array(order, dtype=np.uint64), looks)
+    return TrainingSlices(np.array(order, dtype=np.uint64), looks)
 
 
-def learned_of(item: SliceImage | StageOneFeatures, sample: Sample, learned: Learned) -> Known | None:
+def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learned: TrainingSlices) -> Known | None:
     """Return whether a network was trained on a slice.
 
     Args:
@@ -154,9 +154,9 @@ def learned_of(item: SliceImage | StageOneFeatures, sample: Sample, learned: Lea
     return None if found.content is None else learned.find(found.content, None)
 
 
-def read_learned(path: Path) -> Learned:
+def read_training_slices(path: Path) -> TrainingSlices:
     """Read a file of hashes. Raises InputError where it cannot be read or holds something else."""
-    return Learned.from_bytes(read_file(path, MAX_BYTES), path)
+    return TrainingSlices.from_bytes(read_file(path, MAX_BYTES), path)
 
 
 def looks_of(prints: NDArray[np.int8]) -> NDArray[np.uint8]:

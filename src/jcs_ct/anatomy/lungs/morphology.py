@@ -18,14 +18,14 @@ RIGHT, LEFT = 1, 2
 TISSUE = -300  # HU
 
 
-def grown(mask: Mask, pixels: int) -> Mask:
+def dilate_in_slices(mask: Mask, pixels: int) -> Mask:
     """Dilate within slices, by a diamond; a volume or one slice."""
     rows, columns = np.ogrid[-pixels : pixels + 1, -pixels : pixels + 1]
-    found = dilated(mask if mask.ndim == 3 else mask[None], (abs(rows) + abs(columns) <= pixels)[None])
+    found = dilate(mask if mask.ndim == 3 else mask[None], (abs(rows) + abs(columns) <= pixels)[None])
     return found if mask.ndim == 3 else found[0]
 
 
-def dilated(mask: Mask, shape: Mask, *, outside: bool = False) -> Mask:
+def dilate(mask: Mask, shape: Mask, *, outside: bool = False) -> Mask:
     """Return the dilation of a volume by a symmetric shape whose rows have no gaps, as SciPy's, many times faster.
 
     With a margin around it a volume is one long row, and a step in any direction a step along this row.
@@ -52,9 +52,9 @@ def dilated(mask: Mask, shape: Mask, *, outside: bool = False) -> Mask:
     return inner
 
 
-def opened(mask: Mask, shape: Mask) -> Mask:
-    """Return the opening of a volume by a shape, see `dilated`: as SciPy's."""
-    return dilated(~dilated(~mask, shape, outside=True), shape)
+def opening(mask: Mask, shape: Mask) -> Mask:
+    """Return the opening of a volume by a shape, see `dilate`: as SciPy's."""
+    return dilate(~dilate(~mask, shape, outside=True), shape)
 
 
 def ball(radius: float, spacing: Spacing) -> Mask:
@@ -64,16 +64,16 @@ def ball(radius: float, spacing: Spacing) -> Mask:
     return np.asarray(distance <= radius**2)
 
 
-def blurred(hu: Volume, spacing: Spacing) -> NDArray[np.float32]:
+def mean_filtered(hu: Volume, spacing: Spacing) -> NDArray[np.float32]:
     """Return the mean HU within some 7.5 mm of every voxel in its slice."""
     from scipy import ndimage
 
-    window = (1, odd(7.5, spacing[1]), odd(7.5, spacing[2]))
+    window = (1, odd_voxels(7.5, spacing[1]), odd_voxels(7.5, spacing[2]))
     mean: NDArray[np.float32] = ndimage.uniform_filter(hu, window, output=np.float32)
     return mean
 
 
-def odd(mm: float, spacing: float) -> int:
+def odd_voxels(mm: float, spacing: float) -> int:
     """Return the odd number of voxels nearest to some mm."""
     return 2 * round(mm / spacing / 2) + 1
 
@@ -84,7 +84,7 @@ def voxels(mm: float, spacing: Spacing) -> tuple[int, int, int]:
     return down, rows, columns
 
 
-def sizes(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+def label_sizes(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     """Return how many voxels the labels 0 … `count` have; NumPy would make 8-byte copies of a whole volume for it."""
     total = np.zeros(count + 1, np.int64)
     for plane in labels:
@@ -92,7 +92,7 @@ def sizes(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     return total
 
 
-def among(labels: NDArray[np.int32], numbers: NDArray[np.integer[Any]]) -> Mask:
+def is_in(labels: NDArray[np.int32], numbers: NDArray[np.integer[Any]]) -> Mask:
     """Return where a label is one of `numbers`; as `np.isin`, in a byte a voxel."""
     found = np.empty(labels.shape, bool)
     for plane, here in zip(labels, found, strict=True):
@@ -100,7 +100,7 @@ def among(labels: NDArray[np.int32], numbers: NDArray[np.integer[Any]]) -> Mask:
     return found
 
 
-def bounds(mask: Mask) -> tuple[slice, ...]:
+def bounding_box(mask: Mask) -> tuple[slice, ...]:
     """Return the smallest box that holds a mask with content."""
     from scipy import ndimage
 
@@ -108,7 +108,7 @@ def bounds(mask: Mask) -> tuple[slice, ...]:
     return box
 
 
-def smoothed(hu: Volume, box: tuple[slice, ...]) -> NDArray[np.float32]:
+def gaussian_filtered(hu: Volume, box: tuple[slice, ...]) -> NDArray[np.float32]:
     """Return a box of a volume after a Gaussian filter of 0.7 voxels, which sees 3 voxels far."""
     from scipy import ndimage
 
@@ -118,7 +118,7 @@ def smoothed(hu: Volume, box: tuple[slice, ...]) -> NDArray[np.float32]:
     return smooth
 
 
-def around(box: tuple[slice, ...], mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[slice, ...]:
+def with_margin(box: tuple[slice, ...], mm: float, spacing: Spacing, shape: tuple[int, ...]) -> tuple[slice, ...]:
     """Return a box with a margin of some mm, within the volume."""
     margins = voxels(mm, spacing)
     return tuple(slice(max(0, s.start - m), min(n, s.stop + m)) for s, m, n in zip(box, margins, shape, strict=True))

@@ -128,7 +128,7 @@ def recognise(
             ours[name] = torch.zeros((), dtype=torch.int64)
     if bn_eps is None:
         bn_eps = IMAGENET_BN_EPS if MODELS[fit.layout.architecture].task == "backbone" else 0.0
-    fold(ours, bn_eps)
+    add_epsilon(ours, bn_eps)
     if bn_eps:
         notes.append(f"batch-norm epsilon {bn_eps:g} added to the running variances (frozen batch norm has none)")
     check(ours, fit.layout.architecture, path=path)
@@ -160,7 +160,7 @@ def check(tensors: Mapping[str, Tensor], architecture: str, *, path: Path | str)
             )
 
 
-def fold(tensors: dict[str, Tensor], eps: float) -> None:
+def add_epsilon(tensors: dict[str, Tensor], eps: float) -> None:
     """Add `eps` to the running variances of the frozen batch norms, in place of the entries (not of the tensors)."""
     if eps:
         for name in _frozen_variances(tensors):

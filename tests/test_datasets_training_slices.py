@@ -18,10 +18,17 @@ from PIL import Image
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.fingerprint import digest, fingerprint, turned
-from jcs_ct.datasets.learned import BITS, FARTHEST, Learned, looks_of, read_learned, training_hashes
 from jcs_ct.datasets.samples import Sample
-from jcs_ct.evaluate.door import Door
+from jcs_ct.datasets.training_slices import (
+    BITS,
+    FARTHEST,
+    TrainingSlices,
+    looks_of,
+    read_training_slices,
+    training_hashes,
+)
 from jcs_ct.evaluate.inputs import Case
+from jcs_ct.evaluate.slice_reader import SliceReader
 from jcs_ct.io.features import write_features
 from jcs_ct.phantom import lung_window, make_phantom, write_dicom
 from jcs_ct.weights.hashes import find_hashes, hashes_path
@@ -45,12 +52,12 @@ def blobs(seed: int, size: int = 160) -> NDArray[np.uint8]:
     return result
 
 
-def find(learned: Learned, grey: NDArray[np.uint8]) -> str | None:
+def find(learned: TrainingSlices, grey: NDArray[np.uint8]) -> str | None:
     return learned.find(digest(rgb(grey)), fingerprint(rgb(grey)))
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> tuple[Path, Learned]:
+def trained(tmp_path: Path) -> tuple[Path, TrainingSlices]:
     """Twelve pictures, and their hashes."""
     samples = []
     for seed in range(12):
@@ -61,7 +68,7 @@ def trained(tmp_path: Path) -> tuple[Path, Learned]:
     return tmp_path / "trained", training_hashes([*samples, samples[0]])
 
 
-def test_the_same_pixels_are_known_under_any_name(trained: tuple[Path, Learned]) -> None:
+def test_the_same_pixels_are_known_under_any_name(trained: tuple[Path, TrainingSlices]) -> None:
     learned = trained[1]
     assert len(learned) == 12
     assert [find(learned, blobs(seed)) for seed in range(12)] == ["same"] * 12
@@ -89,7 +96,7 @@ def changed(grey: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
 
 
 @pytest.mark.parametrize("way", list(changed(blobs(0))))
-def test_changed_slices_are_similar(trained: tuple[Path, Learned], way: str) -> None:
+def test_changed_slices_are_similar(trained: tuple[Path, TrainingSlices], way: str) -> None:
     found = [find(trained[1], np.ascontiguousarray(changed(blobs(seed))[way])) for seed in range(12)]
     assert found == ["similar"] * 12
     others = [find(trained[1], np.ascontiguousarray(changed(blobs(seed))[way])) for seed in range(12, 24)]
@@ -113,7 +120,7 @@ def test_the_limit_is_a_number_of_bits() -> None:
     for flipped, expected in ((FARTHEST, "similar"), (FARTHEST + 1, None)):
         other = bits.copy()
         other[0, :flipped] ^= 1
-        learned = Learned(np.array([7], np.uint64), np.packbits(other, axis=1))
+        learned = TrainingSlices(np.array([7], np.uint64), np.packbits(other, axis=1))
         assert learned.find(b"\0" * 32, print_) == expected
     assert bits.shape == (1, BITS)
 
@@ -124,15 +131,15 @@ def test_the_signs_never_change() -> None:
     assert looks_of(ramp[None]).tobytes().hex() == "5f6cea66af8095457ff29a975b02597f46a2ea18eda85728"
 
 
-def test_a_file_of_hashes(trained: tuple[Path, Learned], tmp_path: Path) -> None:
+def test_a_file_of_hashes(trained: tuple[Path, TrainingSlices], tmp_path: Path) -> None:
     learned, path = trained[1], tmp_path / "x.hashes"
     data = learned.to_bytes()
     assert len(data) == len(b"jcs-ct hashes 1 12\n") + 12 * 32
     path.write_bytes(data)
-    again = read_learned(path)
+    again = read_training_slices(path)
     assert (again.digests == learned.digests).all()
     assert (again.looks == learned.looks).all()
-    empty = Learned.from_bytes(training_hashes([]).to_bytes(), path)
+    empty = TrainingSlices.from_bytes(training_hashes([]).to_bytes(), path)
     assert (len(empty), find(empty, blobs(0))) == (0, None)
     for wrong, text in (
         (b"", "holds no hashes of training slices"),
@@ -143,7 +150,7 @@ def test_a_file_of_hashes(trained: tuple[Path, Learned], tmp_path: Path) -> None
     ):
         path.write_bytes(wrong)
         with pytest.raises(InputError, match=text):
-            read_learned(path)
+            read_training_slices(path)
 
 
 def test_features_are_compared_exactly(tmp_path: Path) -> None:
@@ -153,7 +160,7 @@ def test_features_are_compared_exactly(tmp_path: Path) -> None:
     learned = training_hashes([Sample(features=tmp_path / "a.mat")])
     spec = SimpleNamespace(task="segmentation", feature_arrays=("vgg",), outputs=("maps",))
     network: Any = SimpleNamespace(card=SimpleNamespace(name="n"), spec=spec)
-    door = Door(network, learned)
+    door = SliceReader(network, learned)
     cases = [Case(name, name, name, Sample(features=tmp_path / f"{name}.mat")) for name in "ab"]
     for case in cases:
         door.read(case)
@@ -178,7 +185,7 @@ def test_a_manifest_of_pictures_and_of_slices_of_a_volume(tmp_path: Path, monkey
     (tmp_path / "m.csv").write_text("file,slice,label\np.png,,1\nvolume,4,0\nvolume,6,0\np.png,,1\n")
     monkeypatch.setattr("sys.argv", ["tool", str(tmp_path / "m.csv"), str(tmp_path / "n.hashes")])
     tool().main()
-    learned = read_learned(tmp_path / "n.hashes")
+    learned = read_training_slices(tmp_path / "n.hashes")
     assert len(learned) == 3
     assert find(learned, blobs(0)) == "same"
     slices = [find(learned, lung_window(hu)) for hu in study.hu]
@@ -195,7 +202,7 @@ def test_a_slice_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 def test_the_shipped_hashes_are_compact_and_belong_to_real_slices(real_data: Path) -> None:
     path = hashes_path(shipped())
     assert path.stat().st_size < 200_000
-    learned = read_learned(path)
+    learned = read_training_slices(path)
     assert len(learned) > 3000
     images = sorted((real_data / "ct100/images").glob("*.png"))[:5]
     for image in images:
@@ -219,7 +226,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setattr(apply, "segment", lambda item, _net: item.pixels[..., 0].astype(np.float32) / 255)
     monkeypatch.setattr(apply, "classify", lambda item, _net: float(item.pixels.mean()) / 255)
 
-    def run(kind: str, learned: Learned | None, *pictures: NDArray[np.uint8]) -> tuple[str, Any]:
+    def run(kind: str, learned: TrainingSlices | None, *pictures: NDArray[np.uint8]) -> tuple[str, Any]:
         root = tmp_path / "set"
         for name in ("images", "masks"):
             (root / name).mkdir(parents=True)
@@ -244,7 +251,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 @pytest.mark.parametrize("kind", ["segment", "classify"])
 def test_evaluate_names_the_share(
-    kind: str, evaluate: Callable[..., Any], trained: tuple[Path, Learned], tmp_path: Path
+    kind: str, evaluate: Callable[..., Any], trained: tuple[Path, TrainingSlices], tmp_path: Path
 ) -> None:
     said, scores = evaluate(kind, trained[1], blobs(3), changed(blobs(5))["JPEG"], blobs(40), blobs(41), blobs(42))
     text = (
@@ -259,7 +266,7 @@ def test_evaluate_names_the_share(
 
 
 def test_evaluate_says_nothing_of_slices_that_are_new(
-    evaluate: Callable[..., Any], trained: tuple[Path, Learned], tmp_path: Path
+    evaluate: Callable[..., Any], trained: tuple[Path, TrainingSlices], tmp_path: Path
 ) -> None:
     said, scores = evaluate("segment", trained[1], blobs(40), blobs(41))
     assert "trained" not in said
@@ -277,15 +284,15 @@ def test_weights_that_do_not_say_are_named(evaluate: Callable[..., Any], tmp_pat
 
 
 def test_damaged_hashes_end_at_once(
-    evaluate: Callable[..., Any], trained: tuple[Path, Learned], monkeypatch: pytest.MonkeyPatch
+    evaluate: Callable[..., Any], trained: tuple[Path, TrainingSlices], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Learned, "to_bytes", lambda _self: b"nothing")
+    monkeypatch.setattr(TrainingSlices, "to_bytes", lambda _self: b"nothing")
     with pytest.raises(AssertionError, match="holds no hashes of training slices"):
         evaluate("segment", trained[1], blobs(3))
 
 
 def test_hashes_follow_their_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, Learned], filled: Callable[..., Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: tuple[Path, TrainingSlices], filled: Callable[..., Any]
 ) -> None:
     """Imported with them, found by their checksum, and gone when other weights take the name."""
     import torch

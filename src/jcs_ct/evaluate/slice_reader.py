@@ -6,33 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.each_slice import flags_of, read_input, read_picture
 from jcs_ct.core.types import SliceImage
-from jcs_ct.datasets.learned import learned_of
+from jcs_ct.datasets.training_slices import seen_in_training
 from jcs_ct.io.files.sources import find_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.learned import Known, Learned
+    from jcs_ct.datasets.training_slices import Known, TrainingSlices
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.inference import Network
     from jcs_ct.io.files.sources import Source
 
 
-class Door:
+class SliceReader:
     """Reads the slices of one run and remembers what spoke against them.
 
     Args:
         network: The network that is scored.
         learned: Which slices it was trained on; None where its weights do not say.
-        strict: Whether a slice that the guard flags is refused.
-        note: Where to say what a user should know of a slice: its name, the reader's notes, the guard's flags.
+        strict: Whether a slice that the check flags is refused.
+        note: Where to say what a user should know of a slice: its name, the reader's notes, the check's flags.
     """
 
     def __init__(
         self,
         network: Network,
-        learned: Learned | None,
+        learned: TrainingSlices | None,
         *,
         strict: bool = False,
         note: Callable[[str, tuple[str, ...], tuple[str, ...]], None] = lambda *_: None,
@@ -45,13 +45,13 @@ class Door:
         """Read a slice, as a picture or as stage-1 features.
 
         Raises:
-            InputError: It cannot be read, or it was flagged and the door is strict.
+            InputError: It cannot be read, or it was flagged and the reader is strict.
         """
         item = read_input(source_of(case), self.network)
         flags = flags_of(item, strict=self.strict)
         self._flags[case.key] = flags
         if self.learned is not None:
-            self._known[case.key] = learned_of(item, case.sample, self.learned)
+            self._known[case.key] = seen_in_training(item, case.sample, self.learned)
         self._note(case.key, item.notes, flags)
         return item
 

@@ -23,7 +23,7 @@ from PIL import Image
 import jcs_ct
 from jcs_ct import Diagnoser
 from jcs_ct.app import forked
-from jcs_ct.app.held import one_case
+from jcs_ct.app.in_memory import one_case
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.dicom.write import write_ct_series
