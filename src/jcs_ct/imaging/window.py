@@ -2,7 +2,7 @@
 
 The window belongs to the weights. `LUNG` is the one that the public 8-bit COVID-19 slices were made with, as far as
 it can be measured: aerated lung and soft tissue have the same grey there as in HU volumes seen through it
-(docs/methods.md, `tests/test_window.py`). Nothing is stretched here; `jcs-lite` crops to the
+(docs/methods.md, `tests/test_imaging_window.py`). Nothing is stretched here; `jcs-lite` crops to the
 lung field and stretches afterwards.
 """
 

@@ -130,7 +130,8 @@ class StudyResult:
             count = "one slice was" if len(looked) == 1 else f"{len(looked)} slices were"
             reasons.append(f"only {count} looked at; a patient's verdict needs the whole chest")
         reasons += _flagged(looked)
-        return reasons + [str(w) for w in self.warnings if code_of(w) in UNRELIABLE and str(w) not in reasons]
+        reasons += [str(warning) for warning in self.warnings if code_of(warning) in UNRELIABLE]
+        return list(dict.fromkeys(reasons))
 
 
 def _flagged(looked: Sequence[SliceResult]) -> list[str]:

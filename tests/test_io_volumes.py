@@ -19,7 +19,7 @@ from jcs_ct.io.nifti.write import write_nifti
 from jcs_ct.io.studies import find_series
 from jcs_ct.io.volumes.metaimage import read_metaimage
 from jcs_ct.io.volumes.nrrd import read_nrrd
-from test_nifti import AFFINE, canonical, chest, image, volume
+from test_io_nifti import AFFINE, canonical, chest, image, volume
 from volumes_help import write_metaimage, write_nrrd
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from jcs_ct.io.files import packed as module
 from jcs_ct.io.files.kinds import FOR_STUDIES, Kind, sniff
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.io.studies import find_series
-from test_sources import PNG
+from test_io_files_sources import PNG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -208,6 +208,7 @@ def test_roles_of_networks() -> None:
     mixed = Networks.of([segmenter, lite])
     assert (mixed.screen, mixed.segment, mixed.one_pass) == (lite, segmenter, False)
     backbone = network("vgg16-bn")
+    wrongs: list[list[Any]]
     wrongs = [[segmenter], [lite, classifier], [classifier, classifier], [backbone], [segmenter, segmenter, lite], []]
     for wrong in wrongs:
         with pytest.raises(UsageError):

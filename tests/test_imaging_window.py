@@ -1,6 +1,6 @@
 """One recipe from HU to grey, and the measurement that says which window the public 8-bit slices were made with.
 
-`python -m pytest tests/test_window.py -k measured -s` prints the table of docs/methods.md.
+`python -m pytest tests/test_imaging_window.py -k measured -s` prints the table of docs/methods.md.
 """
 
 from __future__ import annotations

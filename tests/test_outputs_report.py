@@ -1,5 +1,5 @@
 """report.json against its schema, slices.csv, the packed slices, and the page as text. In a browser: see
-test_report_browser.py."""
+test_outputs_report_browser.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,84 @@
+"""Frames are made and pixels are kept while slices pass by; afterwards no slice is read again."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+from jcs_ct.app.examine import examine
+from jcs_ct.app.gather import gather
+from jcs_ct.inference import apply
+from jcs_ct.io.dicom.write import write_ct_series
+from jcs_ct.phantom import write_pngs
+from jcs_ct.study.case import PictureCase, VolumeCase
+from jcs_ct.study.settings import Networks, Settings
+from study_help import BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BAND: Any = BandNetwork()
+
+
+@pytest.fixture
+def marking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "screen_slice", mark_screened)
+    monkeypatch.setattr(apply, "segment", lambda image, network: mark(image, network).lesion)
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
+    """How often each slice was decoded."""
+    from jcs_ct.core.geometry import CTSeries
+
+    counts: Counter[int] = Counter()
+    original = CTSeries.__getattribute__
+
+    def counting(series: CTSeries, name: str) -> Any:
+        found = original(series, name)
+        return found if name != "read" else lambda index: (counts.update([index]), found(index))[1]
+
+    monkeypatch.setattr(CTSeries, "__getattribute__", counting)
+    return counts
+
+
+@pytest.mark.usefixtures("marking")
+@pytest.mark.parametrize("segment", ["always", "positive", "never"])
+def test_no_slice_is_decoded_more_than_twice(segment: Any, decoded: Counter[int], tmp_path: Path) -> None:
+    study = small_phantom()
+    write_ct_series(tmp_path / "ct", marked_volume(study)[0], study.spacing, study.origin)
+    (case,) = gather([str(tmp_path / "ct")]).cases
+    assert isinstance(case, VolumeCase)
+    decoded.clear()  # a series is looked at before it is chosen
+    result = examine(case, Networks(BAND, BAND), Settings(rule="release-count", segment=segment))
+    folder = result.save(tmp_path / "out")
+    assert set(decoded) == set(range(len(case)))
+    assert set(decoded.values()) == {2}
+    assert len(result.pictures.frames) == len(case)
+    overlays = sorted((folder / "overlays").glob("*.png"))
+    assert [int(path.stem[-4:]) for path in overlays] == sorted(result.report["most_affected"])
+
+
+@pytest.mark.usefixtures("marking")
+def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path) -> None:
+    files = write_pngs(small_phantom(slices=12, size=64), tmp_path / "study")
+    files[3].write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    shutil.rmtree(tmp_path / "study" / "masks")
+    (case,) = gather([str(tmp_path / "study")]).cases
+    assert isinstance(case, PictureCase)
+    result = examine(case, Networks(BAND, BAND), Settings())
+    for file in files:
+        file.unlink()
+    folder = result.save(tmp_path / "out")
+    assert len(list((folder / "overlays").iterdir())) == len(case) - 1
+    assert len(result.pictures.frames) == len(case)
+    with Image.open(BytesIO(result.pictures.overlay(result.study, 1))) as picture:
+        assert picture.size[0] > 3 * 64
+    with pytest.raises(KeyError):
+        result.pictures.overlay(result.study, 4)
