@@ -32,7 +32,7 @@ from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -108,6 +108,12 @@ class Learned:
         if (digests[1:] <= digests[:-1]).any():
             raise InputError("holds hashes out of order", path=path, hint=_HINT)
         return cls(digests, np.frombuffer(rest[slices * _DIGEST :], dtype=np.uint8).reshape(slices, _LOOKS))
+
+
+def together(every: Sequence[Learned]) -> Learned:
+    """Return the slices that at least one of several networks learned from."""
+    digests, first = np.unique(np.concatenate([one.digests for one in every]), return_index=True)
+    return Learned(digests, np.concatenate([one.looks for one in every])[first])
 
 
 def training_hashes(samples: Iterable[Sample], workers: int = 1) -> Learned:

@@ -43,13 +43,15 @@ class Networks:
 
     @classmethod
     def of(cls, networks: Sequence[Network]) -> Networks:
-        """Return the roles of one or two networks.
+        """Return the roles of networks; several of one architecture are an ensemble.
 
         Raises:
             UsageError: They do not make a pipeline.
         """
+        from jcs_ct.inference.ensemble import joined
+
         by_task: dict[str, Network] = {}
-        for network in networks:
+        for network in joined(networks):
             if network.spec.task in by_task:
                 raise UsageError(
                     f"two models do {network.spec.task}", hint="give one that screens and one that segments"

@@ -68,8 +68,8 @@ def explain(
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    cases = masked_cases(data, masks, model, chosen)
-    door = opened(run, cases, model, "probability", strict=strict)
+    cases = masked_cases(data, masks, (model,) if model else (), chosen)
+    door = opened(run, cases, (model,) if model else (), "probability", strict=strict)
     answer = None
     if door is not None:
         from jcs_ct.evaluate import predict

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, Run, Share, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--predictions", type=PATH, help="Folder of 8-bit maps, floor(255·p), or .npy maps in [0, 1].")
 @click.option("--against", type=PATH, help="Folder of another model's maps, to compare with on the same slices.")
 @map_values_option
-@model_option()
+@model_option(ENSEMBLE)
 @out_option
 @click.option("--threshold", type=Share(min_open=True), help="Lesion where p reaches it; default 0.5.")
 @click.option(
@@ -59,7 +59,7 @@ def segment(
     predictions: Path | None,
     against: Path | None,
     map_values: Any,
-    model: str | None,
+    model: tuple[str, ...],
     out: Path,
     threshold: float | None,
     empty: Any,
@@ -80,7 +80,7 @@ def segment(
 
     names = ["scores.json", "scores.md", "per_image.csv", "dice.png", *(["per_image_against.csv"] if against else [])]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    one_of(predictions=predictions, model=model)
+    one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     cases = masked_cases(data, masks, model, chosen)
     door = opened(run, cases, model, "lesions", strict=strict)
