@@ -26,7 +26,7 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
-from jcs_ct.datasets.inspection import inspect, inspect_all
+from jcs_ct.datasets.inspection import Files, inspect, inspect_all
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.inspection import Files
     from jcs_ct.datasets.samples import Sample
 
 Known = Literal["same", "similar"]
@@ -132,7 +131,7 @@ def training_hashes(samples: Iterable[Sample], workers: int = 1) -> Learned:
         if sample.index is not None:
             sliced.append(sample)
         else:
-            files[sample.image, None if sample.image else sample.features, None] = None
+            files[Files(sample.image, None if sample.image else sample.features)] = None
     return hashes_of((*_of_files(list(files), workers), *_of_volumes(sliced)))
 
 
@@ -156,7 +155,7 @@ def learned_of(item: SliceImage | StageOneFeatures, sample: Sample, learned: Lea
     """
     if isinstance(item, SliceImage):
         return learned.find(digest(item.pixels), fingerprint(item.pixels))
-    found = inspect((None, sample.features, None))  # all arrays of the file; the network may have read one of them
+    found = inspect(Files(None, sample.features))  # all arrays of the file; the network may have read one of them
     return None if found.content is None else learned.find(found.content, None)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.learned import learned_of
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.inference import pipeline
 from jcs_ct.io.files.sources import find_sources
 
@@ -47,8 +51,11 @@ class Door:
         Raises:
             InputError: It cannot be read, or it was flagged and the door is strict.
         """
-        item = pipeline.read(source_of(case), self.network)
-        flags = pipeline.guard(item, strict=self.strict)
+        if case.sample.index is None:
+            item = pipeline.read(source_of(case), self.network)
+            flags = pipeline.guard(item, strict=self.strict)
+        else:  # what speaks against a slice of a volume was judged by the volume
+            item, flags = _of_volume(case), ()
         self._flags[case.key] = flags
         if self.learned is not None:
             self._known[case.key] = learned_of(item, case.sample, self.learned)
@@ -98,6 +105,12 @@ class Door:
             "similar": similar,
             "text": text,
         }
+
+
+def _of_volume(case: Case) -> SliceImage:
+    """Return a slice of a volume as networks see it."""
+    grey = read_sample(replace(case.sample, mask=None)).grey
+    return SliceImage(case.key, case.key, np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def source_of(case: Case) -> Source:

@@ -152,6 +152,8 @@ def _patient(rules: Sequence[tuple[float, float] | None]) -> tuple[float, float]
 
 def joined(networks: Sequence[Network]) -> list[Network]:
     """Return the networks, those of one architecture made one ensemble, in the order they first came."""
+    if len(networks) < 2:
+        return list(networks)
     by_architecture: dict[str, list[Network]] = {}
     for network in networks:
         by_architecture.setdefault(network.spec.name, []).append(network)

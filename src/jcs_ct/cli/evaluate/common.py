@@ -64,6 +64,11 @@ def one_of(**options: object) -> None:
         raise UsageError(f"{'both' if given else 'neither'} of {names} came, one of them is needed")
 
 
+labels_option = click.option(
+    "--labels", help="Labels in masks of volumes that are lesion, as 1,3; default: all above 0."
+)
+
+
 def masked_cases(data: Path | None, masks: Path | None, model: Sequence[str], chosen: Mapping[str, Any]) -> Cases:
     """Return the slices with masks that --data or --masks names.
 
