@@ -635,10 +635,10 @@ def test_the_runtime_is_obeyed(jcs: Jcs, data: Path, tmp_path: Path, monkeypatch
     assert said.count("does not run jcs-lite") == 1  # no further slice can mend it
 
 
-def test_slices_of_volumes_are_refused(jcs: Jcs, tmp_path: Path) -> None:
-    """A manifest to train on may name them; as one file they would have been scored once."""
+def test_a_table_does_not_name_slices_of_volumes(jcs: Jcs, tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,slice,label\nv.nii.gz,0,1\nv.nii.gz,1,0\n")
-    (tmp_path / "v.nii.gz").write_bytes(b"any")
-    status, said = jcs("classify", "--labels", tmp_path / "labels.csv", "--predictions", tmp_path, "-o", tmp_path / "o")
+    (tmp_path / "p.csv").write_text("file,probability\nv.nii.gz,0.5\n")
+    words = ("--labels", tmp_path / "labels.csv", "--predictions", tmp_path / "p.csv", "-o", tmp_path / "o")
+    status, said = jcs("classify", *words)
     assert status == 2
-    assert "names slices of volumes; pictures of slices are scored here" in said
+    assert "names pictures, the data are slices of volumes" in said

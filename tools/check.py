@@ -11,7 +11,21 @@ CHECKS = (
     ("ruff", "format", "--check", "src", "tests", "tools"),
     ("ruff", "check", "src", "tests", "tools"),
     ("mypy",),
-    ("pytest", "--cov", "--cov-report=term", "--cov-fail-under=90", "-n", "2", "--dist", "loadfile", *sys.argv[1:]),
+    (
+        "pytest",
+        "--cov",
+        "--cov-report=term",
+        "--cov-fail-under=90",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--durations",
+        "40",
+        "--durations-min",
+        "3",
+        *sys.argv[1:],
+    ),
 )
 
 for check in CHECKS:

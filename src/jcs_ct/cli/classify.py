@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jcs_ct.cli.common import (
+    ENSEMBLE,
     Run,
     Share,
     common_options,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.command()
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
-@model_option()
+@model_option(ENSEMBLE)
 @click.option("--threshold", type=Share(), help="For the label; default: that of the weights.")
 @strict_option
 @common_options("classify")
@@ -38,7 +39,7 @@ def classify(
     run: Run,
     inputs: tuple[str, ...],
     out: Path,
-    model: str | None,
+    model: tuple[str, ...],
     threshold: float | None,
     strict: bool,
 ) -> None:
@@ -52,9 +53,9 @@ def classify(
 
     reporter = run.reporter
     sources = find(inputs, out, reporter)
-    refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *([model] if model else [])])
+    refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *model])
 
-    network = run.network(model, ["probability"], len(sources))
+    network = run.mean_network(model, ["probability"], len(sources))
     cut = network.covid_threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut, "table": str(out)}
 

@@ -45,11 +45,27 @@ class Share(click.FloatRange):
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 
 
-def model_option(*, multiple: bool = False) -> Callable[[F], F]:
-    """Return the option `--model NAME|FILE`, once or several times."""
+def model_option(several: str = "") -> Callable[[F], F]:
+    """Return the option `--model NAME|FILE`: a tuple where several may be given, else one, and more are refused.
+
+    Args:
+        several: What several are for.
+    """
     text = "Stored weights (see `jcs models list`) or a file"
-    more = "; give it several times to compare." if multiple else "."
-    return click.option("--model", "-m", metavar="NAME|FILE", multiple=multiple, help=text + more)
+    more = f"; give it several times {several}." if several else "."
+    return click.option(
+        "--model", "-m", metavar="NAME|FILE", multiple=True, help=text + more, callback=None if several else _only_one
+    )
+
+
+ENSEMBLE = "for the mean of networks of one kind"
+
+
+def _only_one(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """Return the one value of an option; the last one would win without a word."""
+    if len(given) > 1:
+        raise UsageError(f"--model came {len(given)} times ({', '.join(given)}), this command takes one")
+    return given[0] if given else None
 
 
 def strict_option(function: F) -> F:
@@ -202,6 +218,23 @@ class Run:
                 f"this command does not run on {self.runtime}", hint="leave --runtime out: it needs PyTorch"
             )
         return replace(self, runtime="torch")
+
+    def mean_network(self, models: Sequence[str], gives: Sequence[Gives] = (), slices: int = 1) -> Network:
+        """Open one network, or several of one kind as an ensemble; without a name the one that comes with the package.
+
+        Raises:
+            JcsError: See `jcs_ct.inference.open_network` and `jcs_ct.inference.ensemble`.
+        """
+        from jcs_ct.inference.ensemble import joined
+
+        networks = joined([self.network(model, gives, slices) for model in models or (None,)])
+        if len(networks) > 1:
+            raise UsageError(
+                f"{' and '.join(n.card.name for n in networks)} are networks of several kinds, and have no mean",
+                hint="give networks of one architecture, or one",
+            )
+        networks[0].slices = slices
+        return networks[0]
 
     def network(self, model: str | Path | None, gives: Sequence[Gives] = (), slices: int = 1) -> Network:
         """Open a network for a number of slices, and let it say which runtime executes it.

@@ -40,6 +40,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             help="What a further name of a label means (1 = COVID-19); several times.",
         ),
         click.option(
+            "--labels", "lesions", help="Labels in masks of volumes that are lesion, as 1,3; default: above 0."
+        ),
+        click.option(
             "--task",
             type=click.Choice(["segment", "classify"]),
             help="What it is for: every slice has a mask, or a label. Default: whatever lies there.",
@@ -54,7 +57,8 @@ def data() -> None:
     """Check a data set for faults and leakage; make folds.
 
     DIR holds train.txt and test.txt ('image mask' per line), a .csv (file,label[,group,source,split]), images/ and
-    masks/, or stage-1 features (.mat) in their place; folds.json gives the folds. Or DIR is one such list or .csv.
+    masks/, or stage-1 features (.mat) or volumes in their place, or is nnU-Net's (dataset.json, imagesTr/, labelsTr/);
+    folds.json gives the folds. Or DIR is one such list or .csv.
     """
 
 
@@ -72,6 +76,7 @@ def check(
     folds_file: str | None,
     no_near: bool,
     task: Any,
+    lesions: str | None,
     labels: tuple[str, ...],
     similarity: float | None,
     workers: int,
@@ -96,7 +101,9 @@ def check(
         _refuse([out / name for name in _REPORTS], overwrite=overwrite)
     reporter = Reporter("data check", quiet=quiet, verbose=verbose, as_json=as_json)
     sets = [
-        open_dataset(folder, task, folds=folds_file or FOLDS, labels=_meanings(labels), strict=False)
+        open_dataset(
+            folder, task, folds=folds_file or FOLDS, labels=_meanings(labels), lesions=_lesions(lesions), strict=False
+        )
         for folder in folders
     ]
     report = check_all(
@@ -136,6 +143,7 @@ def split(
     lists: Path | None,
     join_duplicates: bool,
     task: Any,
+    lesions: str | None,
     labels: tuple[str, ...],
     similarity: float | None,
     workers: int,
@@ -158,7 +166,7 @@ def split(
     if out.resolve() == folder.resolve():
         raise OutputError("is the data set, the folds would replace it", path=out, hint="call them folds.json")
     reporter = Reporter("data split", quiet=quiet, verbose=verbose, as_json=as_json)
-    dataset = open_dataset(folder, task, folds=None, labels=_meanings(labels))
+    dataset = open_dataset(folder, task, folds=None, labels=_meanings(labels), lesions=_lesions(lesions))
     made = make_folds(
         dataset,
         folds,
@@ -180,6 +188,12 @@ def split(
         reporter.say(f"jcs: fold {number}: {counts['slices']:,} slices, {counts['groups']:,} groups ({parts})")
         reporter.case(f"jcs: fold {number} written", fold=number, **counts)
     ctx.exit(reporter.finish())
+
+
+def _lesions(text: str | None) -> tuple[int, ...]:
+    from jcs_ct.datasets.volumes import lesion_labels
+
+    return () if text is None else lesion_labels(text)
 
 
 def _meanings(labels: tuple[str, ...]) -> dict[str, int]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.command()
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for pictures and maps.")
-@model_option(multiple=True)
+@model_option("to compare")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="See below.")
 @click.option("--layer", help="Dotted name of the module to look at; default: the network's own.")
 @click.option("--colormap", default="plasma", show_default=True, help="A Matplotlib colour map.")

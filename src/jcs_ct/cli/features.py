@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the .mat files.")
-@model_option(multiple=True)
+@model_option("to compare")
 @click.option("--half", is_flag=True, help="From 256×256 pictures, like the half-size set (segmentation only).")
 @strict_option
 @common_options("features")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jcs_ct.cli.common import (
+    ENSEMBLE,
     Run,
     Share,
     common_options,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.command()
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
-@model_option()
+@model_option(ENSEMBLE)
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
 @click.option("--threshold", type=Share(), help="For overlays and areas; default: that of the weights.")
 @strict_option
@@ -36,7 +37,7 @@ def segment(
     run: Run,
     inputs: tuple[str, ...],
     out: Path,
-    model: str | None,
+    model: tuple[str, ...],
     overlay: bool,
     threshold: float | None,
     strict: bool,
@@ -58,7 +59,7 @@ def segment(
     overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
     refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
 
-    network = run.network(model, ["lesions"], len(sources))
+    network = run.mean_network(model, ["lesions"], len(sources))
     cut = network.threshold if threshold is None else threshold
     reporter.result |= {"model": network.card.name, "threshold": cut}
 

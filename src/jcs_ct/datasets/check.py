@@ -14,7 +14,7 @@ from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
 from jcs_ct.datasets.report import KINDS, CheckReport, Finding
-from jcs_ct.datasets.samples import Dataset, Sample, relative_name
+from jcs_ct.datasets.samples import Dataset, Sample, numbered, relative_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,6 +87,7 @@ class _Check:
         for dataset in sets:
             for sample in dataset.samples:
                 name = relative_name(sample.path, dataset.root) if len(sets) == 1 else str(sample.path)
+                name = numbered(name, sample.index)
                 parts = [("folder", str(dataset.root))] if len(sets) > 1 else []
                 parts += [("split", sample.split)] if sample.split else []
                 parts += [("fold", f"fold {sample.fold}")] if sample.fold else []
@@ -105,13 +106,14 @@ class _Check:
             self._inspected[key] = found
             self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
             self._findings += [Finding("doubtful", names[key], note) for note in found.notes]
-            if found.lesion == 0:
+            if found.lesion == 0 and key.index is None:  # most volumes have slices without lesion
                 hint = "if the slice has a lesion, the mask is wrong"
                 self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
         self._look_at_feature_sizes()
+        self._look_at_volumes()
         for item in self._items:
             # A file that cannot be read is still the same file in two lists.
-            by_content[self._of(item).content or str(item.sample.path).encode(errors="surrogateescape")].append(item)
+            by_content[self._of(item).content or str(item.sample.key).encode(errors="surrogateescape")].append(item)
         self._by_content = dict(by_content)
 
     def _look_at_feature_sizes(self) -> None:
@@ -119,7 +121,7 @@ class _Check:
         for which in (0, 1):  # VGG's, Res2Net's; a file may hold one of them
             shapes = {
                 path: found.features[which]
-                for (_, path, _), found in self._inspected.items()
+                for (_, path, *_), found in self._inspected.items()
                 if path is not None and found.features is not None and found.features[which] is not None
             }
             usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
@@ -128,6 +130,17 @@ class _Check:
                     text = f"holds features of {_shape(shape)}, most files hold {_shape(usual)}"
                     problem = InputError(text, path=path, hint="write all of them with --half, or none")
                     self._findings.append(self._finding("feature-size", problem))
+
+    def _look_at_volumes(self) -> None:
+        """Find volumes whose mask has no lesion in any slice."""
+        lesions: defaultdict[str, int] = defaultdict(int)
+        for item in self._items:
+            lesion = self._of(item).lesion
+            if item.sample.index is not None and lesion is not None:
+                lesions[item.name.rpartition(", slice ")[0]] += lesion
+        for name, pixels in lesions.items():
+            if not pixels:
+                self._add("empty-mask", name, "has a mask without lesion", "right for a patient without the disease")
 
     def look_at_contents(self) -> None:
         """Find slices that occur more than once: with two labels, in two parts, or as two files."""
@@ -212,10 +225,12 @@ class _Check:
         samples = [item.sample for item in self._items]
         counts: dict[str, Any] = {
             "samples": len(samples),
-            "slices": len({sample.path for sample in samples}),
-            "masks": sum(files[2] is not None for files in self._inspected),
+            "slices": len({sample.key for sample in samples}),
+            "masks": len({files.mask for files in self._inspected if files.mask is not None}),
             "groups": len({sample.group for sample in samples if sample.group}),
         }
+        if volumes := len({sample.path for sample in samples if sample.index is not None}):
+            counts["volumes"] = volumes
         for name in ("label", "source", "split", "fold"):
             values = Counter(getattr(sample, name) for sample in samples)
             del values[None]
@@ -246,7 +261,7 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 
 def _files(sample: Sample) -> Files:
-    return sample.image, sample.features, sample.mask
+    return Files(sample.image, sample.features, sample.mask, sample.index, sample.lesions)
 
 
 def _divided(items: Iterable[_Item]) -> dict[str, str]:

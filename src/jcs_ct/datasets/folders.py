@@ -5,6 +5,7 @@
 | pictures | `images/NAME.*`, `masks/NAME.*` (COVID-19-CT100) |
 | features | `features/NAME.mat`, `masks/NAME.*`; with `images/NAME.*` too, a sample has both |
 | flat features | `NAME.mat` and its mask `NAME.*` side by side |
+| volumes | `images/NAME.nii.gz` or the folder of a DICOM series `images/NAME/`, `masks/NAME.nii.gz` |
 
 Sub-folders count: `images/p1/a.png` belongs to `masks/p1/a.png`. Nothing is concluded from their names. What no stem
 matches is matched without the words that say what it is: `tr_im_0001` with `tr_mask_0001` (COVID-19-CT100), `a` with
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.io.files.names import EXTENSIONS, is_litter, natural_key, split_extension
+from jcs_ct.io.files.names import EXTENSIONS, is_litter, natural_key, split_extension, volume_stem
 from jcs_ct.io.files.opening import unreadable
 
 Stems = dict[str, Path]
@@ -43,6 +44,8 @@ def read_folders(root: Path) -> Reading:
         _stems(files_below(root / name), root / name, problems) if (root / name).is_dir() else {}
         for name in ("images", "features", "masks")
     )
+    if (root / "images").is_dir():
+        images |= _series(root / "images", masks, images, problems)
     foreign = [stem for stem, path in features.items() if not is_features(path)]
     notes += [f"features/: {features.pop(stem).name} is no .mat file, not used" for stem in foreign]
     if images and features and images.keys() != features.keys():
@@ -98,6 +101,23 @@ def files_below(root: Path, *, deep: bool = True) -> dict[str, Path]:
     return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
+def _series(images: Path, masks: Stems, found: Stems, problems: list[InputError]) -> Stems:
+    """Return the folders of DICOM series in `images/`: those that have the name of a mask that is a volume.
+
+    Their files are no slices by name, which was a problem before it was known what they are.
+    """
+    series = {
+        name: images / name
+        for name, mask in masks.items()
+        if volume_stem(mask.name) is not None and (images / name).is_dir()
+    }
+    inside = tuple(f"{path}{os.sep}" for path in series.values())
+    problems[:] = [p for p in problems if not str(p.path).startswith(inside)] if inside else problems
+    for stem in [stem for stem, path in found.items() if inside and str(path).startswith(inside)]:
+        del found[stem]
+    return series
+
+
 def _pair(stems: list[str], masks: Stems, notes: list[str]) -> dict[str, str]:
     """Return stem of a slice → stem of its mask."""
     pairs = {stem: stem for stem in stems if stem in masks}
@@ -123,7 +143,10 @@ def _stems(files: dict[str, Path], folder: Path, problems: list[InputError]) -> 
     """Return stem → file; of two files with one stem the first counts, and the other is a problem."""
     found: Stems = {}
     for name, path in files.items():
+        volume = volume_stem(Path(name).name)
         stem, extension = split_extension(name)
+        if volume is not None:
+            stem, extension = (Path(name).parent / volume).as_posix(), "volume"
         if not extension:
             kinds = ", ".join(sorted(EXTENSIONS))
             problems.append(InputError("is no slice by its name", path=path, hint=f"move it away; expected: {kinds}"))

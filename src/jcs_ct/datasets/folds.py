@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.samples import Reading, relative_name
+from jcs_ct.datasets.samples import Reading, relative_name, stem_of
 from jcs_ct.io.files.kinds import decode_text
 from jcs_ct.io.files.opening import read_file
 
@@ -99,7 +99,8 @@ def _names(files: set[Path], root: Path) -> dict[str, set[Path]]:
     names: defaultdict[str, set[Path]] = defaultdict(set)
     for file in files:
         whole = relative_name(file, root)
-        for name in {file.stem, file.name, whole, whole[: len(whole) - len(file.suffix)]}:
+        stem = stem_of(file)
+        for name in {stem, file.name, whole, whole[: len(whole) - len(file.name)] + stem}:
             names[name].add(file)
     # A path below the folder means that one slice, whatever others are called.
     return names | {relative_name(file, root): {file} for file in files}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
 from jcs_ct.datasets.masks import decode_mask
+from jcs_ct.datasets.samples import Sample
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.io.features import read_features
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
@@ -26,8 +28,16 @@ if TYPE_CHECKING:
     from jcs_ct.core.types import StageOneFeatures
 
 Fault = Literal["missing", "unreadable", "size-mismatch", "mask-values"]
-Files = tuple["Path | None", "Path | None", "Path | None"]
-"""Picture, features, mask."""
+
+
+class Files(NamedTuple):
+    """What is read of a sample: see `jcs_ct.datasets.samples.Sample`."""
+
+    image: Path | None
+    features: Path | None
+    mask: Path | None = None
+    index: int | None = None
+    lesions: tuple[int, ...] = ()
 
 
 @dataclass
@@ -53,7 +63,9 @@ class Inspected:
 
 def inspect(files: Files) -> Inspected:
     """Read the files of a sample. Their problems are returned, not raised."""
-    image, features, mask = files
+    image, features, mask, index, _ = files
+    if index is not None:
+        return _of_volume(files)
     found = Inspected()
     grid: tuple[int, ...] | None = None
     if image is not None:
@@ -79,6 +91,22 @@ def inspect(files: Files) -> Inspected:
                 message = f"has {_size(decoded.lesion.shape)} pixels, its slice {image.name} has {_size(grid)}"
                 hint = "write the mask on the grid of the slice"
                 found.faults.append(("size-mismatch", InputError(message, path=mask, hint=hint)))
+    return found
+
+
+def _of_volume(files: Files) -> Inspected:
+    """Look at a slice of a volume, through the lung window as networks see it."""
+    found = Inspected()
+    sample = Sample(image=files.image, mask=files.mask, index=files.index, lesions=files.lesions)
+    for path, used in ((files.mask, sample), (files.image, replace(sample, mask=None))):
+        if path is None:
+            continue
+        with _fault_of(path, found):
+            read = read_sample(used)
+            pixels = np.repeat(read.grey[..., None], 3, axis=2)
+            found.content, found.print = digest(pixels), fingerprint(pixels)
+            found.lesion = None if read.mask is None else int(read.mask.sum())
+            return found
     return found
 
 

@@ -6,9 +6,11 @@
 | manifest | both | a `.csv` with a column `file` (see `manifest`); to segment, with a column `mask` |
 | folders | segment | `images/` and/or `features/` with `masks/`, equal stems (see `folders`) |
 | flat features | segment | `NAME.mat` with `NAME.png` beside it |
+| nnU-Net | segment | `dataset.json`, `imagesTr/`, `labelsTr/` (see `volumes`) |
 
-Feature files take the place of pictures in all of them. What names its files (lists, a manifest) goes before folders,
-where the rest is only what happens to lie there. A `folds.json` beside any of them gives the folds.
+Feature files take the place of pictures in all of them, and so do volumes in folders and manifests. What names its
+files (lists, a manifest) goes before folders, where the rest is only what happens to lie there. A `folds.json` beside
+any of them gives the folds.
 """
 
 from __future__ import annotations
@@ -22,16 +24,17 @@ from jcs_ct.datasets.folds import FOLDS, apply_folds
 from jcs_ct.datasets.lists import LISTS, read_lists
 from jcs_ct.datasets.manifest import columns_of, read_manifest
 from jcs_ct.datasets.samples import Dataset, Reading, Sample, Task, is_features
+from jcs_ct.datasets.volumes import NNUNET, expand, read_nnunet
 from jcs_ct.io.files.names import EXTENSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-LAYOUTS = ("lists", "manifest", "folders", "flat features")
+LAYOUTS = ("lists", "manifest", "folders", "flat features", "nnU-Net")
 
 _EXPECTED = {
     "segment": "train.txt with 'image mask' per line, images/ or features/ with masks/, .mat files with masks beside "
-    "them, or a .csv with the columns file,mask",
+    "them, nnU-Net's dataset.json with imagesTr/ and labelsTr/, or a .csv with the columns file,mask",
     "classify": "a .csv with the columns file,label[,group,source,split], its files beside it, in images/ or features/",
 }
 
@@ -42,15 +45,17 @@ def open_dataset(
     *,
     folds: str | Path | None = FOLDS,
     labels: Mapping[str, int] | None = None,
+    lesions: Sequence[int] = (),
     strict: bool = True,
 ) -> Dataset:
-    """Open a data set: find its layout and read its lists. No picture is opened.
+    """Open a data set: find its layout and read its lists. No picture is opened; of volumes the masks are.
 
     Args:
         path: Its folder; or one list (`.txt`) or manifest (`.csv`), where a folder holds several.
         task: "segment": every sample has a mask. "classify": every sample has a label. None: either.
         folds: A file of folds, relative to the data set's folder; by default `folds.json` if there is one. None: none.
         labels: Further names of labels in a manifest, to 0 or 1.
+        lesions: Labels in masks of volumes that are lesion; empty: all above 0.
         strict: Raise for the first thing that is wrong with the lists, instead of returning all of them as problems.
 
     Raises:
@@ -61,7 +66,7 @@ def open_dataset(
         raise InputError("does not exist", path=start, hint="give the folder of a data set")
     root = start if start.is_dir() else start.parent
     layout, reading = _read(start, task, labels)
-    reading = _with_what_the_task_needs(reading, task)
+    reading = expand(_with_what_the_task_needs(reading, task), lesions)
     if folds is not None and (folds != FOLDS or (root / FOLDS).is_file()):
         reading = apply_folds(reading, root / folds, root)
     if reading.problems and (strict or not reading.samples):
@@ -129,6 +134,8 @@ def _manifests(root: Path, task: Task | None) -> tuple[list[Path], list[str]]:
 
 def _read_unnamed(root: Path, task: Task | None) -> tuple[str, Reading]:
     folders = [name for name in ("images", "features") if (root / name).is_dir()]
+    if task != "classify" and (root / NNUNET).is_file() and (root / "imagesTr").is_dir():
+        return "nnU-Net", read_nnunet(root)
     if task != "classify":
         if folders and (root / "masks").is_dir():
             return "folders", read_folders(root)

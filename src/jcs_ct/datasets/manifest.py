@@ -71,6 +71,37 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
     return Reading(tuple(table.samples), tuple(table.notes(header)), tuple(table.problems))
 
 
+def read_rows(path: Path, needed: str) -> list[tuple[str, dict[str, str]]]:
+    """Return the filled rows of another table with a header: where each stands, and its cells by column.
+
+    Args:
+        path: The CSV file.
+        needed: A column that must be there and filled.
+
+    Raises:
+        InputError: It cannot be read, lacks the column, or a row has other cells than the header.
+    """
+    rows, header = _opened(path)
+    if header.count(needed) != 1:
+        raise InputError(
+            f"has the columns {', '.join(header)}; {needed!r} is expected once among them", path=f"{path}:1"
+        )
+    found = []
+    for cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        place = f"{path}:{rows.line}"
+        row = {column: cell.strip() for column, cell in zip(header, cells, strict=False)}
+        if len(cells) != len(header) or not row[needed]:
+            raise InputError(
+                f"has {len(cells)} cells of {len(header)}, and {row.get(needed, '')!r} as {needed}",
+                path=place,
+                hint="fill the row, or remove it",
+            )
+        found.append((place, row))
+    return found
+
+
 @dataclass
 class _Table:
     path: Path

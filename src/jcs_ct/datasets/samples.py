@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.io.files.names import volume_stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,7 @@ class Sample:
         index: Which slice of a volume it is (canonical: 0 is nearest the head), where `image` is a NIfTI file or the
             folder of a DICOM series; None where `image` is a picture.
         empty: It is known to show no lesion: as a mask without a lesion pixel, where no mask file is at hand.
+        lesions: Labels in the mask of a volume that are lesion; empty: all above 0.
         origin: Where it is written down ("train.txt:3"), for messages; "" for what was found in a folder.
     """
 
@@ -45,6 +47,12 @@ class Sample:
     origin: str = ""
     index: int | None = None
     empty: bool = False
+    lesions: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[Path, int | None]:
+        """What tells it from other slices: its file, and which slice of it."""
+        return self.path, self.index
 
     @property
     def path(self) -> Path:
@@ -117,14 +125,24 @@ def relative_name(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
+def stem_of(path: Path) -> str:
+    """Return a file name without its extension, that of a volume in whole (`a` of `a.nii.gz`)."""
+    return volume_stem(path.name) or path.stem
+
+
+def numbered(name: str, index: int | None) -> str:
+    """Return what a slice is called: its file's name, and of a volume its number, from 1."""
+    return name if index is None else f"{name}, slice {index + 1}"
+
+
 def short_names(paths: Iterable[Path], root: Path) -> dict[Path, str]:
     """Return a distinct name for each path: its stem; its path below `root` for those whose stem is not the only one.
 
     Stems are what COVID-19-CT100's `folds.json` holds.
     """
     distinct = list(dict.fromkeys(paths))
-    stems = Counter(path.stem for path in distinct)
-    return {path: path.stem if stems[path.stem] == 1 else relative_name(path, root) for path in distinct}
+    stems = Counter(stem_of(path) for path in distinct)
+    return {path: stem_of(path) if stems[stem_of(path)] == 1 else relative_name(path, root) for path in distinct}
 
 
 def is_features(path: Path) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.masks import read_mask
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.nifti.labels import read_labels
 from jcs_ct.io.pictures import decode_slice
@@ -38,6 +39,11 @@ class Pixels(NamedTuple):
     mask: NDArray[np.bool_] | None
     spacing: tuple[float, float] | None
 
+    @property
+    def grey(self) -> NDArray[np.uint8]:
+        """The slice as networks see it: a picture's grey values, or a volume's slice through the lung window."""
+        return to_grey(self.image) if self.image.dtype == np.int16 else self.image
+
 
 def read_sample(sample: Sample) -> Pixels:
     """Read a sample.
@@ -57,10 +63,7 @@ def read_sample(sample: Sample) -> Pixels:
         spacing = series.geometry.spacing[1], series.geometry.spacing[2]
     mask = np.zeros(image.shape, bool) if sample.empty else None
     if sample.mask is not None:
-        if sample.index is None:
-            mask = read_mask(sample.mask)
-        else:
-            mask = np.asarray(open_labels(str(sample.mask))[sample.index] > 0, dtype=np.bool_)
+        mask = mask_of(sample)
         if mask.shape != image.shape:
             raise InputError(
                 f"is {'×'.join(map(str, mask.shape))}, its slice {'×'.join(map(str, image.shape))}",
@@ -68,6 +71,23 @@ def read_sample(sample: Sample) -> Pixels:
                 hint="a mask has the size of its slice",
             )
     return Pixels(image, mask, spacing)
+
+
+def mask_of(sample: Sample) -> NDArray[np.bool_]:
+    """Return the mask of a sample that has one: bool, rows × columns. Raises InputError where it cannot be read."""
+    assert sample.mask is not None  # noqa: S101  # whoever asks knows that there is one
+    if sample.index is None:
+        return read_mask(sample.mask)
+    labels = open_labels(str(sample.mask))
+    if sample.index >= len(labels):
+        raise InputError(f"has {len(labels)} slices, slice {sample.index} was asked for", path=sample.mask)
+    return wanted_labels(labels[sample.index], sample.lesions)
+
+
+def wanted_labels(labels: NDArray[Any], lesions: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return where labels are lesion: one of `lesions`, or, without any, above 0."""
+    found: NDArray[np.bool_] = np.isin(labels, lesions) if lesions else labels > 0
+    return found
 
 
 @lru_cache(maxsize=1)
@@ -81,7 +101,7 @@ def open_volume(path: str) -> CTSeries:
     return found.series[0]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def open_labels(path: str) -> NDArray[Any]:
-    """Return the labels in a NIfTI file, see `jcs_ct.io.nifti.labels`."""
+    """Return the labels in a NIfTI file: slices × rows × columns, see `jcs_ct.io.nifti.labels`."""
     return read_labels(path)

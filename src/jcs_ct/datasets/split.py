@@ -17,7 +17,7 @@ from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
 from jcs_ct.datasets.folds import write_folds
-from jcs_ct.datasets.inspection import inspect_all, stack_prints
+from jcs_ct.datasets.inspection import Files, inspect_all, stack_prints
 from jcs_ct.datasets.lists import format_line
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
 
@@ -73,9 +73,9 @@ def make_folds(
     if not 2 <= folds <= MOST_FOLDS:
         raise UsageError(f"{folds} folds were asked for; 2 to {MOST_FOLDS} are possible")
     divider, version = _scikit_learn()
-    held_back = {sample.path for sample in dataset.samples if sample.split == "test"}
-    once = {sample.path: sample for sample in reversed(dataset.samples) if sample.path not in held_back}
-    samples = [once[path] for path in dict.fromkeys(s.path for s in dataset.samples) if path in once]
+    held_back = {sample.key for sample in dataset.samples if sample.split == "test"}
+    once = {sample.key: sample for sample in reversed(dataset.samples) if sample.key not in held_back}
+    samples = [once[key] for key in dict.fromkeys(s.key for s in dataset.samples) if key in once]
     notes = []
     if held_back:
         notes.append(f"{len(held_back):,} slices of the split 'test' are held back: in no fold")
@@ -121,7 +121,8 @@ def save_folds(made: Folds, dataset: Dataset, path: Path, *, overwrite: bool = F
         OutputError: The file exists and `overwrite` is false, or it cannot be written.
     """
     names = short_names((sample.path for sample in dataset.samples), dataset.root)
-    write_folds(path, [[names[s.path] for s in fold] for fold in made.folds], made.facts, overwrite=overwrite)
+    folds = [list(dict.fromkeys(names[s.path] for s in fold)) for fold in made.folds]  # a volume goes by one name
+    write_folds(path, folds, made.facts, overwrite=overwrite)
 
 
 def list_files(made: Folds, folder: Path) -> list[Path]:
@@ -139,6 +140,9 @@ def save_lists(made: Folds, folder: Path, *, overwrite: bool = False) -> None:
         OutputError: A file exists and `overwrite` is false, or cannot be written.
     """
     without = next((s for fold in made.folds for s in fold if s.mask is None), None)
+    sliced = next((s for fold in made.folds for s in fold if s.index is not None), None)
+    if sliced is not None:
+        raise UsageError("is a volume, and lists are of pictures", path=sliced.path, hint="use folds.json alone")
     if without is not None:
         raise UsageError("has no mask, and lists are for segmentation", path=without.path, hint="use folds.json alone")
     for number, test in enumerate(made.folds, 1):
@@ -186,7 +190,7 @@ def _duplicates(
     watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None,
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs of slices with equal or nearly equal pixels, enough of them to connect all that are."""
-    files = [(sample.image, sample.features, None) for sample in samples]
+    files = [Files(sample.image, sample.features, None, sample.index) for sample in samples]
     results: Iterable[Inspected] = inspect_all(files, workers)
     inspected = list(watch(results, len(files)) if watch is not None else results)
     first: dict[bytes, int] = {}

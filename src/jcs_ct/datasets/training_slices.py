@@ -26,19 +26,18 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
-from jcs_ct.datasets.inspection import inspect, inspect_all
+from jcs_ct.datasets.inspection import Files, inspect, inspect_all
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.inspection import Files
     from jcs_ct.datasets.samples import Sample
 
 Known = Literal["same", "similar"]
@@ -110,6 +109,12 @@ class TrainingSlices:
         return cls(digests, np.frombuffer(rest[slices * _DIGEST :], dtype=np.uint8).reshape(slices, _LOOKS))
 
 
+def together(every: Sequence[TrainingSlices]) -> TrainingSlices:
+    """Return the slices that at least one of several networks learned from."""
+    digests, first = np.unique(np.concatenate([one.digests for one in every]), return_index=True)
+    return TrainingSlices(digests, np.concatenate([one.looks for one in every])[first])
+
+
 def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlices:
     """Return the hashes of the slices that a network is trained on, for the file beside its card.
 
@@ -126,7 +131,7 @@ def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlic
         if sample.index is not None:
             sliced.append(sample)
         else:
-            files[sample.image, None if sample.image else sample.features, None] = None
+            files[Files(sample.image, None if sample.image else sample.features)] = None
     return hashes_of((*_of_files(list(files), workers), *_of_volumes(sliced)))
 
 
@@ -150,7 +155,7 @@ def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learne
     """
     if isinstance(item, SliceImage):
         return learned.find(digest(item.pixels), fingerprint(item.pixels))
-    found = inspect((None, sample.features, None))  # all arrays of the file; the network may have read one of them
+    found = inspect(Files(None, sample.features))  # all arrays of the file; the network may have read one of them
     return None if found.content is None else learned.find(found.content, None)
 
 

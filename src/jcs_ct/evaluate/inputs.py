@@ -7,28 +7,29 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.datasets import slices
 from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.datasets.masks import read_mask
-from jcs_ct.datasets.samples import Sample, relative_name, short_names
-from jcs_ct.evaluate.maps import how_stored, read_map
-from jcs_ct.evaluate.matching import match
+from jcs_ct.datasets.samples import Sample, numbered, relative_name, short_names, stem_of
+from jcs_ct.datasets.slices import open_labels, open_volume, wanted_labels
+from jcs_ct.evaluate.maps import Stored, how_stored, read_map
+from jcs_ct.evaluate.matching import Matched, match
 from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.names import EXTENSIONS, split_extension
+from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS, split_extension, volume_stem
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from jcs_ct.datasets.samples import Task
-    from jcs_ct.evaluate.maps import Stored, Values
-    from jcs_ct.evaluate.matching import Matched
+    from jcs_ct.evaluate.maps import Values
 
 MAX_TABLE_BYTES = 256 * 2**20
 
@@ -76,11 +77,23 @@ class Maps(NamedTuple):
 
     def read(self, case: Case) -> NDArray[np.float64]:
         """Return the map of a slice: float64, rows × columns, in [0, 1]. Raises InputError as `read_map`."""
-        return read_map(self.files[case.key], self.stored)
+        path = self.files[case.key]
+        if case.sample.index is None:
+            return read_map(path, self.stored)
+        labels = open_labels(str(path))
+        if case.sample.index >= len(labels):
+            raise InputError(f"has {len(labels)} slices, its volume has more", path=path, hint="write it on its grid")
+        return wanted_labels(labels[case.sample.index], case.sample.lesions).astype(np.float64)
 
 
 def from_dataset(
-    path: Path, task: Task, *, folds: Path | None = None, fold: int | None = None, split: str | None = None
+    path: Path,
+    task: Task,
+    *,
+    folds: Path | None = None,
+    fold: int | None = None,
+    split: str | None = None,
+    lesions: Sequence[int] = (),
 ) -> Cases:
     """Return the slices of a data set, or of the test part of one fold, or of one split.
 
@@ -90,6 +103,7 @@ def from_dataset(
         folds: A file of folds; by default the `folds.json` of the data set, if there is one.
         fold: Number of a fold, from 1.
         split: "train", "test" …
+        lesions: Labels in masks of volumes that are lesion; empty: all above 0.
 
     Raises:
         InputError: See `open_dataset`.
@@ -97,7 +111,7 @@ def from_dataset(
     """
     if fold is not None and split is not None:
         raise UsageError("a fold and a split were both asked for", hint="give --fold or --split")
-    data = open_dataset(path, task, folds=FOLDS if folds is None else folds.absolute())
+    data = open_dataset(path, task, folds=FOLDS if folds is None else folds.absolute(), lesions=lesions)
     samples = data.samples
     if fold is not None:
         samples = data.fold(fold)[1]
@@ -116,16 +130,14 @@ def from_masks(folder: Path) -> Cases:
 
 def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cases:
     samples = list(samples)
-    if any(sample.index is not None for sample in samples):
-        raise InputError(
-            "names slices of volumes; pictures of slices are scored here", path=root, hint="write them as PNG first"
-        )
-    samples = list({sample.path: sample for sample in samples}.values())  # a list may name a slice twice
+    samples = list({sample.key: sample for sample in samples}.values())  # a list may name a slice twice
     names = short_names((sample.path for sample in samples), root)
     cases = []
     for sample in samples:
         key = relative_name(sample.path, root)
-        cases.append(Case(names[sample.path], sample.group or key, key, sample))
+        cases.append(
+            Case(numbered(names[sample.path], sample.index), sample.group or key, numbered(key, sample.index), sample)
+        )
     if not any(sample.group for sample in samples):
         notes = (*notes, "patients are not known: slices are resampled one by one, and intervals are too narrow")
     return Cases(tuple(cases), notes)
@@ -148,6 +160,8 @@ def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Map
     if not folder.is_dir():
         raise InputError("is no folder", path=folder, hint="give the folder of the maps")
     files = {n: p for n, p in files_below(folder).items() if not n.startswith("overlays/")}
+    if any(case.sample.index is not None for case in cases.cases):
+        return _match_volumes(cases, folder, files)
     arrays = {name: path for name, path in files.items() if name.endswith(".npy")}
     maps = arrays or {name: path for name, path in files.items() if split_extension(name)[1]}
     if not maps:
@@ -169,12 +183,38 @@ def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Map
     return Maps(chosen, how_stored(every, folder, values)), found
 
 
+def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path]) -> tuple[Maps, Matched]:
+    """Return the volume that holds each slice's map: masks, called as the volumes, or as their masks are."""
+    volumes = {stem: name for name in files if (stem := volume_stem(name)) is not None}
+    if not volumes:
+        raise InputError("holds no volume", path=folder, hint=f"expected: {', '.join(VOLUME_ENDINGS)}")
+    named = {case.key: [stem_of(path) for path in (case.sample.path, case.sample.mask) if path] for case in cases.cases}
+    tails = {key: tuple(f"/{stem}" for stem in stems) for key, stems in named.items()}
+    pairs: dict[str, str] = {}
+    problems: dict[Path, InputError] = {}
+    for case in cases.cases:
+        found = [name for stem, name in volumes.items() if f"/{stem}".endswith(tails[case.key])]
+        if len(found) == 1:
+            pairs[case.key] = found[0]
+        else:
+            what = f"has {len(found)} volumes of maps in {folder}" if found else f"has no volume of maps in {folder}"
+            hint = "call maps as their volumes, one each"
+            problems[case.sample.path] = InputError(what, path=case.sample.path, hint=hint)
+    if not pairs:
+        raise next(iter(problems.values()))
+    extra = tuple(sorted(set(volumes.values()) - set(pairs.values())))
+    chosen = {key: files[name] for key, name in pairs.items()}
+    return Maps(chosen, Stored(masks=True)), Matched(pairs, tuple(problems.values()), extra)
+
+
 def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:
     """Return the probability of each slice (by key) from a table `file,probability`, and what did not match.
 
     Raises:
         InputError: It is no such table, or a probability is not in [0, 1].
     """
+    if any(case.sample.index is not None for case in cases.cases):
+        raise InputError("names pictures, the data are slices of volumes", path=table, hint="score --model instead")
     rows = read_probabilities(table)
     # Rows of one name stay apart here, so that `match` can name them.
     found = match({case.key: case.key for case in cases.cases}, [name for name, _ in rows], "row", str(table))
@@ -215,10 +255,16 @@ def read_probabilities(path: Path) -> list[tuple[str, float]]:
     return rows
 
 
+def volume_of(case: Case) -> tuple[str, float] | None:
+    """Return name and ml of a voxel of the volume that a slice is of; None for a picture."""
+    if case.sample.index is None:
+        return None
+    return case.name.rpartition(", slice ")[0], open_volume(str(case.sample.path)).geometry.voxel_ml
+
+
 def mask_of(case: Case) -> NDArray[np.bool_]:
     """Return the mask of a slice: bool, rows × columns. Raises InputError as `read_mask`."""
-    assert case.sample.mask is not None  # noqa: S101  # data sets are opened for segmentation
-    return read_mask(case.sample.mask)
+    return slices.mask_of(case.sample)
 
 
 def mask_for(case: Case, shape: tuple[int, ...], prediction: str) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.evaluate.volumes import Volume
 from jcs_ct.metrics import (
     Counts,
     bootstrap,
@@ -84,8 +85,16 @@ class Collector:
         self._rows: list[list[float]] = []
         self._release: list[tuple[float, float]] = []
         self._curve = np.zeros(256)
+        self._volumes: dict[str, Volume] = {}
 
-    def add(self, name: str, group: str, probability: NDArray[np.float64], mask: NDArray[np.bool_]) -> None:
+    def add(
+        self,
+        name: str,
+        group: str,
+        probability: NDArray[np.float64],
+        mask: NDArray[np.bool_],
+        volume: tuple[str, float] | None = None,
+    ) -> None:
         """Score one slice.
 
         Args:
@@ -93,6 +102,7 @@ class Collector:
             group: Its patient, or the slice itself where patients are not known.
             probability: (row, column), in [0, 1].
             mask: The same shape.
+            volume: Name of the volume that it is a slice of, and ml of one of its voxels.
 
         Raises:
             ShapeError: The shapes differ, or the probability is not within [0, 1].
@@ -116,6 +126,13 @@ class Collector:
         self._curve += curve
         self.names.append(name)
         self.groups.append(group)
+        if volume is not None:
+            self._volumes.setdefault(volume[0], Volume(volume[0], group, volume[1])).add(counts)
+
+    @property
+    def volumes(self) -> list[Volume]:
+        """What was counted of volumes, in the order in which they came."""
+        return list(self._volumes.values())
 
     def __len__(self) -> int:
         return len(self.names)

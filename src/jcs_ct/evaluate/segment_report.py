@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.version import __version__
-from jcs_ct.evaluate import tables
+from jcs_ct.evaluate import tables, volumes
 from jcs_ct.evaluate.segment import COLUMNS, OVERLAP
 from jcs_ct.metrics import EMPTY_POLICIES, compare
 from jcs_ct.metrics.bootstrap import CONFIDENCE
@@ -59,6 +59,8 @@ def report(first: Collector, second: Collector | None = None) -> dict[str, Any]:
         content["undefined"] = (
             f"Dice and the other scores of lesions are not defined, because no lesion is in {masks} and none is marked"
         )
+    if first.volumes:
+        content["volumes"] = volumes.summary(first.volumes, o.empty, resamples=o.resamples, seed=o.seed)
     if second is not None:
         found = compare(first.statistic(), second.statistic(), first.groups, resamples=o.resamples, seed=o.seed)
         content["against"] = second.summary() | {"empty_masks": second.empties()}
@@ -97,11 +99,23 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"In brackets: {b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
         tables.slices_seen(content),
         tables.markdown(header, body),
+        _volumes(content["volumes"]) if "volumes" in content else "",
         f"{content['undefined']}." if "undefined" in content else "",
         f'Policy for empty masks: "{empty["policy"]}". {empty["meaning"]} '
         f"Masks empty: {empty['masks_empty']}, predictions empty: {empty['predictions_empty']}, "
         f"both: {empty['both_empty']}.",
     )
+
+
+def _volumes(found: Mapping[str, Any]) -> str:
+    rows = [
+        ["3-D Dice, mean over volumes", tables.interval(found["dice"])],
+        ["absolute error of the volume (ml)", tables.interval(found["absolute_error_ml"], 1)],
+        ["slices without lesion that are marked (> 0.1 %)", tables.interval(found["empty_slices_marked"], 3)],
+    ]
+    left_out = f", {found['dice_undefined']} of them without lesion and mark" if found["dice_undefined"] else ""
+    title = f"## {found['volumes']} volumes of {found['groups']} groups{left_out}"
+    return f"{title}\n\n{tables.markdown(['score', 'value'], rows)}"
 
 
 def _cell(found: Mapping[str, Any]) -> str:

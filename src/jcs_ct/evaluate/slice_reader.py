@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from jcs_ct.app.each_slice import flags_of, read_input, read_picture
 from jcs_ct.core.types import SliceImage
+from jcs_ct.datasets.slices import read_sample
 from jcs_ct.datasets.training_slices import seen_in_training
 from jcs_ct.io.files.sources import find_sources
 
@@ -47,8 +51,11 @@ class SliceReader:
         Raises:
             InputError: It cannot be read, or it was flagged and the reader is strict.
         """
-        item = read_input(source_of(case), self.network)
-        flags = flags_of(item, strict=self.strict)
+        if case.sample.index is None:
+            item = read_input(source_of(case), self.network)
+            flags = flags_of(item, strict=self.strict)
+        else:  # what speaks against a slice of a volume was judged by the volume
+            item, flags = _of_volume(case), ()
         self._flags[case.key] = flags
         if self.learned is not None:
             self._known[case.key] = seen_in_training(item, case.sample, self.learned)
@@ -98,6 +105,12 @@ class SliceReader:
             "similar": similar,
             "text": text,
         }
+
+
+def _of_volume(case: Case) -> SliceImage:
+    """Return a slice of a volume as networks see it."""
+    grey = read_sample(replace(case.sample, mask=None)).grey
+    return SliceImage(case.key, case.key, np.repeat(grey[:, :, None], 3, axis=2))
 
 
 def source_of(case: Case) -> Source:

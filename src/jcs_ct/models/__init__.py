@@ -164,7 +164,7 @@ MODELS: dict[str, ModelSpec] = {
             outputs=("logit", "evidence", "lesion"),
             channels=1,
             load="light",
-            lesion_head="lesion.0",
+            lesion_head="lesion.heads.0",
         ),
         ModelSpec(
             name="vgg16-bn",

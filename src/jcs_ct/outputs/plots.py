@@ -144,6 +144,46 @@ def calibration_plot(
     return _png(figure)
 
 
+def verdict_plot(
+    studies: Sequence[tuple[str, int, float, bool]], limit: float | None, roc: Curve, area: float
+) -> bytes:
+    """Draw the score of every study by what the patient has, and the ROC curve beside it.
+
+    Args:
+        studies: (name, label, score, reliable) of each; those on the wrong side of the limit are named.
+        limit: What a score has to reach; None where it is not one number.
+        roc: (1 − specificity, sensitivity).
+        area: Under it; NaN where all studies are of one class.
+
+    Returns:
+        A PNG file.
+    """
+    figure = _figure(9.6, 4.6)
+    left, right = figure.subplots(1, 2)
+    for label, colour in ((0, SKY), (1, RED)):
+        part = sorted((s for s in studies if s[1] == label), key=lambda s: s[2])
+        places = label + np.linspace(-0.3, 0.3, len(part)) if len(part) > 1 else np.full(len(part), float(label))
+        for x, (name, _, score, reliable) in zip(places, part, strict=True):
+            face = colour if reliable else "none"
+            left.plot(x, score, "o", markersize=6, markerfacecolor=face, markeredgecolor=colour)
+            if limit is not None and (score >= limit) != bool(label):
+                left.annotate(_short(name, 24), (x, score), textcoords="offset points", xytext=(6, 0), fontsize=7)
+    if limit is not None:
+        left.axhline(limit, color=_GREY, linestyle="--", linewidth=1)
+        left.annotate(f"limit {limit:g}", (1.45, limit), ha="right", va="bottom", fontsize=8, color=_GREY)
+    left.set(xlim=(-0.5, 1.5), ylabel="score")
+    left.set_xticks([0, 1], ["no COVID-19", "COVID-19"])
+    left.set_title("Studies (hollow: not reliable)", loc="left")
+    right.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=1, label="chance")
+    _draw(right, {f"AUC {_area(area)}": roc})
+    right.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 − specificity", ylabel="sensitivity", aspect="equal")
+    right.set_title("Receiver operating characteristic", loc="left")
+    right.legend(loc="lower right", fontsize=8, framealpha=0.9)
+    for axes in (left, right):
+        _plain(axes)
+    return _png(figure)
+
+
 def perturbation_plot(
     share: NDArray[np.float64], deletion: NDArray[np.float64], insertion: NDArray[np.float64]
 ) -> bytes:

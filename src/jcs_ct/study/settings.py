@@ -70,11 +70,14 @@ class Networks:
 
     @classmethod
     def of(cls, networks: Sequence[Network]) -> Networks:
-        """Return the roles of one or two networks.
+        """Return the roles of networks; several of one architecture are an ensemble.
 
         Raises:
             UsageError: They do not make a pipeline.
         """
+        from jcs_ct.inference.ensemble import joined
+
+        networks = joined(networks)
         screens = [n for n in networks if n.spec.gives_probability]
         segmenters = [n for n in networks if n.spec.gives_lesions and not n.spec.gives_probability]
         if len(screens) == 1 and len(segmenters) <= 1 and len(networks) == 1 + len(segmenters):

@@ -7,6 +7,7 @@ import click
 from jcs_ct.cli.evaluate.classify import classify
 from jcs_ct.cli.evaluate.explain import explain
 from jcs_ct.cli.evaluate.segment import segment
+from jcs_ct.cli.evaluate.study import study
 
 
 @click.group()
@@ -17,5 +18,5 @@ def evaluate() -> None:
     """
 
 
-for command in (segment, classify, explain):
+for command in (segment, classify, explain, study):
     evaluate.add_command(command)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, Run, Share, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=PATH, required=True, help="A manifest, file,label[,group,source,split], or its folder.")
 @click.option("--predictions", type=PATH, help="Table file,probability, as `jcs classify` writes.")
 @click.option("--against", type=PATH, help="Another model's table, to compare with on the same slices.")
-@model_option()
+@model_option(ENSEMBLE)
 @out_option
 @click.option("--threshold", type=Share(), help="COVID-19 where p reaches it; default 0.5.")
 @selection
@@ -41,7 +41,7 @@ def classify(
     labels: Path,
     predictions: Path | None,
     against: Path | None,
-    model: str | None,
+    model: tuple[str, ...],
     out: Path,
     threshold: float | None,
     resamples: int,
@@ -58,7 +58,7 @@ def classify(
 
     names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    one_of(predictions=predictions, model=model)
+    one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
     reader = opened(run, cases, model, "probability", strict=strict)

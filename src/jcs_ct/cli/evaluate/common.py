@@ -64,7 +64,12 @@ def one_of(**options: object) -> None:
         raise UsageError(f"{'both' if given else 'neither'} of {names} came, one of them is needed")
 
 
-def masked_cases(data: Path | None, masks: Path | None, model: str | None, chosen: Mapping[str, Any]) -> Cases:
+labels_option = click.option(
+    "--labels", help="Labels in masks of volumes that are lesion, as 1,3; default: all above 0."
+)
+
+
+def masked_cases(data: Path | None, masks: Path | None, model: Sequence[str], chosen: Mapping[str, Any]) -> Cases:
     """Return the slices with masks that --data or --masks names.
 
     Raises:
@@ -76,34 +81,37 @@ def masked_cases(data: Path | None, masks: Path | None, model: str | None, chose
     one_of(data=data, masks=masks)
     if data is not None:
         return inputs.from_dataset(data, "segment", **chosen)
-    if model is not None or any(value is not None for value in chosen.values()):
+    if model or any(value is not None for value in chosen.values()):
         raise UsageError("--masks goes without --model, --fold, --folds and --split", hint="give --data instead")
     assert masks is not None  # noqa: S101  # one of the two is
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: str | None, gives: Gives, *, strict: bool = False) -> SliceReader | None:
+def opened(run: Run, cases: Cases, model: Sequence[str], gives: Gives, *, strict: bool = False) -> SliceReader | None:
     """Report the notes on the slices, and return what reads slices for the network, if one was named.
 
     Raises:
         UsageError: An option is for a network, and none was named; or see `jcs_ct.inference.open_network`.
     """
-    if model is None:
+    if not model:
         for option, given in (("--runtime", run.runtime != "auto"), ("--strict", strict)):
             if given:
                 raise UsageError(f"{option} is for a network, and none runs here", hint="leave it out, or give --model")
     for note in cases.notes:
         run.reporter.note(note)
-    if model is None:
+    if not model:
         return None
     from jcs_ct.cli.common import notes_of
-    from jcs_ct.datasets.training_slices import read_training_slices
+    from jcs_ct.datasets.training_slices import read_training_slices, together
     from jcs_ct.evaluate.slice_reader import SliceReader
+    from jcs_ct.inference.ensemble import Ensemble
     from jcs_ct.weights.hashes import find_hashes
 
-    network = run.network(model, [gives], len(cases.cases))
-    hashes = find_hashes(model, network.card)
-    learned = None if hashes is None else read_training_slices(hashes)
+    network = run.mean_network(model, [gives], len(cases.cases))
+    members = network.members if isinstance(network, Ensemble) else (network,)
+    hashes = [find_hashes(name, member.card) for name, member in zip(model, members, strict=True)]
+    known = [read_training_slices(path) for path in hashes if path is not None]
+    learned = together(known) if len(known) == len(hashes) else None
     return SliceReader(
         network, learned, strict=strict, note=lambda name, notes, flags: notes_of(name, notes, run.reporter, flags)
     )

@@ -68,8 +68,9 @@ def explain(
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    cases = masked_cases(data, masks, model, chosen)
-    reader = opened(run, cases, model, "probability", strict=strict)
+    named = (model,) if model else ()
+    cases = masked_cases(data, masks, named, chosen)
+    reader = opened(run, cases, named, "probability", strict=strict)
     answer = None
     if reader is not None:
         from jcs_ct.evaluate import predict

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, Share, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, Run, Share, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
     cut_of,
     data_option,
     each,
+    labels_option,
     map_values_option,
     masked_cases,
     masks_option,
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
 @click.option("--predictions", type=PATH, help="Folder of 8-bit maps, floor(255·p), or .npy maps in [0, 1].")
 @click.option("--against", type=PATH, help="Folder of another model's maps, to compare with on the same slices.")
 @map_values_option
-@model_option()
+@labels_option
+@model_option(ENSEMBLE)
 @out_option
 @click.option("--threshold", type=Share(min_open=True), help="Lesion where p reaches it; default 0.5.")
 @click.option(
@@ -59,7 +61,8 @@ def segment(
     predictions: Path | None,
     against: Path | None,
     map_values: Any,
-    model: str | None,
+    labels: str | None,
+    model: tuple[str, ...],
     out: Path,
     threshold: float | None,
     empty: Any,
@@ -71,17 +74,28 @@ def segment(
 ) -> None:
     """Score lesion maps against masks: Dice, IoU, HD95, S-, E- and F-measure …, and the release's evaluator.
 
-    Also writes per_image.csv and dice.png. With --model every map is stored as `jcs segment` stores it, floor(255·p).
+    Slices of volumes are scored one by one and together (3-D Dice, ml; predictions are masks as volumes). Also writes
+    per_image.csv, per_volume.csv and dice.png. With --model every map is stored as `jcs segment` does, floor(255·p).
     """
+    from jcs_ct.datasets.volumes import lesion_labels
     from jcs_ct.evaluate import inputs, segment_report, tables
     from jcs_ct.evaluate.maps import on_grid
     from jcs_ct.evaluate.segment import Collector, Options
     from jcs_ct.outputs import plots
 
-    names = ["scores.json", "scores.md", "per_image.csv", "dice.png", *(["per_image_against.csv"] if against else [])]
+    names = [
+        "scores.json",
+        "scores.md",
+        "per_image.csv",
+        "per_volume.csv",
+        "dice.png",
+        *(["per_image_against.csv"] if against else []),
+    ]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    one_of(predictions=predictions, model=model)
+    one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
+    if labels is not None:
+        chosen["lesions"] = lesion_labels(labels)
     cases = masked_cases(data, masks, model, chosen)
     reader = opened(run, cases, model, "lesions", strict=strict)
     network = None if reader is None else reader.network
@@ -108,7 +122,7 @@ def segment(
         # All maps are checked before one of them counts, so that both sides of a comparison have the same slices.
         truth = [inputs.mask_for(case, probability.shape, label) for probability, label in pairs]
         for collector, (probability, _), mask in zip(collectors, pairs, truth, strict=True):
-            collector.add(case.name, case.group, probability, mask)
+            collector.add(case.name, case.group, probability, mask, inputs.volume_of(case))
 
     done = each(usable, work, run.reporter)
     for (rows, columns), number in (+resized).items():
@@ -126,6 +140,9 @@ def segment(
         "per_image.csv": tables.to_csv(collectors[0].rows()),
         "dice.png": figure,
     }
+    for name, collector in zip(("", "_against"), collectors, strict=False):
+        if collector.volumes:
+            files[f"per_volume{name}.csv"] = tables.to_csv([volume.row(empty) for volume in collector.volumes])
     if against is not None:
         files["per_image_against.csv"] = tables.to_csv(collectors[1].rows())
     write(run, out, content, files)

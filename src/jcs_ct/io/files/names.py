@@ -54,6 +54,18 @@ def split_extension(path: str) -> tuple[str, str]:
     return (stem, extension) if stem and dot + extension.lower() in EXTENSIONS else (path, "")
 
 
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".nhdr")
+"""How files end that hold a volume."""
+
+
+def volume_stem(name: str) -> str | None:
+    """Return a file name without the ending of a volume; None where it has none."""
+    for ending in VOLUME_ENDINGS:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return None
+
+
 def printable(text: str) -> str:
     """Return `text` on one line, without control characters or undecodable bytes (file names may hold them)."""
     if text.isprintable():

@@ -18,7 +18,7 @@ from jcs_ct.training.lite.depthwise import speed_up
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
-DEEP = (1.0, 0.5, 0.25)  # weights of the maps, finest first
+DEEP = (1.0, 0.5, 0.25, 0.25)  # weights of the maps, finest first
 EXTENT = 0.002  # share of an empty slice whose highest lesion logits stand for it
 FINEST = ("encoder.stem.", "encoder.stages.0.", "encoder.stages.1.")
 """The finest stages are the most expensive to train, and edges are edges: they keep their ImageNet values."""

@@ -122,7 +122,8 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
         )
         trainer.fit(module, loader, ckpt_path=last if resume else None, weights_only=True)
     network: Any = module.average.module.eval()
-    rows = list(score(network, corpus.held))
+    held = [s for s in corpus.held if config.labelled or s.mask is not None or s.empty]
+    rows = list(score(network, held))  # where labels teach nothing, slices with a label alone tell nothing
     scores = summary(rows) if rows else {}
     if rows:
         write_whole(out / "held_out.csv", table(rows), overwrite=True)

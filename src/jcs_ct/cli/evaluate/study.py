@@ -1,0 +1,57 @@
+"""`jcs evaluate study`: verdicts of whole studies against labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from jcs_ct.cli.common import Run, common_options, refuse_existing
+from jcs_ct.cli.evaluate.common import PATH, out_option, write
+from jcs_ct.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.option("--labels", type=PATH, required=True, help="Table study,label[,group]: 1 = COVID-19; group: the patient.")
+@click.option("--results", type=PATH, required=True, help="The OUT of `jcs diagnose`.")
+@out_option
+@click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of patients; 0 for none.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@common_options("evaluate study")
+def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int) -> None:
+    """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion, calibration.
+
+    A study is found by the name of its folder of results, or of the path that was diagnosed. Also writes studies.csv
+    and verdicts.png.
+    """
+    from jcs_ct.evaluate import study_report
+    from jcs_ct.evaluate.study import read_labels, read_studies, report
+
+    refuse_existing(
+        [out / name for name in ("scores.json", "scores.md", "studies.csv", "verdicts.png")],
+        [],
+        overwrite=run.overwrite,
+    )
+    found, problems, extra = read_studies(results, read_labels(labels))
+    for problem in problems:
+        run.reporter.problem(problem)
+    if extra:
+        few = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
+        run.reporter.note(f"{len(extra)} results have no label, and are not scored: {few}")
+    if not found:
+        raise InputError("names no study that has a result", path=labels, hint=f"the results lie in {results}")
+    content = report(found, str(results), resamples=resamples, seed=seed)
+    limits = {s.limit for s in found}
+    write(
+        run,
+        out,
+        content,
+        {
+            "scores.md": study_report.to_markdown(content),
+            "studies.csv": study_report.to_csv(found),
+            "verdicts.png": study_report.figure(found, limits.pop() if len(limits) == 1 else None),
+        },
+    )

@@ -1,0 +1,145 @@
+"""`jcs evaluate study`: verdicts of whole studies against labels, with scikit-learn as the oracle."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+from sklearn.metrics import brier_score_loss, roc_auc_score
+
+from jcs_ct.cli import main
+from jcs_ct.core.errors import InputError
+from jcs_ct.evaluate.study import read_labels, read_studies, report
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LABELS = {"a": 1, "b": 1, "c": 1, "d": 0, "e": 0, "f": 0}
+SCORES = {"a": 0.9, "b": 0.7, "c": 0.3, "d": 0.4, "e": 0.2, "f": 0.1}
+
+
+def written(out: Path, name: str, score: float, **changes: Any) -> None:
+    verdict = {
+        "rule": "top-k", "score": score, "limit": 0.5, "positive": score >= 0.5, "probability": score, "reliable": True,
+    }  # fmt: skip
+    content = {
+        "verdict": verdict | changes.pop("verdict", {}),
+        "model": {"name": "jcs-lite", "weights_sha256": "ab" * 32},
+        "source": {"path": f"/in/{name}.nii.gz"},
+    } | changes
+    (out / name).mkdir(parents=True)
+    (out / name / "report.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for name, score in SCORES.items():
+        written(tmp_path / "out", name, score)
+    return tmp_path / "out"
+
+
+def evaluated(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as end:
+        main(["evaluate", "study", *map(str, words)])
+    return int(end.value.code or 0), "".join(capsys.readouterr())
+
+
+def labels_at(path: Path, rows: list[str], header: str = "study,label,group") -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def all_labels(folder: Path) -> Path:
+    return labels_at(folder / "labels.csv", [f"{name},{label},p{name}" for name, label in LABELS.items()])
+
+
+def test_scores_are_those_of_scikit_learn(tmp_path: Path, results: Path) -> None:
+    studies, problems, extra = read_studies(results, read_labels(all_labels(tmp_path)))
+    assert (problems, extra) == ([], [])
+    found = report(studies, "out", resamples=50, seed=0)["overall"]
+    truth, values = list(LABELS.values()), list(SCORES.values())
+    assert found["auc"]["value"] == pytest.approx(roc_auc_score(truth, values))
+    assert found["calibration"]["brier"] == pytest.approx(brier_score_loss(truth, values))
+    assert {key: found["confusion"][key] for key in ("tp", "fn", "fp", "tn")} == {"tp": 2, "fn": 1, "fp": 0, "tn": 3}
+    assert found["sensitivity"]["value"] == pytest.approx(2 / 3)
+    assert found["sensitivity"]["low"] <= 2 / 3 <= found["sensitivity"]["high"]
+
+
+def test_counts_of_slices_are_ranked_and_not_called_probabilities(tmp_path: Path) -> None:
+    for name, label in LABELS.items():
+        rule = {"rule": "release-count", "limit": 19, "probability": None, "positive": bool(label)}
+        written(tmp_path / "out", name, 30.0 * label + 2, verdict=rule)
+    studies, _, _ = read_studies(tmp_path / "out", read_labels(all_labels(tmp_path)))
+    found = report(studies, "out", resamples=0, seed=0)["overall"]
+    assert found["auc"]["value"] == 1.0
+    assert found["calibration"] is None
+
+
+@pytest.mark.parametrize("name", ["a", "a.nii.gz"])
+def test_a_study_is_found_by_its_folder_or_its_path(tmp_path: Path, results: Path, name: str) -> None:
+    labels = read_labels(labels_at(tmp_path / "l.csv", [f"{name},1"], "study,label"))
+    studies, problems, extra = read_studies(results, labels)
+    assert [(s.name, s.group, s.score) for s in studies] == [(name, name, 0.9)]
+    assert problems == []
+    assert extra == ["b", "c", "d", "e", "f"]
+
+
+def test_what_has_no_result_and_what_is_no_report_are_named(tmp_path: Path, results: Path) -> None:
+    (results / "b" / "report.json").write_text("{}", encoding="utf-8")
+    labels = read_labels(labels_at(tmp_path / "l.csv", ["a,1", "b,1", "z,0"], "study,label"))
+    studies, problems, _ = read_studies(results, labels)
+    assert [s.name for s in studies] == ["a"]
+    assert any("is no report" in str(p) for p in problems)
+    assert sorted(str(p.path) for p in problems if "has no result" in str(p)) == ["b", "z"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(["a,1", "a,0"], "names the study 'a' again"), (["a,maybe"], "has the label 'maybe'"), ([",1"], "'' as study")],
+)
+def test_bad_tables_are_refused_with_the_line(tmp_path: Path, rows: list[str], said: str) -> None:
+    path = labels_at(tmp_path / "l.csv", rows, "study,label")
+    with pytest.raises(InputError, match=said) as error:
+        read_labels(path)
+    assert str(error.value.path).endswith(f"l.csv:{1 + len(rows)}")
+
+
+def test_verdicts_of_two_networks_are_not_mixed(tmp_path: Path, results: Path) -> None:
+    written(results, "g", 0.5, model={"name": "other", "weights_sha256": "cd" * 32})
+    rows = [f"{name},1" for name in (*LABELS, "g")]
+    studies, _, _ = read_studies(results, read_labels(labels_at(tmp_path / "l.csv", rows, "study,label")))
+    with pytest.raises(InputError, match="verdicts of 2 kinds"):
+        report(studies, "out", resamples=0, seed=0)
+
+
+def test_one_class_says_what_is_not_defined(tmp_path: Path, results: Path) -> None:
+    labels = read_labels(labels_at(tmp_path / "l.csv", ["a,1", "b,1"], "study,label"))
+    content = report(read_studies(results, labels)[0], "out", resamples=0, seed=0)
+    assert content["undefined"] == "AUC and specificity are not defined, because all studies have the label 1"
+
+
+def test_the_command_writes_scores_a_table_and_a_figure(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(results, "extra", 0.5)
+    out = tmp_path / "scores"
+    words = ("--labels", all_labels(tmp_path), "--results", results, "-o", out)
+    status, said = evaluated(capsys, *words)
+    assert status == 0, said
+    assert "1 results have no label" in said
+    assert "| c | COVID-19 | 0.300 | yes |" in (out / "scores.md").read_text(encoding="utf-8")
+    with (out / "studies.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == list(LABELS)
+    with Image.open(out / "verdicts.png") as picture:
+        assert picture.size[0] > 1000
+    assert evaluated(capsys, *words)[0] == 2
+
+
+def test_no_study_with_a_result_is_an_error(tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = labels_at(tmp_path / "l.csv", ["z,1"], "study,label")
+    status, said = evaluated(capsys, "--labels", labels, "--results", results, "-o", tmp_path / "s")
+    assert status == 2
+    assert "names no study that has a result" in said
