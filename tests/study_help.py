@@ -91,7 +91,7 @@ def write_lite(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     network = LiteNetwork()
     with torch.no_grad():
-        for head in network.lesion:
+        for head in network.lesion.heads:
             head.bias.fill_(-3.0)  # type: ignore[operator]
     path = folder / "lite.safetensors"
     write(path, network.state_dict(), card_for("jcs-lite", covid_threshold=0.5))

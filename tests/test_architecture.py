@@ -49,6 +49,7 @@ HOMES = {  # library → where it may be imported
     "scipy": {
         "io/features.py",
         "inference/apply.py",
+        "inference/ensemble.py",
         "phantom",
         "metrics",
         "study/rules.py",

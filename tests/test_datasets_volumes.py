@@ -53,7 +53,8 @@ def save(path: Path, canonical: NDArray[np.generic]) -> Path:
     stored = np.ascontiguousarray(
         canonical[::-1, ::-1, ::-1].transpose(2, 1, 0)
     )  # to left→right, back→front, feet→head
-    image = nib.Nifti1Image(stored, np.diag([SPACING[2], SPACING[1], SPACING[0], 1.0]))
+    affine = np.diag([SPACING[2], SPACING[1], SPACING[0], 1.0])
+    image = nib.Nifti1Image(stored, affine)  # type: ignore[no-untyped-call]
     nib.save(image, path)
     return path
 

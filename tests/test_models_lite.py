@@ -42,7 +42,7 @@ def test_shapes(network: LiteNetwork, rows: int, columns: int) -> None:
     with torch.inference_mode():
         out = network(torch.rand(2, 1, rows, columns))
     assert out.logit.shape == (2,)
-    assert out.maps.shape == (2, len(network.lesion), rows, columns)
+    assert out.maps.shape == (2, len(network.lesion.heads), rows, columns)
     assert out.evidence.shape == (2, -(-rows // 16), -(-columns // 16))
 
 

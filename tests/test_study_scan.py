@@ -209,7 +209,7 @@ def test_roles_of_networks() -> None:
     assert (mixed.screen, mixed.segment, mixed.one_pass) == (lite, segmenter, False)
     backbone = network("vgg16-bn")
     wrongs: list[list[Any]]
-    wrongs = [[segmenter], [lite, classifier], [classifier, classifier], [backbone], [segmenter, segmenter, lite], []]
+    wrongs = [[segmenter], [lite, classifier], [backbone], []]
     for wrong in wrongs:
         with pytest.raises(UsageError):
             Networks.of(wrong)

@@ -106,7 +106,7 @@ class _Check:
             self._inspected[key] = found
             self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
             self._findings += [Finding("doubtful", names[key], note) for note in found.notes]
-            if found.lesion == 0 and key.index is None:  # most volumes have slices without lesion
+            if found.lesion == 0 and key.number is None:  # most volumes have slices without lesion
                 hint = "if the slice has a lesion, the mask is wrong"
                 self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
         self._look_at_feature_sizes()

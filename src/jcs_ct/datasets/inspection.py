@@ -36,7 +36,7 @@ class Files(NamedTuple):
     image: Path | None
     features: Path | None
     mask: Path | None = None
-    index: int | None = None
+    number: int | None = None  # `index` is a method of tuples
     lesions: tuple[int, ...] = ()
 
 
@@ -63,8 +63,8 @@ class Inspected:
 
 def inspect(files: Files) -> Inspected:
     """Read the files of a sample. Their problems are returned, not raised."""
-    image, features, mask, index, _ = files
-    if index is not None:
+    image, features, mask, number, _ = files
+    if number is not None:
         return _of_volume(files)
     found = Inspected()
     grid: tuple[int, ...] | None = None
@@ -97,7 +97,7 @@ def inspect(files: Files) -> Inspected:
 def _of_volume(files: Files) -> Inspected:
     """Look at a slice of a volume, through the lung window as networks see it."""
     found = Inspected()
-    sample = Sample(image=files.image, mask=files.mask, index=files.index, lesions=files.lesions)
+    sample = Sample(image=files.image, mask=files.mask, index=files.number, lesions=files.lesions)
     for path, used in ((files.mask, sample), (files.image, replace(sample, mask=None))):
         if path is None:
             continue
