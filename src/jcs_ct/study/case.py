@@ -46,8 +46,8 @@ class Case(ABC):
     label: str
     kind: Literal["dicom", "nifti", "pictures"]
     sources: tuple[Source, ...]
-    warnings: tuple[str, ...] = ()
-    series: CTSeries | None = None
+    warnings: tuple[str, ...]
+    series: CTSeries | None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -160,4 +160,4 @@ def _picture_case(top: str, inner: str, members: Sequence[Source]) -> PictureCas
     path = Path(top).resolve()
     base = path.stem if path.is_file() else path.name
     name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
-    return PictureCase(safe_name(name), f"{top}!{inner}" if inner else top, "pictures", tuple(members))
+    return PictureCase(safe_name(name), f"{top}!{inner}" if inner else top, "pictures", tuple(members), (), None)
