@@ -15,12 +15,11 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.io.files.kinds import Kind, sniff
 from jcs_ct.io.files.sources import Source, find_sources
 from jcs_ct.io.nifti.volume import read_nifti
-from jcs_ct.io.nifti.write import write_nifti
 from jcs_ct.io.studies import find_series
 from jcs_ct.io.volumes.metaimage import read_metaimage
 from jcs_ct.io.volumes.nrrd import read_nrrd
 from test_io_nifti import AFFINE, canonical, chest, image, volume
-from volumes_help import write_metaimage, write_nrrd
+from volumes_help import write_metaimage, write_nifti, write_nrrd
 
 if TYPE_CHECKING:
     from collections.abc import Callable

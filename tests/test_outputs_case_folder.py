@@ -15,9 +15,9 @@ from jcs_ct.app.examine import examine
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import OutputError
 from jcs_ct.inference import apply
+from jcs_ct.io import pictures
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.nifti import write as nifti_write
-from jcs_ct.outputs import sheet
 from jcs_ct.outputs.dicom import headers, seg, sr
 from jcs_ct.outputs.report import html
 from jcs_ct.study.settings import Networks, Settings
@@ -63,7 +63,7 @@ def test_headers_are_read_once_for_seg_and_sr(
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [(nifti_write, "_stored"), (seg, "_joined"), (html, "_viewer"), (sheet, "encode_png")],
+    [(nifti_write, "_stored"), (seg, "_joined"), (html, "_viewer"), (pictures, "encode_png")],
     ids=["nifti", "seg", "html", "overlay"],
 )
 def test_a_full_disk_leaves_no_folder(

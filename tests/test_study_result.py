@@ -32,7 +32,8 @@ def slices(shares: Sequence[float | None], **more: Any) -> tuple[SliceResult, ..
 def study(found: Sequence[SliceResult], **more: Any) -> StudyResult:
     network = UsedNetwork(card_for("jcs-lite"), 0.5, 0.4, "torch")
     values: dict[str, Any] = {
-        "case": PictureCase("a", "a", ()), "screen": network, "segmenter": network, "settings": Settings(),
+        "case": PictureCase("a", "a", "pictures", (), (), None), "settings": Settings(),
+        "screen": network, "segmenter": network,
         "verdict": Verdict("top-k", 0.25, 0.5, positive=False), "slices": tuple(found), "burden": None,
         "warnings": (), "seconds": 1.234, "clock": Clock(),
     }  # fmt: skip

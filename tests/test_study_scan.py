@@ -199,9 +199,7 @@ def test_roles_of_networks() -> None:
 
     classifier, segmenter, lite = network("jcs-classifier"), network("jcs-single"), network("jcs-lite")
     both = Networks.of([segmenter, classifier])
-    assert both.screen is classifier
-    assert both.segment is segmenter
-    assert both.separate_segmenter is segmenter
+    assert (both.screen, both.segment, both.separate_segmenter) == (classifier, segmenter, segmenter)
     assert Networks.of([classifier]).segment is None
     assert Networks.of([lite]).one_pass
     assert Networks.of([lite]).separate_segmenter is None

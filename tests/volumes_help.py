@@ -1,4 +1,4 @@
-"""Writers of MetaImage and NRRD that share no line with the readers."""
+"""Writers of MetaImage and NRRD that share no line with the readers, and the writer of NIfTI for whole volumes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.io.nifti.write import write_nifti_slices
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from jcs_ct.core.geometry import CTSeries
 
 MET = {
     "i1": "CHAR",
@@ -124,3 +128,8 @@ def write_nrrd(
     else:
         path.write_bytes(head.encode() + raw)
     return path
+
+
+def write_nifti(path: Path, canonical: NDArray[Any], series: CTSeries, **options: Any) -> None:
+    """Write a volume that is in memory: (slice, row, column)."""
+    write_nifti_slices(path, canonical.__getitem__, canonical.dtype, series, **options)

@@ -45,7 +45,7 @@ def gather(
     """
     found = find_series(inputs, series=series, allow_gaps=allow_gaps)
     volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
-    cases: list[Case] = [*map(VolumeCase, volumes), *picture_cases(found.pictures, inputs)]
+    cases: list[Case] = [*map(VolumeCase.of, volumes), *picture_cases(found.pictures, inputs)]
     return Gathered(tuple(cases), found.problems, found.notes)
 
 

@@ -7,7 +7,7 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,7 +152,7 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
         while name.casefold() in taken:  # one input that was given twice
             name, number = f"{longer}_{number}", number + 1
         taken.add(name.casefold())
-        result.append(case.renamed(name))
+        result.append(replace(case, name=name))
     return result
 
 

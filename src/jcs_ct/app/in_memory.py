@@ -61,10 +61,10 @@ def one_case(
     from jcs_ct.io.volumes import in_memory
 
     if kind == "array":
-        return VolumeCase(in_memory.series_of_array(study, spacing, affine))
+        return VolumeCase.of(in_memory.series_of_array(study, spacing, affine))
     if kind == "nibabel":
-        return VolumeCase(in_memory.series_of_nibabel(study))
-    return VolumeCase(in_memory.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
+        return VolumeCase.of(in_memory.series_of_nibabel(study))
+    return VolumeCase.of(in_memory.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
 
 
 def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:
@@ -108,7 +108,7 @@ def _gathered(kind: str, items: Sequence[Any], *, series: str | None, allow_gaps
     from jcs_ct.io.dicom.in_memory import sources_of
 
     found = find_series_in(sources_of(items), series=series, allow_gaps=allow_gaps)
-    return Gathered(tuple(map(VolumeCase, found.series)), found.problems, found.notes)
+    return Gathered(tuple(map(VolumeCase.of, found.series)), found.problems, found.notes)
 
 
 def _only(found: Gathered, given: Any) -> Case:

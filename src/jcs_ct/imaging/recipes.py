@@ -132,7 +132,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     if how.field:
         slice_grey = grey(pixels)
         box = find_field(slice_grey).box
-        values = stretch(look(slice_grey, box, (how.size, how.columns)))
+        values = stretch(crop_resized(slice_grey, box, (how.size, how.columns)))
         return values[None], Placement((height, width), (height, width), box)
     if how.keep_aspect:
         shorter = min(height, width)
@@ -157,7 +157,7 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
 
 
-def look(
+def crop_resized(
     picture: NDArray[np.uint8], box: tuple[float, float, float, float], shape: tuple[int, int]
 ) -> NDArray[np.uint8]:
     """Return what a box (top, left, rows, columns) of a grey picture shows, at `shape`: bilinear, antialiased."""

@@ -10,6 +10,7 @@ read is a problem, one line for the study; a series that was not chosen is liste
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.io.dicom.header import ImageHeader
+
+READERS = {
+    Kind.NIFTI: "jcs_ct.io.nifti.volume:read_nifti",
+    Kind.METAIMAGE: "jcs_ct.io.volumes.metaimage:read_metaimage",
+    Kind.NRRD: "jcs_ct.io.volumes.nrrd:read_nrrd",
+}
+"""What reads a volume that is one file, by its kind; imported when one comes."""
 
 
 @dataclass(frozen=True)
@@ -80,17 +88,9 @@ def find_series_in(sources: Sequence[Source], *, series: str | None = None, allo
 
 
 def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
-    if kind is Kind.METAIMAGE:
-        from jcs_ct.io.volumes.metaimage import read_metaimage
-
-        return read_metaimage
-    if kind is Kind.NRRD:
-        from jcs_ct.io.volumes.nrrd import read_nrrd
-
-        return read_nrrd
-    from jcs_ct.io.nifti.volume import read_nifti
-
-    return read_nifti
+    module, _, function = READERS[kind].partition(":")
+    reader: Callable[[Source], CTSeries] = getattr(import_module(module), function)
+    return reader
 
 
 def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:

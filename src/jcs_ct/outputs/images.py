@@ -14,7 +14,6 @@ import numpy as np
 
 from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.io.pictures import encode_png
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +35,8 @@ def save_map(path: Path, probability: NDArray[np.floating], *, overwrite: bool =
     Raises:
         OutputError: The map is no H×W map of [0, 1], or the file cannot be written or exists.
     """
+    from jcs_ct.io.pictures import encode_png
+
     checked = checked_map(probability, "probability map", path=path)
     # In double precision, where 255 · p is exact for every single-precision p.
     levels = np.floor(255 * checked.astype(np.float64)).astype(np.uint8)

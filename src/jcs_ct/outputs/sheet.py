@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.io.pictures import encode_png
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -93,6 +91,8 @@ class Sheet:
 
     def png(self) -> bytes:
         """Return the sheet as a PNG file."""
+        from jcs_ct.io.pictures import encode_png
+
         width, height = self.width + 2 * self.margin, self.y + self.px(10)
         pixels = np.full((height, width, 3), PAPER, np.uint8)
         for x, baseline, words, size, bold, colour, align in self._words:

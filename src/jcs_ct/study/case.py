@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,107 +29,63 @@ if TYPE_CHECKING:
     from jcs_ct.study.measures import Measures
 
 
-class Case(Protocol):
-    """What one verdict is given on. A new kind of input is a class with these members."""
+@dataclass(frozen=True)
+class Case(ABC):
+    """What one verdict is given on. A new kind of input is another class of these members.
 
-    @property
-    def name(self) -> str:
-        """Folder of its results."""
-        ...
+    Attributes:
+        name: Folder of its results.
+        label: What a message calls it.
+        kind: How its slices came.
+        sources: Every file that it is read from, so that no result replaces one.
+        warnings: What spoke against it when it was found, a line each.
+        series: The volume, with its geometry; None for slices without one.
+    """
 
-    @property
-    def label(self) -> str:
-        """What a message calls it."""
-        ...
+    name: str
+    label: str
+    kind: Literal["dicom", "nifti", "pictures"]
+    sources: tuple[Source, ...]
+    warnings: tuple[str, ...]
+    series: CTSeries | None
 
-    @property
-    def kind(self) -> Literal["dicom", "nifti", "pictures"]:
-        """How its slices came."""
-        ...
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """Every file that it is read from, so that no result replaces one."""
-        ...
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What spoke against it when it was found, a line each."""
-        ...
-
-    @property
-    def series(self) -> CTSeries | None:
-        """The volume, with its geometry; None for slices without one."""
-        ...
-
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def renamed(self, name: str) -> Case:
-        """Return the same case, with another folder for its results."""
-        ...
-
+    @abstractmethod
     def slice(self, index: int) -> CaseSlice | Unreadable:
         """Read slice `index`. Raises InputError where that ends the case."""
-        ...
 
+    @abstractmethod
     def slice_of(self, index: int, decoded: NDArray[Any]) -> CaseSlice:
         """Return slice `index` from what was decoded before, see `CaseSlice.decoded`."""
-        ...
 
+    @abstractmethod
     def picture_name(self, index: int) -> str:
         """Return the stem of a picture; "" of a volume, whose file names might say too much."""
-        ...
 
+    @abstractmethod
     def measures(self, clock: Clock) -> Measures:
         """Return how its slices are measured; of a volume, this reads it and finds the lungs.
 
         Raises:
             InputError: It holds no Hounsfield units, or shows no lungs.
         """
-        ...
 
 
 @dataclass(frozen=True)
-class VolumeCase:
-    """A volume of Hounsfield units. One slice that cannot be read ends it: the volume would have a hole.
-
-    Attributes:
-        series: The volume.
-    """
+class VolumeCase(Case):
+    """A volume of Hounsfield units. One slice that cannot be read ends it: the volume would have a hole."""
 
     series: CTSeries
 
-    @property
-    def name(self) -> str:
-        """See `Case`."""
-        return self.series.name
-
-    @property
-    def label(self) -> str:
-        """See `Case`."""
-        return self.series.label
-
-    @property
-    def kind(self) -> Literal["dicom", "nifti"]:
-        """See `Case`."""
-        return self.series.kind
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        """See `Case`."""
-        return self.series.sources
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """See `Case`."""
-        return self.series.warnings
+    @classmethod
+    def of(cls, series: CTSeries) -> VolumeCase:
+        """Return the case of a volume."""
+        return cls(series.name, series.label, series.kind, series.sources, series.warnings, series)
 
     def __len__(self) -> int:
         return len(self.series)
-
-    def renamed(self, name: str) -> VolumeCase:
-        """See `Case`."""
-        return VolumeCase(replace(self.series, name=name))
 
     def slice(self, index: int) -> CaseSlice:
         """See `Case`."""
@@ -150,28 +107,11 @@ class VolumeCase:
 
 
 @dataclass(frozen=True)
-class PictureCase:
-    """Pictures of slices, already lung-windowed, whose scale is not known. Those that cannot be read are left out.
-
-    Attributes:
-        name: See `Case`.
-        label: See `Case`.
-        sources: The pictures, in their order.
-    """
-
-    name: str
-    label: str
-    sources: tuple[Source, ...]
-    kind: Literal["pictures"] = "pictures"
-    warnings: tuple[str, ...] = ()
-    series: None = None
+class PictureCase(Case):
+    """Pictures of slices, already lung-windowed, whose scale is not known. Those that cannot be read are left out."""
 
     def __len__(self) -> int:
         return len(self.sources)
-
-    def renamed(self, name: str) -> PictureCase:
-        """See `Case`."""
-        return replace(self, name=name)
 
     def slice(self, index: int) -> CaseSlice | Unreadable:
         """See `Case`."""
@@ -220,4 +160,4 @@ def _picture_case(top: str, inner: str, members: Sequence[Source]) -> PictureCas
     path = Path(top).resolve()
     base = path.stem if path.is_file() else path.name
     name = "_".join(part for part in (base, *PurePosixPath(inner).parts) if part) or "study"
-    return PictureCase(safe_name(name), f"{top}!{inner}" if inner else top, tuple(members))
+    return PictureCase(safe_name(name), f"{top}!{inner}" if inner else top, "pictures", tuple(members), (), None)

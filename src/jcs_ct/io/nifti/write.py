@@ -27,26 +27,6 @@ COLUMN_ROW_SLICE = Axes((2, 1, 0))  # how results of DICOM are stored
 SLAB = 2**24  # bytes of a volume that are held at once where the file's slices are not the canonical ones
 
 
-def write_nifti(
-    path: Path, canonical: NDArray[Any], series: CTSeries, *, slope: float = 1.0, overwrite: bool = False
-) -> None:
-    """Write a mask or a map that is in memory, as `write_nifti_slices` does.
-
-    Args:
-        path: Ends in `.nii.gz`.
-        canonical: uint8, int16 or float32, (slice, row, column) of the canonical volume.
-        series: What it belongs to.
-        slope: What a stored 1 means, e.g. 1/255 for a map in uint8; programs multiply by it.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: The shape or the type does not fit, the file exists, or it cannot be written.
-    """
-    if canonical.shape != series.geometry.shape:
-        raise _misfit(path, canonical.dtype, canonical.shape, series.geometry.shape)
-    write_nifti_slices(path, canonical.__getitem__, canonical.dtype, series, slope=slope, overwrite=overwrite)
-
-
 def write_nifti_slices(
     path: Path, read: Slice, dtype: DTypeLike, series: CTSeries, *, slope: float = 1.0, overwrite: bool = False
 ) -> None:
@@ -61,7 +41,7 @@ def write_nifti_slices(
         read: Returns canonical slice i: rows × columns. Called more than once where the stored slices are not axial.
         dtype: Of the slices: uint8, int16 or float32.
         series: What they belong to.
-        slope: As for `write_nifti`.
+        slope: What a stored 1 means, e.g. 1/255 for a map in uint8; programs multiply by it.
         overwrite: Replace an existing file.
 
     Raises:
