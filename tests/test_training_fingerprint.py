@@ -25,7 +25,8 @@ from jcs_ct.training.fingerprint import (
     in_order,
     settle,
 )
-from jcs_ct.training.run import fingerprint_of, parts_of, train
+from jcs_ct.training.parts import fingerprint_of, parts_of
+from jcs_ct.training.run import train
 from jcs_ct.weights import load
 from training_help import same, small, specs, state, table
 

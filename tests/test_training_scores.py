@@ -21,7 +21,8 @@ from jcs_ct.training.module import TrainingModule
 from jcs_ct.training.progress import Progress, duration
 from jcs_ct.training.prospects import Prospects, prospects_of_labels, prospects_of_masks
 from jcs_ct.training.records import table_of
-from jcs_ct.training.run import Result, train
+from jcs_ct.training.result import Result
+from jcs_ct.training.run import train
 from jcs_ct.training.scores import Score, Validation, together
 from training_help import small, specs, state, tiny_lists, tiny_manifest
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.masks import read_mask
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.nifti.labels import read_labels
 from jcs_ct.io.pictures import decode_slice
@@ -37,6 +38,11 @@ class Pixels(NamedTuple):
     image: NDArray[Any]
     mask: NDArray[np.bool_] | None
     spacing: tuple[float, float] | None
+
+    @property
+    def grey(self) -> NDArray[np.uint8]:
+        """The slice as networks see it: a picture's grey values, or a volume's slice through the lung window."""
+        return to_grey(self.image) if self.image.dtype == np.int16 else self.image
 
 
 def read_sample(sample: Sample) -> Pixels:

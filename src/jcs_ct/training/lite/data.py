@@ -20,7 +20,6 @@ from jcs_ct.datasets.slices import Pixels, read_sample
 from jcs_ct.datasets.split import make_folds
 from jcs_ct.imaging.lung_box import content_box, find_field
 from jcs_ct.imaging.recipes import recipe, stretch
-from jcs_ct.imaging.window import to_grey
 from jcs_ct.training.lite.augment import disguise, jitter, looks, moved, recurved, windowed
 from jcs_ct.training.order import balanced_weights
 
@@ -166,11 +165,12 @@ class LiteSlices(TorchDataset[Item]):
     def __getitem__(self, key: tuple[int, int, int]) -> Item:
         position, step, place = key
         rng = np.random.default_rng([self.seed, step, place])
-        raw, mask, _ = self.pixels(position)
+        read = self.pixels(position)
+        raw, mask = read.image, read.mask
         shape = self.shape if step >= self.coarse else (self.shape[0] * 3 // 4, self.shape[1] * 3 // 4)
         hounsfield = raw.dtype == np.int16
         if position not in self.boxes:
-            self.boxes[position] = find_field(to_grey(raw) if hounsfield else raw).box
+            self.boxes[position] = find_field(read.grey).box
         box = jitter(self.boxes[position], (raw.shape[0], raw.shape[1]), rng)
         picture = windowed(self._thick(position, rng), rng) if hounsfield else recurved(raw, rng)
         target = None if mask is None else mask.astype(np.uint8) * np.uint8(255)
@@ -188,11 +188,10 @@ class LiteSlices(TorchDataset[Item]):
 
 def _without_frame(read: Pixels) -> Pixels:
     """Return a slice without what was filled in around it: frames would tell one source from another."""
-    image = read.image
-    top, left, rows, columns = content_box(to_grey(image) if image.dtype == np.int16 else image)
+    top, left, rows, columns = content_box(read.grey)
     place = slice(top, top + rows), slice(left, left + columns)
     mask = None if read.mask is None else np.ascontiguousarray(read.mask[place])
-    return Pixels(np.ascontiguousarray(image[place]), mask, read.spacing)
+    return Pixels(np.ascontiguousarray(read.image[place]), mask, read.spacing)
 
 
 class LiteSteps(Sampler[list[tuple[int, int, int]]]):
