@@ -74,8 +74,9 @@ def make_folds(
         raise UsageError(f"{folds} folds were asked for; 2 to {MOST_FOLDS} are possible")
     divider, version = _scikit_learn()
     held_back = {sample.path for sample in dataset.samples if sample.split == "test"}
-    once = {sample.path: sample for sample in reversed(dataset.samples) if sample.path not in held_back}
-    samples = [once[path] for path in dict.fromkeys(s.path for s in dataset.samples) if path in once]
+    # A file stands once; of a volume each slice does.
+    once = {(s.path, s.index): s for s in reversed(dataset.samples) if s.path not in held_back}
+    samples = [once[key] for key in dict.fromkeys((s.path, s.index) for s in dataset.samples) if key in once]
     notes = []
     if held_back:
         notes.append(f"{len(held_back):,} slices of the split 'test' are held back: in no fold")

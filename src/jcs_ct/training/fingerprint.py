@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.samples import Sample, relative_name
@@ -162,25 +163,6 @@ def entries_of(
             )
         )
     return tuple(found)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, of what its files hold, whatever they are called.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    try:
-        if path.is_dir():
-            inner = sorted(digest_of(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            return hashlib.sha256("".join(inner).encode()).hexdigest()
-        result = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                result.update(block)
-        return result.hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
 
 
 def read_fingerprint(folder: Path) -> Fingerprint:

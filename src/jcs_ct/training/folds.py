@@ -7,6 +7,7 @@ import io
 import math
 import statistics
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from jcs_ct.core.errors import UsageError
@@ -67,7 +68,8 @@ def one_by_one(
         JcsError: As `look`, `settle` and `start`; another process trains into the folder.
     """
     with alone(out):
-        look_ahead({out / f"fold_{n}": (f"fold {n}", lambda n=n: runs.look(n)) for n in runs.folds}, accept, say)
+        looks = {out / f"fold_{n}": (f"fold {n}", partial(runs.look, n)) for n in runs.folds}
+        look_ahead(looks, accept, say)
         write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
         results: dict[int, Ended] = {}
         for number in runs.folds:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import click
 
 from jcs_ct.cli.evaluate.classify import classify
+from jcs_ct.cli.evaluate.compare import compare
 from jcs_ct.cli.evaluate.explain import explain
 from jcs_ct.cli.evaluate.segment import segment
 
 
 @click.group()
 def evaluate() -> None:
-    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps).
+    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps); compare scores.
 
-    Each command writes scores.json, scores.md and plots. Predictions are matched with slices by their stems.
+    Each command but compare writes scores.json, scores.md and plots. Predictions are matched with slices by stem.
     """
 
 
-for command in (segment, classify, explain):
+for command in (segment, classify, explain, compare):
     evaluate.add_command(command)

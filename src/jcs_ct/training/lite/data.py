@@ -5,7 +5,6 @@ What a slice becomes depends on (seed, step, place in the step) alone, so that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from jcs_ct.core.errors import UsageError
-from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import Pixels, read_sample
-from jcs_ct.datasets.split import make_folds
 from jcs_ct.imaging.lung_box import content_box, find_field
 from jcs_ct.imaging.recipes import recipe, stretch
 from jcs_ct.training.lite.augment import disguise, jitter, looks, moved, recurved, windowed
@@ -30,66 +26,9 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Sample
     from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.training.lite.corpus import Corpus
 
 Item = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The slices of a run.
-
-    Attributes:
-        samples: To train on.
-        held: Those of the fold that is held out.
-    """
-
-    samples: tuple[Sample, ...]
-    held: tuple[Sample, ...]
-
-    @property
-    def lesions(self) -> list[int]:
-        """Positions of the slices with a lesion mask."""
-        return [i for i, s in enumerate(self.samples) if s.mask is not None and not s.empty]
-
-    @property
-    def quiet(self) -> list[int]:
-        """Positions of the slices that are known to show no lesion."""
-        return [i for i, s in enumerate(self.samples) if s.empty]
-
-    @property
-    def labelled(self) -> list[int]:
-        """Positions of the other slices with a label."""
-        return [i for i, s in enumerate(self.samples) if s.mask is None and not s.empty and s.label is not None]
-
-
-def divide(config: LiteConfig) -> Corpus:
-    """Return the slices of a run.
-
-    Raises:
-        InputError, UsageError: No such data; a data set with neither masks nor labels; no such fold.
-    """
-    samples: list[Sample] = []
-    held: list[Sample] = []
-    for folder in config.data:
-        dataset = open_dataset(folder, None)
-        known = tuple(s for s in dataset.samples if s.source not in config.without)
-        dataset = replace(dataset, samples=known)
-        if not any(s.mask is not None or s.label is not None or s.empty for s in known):
-            raise UsageError("holds neither masks nor labels", path=folder, hint="see `jcs data check`")
-        if config.fold is None:
-            samples.extend(known)
-            continue
-        if dataset.folds:
-            train, out = dataset.fold(config.fold)
-        else:
-            made = make_folds(dataset, config.folds, seed=0).folds
-            if not 1 <= config.fold <= len(made):
-                raise UsageError(f"there is no fold {config.fold}; its folds: 1 to {len(made)}", path=folder)
-            train = tuple(s for i, fold in enumerate(made, 1) for s in fold if i != config.fold)
-            out = made[config.fold - 1]
-        samples.extend(train)
-        held.extend(out)
-    return Corpus(tuple(samples), tuple(held))
 
 
 def evened(samples: Sequence[Sample]) -> NDArray[np.float64]:
@@ -134,11 +73,6 @@ class LiteSlices(TorchDataset[Item]):
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def preload(self) -> None:
-        """Decode every slice, those of a volume one after the other."""
-        for position in range(len(self)):
-            self.pixels(position)
 
     def pixels(self, position: int) -> Pixels:
         """Return a decoded slice. Raises InputError where it or its mask cannot be read."""

@@ -16,7 +16,7 @@ from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.training.lite.config import LiteConfig
-from jcs_ct.training.lite.data import divide
+from jcs_ct.training.lite.corpus import divide
 from jcs_ct.weights import load
 
 if TYPE_CHECKING:
