@@ -21,7 +21,7 @@ from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
 from jcs_ct.training.manners import plain_errors
 from jcs_ct.training.order import PlannedBatches, balanced_weights
-from jcs_ct.training.run import parts_of
+from jcs_ct.training.parts import parts_of
 from jcs_ct.training.samples import SliceDataset
 from jcs_ct.weights import load
 from training_help import small, specs, state, tiny_lists, tiny_manifest

@@ -229,6 +229,7 @@ def test_a_model_scores_as_its_stored_maps_do(jcs: Jcs, data: Path, tmp_path: Pa
         assert found[-1].pop("predictions") in {"stub", str(data / "images")}
     assert found[0].pop("guard")["flagged"] == 4
     assert found[0].pop("training_data")["known"] is False
+    assert len({scored.pop("fingerprint")["data"] for scored in found}) == 1
     assert found[0] == found[1]
     assert found[0]["threshold"] == 0.6
     (data / "images/s0.png").write_bytes(b"no picture")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +9,33 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from jcs_ct.cli import main
-from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.models.lite import LiteNetwork
-from jcs_ct.phantom import make_phantom, write_pngs
+from jcs_ct.phantom import make_phantom
 from jcs_ct.training.lite.augment import disguise, jitter, moved, recurved, windowed
 from jcs_ct.training.lite.build import finish
 from jcs_ct.training.lite.calibrate import balanced_threshold, calibrate, fit_scaling
 from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
-from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide, evened
+from jcs_ct.training.lite.corpus import divide
+from jcs_ct.training.lite.data import LiteSlices, LiteSteps, evened
 from jcs_ct.training.lite.encoder import load_imagenet
-from jcs_ct.training.lite.module import LiteModule, lesion_loss, loudest
-from jcs_ct.training.lite.run import train
+from jcs_ct.training.lite.module import lesion_loss, loudest
 from jcs_ct.training.lite.score import read_table, summary, table
 from jcs_ct.training.lite.sources import probe
-from jcs_ct.weights import load, write
+from jcs_ct.weights import load
+from lite_help import lite_data, rows_of, small
 from weights_help import card_for
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Phantom slices with masks, in two folds; others with labels, of two sources and several groups."""
-    root = tmp_path_factory.mktemp("lite")
-    paths = write_pngs(make_phantom(slices=6, size=96), root / "written")
-    for path in paths:
-        for kind, source in (("images", path), ("masks", path.parent / "masks" / path.name)):
-            (root / "masked" / kind).mkdir(parents=True, exist_ok=True)
-            (root / "masked" / kind / path.name).write_bytes(source.read_bytes())
-    names = [path.stem for path in paths]
-    (root / "masked" / "folds.json").write_text(json.dumps({"folds": [names[2:4], names[:2] + names[4:]]}))
-    (root / "labelled").mkdir()
-    lines = ["file,label,group,source"]
-    for i in range(12):
-        Image.open(paths[i % 6]).rotate(3 * i).save(root / "labelled" / f"l{i}.png")
-        lines.append(f"l{i}.png,{i % 2},g{i // 2 * 2 + i % 2},{'ab'[i // 6]}")
-    (root / "labelled" / "labels.csv").write_text("\n".join(lines) + "\n")
-    return str(root / "masked"), str(root / "labelled")
-
-
-def small(data: tuple[str, ...], **given: Any) -> LiteConfig:
-    usual: dict[str, Any] = {"fold": 1, "folds": 2, "steps": 4, "labelled": 2, "lesions": 2, "quiet": 1, "every": 2}
-    return LiteConfig(data, **usual | given)
+    return lite_data(tmp_path_factory.mktemp("lite"))
 
 
 def test_a_fold_is_held_out_of_every_data_set(data: tuple[str, str]) -> None:
@@ -70,7 +48,7 @@ def test_a_fold_is_held_out_of_every_data_set(data: tuple[str, str]) -> None:
     everything = divide(small(data, fold=None))
     assert (len(everything.samples), len(everything.held)) == (18, 0)
     assert {s.source for s in divide(small((data[1],), without=("b",))).samples} == {"a"}
-    with pytest.raises(UsageError, match="there is no fold 3"):
+    with pytest.raises(UsageError, match="has no fold 3; its folds: 1, 2"):
         divide(small((data[1],), fold=3))
 
 
@@ -156,45 +134,6 @@ def test_imagenet_weights_fill_the_encoder() -> None:
     assert same == []
 
 
-@pytest.fixture(scope="module")
-def finished(data: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    train(small(data), out, resume=False, say=print)
-    return out
-
-
-def test_a_run_writes_its_weights_scores_and_table(finished: Path) -> None:
-    tensors, card = load(finished / "best.safetensors")
-    assert (card.architecture, card.recipe, card.covid_threshold) == ("jcs-lite", "lung-field", 0.5)
-    assert len(tensors) > 200
-    rows = read_table(finished / "held_out.csv")
-    assert len([r for r in rows if r["tp"]]) == 2
-    assert len([r for r in rows if r["dice"]]) == 1  # the other mask is empty
-    assert {"dice", "pooled_dice", "pointing"} <= json.loads((finished / "scores.json").read_text()).keys()
-    assert (finished / "metrics.csv").read_text().startswith("step,train_loss,seconds\n2,")
-    with pytest.raises(OutputError, match="holds a run already"):
-        train(small(("x", "y")), finished, resume=False, say=print)
-
-
-def test_a_run_that_is_cut_goes_on_exactly(
-    data: tuple[str, str], finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def cut(self: LiteModule, batch: Any, index: int) -> Any:
-        if self.global_step == 3:
-            raise KeyboardInterrupt
-        return real(self, batch, index)
-
-    real = LiteModule.training_step
-    monkeypatch.setattr(LiteModule, "training_step", cut)
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        train(small(data), tmp_path / "cut", resume=False, say=print)
-    monkeypatch.setattr(LiteModule, "training_step", real)
-    assert (tmp_path / "cut" / "last.ckpt").exists()
-    train(small(data), tmp_path / "cut", resume=True, say=print)
-    whole, cut_tensors = (load(run / "best.safetensors")[0] for run in (finished, tmp_path / "cut"))
-    assert [name for name in whole if not torch.equal(whole[name], cut_tensors[name])] == []
-
-
 def test_the_loss_is_small_for_the_right_map_and_copes_with_empty_ones() -> None:
     mask = torch.zeros(2, 16, 16)
     mask[0, 4:9, 4:9] = 1
@@ -217,18 +156,6 @@ def test_calibration_finds_the_temperature_it_was_given() -> None:
     assert (found.temperature, found.offset) == pytest.approx((3, -0.5), rel=0.1)
     assert found.error < 0.03 < found.raw_error
     assert found.sensitivity == pytest.approx(found.specificity, abs=0.002)
-
-
-def rows_of(seed: int) -> list[dict[str, Any]]:
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
-    for i in range(40):
-        label = i % 2
-        row: dict[str, Any] = {"file": f"{seed}-{i}", "source": "ab"[i // 20], "group": f"{seed}g{i // 2}"}
-        rows.append(row | {"label": label, "logit": float(rng.normal(label, 1)), "dice": ""})
-    counts = {"tp": 80, "fp": 20, "fn": 20, "tn": 880, "pointing": 1, "energy": 0.5}
-    mask = {"file": f"{seed}-m", "source": "", "group": "", "label": "", "logit": 0.0, "dice": 0.8}
-    return [*rows, mask | counts]
 
 
 def test_folds_are_put_together(tmp_path: Path) -> None:
@@ -277,50 +204,3 @@ def test_the_threshold_is_where_both_errors_are_equal() -> None:
     threshold = balanced_threshold(p, labels)
     found = p >= threshold
     assert found[labels == 1].mean() == (~found[labels == 0]).mean() == 0.75
-
-
-def test_what_is_frozen_keeps_its_values(data: tuple[str, str], tmp_path: Path) -> None:
-    frozen = ("encoder.", "top.", "fuse.2.", "context.", "evidence.", "gain", "offset")
-    config = small((data[0],), init="jcs-lite", freeze=frozen, steps=2, labelled=0, quiet=0)
-    train(config, tmp_path / "tuned", resume=False, say=print)
-    before, after = load("jcs-lite")[0], load(tmp_path / "tuned" / "best.safetensors")[0]
-    changed = {name for name, value in before.items() if not torch.allclose(value, after[name], atol=1e-6)}
-    assert changed
-    assert {name for name in changed if name.startswith(frozen)} == set()
-    with pytest.raises(UsageError, match="leaves nothing to train"):
-        LiteModule(small(data, freeze=("",)))
-
-
-def test_the_command_builds_all_folds_and_the_shipped_file(
-    data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The runs themselves are tested above; here each is a process that leaves what a run leaves."""
-    from jcs_ct.training.lite import build as builder
-
-    class Finished:
-        returncode = 0
-
-        def poll(self) -> int:
-            return 0
-
-    def begin(folder: Path, config: LiteConfig) -> Any:
-        write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
-        (folder / "config.json").write_text(config.to_json())
-        if config.fold is not None:
-            (folder / "held_out.csv").write_bytes(table(rows_of(config.fold)))
-        return Finished()
-
-    monkeypatch.setattr(builder, "_start", begin)
-    words = ["train", "lite", "--data", data[0], "--data", data[1], "-o", str(tmp_path / "built")]
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--build", "--jobs", "2"])
-    assert ended.value.code == 0
-    assert load(tmp_path / "built" / "best.safetensors")[1].name == "jcs-lite"
-    assert capsys.readouterr().err.count("training ") == 5
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--build", "--fold", "1"])
-    assert ended.value.code == 2
-    with pytest.raises(SystemExit) as ended:
-        main([*words, "--resume"])
-    assert ended.value.code == 2
-    assert "no config.json to go on from" in capsys.readouterr().err

@@ -14,8 +14,9 @@ from datasets_help import folders, lesion, save
 from jcs_ct import models
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError, OutputError, UsageError
-from jcs_ct.training.folds import printed, train_all
-from jcs_ct.training.run import Result, train
+from jcs_ct.training.folds import COLUMNS, printed, train_all
+from jcs_ct.training.result import Result
+from jcs_ct.training.run import train
 from training_help import same, small, specs, state, table
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def test_all_folds_are_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert (rows[3][name], rows[4][name]) == (f"{statistics.fmean(values):.4f}", f"{statistics.stdev(values):.4f}")
     lines = said.splitlines()
     at = lines.index("jcs: done: 3 folds; the score is average precision of pixels")
-    assert lines[at + 1 : at + 7] == [f"jcs: {line}" for line in printed(rows)]
+    assert lines[at + 1 : at + 7] == [f"jcs: {line}" for line in printed(rows, COLUMNS)]
     alone = small("segment", root, epochs=1, fold=2)
     train(alone, tmp_path / "alone", resume=False, say=print)
     assert same(state(run / "fold_2"), state(tmp_path / "alone"))

@@ -19,7 +19,6 @@ from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.lung_box import find_field
 from jcs_ct.imaging.orientation import ANSWERS, SURE, ranks
-from jcs_ct.imaging.window import to_grey
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,8 +54,7 @@ def table(samples: list[Sample], rng: np.random.Generator) -> tuple[NDArray[np.f
     """Return the variants of slices: ranks and answers."""
     rows = []
     for sample in samples:
-        image = read_sample(sample).image
-        rows += variants(to_grey(image) if image.dtype == np.int16 else image, rng)
+        rows += variants(read_sample(sample).grey, rng)
     return np.stack([x for x, _ in rows]), np.array([y for _, y in rows])
 
 

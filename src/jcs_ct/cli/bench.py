@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from jcs_ct.cli.bench_study import bench_study
-from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller, threads_option
 from jcs_ct.core.errors import UsageError
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
@@ -38,6 +38,7 @@ NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @click.option("--quiet", is_flag=True, help="The result only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@threads_option
 @click.pass_context
 def bench(
     context: click.Context,
@@ -125,6 +126,7 @@ bench.add_command(bench_study)
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @click.option("--quiet", is_flag=True, help="The result only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@threads_option
 def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: bool, quiet: bool) -> None:
     """Throughput of the release's training recipe: `jcs train` against the plain published loop, in turn.
 

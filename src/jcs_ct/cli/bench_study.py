@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller, threads_option
 from jcs_ct.core.errors import UsageError
 
 
@@ -25,6 +25,7 @@ from jcs_ct.core.errors import UsageError
 @click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 @click.option("--quiet", is_flag=True, help="The result only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@threads_option
 def bench_study(
     study: Path | None,
     model: tuple[str, ...],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
+from jcs_ct.core.processors import limited_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
 RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "native")  # as in the table
+
+ACCEPT = "With --resume: go on though slices, labels, masks or their parts have changed; the weights' card says so."
+"""What `--accept-changed-data` of the training commands says of itself."""
 
 
 class Share(click.FloatRange):
@@ -74,6 +78,20 @@ def strict_option(function: F) -> F:
     return click.option("--strict", is_flag=True, help=text)(function)
 
 
+def threads_option(function: F) -> F:
+    """Add the option `--threads` of a command that computes, and keep to it until the command ends."""
+
+    @wraps(function)
+    def wrapper(*arguments: Any, threads: int, **rest: Any) -> Any:
+        click.get_current_context().with_resource(limited_threads(threads))
+        return function(*arguments, **rest)
+
+    text = "Processors to compute with; default: OMP_NUM_THREADS, else what affinity and cgroup leave."
+    added: Any = click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help=text)(wrapper)
+    decorated: F = added
+    return decorated
+
+
 def common_options(command: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add what every command on slices has; the function gets `run: Run` instead of a parameter for each.
 
@@ -89,7 +107,7 @@ def common_options(command: str) -> Callable[[Callable[..., None]], Callable[...
             function(run=Run(reporter, device, overwrite, runtime), **rest)
             click.get_current_context().exit(reporter.finish())
 
-        return _with_options(wrapper)
+        return _with_options(threads_option(wrapper))
 
     return decorate
 

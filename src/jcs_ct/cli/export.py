@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from jcs_ct.cli.common import threads_option
+
 FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_ct.inference.export`, which loads PyTorch
 
 
@@ -20,6 +22,7 @@ FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_c
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
 @click.option("--quiet", is_flag=True, help="Problems only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
+@threads_option
 def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Write the weights NAME (or FILE) as a file for other programs, and check it.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import teller
+from jcs_ct.cli.common import ACCEPT, teller
 from jcs_ct.cli.train_lite import lite
 from jcs_ct.core.errors import InputError, UsageError
 
@@ -49,7 +49,6 @@ _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 )
 
 _RESUME = "Go on from RUN/last.ckpt, with the configuration it has; with a larger --epochs, the run becomes longer."
-_ACCEPT = "With --resume: go on though slices, labels, masks or their parts have changed; the weights' card says so."
 
 
 @click.group()
@@ -67,7 +66,7 @@ def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str,
     for decorate in (
         click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks."),
         click.option("--quiet", is_flag=True, help="Problems only."),
-        click.option("--accept-changed-data", "accept", is_flag=True, help=_ACCEPT),
+        click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT),
         click.option("--resume", is_flag=True, help=_RESUME),
         click.option("--freeze", multiple=True, help="Parameters that begin with this keep their values; repeatable."),
         click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from; repeatable."),

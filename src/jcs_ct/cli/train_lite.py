@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.common import ACCEPT, teller
 from jcs_ct.core.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from jcs_ct.training.lite.config import LiteConfig
+
+_RESUME = (
+    "Go on from RUN/last.ckpt, with the configuration it has; with more --steps, the run becomes longer. "
+    "--build does so by itself."
+)
 
 
 @click.command("lite")
 @click.option("--data", multiple=True, required=True, help="A data set with masks, or with labels; repeatable.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="RUN, the folder of the run.")
-@click.option("--fold", type=int, help="Hold this fold out of every data set, and score on it.")
+@click.option("--fold", metavar="N|all", help="Hold this fold out of every data set, and score on it; all: each.")
+@click.option("--folds", metavar="N|all", help="Folds of a data set that brings none (4); all: as --fold all.")
 @click.option("--build", is_flag=True, help="All folds, then everything, then calibration: the shipped weights.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at the same time (--build).")
 @click.option("--without", multiple=True, help="Leave out a source, where it holds a single class; repeatable.")
@@ -31,38 +42,79 @@ from jcs_ct.core.errors import InputError, UsageError
 @click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="Of the arithmetic while training.")
 @click.option("--seed", type=int, help="Of everything random.")
 @click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")
-@click.option("--threads", type=click.IntRange(0), help="Of PyTorch in a run; 0: as it comes.")
-@click.option("--resume", is_flag=True, help="Go on from RUN/last.ckpt; --build does so by itself.")
+@click.option("--threads", type=click.IntRange(0), help="Of a run; default: OMP_NUM_THREADS, else what it may use.")
+@click.option("--resume", is_flag=True, help=_RESUME)
+@click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT)
 @click.option("--quiet", is_flag=True, help="Problems only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
-def lite(data: tuple[str, ...], out: Path, build: bool, jobs: int, resume: bool, quiet: bool, **given: Any) -> None:
+def lite(
+    data: tuple[str, ...],
+    out: Path,
+    build: bool,
+    jobs: int,
+    resume: bool,
+    accept: bool,
+    quiet: bool,
+    fold: str | None,
+    folds: str | None,
+    **given: Any,
+) -> None:
     """Train jcs-lite: slices with masks and slices with labels together. Needs pip install 'jcs-ct[train,lite]'."""
-    try:
-        from jcs_ct.training.lite.build import build as build_all
-        from jcs_ct.training.lite.config import LiteConfig
-        from jcs_ct.training.lite.run import train as start
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train,lite]'") from error
+    from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.training.processes import known_environment, place
 
-    def say(text: str) -> None:
-        if not quiet:
-            click.echo(f"jcs: {text}", err=True)
-
-    if build and given["fold"] is not None:
-        raise UsageError("--build trains every fold, and --fold names one", hint="give one of them")
+    if build and (fold or folds == "all"):
+        raise UsageError("--build trains every fold by itself", hint="leave --fold and --folds all out")
+    if accept and not (resume or build):
+        raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
     given["quiet"] = given.pop("quiet_slices")
-    config = LiteConfig(data=data, **{k: v for k, v in given.items() if v is not None and v != ()})
-    if build:
-        build_all(config, out, jobs=jobs, say=say)
-        return
-    if resume:
+    asked = {k: v for k, v in {**given, **_folds(fold, folds)}.items() if v is not None and v != ()}
+    asked["data"] = data
+    config = LiteConfig(**asked)
+    if resume and not build:
+        config = _begun(out).resumed(asked)
+    here = place(1)
+    with known_environment(here):  # Lightning looks at it as soon as it is imported
         try:
-            config = LiteConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
-        if config.data != data:
-            raise UsageError("is a run on other data", path=out, hint=f"give --data {' --data '.join(config.data)}")
-    scores = start(config, out, resume=resume, say=say)
-    for name, value in scores.items():
-        say(f"{name}: {value:.4f}")
-    say(f"{out}: best.safetensors, metrics.csv, config.json")
+            from jcs_ct.training.lite.build import build as build_all
+            from jcs_ct.training.lite.folds import train_all
+            from jcs_ct.training.lite.run import train as start
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train,lite]'") from error
+
+        say = teller(quiet=quiet)
+        line = sys.stderr if not quiet and sys.stderr.isatty() else None
+        if build:
+            build_all(config, out, jobs=jobs, say=say, accept=accept)
+            return
+        if config.all_folds:
+            lines = train_all(config, out, resume=resume, say=say, progress=line, accept=accept)
+            files = "fold_1 …, folds.csv, config.json"
+        else:
+            lines = start(config, out, resume=resume, say=say, progress=line, accept=accept).lines()
+            files = "best.safetensors, last.ckpt, metrics.csv, config.json"
+    for text in lines:
+        say(text)
+    say(f"{out}: {files}")
+
+
+def _begun(out: Path) -> LiteConfig:
+    """Return the configuration of the run in a folder. Raises InputError where there is none."""
+    from jcs_ct.training.lite.config import LiteConfig
+
+    try:
+        return LiteConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
+
+
+def _folds(fold: str | None, folds: str | None) -> dict[str, Any]:
+    """Return the settings that --fold and --folds stand for."""
+    if folds == "all" and fold not in (None, "all"):
+        raise UsageError(f"--folds all trains every fold, and --fold {fold} names one", hint="give one of them")
+    numbers: dict[str, int | None] = {}
+    for name, text in (("fold", fold), ("folds", folds)):
+        if text is not None and text != "all" and not (text.isascii() and text.isdigit() and int(text)):
+            raise UsageError(f"--{name} {text} came, a number from 1 or all is needed")
+        numbers[name] = None if text in (None, "all") else int(text)
+    return {**numbers, "all_folds": "all" in (fold, folds) or None}

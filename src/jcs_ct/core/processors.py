@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
@@ -31,6 +37,38 @@ def threads(given: int = 0, processes: int = 1) -> int:
         processes: Processes of this run on this machine, which share what there is.
     """
     return given or _stated() or max(1, available() // processes)
+
+
+@contextmanager
+def limited_threads(given: int = 0) -> Iterator[None]:
+    """Let the libraries of this process, and of those that it starts, compute with so many threads; undone at the end.
+
+    They know the affinity mask, and `OMP_NUM_THREADS`, but not the quota of a cgroup: in a container of one processor
+    on a machine of 64 they would start 64 threads that wait for one another.
+
+    Args:
+        given: What was asked for; 0: nothing. Then `OMP_NUM_THREADS` decides, then the quota; without any of them the
+            libraries take what they always take.
+    """
+    count = given or _stated() or (available() if quota() is not None else 0)
+    if not count:
+        yield
+        return
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    torch = sys.modules.get("torch")  # where it is loaded, it has looked already
+    had = torch.get_num_threads() if torch is not None else 0
+    if torch is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+        if torch is not None:
+            torch.set_num_threads(had)
 
 
 def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:

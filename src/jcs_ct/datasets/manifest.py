@@ -6,27 +6,23 @@
 `file` is looked for beside the CSV, then in `images/` and `features/` there; `mask` beside it, then in `masks/`.
 Besides `file` every column may be absent: `label`, `group`, `source`, `split`, `fold` (from 1), `mask`, `slice` (of a
 volume: `file` is a NIfTI file or the folder of a DICOM series, 0 the slice nearest the head) and `empty` (1: known to
-show no lesion). Others are ignored, with a note. Commas or semicolons divide the columns.
+show no lesion). Others are ignored, with a note. Commas, semicolons or tabs divide the columns (see `csv_tables`).
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.datasets.csv_tables import SIGNS, open_table
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 COLUMNS = ("file", "label", "group", "source", "split", "fold", "mask", "slice", "empty")
-MAX_MANIFEST_BYTES = 256 * 2**20
 
 LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "positive"), 1) | dict.fromkeys(
     ("0", "non-covid", "noncovid", "non-covid-19", "normal", "healthy", "negative"), 0
@@ -36,8 +32,7 @@ LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "po
 
 def columns_of(path: Path) -> list[str]:
     """Return the columns of a CSV file in lower case. Raises InputError where it cannot be read."""
-    _, header = _opened(path)
-    return header
+    return open_table(path, COLUMNS).header
 
 
 def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
@@ -50,7 +45,8 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
     Raises:
         InputError: It cannot be read, or has no column `file`, or one twice. A bad row becomes a problem.
     """
-    rows, header = _opened(path)
+    rows = open_table(path, COLUMNS)
+    header = rows.header
     if "file" not in header:
         raise InputError(
             f"has the columns {', '.join(header)}; 'file' is expected among them",
@@ -65,23 +61,24 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
         if not any(cell.strip() for cell in cells):
             continue
         try:
-            table.add(cells, header, rows.line)
+            table.add(cells, header, rows.line, rows.delimiter)
         except InputError as problem:
             table.problems.append(InputError(problem.message, path=f"{path}:{rows.line}", hint=problem.hint))
     return Reading(tuple(table.samples), tuple(table.notes(header)), tuple(table.problems))
 
 
-def read_rows(path: Path, needed: str) -> list[tuple[str, dict[str, str]]]:
+def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return the filled rows of another table with a header: where each stands, and its cells by column.
 
     Args:
         path: The CSV file.
-        needed: A column that must be there and filled.
+        columns: Those that are looked for; the first one must be there and filled.
 
     Raises:
         InputError: It cannot be read, lacks the column, or a row has other cells than the header.
     """
-    rows, header = _opened(path)
+    rows, needed = open_table(path, columns), columns[0]
+    header = rows.header
     if header.count(needed) != 1:
         raise InputError(
             f"has the columns {', '.join(header)}; {needed!r} is expected once among them", path=f"{path}:1"
@@ -110,10 +107,11 @@ class _Table:
     problems: list[InputError] = field(default_factory=list)
     named: dict[str, int] = field(default_factory=dict)
 
-    def add(self, cells: list[str], header: list[str], line: int) -> None:
+    def add(self, cells: list[str], header: list[str], line: int, delimiter: str) -> None:
         if len(cells) != len(header):
             raise InputError(
-                f"has {len(cells)} cells, the header has {len(header)}", hint='put a cell with a comma in quotes: "a,b"'
+                f"has {len(cells)} cells, the header has {len(header)}",
+                hint=f"put a cell with {SIGNS[delimiter]} in quotes",
             )
         row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
         if not row["file"]:
@@ -162,37 +160,6 @@ class _Table:
         if text not in {"0", "1"}:
             self.named[text] = value
         return value
-
-
-def _opened(path: Path) -> tuple[_Rows, list[str]]:
-    try:
-        text = decode_text(read_file(path, MAX_MANIFEST_BYTES))
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save it as CSV, UTF-8") from error
-    first = text.partition("\n")[0]
-    # Where a comma is the decimal sign, spreadsheets write semicolons.
-    rows = _Rows(path, text, ";" if ";" in first and "," not in first else ",")
-    return rows, [cell.strip().casefold() for cell in next(rows, [])]
-
-
-class _Rows:
-    """The rows of a CSV text, with the number of the line that the last one ends on."""
-
-    def __init__(self, path: Path, text: str, delimiter: str) -> None:
-        self._path, self._reader = path, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-
-    @property
-    def line(self) -> int:
-        return self._reader.line_num
-
-    def __iter__(self) -> _Rows:
-        return self
-
-    def __next__(self) -> list[str]:
-        try:
-            return next(self._reader)
-        except csv.Error as error:
-            raise InputError(f"is no CSV table: {error}", path=f"{self._path}:{self.line}") from error
 
 
 def _find(name: str, folder: Path, below: tuple[str, ...]) -> Path:

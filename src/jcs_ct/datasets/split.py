@@ -74,6 +74,7 @@ def make_folds(
         raise UsageError(f"{folds} folds were asked for; 2 to {MOST_FOLDS} are possible")
     divider, version = _scikit_learn()
     held_back = {sample.key for sample in dataset.samples if sample.split == "test"}
+    # A file stands once; of a volume each slice does.
     once = {sample.key: sample for sample in reversed(dataset.samples) if sample.key not in held_back}
     samples = [once[key] for key in dict.fromkeys(s.key for s in dataset.samples) if key in once]
     notes = []

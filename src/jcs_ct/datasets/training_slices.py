@@ -28,7 +28,6 @@ from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
 from jcs_ct.datasets.inspection import Files, inspect, inspect_all
 from jcs_ct.datasets.slices import read_sample
-from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
@@ -192,5 +191,5 @@ def _of_files(files: list[Files], workers: int) -> Iterator[tuple[bytes, NDArray
 def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.int8]]]:
     """Read slices of volumes as `diagnose` shows them to its networks; samples of one volume follow each other."""
     for sample in samples:
-        pixels = np.repeat(to_grey(read_sample(replace(sample, mask=None)).image)[..., None], 3, axis=2)
+        pixels = np.repeat(read_sample(replace(sample, mask=None)).grey[..., None], 3, axis=2)
         yield digest(pixels), fingerprint(pixels)

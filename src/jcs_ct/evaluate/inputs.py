@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets import slices
+from jcs_ct.datasets.csv_tables import SIGNS, number_of, open_table
 from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
@@ -18,9 +17,7 @@ from jcs_ct.datasets.samples import Sample, numbered, relative_name, short_names
 from jcs_ct.datasets.slices import open_labels, open_volume, wanted_labels
 from jcs_ct.evaluate.maps import Stored, how_stored, read_map
 from jcs_ct.evaluate.matching import Matched, match
-from jcs_ct.io.files.kinds import decode_text
 from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS, split_extension, volume_stem
-from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Task
     from jcs_ct.evaluate.maps import Values
-
-MAX_TABLE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -229,27 +224,33 @@ def read_probabilities(path: Path) -> list[tuple[str, float]]:
         InputError: It cannot be read; has other columns or no row; or a probability is not a number in [0, 1].
     """
     hint = "expected: file,probability, as `jcs classify` writes"
-    try:
-        table = csv.DictReader(io.StringIO(decode_text(read_file(path, MAX_TABLE_BYTES)), newline=""))
-        columns = [name.strip().casefold() for name in table.fieldnames or ()]
-        table.fieldnames = columns
-        if not {"file", "probability"} <= set(columns):
-            raise InputError(f"has the columns {', '.join(columns) or 'none'}", path=path, hint=hint)
-        rows = []
-        for row in table:
-            text = (row["probability"] or "").strip()
-            try:
-                value = float(text)
-            except ValueError:
-                value = -1.0
-            if not 0 <= value <= 1 or not row["file"]:
-                raise InputError(
-                    f"has the file {row['file']!r} with the probability {text!r}; a number from 0 to 1 is expected",
-                    path=f"{path}:{table.line_num}",
-                )
-            rows.append((row["file"].strip(), value))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"is no CSV table: {error}", path=path, hint=hint) from error
+    table = open_table(path, ("file", "probability"))
+    if not {"file", "probability"} <= set(table.header):
+        raise InputError(f"has the columns {', '.join(table.header) or 'none'}", path=path, hint=hint)
+    if any(table.header.count(name) > 1 for name in ("file", "probability")):
+        raise InputError("has a column twice", path=f"{path}:1", hint="keep one")
+    rows = []
+    for cells in table:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(table.header):
+            raise InputError(
+                f"has {len(cells)} cells, the header has {len(table.header)}",
+                path=f"{path}:{table.line}",
+                hint=f"put a cell with {SIGNS[table.delimiter]} in quotes",
+            )
+        row = {column: cell.strip() for column, cell in zip(table.header, cells, strict=True)}
+        try:
+            value = number_of(row["probability"], table.delimiter)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1 or not row["file"]:
+            raise InputError(
+                f"has the file {row['file']!r} with the probability {row['probability']!r}; "
+                "a number from 0 to 1 is expected",
+                path=f"{path}:{table.line}",
+            )
+        rows.append((row["file"], value))
     if not rows:
         raise InputError("has no row", path=path, hint=hint)
     return rows

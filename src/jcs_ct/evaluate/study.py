@@ -6,6 +6,7 @@ verdict is *not reliable* are scored with the others, and once more without them
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,14 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 from jcs_ct.datasets.manifest import LABELS, read_rows
+from jcs_ct.evaluate.record import LENGTH, Record
 from jcs_ct.io.files.names import safe_name, split_extension
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE
 from jcs_ct.metrics.classification import BINS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,7 +67,7 @@ def read_labels(path: Path) -> dict[str, tuple[int, str]]:
         InputError: It cannot be read, a label is none, or a study stands there twice.
     """
     found: dict[str, tuple[int, str]] = {}
-    for place, row in read_rows(path, "study"):
+    for place, row in read_rows(path, ("study", "label", "group")):
         name, label = row["study"], LABELS.get(row.get("label", "").casefold())
         if label is None:
             raise InputError(
@@ -171,6 +173,13 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         missing = "specificity" if 1 in one else "sensitivity"
         content["undefined"] = f"AUC and {missing} are not defined, because all studies have the label {one.pop()}"
     return content
+
+
+def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> Record:
+    """Return what scores of verdicts are of: the studies by name, with label and patient."""
+    first = studies[0]
+    known = {s.name: hashlib.sha256(json.dumps([s.name, s.label, s.group]).encode()).hexdigest() for s in studies}
+    return Record("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
 
 
 def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any]:

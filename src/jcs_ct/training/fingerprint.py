@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.samples import Sample, relative_name
@@ -149,11 +150,12 @@ def entries_of(
         index = getattr(sample, "index", None)  # of a slice in a volume
         at = "" if index is None else f"#{index}"
         empty = "empty" if getattr(sample, "empty", False) else ""
+        labels = "".join(f"={label}" for label in getattr(sample, "lesions", ()))  # those of the mask that are lesion
         found.append(
             Entry(
                 relative_name(path, root) + at,
                 digest(path) + at,
-                empty if sample.mask is None else digest(sample.mask),
+                empty if sample.mask is None else digest(sample.mask) + labels,
                 sample.label,
                 part,
                 sample.fold,
@@ -162,25 +164,6 @@ def entries_of(
             )
         )
     return tuple(found)
-
-
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, of what its files hold, whatever they are called.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    try:
-        if path.is_dir():
-            inner = sorted(digest_of(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            return hashlib.sha256("".join(inner).encode()).hexdigest()
-        result = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                result.update(block)
-        return result.hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
 
 
 def read_fingerprint(folder: Path) -> Fingerprint:

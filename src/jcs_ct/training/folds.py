@@ -6,24 +6,105 @@ import csv
 import io
 import math
 import statistics
-from dataclasses import replace
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
-from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import settle
 from jcs_ct.training.lock import alone
+from jcs_ct.training.parts import checked, fingerprint_of, open_data, outlook, parts_of
 from jcs_ct.training.prospects import UNDEFINED
-from jcs_ct.training.run import RESULT, Result, checked, fingerprint_of, open_data, outlook, parts_of, train
+from jcs_ct.training.result import Result
+from jcs_ct.training.run import train
+from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.training.config import TrainConfig
+    from jcs_ct.training.fingerprint import Fingerprint
 
 TABLE = "folds.csv"
 COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
+
+Ended = TypeVar("Ended")
+
+
+@dataclass(frozen=True)
+class FoldRuns(Generic[Ended]):
+    """What the runs of one command are, fold by fold.
+
+    Attributes:
+        folds: Their numbers.
+        config: Of all of them, as JSON.
+        look: Looks at a fold before anything starts; returns its warnings, and its fingerprint once it is called.
+        start: Trains a fold into a folder, or goes on with it.
+        finished: Returns how the run in a folder ended; None where it is to go on.
+    """
+
+    folds: tuple[int, ...]
+    config: str
+    look: Callable[[int], tuple[Sequence[str], Callable[[], Fingerprint]]]
+    start: Callable[[int, Path, bool], Ended]
+    finished: Callable[[Path], Ended | None]
+
+
+def one_by_one(
+    runs: FoldRuns[Ended], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]
+) -> dict[int, Ended]:
+    """Look at every fold, then train each into `OUT/fold_N`; return how they ended.
+
+    Args:
+        runs: The runs.
+        out: Folder of all of them.
+        resume: Keep finished folds, go on with one that was begun, start the others.
+        accept: As in `train`.
+        say: Where to say what happens.
+
+    Raises:
+        JcsError: As `look`, `settle` and `start`; another process trains into the folder.
+    """
+    with alone(out):
+        looks = {out / f"fold_{n}": (f"fold {n}", partial(runs.look, n)) for n in runs.folds}
+        look_ahead(looks, accept, say)
+        write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
+        results: dict[int, Ended] = {}
+        for number in runs.folds:
+            folder = out / f"fold_{number}"
+            done = runs.finished(folder) if resume else None
+            if done is not None:
+                say(f"fold {number}: is trained")
+                results[number] = done
+                continue
+            say(f"fold {number} of {len(runs.folds)}")
+            results[number] = runs.start(number, folder, (folder / LAST).is_file())
+    return results
+
+
+def look_ahead(
+    runs: Mapping[Path, tuple[str, Callable[[], tuple[Sequence[str], Callable[[], Fingerprint]]]]],
+    accept: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Look at every run before the first one starts, so that no fault of the third is found after two are trained.
+
+    Args:
+        runs: Folder → what it is called, and what looks at it (see `FoldRuns.look`).
+        accept: As in `train`.
+        say: Where to say warnings.
+
+    Raises:
+        JcsError: A run cannot be, or was started on something else.
+    """
+    for folder, (name, look) in runs.items():
+        warnings, now = look()
+        for warning in warnings:
+            say(f"{name}: {warning}")
+        if (folder / LAST).is_file():
+            settle(folder, now(), accept=accept, say=lambda _: None)
 
 
 def train_all(
@@ -37,7 +118,6 @@ def train_all(
 ) -> list[str]:
     """Train a network for each fold of the data set, into `OUT/fold_1` and so on; return what to say at the end.
 
-    Every fold is looked at before the first one starts, so that no fault of the third is found after two are trained.
     A fold ends as if it had been trained alone.
 
     Args:
@@ -57,47 +137,36 @@ def train_all(
             f"--folds all trains on one device, and --devices is {config.devices}",
             hint="train the folds one by one, with --fold 1 and so on",
         )
-    written = (out / "config.json").is_file()
-    if resume and not written:
-        raise InputError("has no config.json to go on from", path=out, hint="start it without --resume")
-    if not resume and (written or (out / "last.ckpt").exists()):
-        raise OutputError("holds a run already", path=out, hint="--resume goes on with it; or give another folder")
+    check_folder(out, CONFIG, resume=resume, holds=(CONFIG, LAST))
     dataset = open_data(config)
     if not dataset.folds:
         raise UsageError("has no folds", path=config.data, hint="`jcs data split` makes them")
-    with alone(out):
-        empty = checked(dataset, dataset.samples)
-        for number in dataset.folds:
-            one, folder = replace(config, fold=number, all_folds=False), out / f"fold_{number}"
-            parts = parts_of(one)
-            undefined = outlook(one, *parts, empty).warning
-            if undefined:
-                say(f"fold {number}: {undefined}")
-            if resume and (folder / "last.ckpt").is_file():
-                settle(folder, fingerprint_of(one, *parts), accept=accept, say=lambda _: None)
-        write_whole(out / "config.json", config.to_json().encode(), overwrite=True)
-        results: dict[int, Result] = {}
-        for number in dataset.folds:
-            folder = out / f"fold_{number}"
-            done = Result.read(folder / RESULT)
-            if resume and done is not None and done.epochs >= config.epochs:
-                say(f"fold {number}: is trained")
-                results[number] = done
-                continue
-            say(f"fold {number} of {len(dataset.folds)}")
-            one, begun = replace(config, fold=number, all_folds=False), (folder / "last.ckpt").is_file()
-            results[number] = train(one, folder, resume=begun, say=say, progress=progress, accept=accept)
-        rows = table_of(results)
-        text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-        write_whole(out / TABLE, text.getvalue().encode(), overwrite=True)
+    empty = checked(dataset, dataset.samples)
+
+    def one(number: int) -> TrainConfig:
+        return replace(config, fold=number, all_folds=False)
+
+    def look(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
+        parts = parts_of(one(number))
+        warning = outlook(one(number), *parts, empty).warning
+        return [warning] if warning else [], lambda: fingerprint_of(one(number), *parts)
+
+    def start(number: int, folder: Path, begun: bool) -> Result:
+        return train(one(number), folder, resume=begun, say=say, progress=progress, accept=accept)
+
+    def finished(folder: Path) -> Result | None:
+        done = Result.read(folder / RESULT)
+        return done if done is not None and done.epochs >= config.epochs else None
+
+    runs = FoldRuns(dataset.folds, config.to_json(), look, start, finished)
+    results = one_by_one(runs, out, resume=resume, accept=accept, say=say)
+    rows = table_of(results)
+    write_table(out, COLUMNS, rows)
     name = next(iter(results.values())).score_name
     warnings = [
         f"warning: fold {number}: {painting}" for number, r in results.items() if (painting := r.best.painting())
     ]
-    return [f"done: {len(results)} folds; the score is {name}", *printed(rows), *warnings]
+    return [f"done: {len(results)} folds; the score is {name}", *printed(rows, COLUMNS), *warnings]
 
 
 def table_of(results: Mapping[int, Result]) -> list[dict[str, str]]:
@@ -108,9 +177,9 @@ def table_of(results: Mapping[int, Result]) -> list[dict[str, str]]:
             "training": str(result.slices[0]),
             "validation": str(result.slices[1]),
             "epoch": str(result.best.epoch),
-            "score": f"{UNDEFINED} {result.best.because}" if result.best.because else _cell(result.best.value),
-            "dice": _cell(result.best.dice),
-            "loss": _cell(result.best.loss),
+            "score": f"{UNDEFINED} {result.best.because}" if result.best.because else cell(result.best.value),
+            "dice": cell(result.best.dice),
+            "loss": cell(result.best.loss),
         }
         for number, result in results.items()
     ]
@@ -119,19 +188,34 @@ def table_of(results: Mapping[int, Result]) -> list[dict[str, str]]:
         "dice": [r.best.dice for r in results.values()],
         "loss": [r.best.loss for r in results.values()],
     }
-    known = {name: [v for v in values if not math.isnan(v)] for name, values in columns.items()}
-    mean = {name: _cell(statistics.fmean(values)) if values else "" for name, values in known.items()}
-    spread = {name: _cell(statistics.stdev(values)) if len(values) > 1 else "" for name, values in known.items()}
-    nothing = dict.fromkeys(COLUMNS, "")
-    return [*rows, nothing | {"fold": "mean"} | mean, nothing | {"fold": "deviation"} | spread]
+    return [*rows, *over_folds(columns, COLUMNS)]
 
 
-def printed(rows: Sequence[Mapping[str, str]]) -> list[str]:
+def over_folds(values: Mapping[str, Sequence[float]], columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows "mean" and "deviation" of a table; what a fold has no figure for (NaN) does not count."""
+    known = {name: [v for v in column if not math.isnan(v)] for name, column in values.items()}
+    mean = {name: cell(statistics.fmean(column)) if column else "" for name, column in known.items()}
+    spread = {name: cell(statistics.stdev(column)) if len(column) > 1 else "" for name, column in known.items()}
+    nothing = dict.fromkeys(columns, "")
+    return [nothing | {"fold": "mean"} | mean, nothing | {"fold": "deviation"} | spread]
+
+
+def write_table(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """Write `OUT/folds.csv`. Raises OutputError as `write_whole`."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(out / TABLE, text.getvalue().encode(), overwrite=True)
+
+
+def printed(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
     """Return the table as lines of equal columns."""
-    table = [dict(zip(COLUMNS, COLUMNS, strict=True)), *rows]
-    widths = {name: max(len(row[name]) for row in table) for name in COLUMNS}
-    return ["  ".join(row[name].rjust(widths[name]) for name in COLUMNS).rstrip() for row in table]
+    table = [dict(zip(columns, columns, strict=True)), *rows]
+    widths = {name: max(len(row[name]) for row in table) for name in columns}
+    return ["  ".join(row[name].rjust(widths[name]) for name in columns).rstrip() for row in table]
 
 
-def _cell(value: float) -> str:
+def cell(value: float) -> str:
+    """Return a figure as a cell of a table; "" for NaN."""
     return "" if math.isnan(value) else f"{value:.4f}"

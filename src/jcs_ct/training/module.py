@@ -15,6 +15,7 @@ from jcs_ct.core.errors import UsageError
 from jcs_ct.core.memory import keep_freed
 from jcs_ct.models import MODELS, build_model
 from jcs_ct.training.fast import quicken
+from jcs_ct.training.longer import stretch
 from jcs_ct.training.losses import f_measure_loss, release_loss
 from jcs_ct.training.schedule import poly_lr
 from jcs_ct.training.scores import Validation
@@ -228,24 +229,7 @@ class TrainingModule(L.LightningModule):
         """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
         if checkpoint.get("epochs", self.config.epochs) == self.config.epochs:
             return
-        for held, groups in zip(checkpoint["lr_schedulers"], checkpoint["optimizer_states"], strict=True):
-            rates = self.rates_at(held["last_epoch"])
-            for name in ("total_steps", "_schedule_phases"):  # of one cycle; the new ones stay
-                held.pop(name, None)
-            held["_last_lr"] = list(rates)
-            for group in groups["param_groups"]:
-                group["lr"] = rates[0]
-
-    def rates_at(self, step: int) -> list[float]:
-        """Return the learning rate that the schedule gives to a step, counted from 0."""
-        config = self.config
-        optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=config.lr, betas=(0.9, 0.999))
-        schedule = self.schedule_of(optimiser)
-        with warnings.catch_warnings():  # that the optimiser was not stepped: there is nothing to optimise
-            warnings.simplefilter("ignore", UserWarning)
-            for _ in range(step):
-                schedule.step()
-        return [float(group["lr"]) for group in optimiser.param_groups]
+        stretch(checkpoint, self.schedule_of)
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

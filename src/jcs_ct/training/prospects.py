@@ -52,7 +52,7 @@ def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], wher
     Raises:
         UsageError: All slices to train on that have a label have the same, or none has one.
     """
-    one = _only_label(training)
+    one = only_label(training)
     if one is not None:
         raise UsageError(
             f"has nothing to learn: {_all(training, 'to train on')} {one}",
@@ -60,7 +60,7 @@ def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], wher
             hint="add slices of the other class, or choose another --fold or split; "
             "`jcs data split` puts both classes into every fold",
         )
-    one = _only_label(held) if held else None
+    one = only_label(held) if held else None
     if one is None:
         return Prospects()
     return Prospects(
@@ -85,19 +85,19 @@ def prospects_of_masks(
     """
     if not any(lesion(s) for s in training):
         raise UsageError(
-            f"has nothing to learn: no lesion is in {_masks(training)} of the slices to train on",
+            f"has nothing to learn: no lesion is in {some_masks(training)} of the slices to train on",
             path=where,
             hint="add slices with lesions, or choose another --fold or split; `jcs data check` lists the empty masks",
         )
     if not held or any(lesion(s) for s in held):
         return Prospects()
     return Prospects(
-        f"no lesion is in {_masks(held)} of the slices to validate on",
+        f"no lesion is in {some_masks(held)} of the slices to validate on",
         "put slices with lesions into the validation part",
     )
 
 
-def _only_label(samples: Sequence[Sample]) -> str | None:
+def only_label(samples: Sequence[Sample]) -> str | None:
     """Return what is true of the labels where they are of one class; None where they are of both."""
     found = {s.label for s in samples if s.label is not None}
     if len(found) == 2:
@@ -109,6 +109,7 @@ def _all(samples: Sequence[Sample], what: str) -> str:
     return f"all {len(samples):,} slices {what} have" if len(samples) != 1 else f"the only slice {what} has"
 
 
-def _masks(samples: Sequence[Sample]) -> str:
+def some_masks(samples: Sequence[Sample]) -> str:
+    """Return how many masks slices have, in words."""
     count = sum(s.mask is not None for s in samples)
     return f"the {count:,} masks" if count != 1 else "the only mask"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jcs_ct.cli.evaluate.classify import classify
+from jcs_ct.cli.evaluate.compare import compare
 from jcs_ct.cli.evaluate.explain import explain
 from jcs_ct.cli.evaluate.segment import segment
 from jcs_ct.cli.evaluate.study import study
@@ -12,11 +13,11 @@ from jcs_ct.cli.evaluate.study import study
 
 @click.group()
 def evaluate() -> None:
-    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps).
+    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps); compare scores.
 
-    Each command writes scores.json, scores.md and plots. Predictions are matched with slices by their stems.
+    Each command but compare writes scores.json, scores.md and plots. Predictions are matched with slices by stem.
     """
 
 
-for command in (segment, classify, explain, study):
+for command in (segment, classify, explain, study, compare):
     evaluate.add_command(command)

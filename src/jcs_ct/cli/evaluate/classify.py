@@ -55,6 +55,7 @@ def classify(
     """
     from jcs_ct.evaluate import classify_report, inputs
     from jcs_ct.evaluate.classify import Options, Slices, report
+    from jcs_ct.evaluate.record import record_of
 
     names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
@@ -87,4 +88,6 @@ def classify(
         content |= reader.report(done)
     titles = [title] if against is None else [title, str(against)]
     drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
-    write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn})
+    made_by = network.card.weights_sha256 if network is not None else tables[:1]
+    record = record_of("classify", title, made_by, {"threshold": cut, "resamples": resamples, "seed": seed}, done)
+    write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn}, record)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
+    from jcs_ct.evaluate.record import Record
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
@@ -167,9 +168,14 @@ def each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter
     return done
 
 
-def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Write scores.json and the other files, and hand the scores to `--json`."""
+def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes], record: Record) -> None:
+    """Write scores.json, with what the scores are of, and the other files; hand the scores to `--json`."""
     from jcs_ct.evaluate import tables
+    from jcs_ct.evaluate.record import changes
+
+    if text := changes(out, record):
+        run.reporter.note(text)
+    content = {**content, "fingerprint": record.facts()}
 
     for name, data in {"scores.json": tables.to_json(content), **files}.items():
         write_whole(out / name, data, overwrite=run.overwrite)

@@ -64,6 +64,7 @@ def explain(
     """
     from jcs_ct.evaluate import explain as scoring
     from jcs_ct.evaluate import inputs, tables
+    from jcs_ct.evaluate.record import record_of
     from jcs_ct.outputs import plots
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
@@ -95,4 +96,7 @@ def explain(
     written = {"scores.md": scoring.to_markdown(content), "per_image.csv": tables.to_csv(collector.rows())}
     if answer is not None:
         written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())
-    write(run, out, content, written)
+    settings = {"tolerance": tolerance, "steps": steps, "resamples": resamples, "seed": seed, "map_values": map_values}
+    settings |= {"model": None if reader is None else reader.network.card.weights_sha256}
+    record = record_of("explain", str(maps), [found.files[case.key] for case in done], settings, done)
+    write(run, out, content, written, record)

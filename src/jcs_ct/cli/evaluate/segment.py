@@ -80,6 +80,7 @@ def segment(
     from jcs_ct.datasets.volumes import lesion_labels
     from jcs_ct.evaluate import inputs, segment_report, tables
     from jcs_ct.evaluate.maps import on_grid
+    from jcs_ct.evaluate.record import record_of
     from jcs_ct.evaluate.segment import Collector, Options
     from jcs_ct.outputs import plots
 
@@ -145,4 +146,7 @@ def segment(
             files[f"per_volume{name}.csv"] = tables.to_csv([volume.row(empty) for volume in collector.volumes])
     if against is not None:
         files["per_image_against.csv"] = tables.to_csv(collectors[1].rows())
-    write(run, out, content, files)
+    settings = {"threshold": cut, "empty": empty, "spacing": spacing, "resamples": resamples, "seed": seed}
+    made_by = network.card.weights_sha256 if network is not None else [found[0].files[case.key] for case in done]
+    record = record_of("segment", collectors[0].label, made_by, settings | {"map_values": map_values}, done)
+    write(run, out, content, files, record)

@@ -28,7 +28,7 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
     and verdicts.png.
     """
     from jcs_ct.evaluate import study_report
-    from jcs_ct.evaluate.study import read_labels, read_studies, report
+    from jcs_ct.evaluate.study import read_labels, read_studies, record, report
 
     refuse_existing(
         [out / name for name in ("scores.json", "scores.md", "studies.csv", "verdicts.png")],
@@ -54,4 +54,5 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
             "studies.csv": study_report.to_csv(found),
             "verdicts.png": study_report.figure(found, limits.pop() if len(limits) == 1 else None),
         },
+        record(found, str(results), {"resamples": resamples, "seed": seed}),
     )

@@ -12,17 +12,26 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import expit
 
-from jcs_ct.core.errors import JcsError
+from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.processors import threads
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.training.folds import look_ahead
 from jcs_ct.training.lite.calibrate import Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
+from jcs_ct.training.lite.corpus import folds_of, open_sets
+from jcs_ct.training.lite.folds import seen
+from jcs_ct.training.lite.outlook import with_lesions
+from jcs_ct.training.lite.run import BEST, LiteResult
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import tell_sources
+from jcs_ct.training.lock import alone
+from jcs_ct.training.start import LAST, RESULT
 from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
@@ -32,18 +41,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from jcs_ct.datasets.samples import Dataset
+    from jcs_ct.training.fingerprint import Fingerprint
     from jcs_ct.training.lite.config import LiteConfig
     from jcs_ct.weights import WeightsCard
 
-BEST = "best.safetensors"
 SHARED = (
-    "steps", "coarse", "labelled", "lesions", "quiet", "lr", "mix", "attention", "silence", "precision", "seed",
-    "threads",
+    "folds", "steps", "coarse", "labelled", "lesions", "quiet", "lr", "mix", "attention", "silence", "precision",
+    "seed", "every", "threads",
 )  # fmt: skip
 """What every run of a recipe has in common."""
 
 
-def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None]) -> WeightsCard:
+def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None], accept: bool = False) -> WeightsCard:
     """Train all folds and the final network, and write `best.safetensors` with what the folds tell about it.
 
     Args:
@@ -51,26 +61,63 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
         out: Holds a folder for each run.
         jobs: Runs at the same time.
         say: Where to say what happens.
+        accept: Go on with runs that were started on something else; their cards will say so.
 
     Raises:
-        JcsError: A run failed; its log is named.
+        UsageError: The recipe could not be finished: the folds could not calibrate the final network.
+        JcsError: A run cannot be, or was started on something else; a run failed, its log is named; another process
+            builds into the folder.
     """
-    runs: dict[str, int | None] = {f"fold_{k}": k for k in range(1, config.folds + 1)} | {"all": None}
-    run_all([(out / name, replace(config, fold=fold)) for name, fold in runs.items()], jobs, say)
-    folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
-    return finish(out, folds, load(out / "all" / BEST), say)
+    datasets = open_sets(config, divided=True)
+    numbers = folds_of(datasets)
+    refuse_uncalibrated(config, datasets)
+    runs: dict[str, int | None] = {f"fold_{k}": k for k in numbers} | {"all": None}
+    one = replace(config, threads=threads(config.threads, jobs))
+    configs = {out / name: replace(one, fold=fold) for name, fold in runs.items()}
+    lesions = with_lesions([s for d in datasets for s in d.samples])
+
+    def look(folder: Path) -> tuple[Sequence[str], Callable[[], Fingerprint]]:
+        return seen(configs[folder], datasets, lesions)
+
+    with alone(out):
+        look_ahead({folder: (folder.name, partial(look, folder)) for folder in configs}, accept, say)
+        run_all(list(configs.items()), jobs, say, accept=accept)
+        folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
+        return finish(out, folds, load(out / "all" / BEST), say)
 
 
-def run_all(runs: Sequence[tuple[Path, LiteConfig]], jobs: int, say: Callable[[str], None]) -> None:
+def refuse_uncalibrated(config: LiteConfig, datasets: Sequence[Dataset]) -> None:
+    """Refuse data of which the held-out slices could not calibrate the final network: each fold by the others.
+
+    Raises:
+        UsageError: Fewer than two folds hold slices of both labels, of sources that have both.
+    """
+    rows: dict[int, list[Row]] = {}
+    for sample in (s for d in datasets for s in d.samples if s.fold is not None):
+        row = {"label": "" if sample.label is None else sample.label, "source": sample.source or ""}
+        rows.setdefault(sample.fold or 0, []).append(row)
+    both = sum({r["label"] for r in fold} == {0, 1} for fold in told_apart(list(rows.values())))
+    if both < 2:
+        raise UsageError(
+            f"--build fits the final probabilities on the held-out slices of two folds or more, and {both} hold slices "
+            "with and without COVID-19 of one source",
+            path=config.data[0],
+            hint="add a data set with labels of both classes; or train without --build, with --folds all",
+        )
+
+
+def run_all(
+    runs: Sequence[tuple[Path, LiteConfig]], jobs: int, say: Callable[[str], None], *, accept: bool = False
+) -> None:
     """Run what is not finished, `jobs` at a time. Raises JcsError if one fails."""
-    waiting = [run for run in runs if not (run[0] / BEST).exists()]
+    waiting = [run for run in runs if not _finished(*run)]
     active: list[tuple[Path, subprocess.Popen[bytes]]] = []
     try:
         while waiting or active:
             while waiting and len(active) < jobs:
                 folder, config = waiting.pop(0)
                 say(f"training {folder.name}; its log: {folder}.log")
-                active.append((folder, _start(folder, config)))
+                active.append((folder, _start(folder, config, accept)))
             time.sleep(0.5)
             for folder, process in list(active):
                 if process.poll() is None:
@@ -83,13 +130,20 @@ def run_all(runs: Sequence[tuple[Path, LiteConfig]], jobs: int, say: Callable[[s
             process.terminate()
 
 
-def _start(folder: Path, config: LiteConfig) -> subprocess.Popen[bytes]:
+def _finished(folder: Path, config: LiteConfig) -> bool:
+    """Return whether a run has its weights, and was not asked to become longer."""
+    done = LiteResult.read(folder / RESULT)
+    return (folder / BEST).exists() and (done is None or done.steps >= config.steps)
+
+
+def _start(folder: Path, config: LiteConfig, accept: bool) -> subprocess.Popen[bytes]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "jcs_ct", "train", "lite", "-o", str(folder)]
     for data in config.data:
         command += ["--data", data]
-    if (folder / "last.ckpt").exists():
-        command += ["--resume"]
+    if (folder / LAST).exists():
+        command += ["--resume", "--steps", str(config.steps), "--threads", str(config.threads)]
+        command += ["--accept-changed-data"] * accept
     else:
         for source in config.without:
             command += ["--without", source]

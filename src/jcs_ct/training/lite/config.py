@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from jcs_ct.core.errors import UsageError
+
+MAY_CHANGE = ("data", "every", "threads")  # on resume; steps may become more
+NO_MATTER = ("data", "fold", "folds", "without", "init", "steps", "every", "threads", "all_folds")
+"""Settings that decide nothing that a fingerprint does not hold by itself."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,9 @@ class LiteConfig:
         keep: Decay of the moving average of the weights, a step; the average is what is kept.
         seed: Of initialisation, order, augmentation and mixing.
         every: Steps between checkpoints.
-        threads: Of PyTorch; 0: as it comes. Two runs of one thread beside each other do more than one of two.
+        threads: Of PyTorch; 0: `OMP_NUM_THREADS`, else what affinity and cgroup leave. Two runs of one thread beside
+            each other do more than one of two.
+        all_folds: All folds, one after the other, each in a folder of its own.
     """
 
     data: tuple[str, ...]
@@ -58,6 +64,7 @@ class LiteConfig:
     seed: int = 0
     every: int = 50
     threads: int = 0
+    all_folds: bool = False
 
     def to_json(self) -> str:
         """Return the configuration as JSON text."""
@@ -74,3 +81,24 @@ class LiteConfig:
             return cls(**values | {k: tuple(values[k]) for k in ("data", "without", "freeze")})
         except (ValueError, TypeError) as error:
             raise UsageError("the configuration is not one of `train lite`", hint="start a new run") from error
+
+    def resumed(self, given: dict[str, Any]) -> LiteConfig:
+        """Return the configuration to go on with, where `given` was given again.
+
+        Raises:
+            UsageError: A value that would make it another run.
+        """
+        asked = dict(given)
+        steps = asked.pop("steps", self.steps)
+        if steps < self.steps:
+            raise UsageError(
+                f"the run has steps {self.steps}, {steps} was given: a run can be made longer, not shorter",
+                hint="leave --steps out, or give more",
+            )
+        for name, value in asked.items():
+            if name not in MAY_CHANGE and value != getattr(self, name):
+                raise UsageError(
+                    f"the run has {name} {getattr(self, name)}, {value} was given",
+                    hint="a resumed run keeps its settings: leave them out, or start a new run",
+                )
+        return replace(self, steps=steps, **{name: value for name, value in asked.items() if name in MAY_CHANGE})

@@ -5,7 +5,6 @@ What a slice becomes depends on (seed, step, place in the step) alone, so that a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +13,9 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from jcs_ct.core.errors import UsageError
-from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import Pixels, read_sample
-from jcs_ct.datasets.split import make_folds
 from jcs_ct.imaging.lung_box import content_box, find_field
 from jcs_ct.imaging.recipes import recipe, stretch
-from jcs_ct.imaging.window import to_grey
 from jcs_ct.training.lite.augment import disguise, jitter, looks, moved, recurved, windowed
 from jcs_ct.training.order import balanced_weights
 
@@ -31,66 +26,9 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Sample
     from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.training.lite.corpus import Corpus
 
 Item = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """The slices of a run.
-
-    Attributes:
-        samples: To train on.
-        held: Those of the fold that is held out.
-    """
-
-    samples: tuple[Sample, ...]
-    held: tuple[Sample, ...]
-
-    @property
-    def lesions(self) -> list[int]:
-        """Positions of the slices with a lesion mask."""
-        return [i for i, s in enumerate(self.samples) if s.mask is not None and not s.empty]
-
-    @property
-    def quiet(self) -> list[int]:
-        """Positions of the slices that are known to show no lesion."""
-        return [i for i, s in enumerate(self.samples) if s.empty]
-
-    @property
-    def labelled(self) -> list[int]:
-        """Positions of the other slices with a label."""
-        return [i for i, s in enumerate(self.samples) if s.mask is None and not s.empty and s.label is not None]
-
-
-def divide(config: LiteConfig) -> Corpus:
-    """Return the slices of a run.
-
-    Raises:
-        InputError, UsageError: No such data; a data set with neither masks nor labels; no such fold.
-    """
-    samples: list[Sample] = []
-    held: list[Sample] = []
-    for folder in config.data:
-        dataset = open_dataset(folder, None)
-        known = tuple(s for s in dataset.samples if s.source not in config.without)
-        dataset = replace(dataset, samples=known)
-        if not any(s.mask is not None or s.label is not None or s.empty for s in known):
-            raise UsageError("holds neither masks nor labels", path=folder, hint="see `jcs data check`")
-        if config.fold is None:
-            samples.extend(known)
-            continue
-        if dataset.folds:
-            train, out = dataset.fold(config.fold)
-        else:
-            made = make_folds(dataset, config.folds, seed=0).folds
-            if not 1 <= config.fold <= len(made):
-                raise UsageError(f"there is no fold {config.fold}; its folds: 1 to {len(made)}", path=folder)
-            train = tuple(s for i, fold in enumerate(made, 1) for s in fold if i != config.fold)
-            out = made[config.fold - 1]
-        samples.extend(train)
-        held.extend(out)
-    return Corpus(tuple(samples), tuple(held))
 
 
 def evened(samples: Sequence[Sample]) -> NDArray[np.float64]:
@@ -136,11 +74,6 @@ class LiteSlices(TorchDataset[Item]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def preload(self) -> None:
-        """Decode every slice, those of a volume one after the other."""
-        for position in range(len(self)):
-            self.pixels(position)
-
     def pixels(self, position: int) -> Pixels:
         """Return a decoded slice. Raises InputError where it or its mask cannot be read."""
         if position not in self.decoded:
@@ -166,11 +99,12 @@ class LiteSlices(TorchDataset[Item]):
     def __getitem__(self, key: tuple[int, int, int]) -> Item:
         position, step, place = key
         rng = np.random.default_rng([self.seed, step, place])
-        raw, mask, _ = self.pixels(position)
+        read = self.pixels(position)
+        raw, mask = read.image, read.mask
         shape = self.shape if step >= self.coarse else (self.shape[0] * 3 // 4, self.shape[1] * 3 // 4)
         hounsfield = raw.dtype == np.int16
         if position not in self.boxes:
-            self.boxes[position] = find_field(to_grey(raw) if hounsfield else raw).box
+            self.boxes[position] = find_field(read.grey).box
         box = jitter(self.boxes[position], (raw.shape[0], raw.shape[1]), rng)
         picture = windowed(self._thick(position, rng), rng) if hounsfield else recurved(raw, rng)
         target = None if mask is None else mask.astype(np.uint8) * np.uint8(255)
@@ -188,11 +122,10 @@ class LiteSlices(TorchDataset[Item]):
 
 def _without_frame(read: Pixels) -> Pixels:
     """Return a slice without what was filled in around it: frames would tell one source from another."""
-    image = read.image
-    top, left, rows, columns = content_box(to_grey(image) if image.dtype == np.int16 else image)
+    top, left, rows, columns = content_box(read.grey)
     place = slice(top, top + rows), slice(left, left + columns)
     mask = None if read.mask is None else np.ascontiguousarray(read.mask[place])
-    return Pixels(np.ascontiguousarray(image[place]), mask, read.spacing)
+    return Pixels(np.ascontiguousarray(read.image[place]), mask, read.spacing)
 
 
 class LiteSteps(Sampler[list[tuple[int, int, int]]]):

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models.lite import LiteNetwork, LiteOutput
 from jcs_ct.training.lite.depthwise import speed_up
+from jcs_ct.training.longer import stretch
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -95,17 +96,27 @@ class LiteModule(L.LightningModule):
         encoder = {id(p) for p in self.network.encoder.parameters()}
         trained = [p for p in self.network.parameters() if p.requires_grad]
         groups: list[dict[str, Any]] = []
-        rates: list[float] = []
         for inside in (False, True):
             part = [p for p in trained if (id(p) in encoder) == inside]
             groups.append({"params": [p for p in part if p.dim() > 1]})
             groups.append({"params": [p for p in part if p.dim() <= 1], "weight_decay": 0.0})
-            rates += 2 * [self.config.lr * (0.5 if inside else 1.0)]
         optimiser = torch.optim.AdamW(groups, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, rates, total_steps=self.config.steps + 1, pct_start=0.15
-        )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": self.schedule_of(optimiser), "interval": "step"}}
+
+    def schedule_of(self, optimiser: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return one cycle of the learning rate over all steps."""
+        lr, total = self.config.lr, self.config.steps + 1
+        rates = [lr, lr, lr / 2, lr / 2]  # of the groups: the decoder's, then the encoder's
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=total, pct_start=0.15)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note how many steps the schedule is made for."""
+        checkpoint["steps"] = self.config.steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
+        if checkpoint.get("steps", self.config.steps) != self.config.steps:
+            stretch(checkpoint, self.schedule_of)
 
 
 def loudest(logits: Tensor) -> Tensor:

@@ -5,92 +5,172 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 
-from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.core.memory import keep_freed
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
+from jcs_ct.training.fingerprint import compare_checkpoint
+from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets, root_of
+from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
+from jcs_ct.training.lite.outlook import look, refuse_copies, with_lesions
 from jcs_ct.training.lite.score import score, summary, table
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.order import ResumableLoader
+from jcs_ct.training.parts import go_on_with
+from jcs_ct.training.progress import Progress, duration
+from jcs_ct.training.prospects import UNDEFINED
 from jcs_ct.training.records import WholeCheckpoints
+from jcs_ct.training.start import LAST, RESULT, at_work, check_folder, write_down
 from jcs_ct.weights import WeightsCard, load, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.training.lite.config import LiteConfig
 
+BEST = "best.safetensors"
+
+
+@dataclass(frozen=True)
+class LiteResult:
+    """How a run ended.
+
+    Attributes:
+        steps: That it has done.
+        scores: Of the held-out fold; empty without one.
+        undefined: Score → why it cannot be computed.
+        slices: To train on, held out.
+    """
+
+    steps: int
+    scores: Mapping[str, float]
+    undefined: Mapping[str, str]
+    slices: tuple[int, int]
+
+    def lines(self) -> list[str]:
+        """Return what to say at the end."""
+        found = [f"{name}: {value:.4f}" for name, value in self.scores.items()]
+        return [*found, *(f"{name}: {UNDEFINED} {why}" for name, why in self.undefined.items())]
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> LiteResult | None:
+        """Read what `to_json` wrote; None where there is nothing of the kind, for a run that is not finished."""
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            return cls(held["steps"], held["scores"], held["undefined"], (held["slices"][0], held["slices"][1]))
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            return None
+
 
 class Journal(L.Callback):
-    """Writes `metrics.csv` and `last.ckpt` every `every` steps."""
+    """Writes `metrics.csv` and `last.ckpt` every `every` steps, and says how far the run is.
 
-    def __init__(self, folder: Path, every: int, say: Callable[[str], None]) -> None:
-        self.folder, self.every, self.say = folder, every, say
+    Args:
+        folder: Of the run.
+        every: Steps between checkpoints.
+        digest: Of what the run goes on with.
+        known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
+        progress: Where to say how far it is.
+    """
+
+    def __init__(
+        self, folder: Path, every: int, digest: str, known: Callable[[str | None], None], progress: Progress
+    ) -> None:
+        self.folder, self.every, self.digest, self.known, self.progress = folder, every, digest, known, progress
         self.rows: list[tuple[int, float, float]] = []
-        self.total, self.count, self.seconds, self.mark = 0.0, 0, 0.0, 0.0
+        self.total, self.count, self.mark = 0.0, 0, 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "digest": self.digest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back. Raises UsageError where the checkpoint is one of another run."""
+        self.known(state_dict.get("digest"))
         self.rows = [tuple(row) for row in state_dict["rows"]]
 
-    def on_train_start(self, *_args: Any) -> None:
-        """Start the clock."""
+    def on_train_start(self, trainer: L.Trainer, _module: Any) -> None:
+        """Start the clocks."""
         self.mark = time.perf_counter()
+        self.progress.start(trainer.global_step)
 
     def on_train_batch_end(self, trainer: L.Trainer, _module: Any, outputs: Any, *_args: Any) -> None:
         """Add up the step; write now and then."""
-        self.total, self.count = self.total + float(outputs["loss"]), self.count + 1
-        if trainer.global_step % self.every and trainer.global_step < trainer.max_steps:
+        loss, step, total = float(outputs["loss"]), trainer.global_step, trainer.max_steps
+        self.total, self.count = self.total + loss, self.count + 1
+        if step % self.every and step < total:
+            self.progress.step(f"step {step} of {total}", loss, step, total)
             return
         now = time.perf_counter()
-        self.rows.append((trainer.global_step, self.total / self.count, now - self.mark))
-        self.say(f"step {trainer.global_step} of {trainer.max_steps}: loss {self.total / self.count:.4f}")
+        self.rows.append((step, self.total / self.count, now - self.mark))
+        left = self.progress.left(step, total)
+        ahead = f"; {duration(left)} left" if left and step < total else ""
+        self.progress.line(f"step {step} of {total}: loss {self.total / self.count:.4f}{ahead}")
         self.total, self.count, self.mark = 0.0, 0, now
         lines = "".join(f"{step},{loss:.6f},{seconds:.1f}\n" for step, loss, seconds in self.rows)
         write_whole(self.folder / "metrics.csv", f"step,train_loss,seconds\n{lines}".encode(), overwrite=True)
-        if trainer.global_step < trainer.max_steps:
-            trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
 
-def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], None]) -> dict[str, float]:
-    """Train, write the averaged weights, and return the scores on the held-out fold (empty without one).
+def train(
+    config: LiteConfig,
+    out: Path,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+    progress: TextIO | None = None,
+    accept: bool = False,
+) -> LiteResult:
+    """Train, write the averaged weights, and return the scores on the held-out fold.
 
     Args:
         config: Of the run.
         out: Its folder.
-        resume: Go on from `last.ckpt`.
+        resume: Go on from `last.ckpt`; where the run was finished and has more steps now, it becomes longer.
         say: Where to say what happens.
+        progress: A terminal, to write a line over and over on; None: a line once a minute.
+        accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
 
     Raises:
-        JcsError: As `divide` and `load_imagenet`; the folder holds another run, or nothing to resume.
+        JcsError: As `at_work`, `check_folder`, `divide`, `with_lesions`, `look`, `settle` and `load_imagenet`; what
+            stops a run in its middle.
     """
-    last = out / "last.ckpt"
-    if resume and not last.is_file():
-        raise InputError("has no last.ckpt to go on from", path=out, hint="start it without --resume")
-    if not resume and (out / "config.json").exists():
-        raise OutputError("holds a run already", path=out, hint="--resume goes on with it; or give another folder")
-    corpus = divide(config)
-    if not corpus.samples:
-        raise UsageError("nothing is left to train on", path=config.data[0])
+    with at_work(out, config.threads):
+        return _train(config, out, Progress(say, progress), resume=resume, accept=accept)
+
+
+def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, accept: bool) -> LiteResult:
+    last, say = out / LAST, progress.line
+    check_folder(out, LAST, resume=resume, holds=(LAST, BEST))
+    datasets = open_sets(config, divided=config.fold is not None)
+    corpus = divide(config, datasets)
     say(
         f"to train on: {len(corpus.lesions)} slices with lesion masks, {len(corpus.quiet)} without lesions, "
         f"{len(corpus.labelled)} with labels; held out: {len(corpus.held)}"
     )
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    now = fingerprint_of(config, corpus, root_of(datasets))
+    refuse_copies(config, now)
+    if resume:
+        now, *parts = go_on_with(out, now, corpus.samples, corpus.held, accept=accept, say=say)
+        corpus = Corpus(*parts)
+    slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
+    seen = look(config, corpus, with_lesions(corpus.samples, slices.pixels) | with_lesions(corpus.held))
+    say("all slices are read")
+    for warning in seen.warnings:
+        say(warning)
     keep_freed()
     torch.manual_seed(config.seed)
     module = LiteModule(config)
@@ -100,18 +180,19 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
         else:
             load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
-        write_whole(out / "config.json", config.to_json().encode())
+    sizes = len(corpus.samples), len(corpus.held)
+    write_down(config.to_json(), out, now, sizes)
+
+    def known(digest: str | None) -> None:
+        compare_checkpoint(digest, now, last)
+
     steps: Any = LiteSteps(corpus, config)
-    slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
-    slices.preload()
-    say("all slices are read")
-    loader = ResumableLoader(slices, steps, workers=0)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=config.steps,
-            callbacks=[Journal(out, config.every, say)],
-            plugins=[WholeCheckpoints()],
+            callbacks=[Journal(out, config.every, now.digest, known, progress)],
+            plugins=[WholeCheckpoints(), LightningEnvironment()],  # and not what a scheduler's variables look like
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -120,7 +201,11 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
             gradient_clip_val=5.0,
             default_root_dir=out,
         )
-        trainer.fit(module, loader, ckpt_path=last if resume else None, weights_only=True)
+        try:
+            loader = ResumableLoader(slices, steps, workers=0)
+            trainer.fit(module, loader, ckpt_path=last if resume else None, weights_only=True)
+        finally:
+            progress.clear()
     network: Any = module.average.module.eval()
     held = [s for s in corpus.held if config.labelled or s.mask is not None or s.empty]
     rows = list(score(network, held))  # where labels teach nothing, slices with a label alone tell nothing
@@ -128,10 +213,13 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
     if rows:
         write_whole(out / "held_out.csv", table(rows), overwrite=True)
         write_whole(out / "scores.json", (json.dumps(scores, indent=2) + "\n").encode(), overwrite=True)
-    # Last, since its presence says that the run is finished.
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}  # not channels-last
-    write(out / "best.safetensors", tensors, card_of(config, out, scores), overwrite=True)
-    return scores
+    notes = (*seen.lacking, *now.accepted)
+    write(out / BEST, tensors, card_of(config, out, scores, notes), overwrite=True)
+    # Last, since its presence says that the run is finished.
+    result = LiteResult(config.steps, scores, seen.undefined, sizes)
+    write_whole(out / RESULT, result.to_json().encode(), overwrite=True)
+    return result
 
 
 def floats(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -139,7 +227,7 @@ def floats(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
 
 
-def card_of(config: LiteConfig, out: Path, scores: dict[str, float]) -> WeightsCard:
+def card_of(config: LiteConfig, out: Path, scores: Mapping[str, float], notes: Sequence[str]) -> WeightsCard:
     """Return the card of weights of the run."""
     return WeightsCard(
         name=out.resolve().name,
@@ -158,7 +246,7 @@ def card_of(config: LiteConfig, out: Path, scores: dict[str, float]) -> WeightsC
         licence="research use: that of the data it was trained on",
         citation="",
         bn_eps_folded=0.0,
-        notes=tuple(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()),
+        notes=(*(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()), *notes),
         covid_threshold=0.5,
         mirror=True,
     )

@@ -13,7 +13,6 @@ from scipy.special import expit
 
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import prepare, recipe, restore
-from jcs_ct.imaging.window import to_grey
 from jcs_ct.inference.attention import of_evidence
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
@@ -38,9 +37,9 @@ def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
     """
     how = recipe("lung-field")
     for sample in samples:
-        image, mask, _ = read_sample(sample)
-        grey = to_grey(image) if image.dtype == np.int16 else image
-        values, placement = prepare(np.repeat(grey[:, :, None], 3, axis=2), how)
+        pixels = read_sample(sample)
+        mask = pixels.mask
+        values, placement = prepare(np.repeat(pixels.grey[:, :, None], 3, axis=2), how)
         with torch.inference_mode():
             out = network(torch.from_numpy(with_mirrors([values])))
         logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())

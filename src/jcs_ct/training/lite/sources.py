@@ -14,10 +14,9 @@ import torch
 
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import prepare, recipe
-from jcs_ct.imaging.window import to_grey
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.training.lite.config import LiteConfig
-from jcs_ct.training.lite.data import divide
+from jcs_ct.training.lite.corpus import divide
 from jcs_ct.weights import load
 
 if TYPE_CHECKING:
@@ -63,9 +62,7 @@ def features(network: LiteNetwork, samples: Sequence[Sample]) -> NDArray[np.floa
     handle = network.context.register_forward_hook(lambda _m, _i, output: seen.append(output))
     try:
         for sample in samples:
-            image = read_sample(sample).image
-            grey = to_grey(image) if image.dtype == np.int16 else image
-            values, _ = prepare(np.repeat(grey[:, :, None], 3, axis=2), how)
+            values, _ = prepare(np.repeat(read_sample(sample).grey[:, :, None], 3, axis=2), how)
             with torch.inference_mode():
                 network(torch.from_numpy(values)[None])
             maps = seen.pop()[0]

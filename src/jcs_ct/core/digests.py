@@ -1,0 +1,30 @@
+"""What a file is told by, wherever it lies and whatever it is called."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file; of a folder, of what its files hold, whatever they are called.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        if path.is_dir():
+            inner = sorted(digest_of(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+            return hashlib.sha256("".join(inner).encode()).hexdigest()
+        result = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                result.update(block)
+        return result.hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error

@@ -1,0 +1,91 @@
+"""CSV tables of spreadsheets: divided by commas, by tabs, or by semicolons where a comma is the decimal sign.
+
+The header tells which: the sign under which it has the most of the columns that are looked for. What else is a comma or
+a semicolon belongs to its cell. A first line `sep=;` (Excel) says it outright.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.kinds import decode_text
+from jcs_ct.io.files.opening import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+MAX_BYTES = 256 * 2**20
+SIGNS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+"""What divides columns → what messages call it. The first one counts where nothing tells."""
+
+
+class Rows:
+    """The rows of a table behind its header.
+
+    Attributes:
+        header: The columns in lower case, without spaces around them.
+        delimiter: What divides them.
+    """
+
+    def __init__(self, path: Path, text: str, delimiter: str) -> None:
+        self._path, self.delimiter = path, delimiter
+        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        self.header: list[str] = []
+        self.header = [cell.strip().casefold() for cell in next(self, [])]
+
+    @property
+    def line(self) -> int:
+        """The number of the line that the last row ends on, from 1."""
+        return self._reader.line_num
+
+    def __iter__(self) -> Rows:
+        return self
+
+    def __next__(self) -> list[str]:
+        try:
+            return next(self._reader)
+        except csv.Error as error:
+            raise InputError(f"is no CSV table: {error}", path=f"{self._path}:{self.line}") from error
+
+
+def open_table(path: Path, wanted: Collection[str]) -> Rows:
+    """Open a table.
+
+    Args:
+        path: The file.
+        wanted: The columns that are looked for, in lower case; the first one must be there.
+
+    Raises:
+        InputError: It cannot be read, is no text, or can be read in two ways.
+    """
+    try:
+        text = decode_text(read_file(path, MAX_BYTES))
+    except UnicodeDecodeError as error:
+        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save it as CSV, UTF-8") from error
+    first, end, rest = text.partition("\n")
+    said = first.strip().strip('"')
+    if said.casefold().startswith("sep=") and said[4:] in SIGNS and end:
+        return Rows(path, rest, said[4:])
+    tables = [Rows(path, text, sign) for sign in SIGNS]
+    need = next(iter(wanted))
+    counts = [(need in t.header) * len(set(t.header) & set(wanted)) for t in tables]
+    best = [table for table, count in zip(tables, counts, strict=True) if count == max(counts)]
+    if max(counts) and len(best) > 1 and len(best[0].header) > 1:
+        signs = " or ".join(SIGNS[table.delimiter] for table in best)
+        raise InputError(
+            f"can be read in two ways: {signs} divides its columns", path=f"{path}:1", hint="put cells in quotes"
+        )
+    if not max(counts):  # to say what it has instead, as most tables would be meant
+        return next((table for table in tables if len(table.header) > 1), tables[0])
+    return best[0]
+
+
+def number_of(text: str, delimiter: str) -> float:
+    """Return a number of a cell, with a decimal comma where commas do not divide the columns. Raises ValueError."""
+    if delimiter != "," and text.count(",") == 1 and "." not in text:
+        text = text.replace(",", ".")
+    return float(text)

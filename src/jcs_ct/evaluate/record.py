@@ -1,0 +1,166 @@
+"""What scores are of: slices by their content, predictions, settings. So that unlike ones are not compared.
+
+`scores.json` holds it as "fingerprint". Slices are told by what their files hold, with mask or label and patient;
+their names serve messages, and order and place do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.core.digests import digest_of
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from jcs_ct.evaluate.inputs import Case
+
+SCORES = "scores.json"
+LENGTH = 16  # hexadecimal digits that are kept of a digest
+NAMED = 3  # so many slices of a kind are named; the others are counted
+
+
+@dataclass(frozen=True)
+class Record:
+    """What scores are of.
+
+    Attributes:
+        task: "segment", "classify" or "explain".
+        predictions: What the model is called, or where its maps lay.
+        made_by: Digest of the weights, or of the maps or the table that were scored.
+        settings: What decides the scores besides.
+        slices: What a slice is called → digest of picture, mask or label, and patient.
+        jcs_ct: Version of this package.
+    """
+
+    task: str
+    predictions: str
+    made_by: str
+    settings: Mapping[str, Any]
+    slices: Mapping[str, str]
+    jcs_ct: str = __version__
+
+    @property
+    def data(self) -> str:
+        """Digest of all slices."""
+        return hashlib.sha256("".join(sorted(self.slices.values())).encode()).hexdigest()[:LENGTH]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `scores.json` holds of it."""
+        return {"data": self.data, **asdict(self)}
+
+
+def record_of(
+    task: str, predictions: str, made_by: str | Iterable[Path], settings: Mapping[str, Any], cases: Sequence[Case]
+) -> Record:
+    """Return the record of scores.
+
+    Args:
+        task: "segment", "classify" or "explain".
+        predictions: What the model is called, or where its maps lie.
+        made_by: The digest of its weights; or the files that were scored.
+        settings: What decides the scores besides.
+        cases: The slices that were scored.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    if not isinstance(made_by, str):
+        made_by = hashlib.sha256("".join(sorted(digest_of(path) for path in made_by)).encode()).hexdigest()
+    # As JSON gives it back, so that what was read is compared with what is written.
+    plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
+    known = lru_cache(maxsize=None)(digest_of)  # of a volume every slice asks
+    return Record(task, predictions, made_by[:LENGTH], plain, {case.name: _digest(case, known) for case in cases})
+
+
+def _digest(case: Case, digest_of: Callable[[Path], str]) -> str:
+    sample = case.sample
+    mask = "" if sample.mask is None else digest_of(sample.mask)
+    # A slice without a group is its own, wherever it lies.
+    # Probabilities can be scored where the slices themselves are not at hand: these go by their names.
+    content = digest_of(sample.path) if sample.path.exists() else case.key
+    facts = [content, mask, sample.label, sample.group]
+    facts += [] if sample.index is None else [sample.index, *sample.lesions]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:LENGTH]
+
+
+def read_scores(path: Path) -> tuple[dict[str, Any], Record]:
+    """Read the scores in a folder, or in a `scores.json`, and what they are of.
+
+    Raises:
+        InputError: There are none, or they do not say what they are of.
+    """
+    file = path / SCORES if path.is_dir() else path
+    hint = "give a folder that `jcs evaluate` has written"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        held = dict(content["fingerprint"])
+        data = held.pop("data")
+        record = Record(**held)
+        if record.data != data:
+            raise InputError(
+                "says that its scores are of other slices than it lists", path=file, hint="score them again"
+            )
+        return content, record
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path=file, hint=hint) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError("does not say what its scores are of", path=file, hint="score the slices again") from error
+
+
+def differences(one: Record, other: Record) -> list[str]:
+    """Return why scores cannot be compared: other slices, other settings; a line each, the first few named."""
+    if one.task != other.task:
+        return [f"one is of `evaluate {one.task}`, the other of `evaluate {other.task}`"]
+    lines = []
+    if one.data != other.data:
+        here, there = dict(one.slices), dict(other.slices)
+        lost, new = set(here.values()) - set(there.values()), set(there.values()) - set(here.values())
+        first, second = ([n for n, d in s.items() if d in kind] for s, kind in ((here, lost), (there, new)))
+        changed = [name for name in first if name in set(second)]
+        lines += _counted(
+            changed, "has another picture, mask, label or patient", "have other pictures, masks, labels or patients"
+        )
+        lines += _counted([n for n in first if n not in changed], "is in the first only", "are in the first only")
+        lines += _counted([n for n in second if n not in changed], "is in the second only", "are in the second only")
+        if not lines:
+            lines.append(f"slices are counted {len(here)} and {len(there)} times")
+    for name in sorted({*one.settings, *other.settings}):
+        values = one.settings.get(name), other.settings.get(name)
+        if values[0] != values[1]:
+            lines.append(f"{name} is {_word(values[0])} and {_word(values[1])}")
+    if one.jcs_ct != other.jcs_ct:
+        lines.append(f"version of jcs-ct is {one.jcs_ct} and {other.jcs_ct}")
+    return lines
+
+
+def changes(path: Path, now: Record) -> str:
+    """Return what the scores that lie at `path` are of that new ones are not; "" where there is nothing to say."""
+    try:
+        _, before = read_scores(path)
+    except InputError:  # none, or such as an earlier version wrote
+        return ""
+    lines = differences(before, now)
+    if before.made_by != now.made_by and (before.data == now.data or before.predictions != now.predictions):
+        lines.insert(0, f"they are of {before.predictions}, not of {now.predictions}")
+        if before.predictions == now.predictions:
+            lines[0] = f"{now.predictions} is another one now, under the same name"
+    return f"the scores that were there cannot be compared with these: {'; '.join(lines)}" if lines else ""
+
+
+def _counted(names: Sequence[str], one: str, many: str) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
+    return [f"{len(names):,} slice{'s' * (len(names) != 1)} ({shown}) {one if len(names) == 1 else many}"]
+
+
+def _word(value: object) -> str:
+    return "nothing" if value is None else str(value)

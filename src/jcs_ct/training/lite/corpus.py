@@ -1,0 +1,155 @@
+"""The slices of a run of `jcs-lite`: several data sets together, each divided in the same way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.digests import digest_of
+from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.datasets.layouts import open_dataset
+from jcs_ct.datasets.split import make_folds
+from jcs_ct.training.fingerprint import Entry, Fingerprint, config_facts, entries_of
+from jcs_ct.training.lite.config import NO_MATTER
+from jcs_ct.training.parts import TRAINING, VALIDATION
+from jcs_ct.training.start import versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from jcs_ct.datasets.samples import Dataset, Sample
+    from jcs_ct.training.lite.config import LiteConfig
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The slices of a run.
+
+    Attributes:
+        samples: To train on.
+        held: Those of the fold that is held out.
+    """
+
+    samples: tuple[Sample, ...]
+    held: tuple[Sample, ...]
+
+    @property
+    def lesions(self) -> list[int]:
+        """Positions of the slices with a lesion mask."""
+        return [i for i, s in enumerate(self.samples) if s.mask is not None and not s.empty]
+
+    @property
+    def quiet(self) -> list[int]:
+        """Positions of the slices that are known to show no lesion."""
+        return [i for i, s in enumerate(self.samples) if s.empty]
+
+    @property
+    def labelled(self) -> list[int]:
+        """Positions of the other slices with a label."""
+        return [i for i, s in enumerate(self.samples) if s.mask is None and not s.empty and s.label is not None]
+
+    def drawn(self, config: LiteConfig) -> list[Sample]:
+        """Return the slices to train on of which the steps draw some."""
+        kinds = ((self.labelled, config.labelled), (self.lesions, config.lesions), (self.quiet, config.quiet))
+        return [self.samples[i] for positions, count in kinds if count for i in positions]
+
+
+def open_sets(config: LiteConfig, *, divided: bool) -> tuple[Dataset, ...]:
+    """Return the data sets of a run, without the sources that are left out.
+
+    Args:
+        config: Of the run.
+        divided: Whether each slice is to have a fold. Where a data set brings none, folds are made by group; which
+            slices are in which does not depend on their order or on the names of files.
+
+    Raises:
+        InputError, UsageError: No such data; a data set with neither masks nor labels; too few groups.
+    """
+    found = []
+    for folder in config.data:
+        dataset = open_dataset(folder, None)
+        known = tuple(s for s in dataset.samples if s.source not in config.without)
+        dataset = replace(dataset, samples=known)
+        if not any(s.mask is not None or s.label is not None or s.empty for s in known):
+            raise UsageError("holds neither masks nor labels", path=folder, hint="see `jcs data check`")
+        found.append(_with_folds(dataset, config.folds) if divided and not dataset.folds else dataset)
+    return tuple(found)
+
+
+def _with_folds(dataset: Dataset, folds: int) -> Dataset:
+    content = {path: digest_of(path) for path in {s.path for s in dataset.samples}}
+
+    def what(sample: Sample) -> tuple[str, ...]:
+        known = (sample.index, sample.label, sample.group, sample.source)
+        return content[sample.path], *("" if value is None else str(value) for value in known)
+
+    made = make_folds(replace(dataset, samples=tuple(sorted(dataset.samples, key=what))), folds, seed=0).folds
+    number = {(s.path, s.index): i for i, fold in enumerate(made, 1) for s in fold}
+    return replace(dataset, samples=tuple(replace(s, fold=number.get((s.path, s.index))) for s in dataset.samples))
+
+
+def folds_of(datasets: Sequence[Dataset]) -> tuple[int, ...]:
+    """Return the numbers of the folds. Raises UsageError where data sets have different ones."""
+    folds = datasets[0].folds
+    for dataset in datasets[1:]:
+        if dataset.folds != folds:
+            there, here = (", ".join(map(str, numbers)) for numbers in (dataset.folds, folds))
+            raise UsageError(
+                f"has the folds {there}, and {datasets[0].root} has {here}",
+                path=dataset.root,
+                hint="a fold is held out of every data set: divide them into equally many",
+            )
+    return folds
+
+
+def divide(config: LiteConfig, datasets: Sequence[Dataset] | None = None) -> Corpus:
+    """Return the slices of a run.
+
+    Args:
+        config: Of the run.
+        datasets: What `open_sets` returned, where it is at hand.
+
+    Raises:
+        InputError, UsageError: As `open_sets`; there is no such fold, or it cuts a group; nothing is left to train on.
+    """
+    if datasets is None:
+        datasets = open_sets(config, divided=config.fold is not None)
+    parts = [(d.samples, ()) if config.fold is None else _held_out(d, config.fold) for d in datasets]
+    corpus = Corpus(tuple(s for train, _ in parts for s in train), tuple(s for _, held in parts for s in held))
+    if not corpus.samples:
+        raise UsageError("nothing is left to train on", path=config.data[0], hint="see --fold and --without")
+    return corpus
+
+
+def _held_out(dataset: Dataset, fold: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    train, held = dataset.fold(fold)
+    cut = sorted({s.group for s in train if s.group is not None} & {s.group for s in held if s.group is not None})
+    if cut:
+        few = ", ".join(cut[:3]) + (", …" if len(cut) > 3 else "")
+        raise InputError(
+            f"fold {fold} cuts {len(cut)} group{'s' * (len(cut) != 1)}: {few}",
+            path=dataset.root,
+            hint="keep all slices of a patient in one fold; `jcs data split` does",
+        )
+    return train, held
+
+
+def root_of(datasets: Sequence[Dataset]) -> Path:
+    """Return the folder that messages name slices below."""
+    roots = [os.path.abspath(d.root) for d in datasets]  # noqa: PTH100  # links stay as they were given
+    try:
+        return datasets[0].root if len(roots) == 1 else Path(os.path.commonpath(roots))
+    except ValueError:  # on two drives of Windows
+        return datasets[0].root
+
+
+def fingerprint_of(config: LiteConfig, corpus: Corpus, root: Path) -> Fingerprint:
+    """Return what a run is started on. Raises InputError where a file cannot be read."""
+    entries: list[Entry] = []
+    for part, samples in ((TRAINING, corpus.samples), (VALIDATION, corpus.held)):
+        # A fold counts where the run is one of a fold.
+        kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
+        entries += entries_of(kept, part, root)
+    return Fingerprint(tuple(entries), config_facts(config, NO_MATTER), versions())

@@ -1,0 +1,54 @@
+"""How a run ended: what its folder keeps of it, and what is said at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jcs_ct.training.scores import Score
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+        epochs: That it has done.
+        best: The score of its best weights.
+        score_name: What the score is.
+        slices: To train on, to validate on.
+    """
+
+    epochs: int
+    best: Score
+    score_name: str
+    slices: tuple[int, int]
+
+    def lines(self) -> list[str]:
+        """Return what to say at the end."""
+        if math.isnan(self.best.loss):
+            return ["done, without validation: best.safetensors holds the last epoch"]
+        by = "; chosen by the loss" if self.best.because else ""
+        lines = [f"done; best is epoch {self.best.epoch}: {self.best.words(self.score_name)}{by}"]
+        painting = self.best.painting()
+        return [*lines, f"warning: {painting} (train longer, or with another --lr)"] if painting else lines
+
+    def to_json(self) -> str:
+        """Return it as JSON text."""
+        facts = {"epochs": self.epochs, "score": self.score_name, "slices": list(self.slices)}
+        return json.dumps(facts | {"best": self.best.facts()}, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Result | None:
+        """Read what `to_json` wrote; None where there is nothing of the kind, for a run that is not finished."""
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            best = Score.from_facts(held["best"])
+            return cls(held["epochs"], best, held["score"], (held["slices"][0], held["slices"][1]))
+        except (OSError, ValueError, TypeError, KeyError, IndexError):
+            return None
