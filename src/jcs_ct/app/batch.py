@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from jcs_ct import __version__
 from jcs_ct.app.identity import identify, place_of, unchanged
+from jcs_ct.app.locks import case_lock
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.study.examine import examine
 from jcs_ct.study.report import segmenter_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.rules import Rule
@@ -95,27 +95,11 @@ def diagnose_cases(
         try:
             yield job.run(case)
         finally:
-            release(lock)
+            lock.release()
     job.resume = job.resume or not overwrite
     for case in waiting:
-        lock = case_lock(out, case.name)
-        with lock:  # waits for the other run
-            ended = job.run(case)
-        release(lock)
-        yield ended
-
-
-def case_lock(out: Path, name: str) -> FileLock:
-    """Return the lock of a case: held by the process that computes it, and gone with that process."""
-    out.mkdir(parents=True, exist_ok=True)
-    return FileLock(str(out / f".{name}.lock"))
-
-
-def release(lock: FileLock) -> None:
-    """Give a lock back and remove its file."""
-    with contextlib.suppress(OSError):  # another run may hold it by now, or have removed it
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release(force=True)
+        with case_lock(out, case.name):  # waits for the other run
+            yield job.run(case)
 
 
 @dataclass

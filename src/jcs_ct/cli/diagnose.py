@@ -85,8 +85,8 @@ def diagnose(
     cases = named(found.cases, out)
     _refuse_existing(cases, out, run, resume=resume)
 
+    from jcs_ct.app.locks import remove_debris
     from jcs_ct.models import RESULTS
-    from jcs_ct.study.files import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)

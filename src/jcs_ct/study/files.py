@@ -59,14 +59,6 @@ def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path
     return folder
 
 
-def remove_debris(out: Path) -> int:
-    """Remove what a killed run left half-written in `out`; return how many folders that were."""
-    debris = [p for p in out.glob(f".*{PART}") if p.is_dir()] if out.is_dir() else []
-    for folder in debris:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(debris)
-
-
 def _write(result: CaseResult, folder: Path) -> None:
     files: dict[str, str] = {"slices": "slices.csv"}
     report = dict(result.report)
