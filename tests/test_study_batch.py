@@ -170,13 +170,20 @@ def test_a_third_run_waits_for_the_second_that_waited_for_the_first(out: Path) -
 def test_only_what_no_run_writes_any_more_is_removed(out: Path) -> None:
     killed, old, live = out / ".a.b.12.part", out / ".a.b.12.old.part", out / ".study.34.part"
     foreign = out / ".mine.part"  # not of this program
-    for folder in (killed, old, live, foreign):
+    for folder in (killed, old, live, foreign, out / "a.b"):
         folder.mkdir(parents=True)
     with case_lock(out, "study"):
         assert remove_debris(out) == 2
         assert [path.exists() for path in (killed, old, live, foreign)] == [False, False, True, True]
     assert remove_debris(out) == 1
     assert [path.exists() for path in (live, foreign)] == [False, True]
+
+
+def test_a_result_that_was_about_to_be_replaced_gets_its_place_back(out: Path) -> None:
+    (out / ".a.12.old.part").mkdir(parents=True)
+    (out / ".a.12.old.part" / "report.json").write_text("{}")
+    assert remove_debris(out) == 0
+    assert (out / "a" / "report.json").read_text() == "{}"
 
 
 def test_older_reports_are_read(out: Path) -> None:

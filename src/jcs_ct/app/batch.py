@@ -13,8 +13,8 @@ from filelock import Timeout
 from jcs_ct import __version__
 from jcs_ct.app.identity import identify, place_of, unchanged
 from jcs_ct.app.locks import case_lock
+from jcs_ct.app.next_series import after, examine_with_lungs
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
-from jcs_ct.study.examine import examine
 from jcs_ct.study.report import segmenter_of
 
 if TYPE_CHECKING:
@@ -132,9 +132,11 @@ class _Job:
         if self.looked == 1:  # one study alone does not wait for it
             settle()
         self.looked += 1
-        identity = identify(case, keep_identity=self.keep_identity)
-        result = examine(case, self.networks, self.settings, self.patient_rule)
-        result.report["source"] = identity.to_dict()
+        stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        if looked_at is not case:
+            stamped = identify(looked_at, keep_identity=self.keep_identity)
+        result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
         return Ended(case, "done", read_report(folder), note=note)
@@ -177,7 +179,8 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     }
     differ = [what for what, (before, now) in checks.items() if before != now]
     recorded = report.get("source")
-    if recorded is None or not unchanged(case, recorded):
+    then = None if recorded is None else after(case, recorded.get("passed", 0))
+    if recorded is None or then is None or not unchanged(then, recorded):
         differ.insert(0, "input")
     if differ:
         return None, f"was made with another {', '.join(differ)}, so it is made again"

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from jcs_ct.study.files import PART
+from jcs_ct.study.files import OLD, PART
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FOLDER = ".locks"  # hidden, so that it is never read as an input
-_STAGING = re.compile(rf"\.(?P<case>.+)\.\d+(\.old)?{re.escape(PART)}")  # as `study.files.save_case` names it
+_STAGING = re.compile(
+    rf"\.(?P<case>.+)\.\d+(?:(?P<old>{re.escape(OLD)})|{re.escape(PART)})"
+)  # as `study.files.save_case` names it
 
 
 def case_lock(out: Path, name: str) -> FileLock:
@@ -32,8 +34,10 @@ def case_lock(out: Path, name: str) -> FileLock:
 def remove_debris(out: Path) -> int:
     """Remove what killed runs left half-written in `out`, and nothing of a run that is still at work.
 
+    A result that was about to be replaced, and was not, gets its place back.
+
     Returns:
-        How many folders that were.
+        How many folders were removed.
     """
     removed = 0
     for folder in sorted(out.glob(f".*{PART}")) if out.is_dir() else []:
@@ -41,6 +45,9 @@ def remove_debris(out: Path) -> int:
         if named is None or not folder.is_dir():
             continue
         with contextlib.suppress(Timeout), case_lock(out, named["case"]).acquire(blocking=False):
+            if named["old"] and not (out / named["case"]).exists():
+                folder.rename(out / named["case"])
+                continue
             shutil.rmtree(folder, ignore_errors=True)
             removed += 1
     return removed

@@ -16,7 +16,7 @@ import numpy as np
 from jcs_ct.anatomy.burden import BurdenCounter
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, Judge
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.inference import pipeline
@@ -137,7 +137,7 @@ class Examination:
         with self.clock("lungs"):
             found = reducer.find()
         if found.reason:
-            raise InputError(
+            raise NoLungsError(
                 f"{found.reason}; an axial chest CT is expected",
                 path=self.case.label,
                 hint="choose another with --series",

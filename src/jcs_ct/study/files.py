@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs import images
 from jcs_ct.outputs.diagnosis import diagnosed_slice
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jcs_ct.study.result import CaseResult, PackedMaps
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
+OLD = f".old{PART}"  # of the one that it replaces
 MOST_OVERLAYS = 5  # of a volume; pictures have one each
 WAITING = MOST_OVERLAYS + 3  # pictures and volumes
 
@@ -38,16 +40,18 @@ def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path
     folder = out / result.name
     if folder.exists() and not overwrite:
         raise OutputError("exists already", path=folder, hint="use --overwrite, --resume, or another output folder")
-    staging = out / f".{result.name}.{os.getpid()}{PART}"
+    staging, old = (out / f".{result.name}.{os.getpid()}{end}" for end in (PART, OLD))
     try:
         shutil.rmtree(staging, ignore_errors=True)
+        unfinished.note(staging)
         staging.mkdir(parents=True)
         _write(result, staging)
         if folder.exists():
-            old = out / f".{result.name}.{os.getpid()}.old{PART}"
             folder.rename(old)
             staging.rename(folder)
+            unfinished.note(old)
             shutil.rmtree(old, ignore_errors=True)
+            unfinished.settled(old)
         else:
             staging.rename(folder)
     except OSError as error:
@@ -55,7 +59,10 @@ def save_case(result: CaseResult, out: Path, *, overwrite: bool = False) -> Path
             f"cannot be written: {error.strerror or error}", path=folder, hint="check the disk and the folder"
         ) from error
     finally:
+        if old.exists() and not folder.exists():  # stopped between the two renames
+            old.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
+        unfinished.settled(staging)
     return folder
 
 

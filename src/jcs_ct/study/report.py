@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcs_ct.anatomy.burden import Burden
+    from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.examine import Examination
     from jcs_ct.study.result import SliceResult
     from jcs_ct.study.rules import Verdict
@@ -48,6 +49,7 @@ def build_report(
             "shape": list(next(iter(shapes))) if len(shapes) == 1 else None,
             "spacing_mm": [round(mm, 6) for mm in series.geometry.spacing] if series else None,
             "facts": dict(series.facts) if series else {},
+            "series": series_of_study(series) if series else None,
         },
         "model": {
             "name": card.name,
@@ -85,6 +87,15 @@ def build_report(
         "files": {},
         "seconds": round(seconds, 2),
     }
+
+
+def series_of_study(series: CTSeries) -> list[dict[str, Any]] | None:
+    """Return which series of the study was read, and why not the others; None where there is only one."""
+    if not series.others and not series.passed:
+        return None
+    chosen = {"number": series.number, "slices": len(series), "read": True, "reason": ""}
+    rest = [{"number": o.number, "slices": o.slices, "read": False, "reason": o.reason} for o in series.others]
+    return [chosen, *rest]
 
 
 def segmenter_of(networks: Networks) -> dict[str, str] | None:
