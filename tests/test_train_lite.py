@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from jcs_ct.cli import main
 from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.datasets.learned import read_learned
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.models.lite import LiteNetwork
@@ -167,6 +168,7 @@ def test_a_run_writes_its_weights_scores_and_table(finished: Path) -> None:
     tensors, card = load(finished / "best.safetensors")
     assert (card.architecture, card.recipe, card.covid_threshold) == ("jcs-lite", "lung-field", 0.5)
     assert len(tensors) > 200
+    assert len(read_learned(finished / "best.hashes")) > 1
     rows = read_table(finished / "held_out.csv")
     assert len([r for r in rows if r["tp"]]) == 2
     assert len([r for r in rows if r["dice"]]) == 1  # the other mask is empty
@@ -306,6 +308,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
     def begin(folder: Path, config: LiteConfig) -> Any:
         write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
         (folder / "config.json").write_text(config.to_json())
+        (folder / "best.hashes").write_bytes(folder.name.encode())
         if config.fold is not None:
             (folder / "held_out.csv").write_bytes(table(rows_of(config.fold)))
         return Finished()
@@ -316,6 +319,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
         main([*words, "--build", "--jobs", "2"])
     assert ended.value.code == 0
     assert load(tmp_path / "built" / "best.safetensors")[1].name == "jcs-lite"
+    assert (tmp_path / "built" / "best.hashes").read_text() == "all"
     assert capsys.readouterr().err.count("training ") == 5
     with pytest.raises(SystemExit) as ended:
         main([*words, "--build", "--fold", "1"])

@@ -10,6 +10,7 @@ import click
 from jcs_ct.cli.common import (
     Run,
     Share,
+    coded,
     common_options,
     find,
     inputs_argument,
@@ -84,4 +85,5 @@ def segment(
             map=str(maps[source.name]),
             lesion_share=share,
             flags=list(flags),
+            warnings=coded(notes, flags),
         )

@@ -22,6 +22,7 @@ from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.inference import pipeline
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
 from jcs_ct.study.flow import Behind, Clock, ahead, batches, side_by_side
+from jcs_ct.study.noticed import Noticed
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
 from jcs_ct.study.settings import rule_for
@@ -66,6 +67,7 @@ class Examination:
         self.lesion_share: list[float | None] = [None] * len(case)
         self.lesion_mm2: list[float | None] = [None] * len(case)
         self.frames: dict[int, EncodedFrame] = {}
+        self.noticed = Noticed(len(case))
         self.clock = Clock()
 
     def run(self) -> CaseResult:
@@ -108,6 +110,7 @@ class Examination:
         threshold = self.networks.screen.covid_threshold
         slices = tuple(self.slice_result(i, threshold) for i in everything)
         lungs = self.lungs
+        self.warnings += self.noticed.warnings()
         report = build_report(self, verdict, burden, slices, time.perf_counter() - started)
         frames = tuple(self.frames[i] for i in everything) if settings.frames else ()
         return CaseResult(case, verdict, slices, report, self.lesions, lungs, self.attention, frames, self.clock)
@@ -247,6 +250,7 @@ class Examination:
                     self.warnings.append(CodedWarning("unread-slices", text))
                 yield i, None
             else:
+                self.noticed.add(i, item.image.notes)
                 yield i, item
 
     def maps_of(self, chosen: Sequence[tuple[int, CaseSlice]], *, lesions: bool) -> dict[int, Maps]:

@@ -37,6 +37,7 @@ from jcs_ct.training.fingerprint import (
     in_order,
     settle,
 )
+from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.lock import alone
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
@@ -240,6 +241,8 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
         now = settle(out, now, accept=accept or rank > 0, say=say)
         training = in_order(training, entries[:count], [e for e in now.entries if e.part == TRAINING])
         held = in_order(held, entries[count:], [e for e in now.entries if e.part == VALIDATION])
+    if rank == 0:
+        keep_hashes(out / "best.safetensors", training)
     data = SliceDataset(training, config, train=True)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)

@@ -24,6 +24,7 @@ from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import tell_sources
 from jcs_ct.weights import load, write
+from jcs_ct.weights.hashes import hashes_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +59,9 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
     runs: dict[str, int | None] = {f"fold_{k}": k for k in range(1, config.folds + 1)} | {"all": None}
     run_all([(out / name, replace(config, fold=fold)) for name, fold in runs.items()], jobs, say)
     folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
-    return finish(out, folds, load(out / "all" / BEST), say)
+    card = finish(out, folds, load(out / "all" / BEST), say)
+    write_whole(hashes_path(out / BEST), hashes_path(out / "all" / BEST).read_bytes(), overwrite=True)
+    return card
 
 
 def run_all(runs: Sequence[tuple[Path, LiteConfig]], jobs: int, say: Callable[[str], None]) -> None:

@@ -14,6 +14,7 @@ from jcs_ct import __version__
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.core.memory import keep_freed
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps, divide
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
@@ -127,6 +128,7 @@ def train(config: LiteConfig, out: Path, *, resume: bool, say: Callable[[str], N
     if rows:
         write_whole(out / "held_out.csv", table(rows), overwrite=True)
         write_whole(out / "scores.json", (json.dumps(scores, indent=2) + "\n").encode(), overwrite=True)
+    keep_hashes(out / "best.safetensors", corpus.samples)
     # Last, since its presence says that the run is finished.
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}  # not channels-last
     write(out / "best.safetensors", tensors, card_of(config, out, scores), overwrite=True)
