@@ -9,6 +9,9 @@ import copy
 import os
 import shutil
 import subprocess
+import tempfile
+import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +25,6 @@ from jcs_ct.io.files.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -254,10 +256,22 @@ def read_seg(data: Any) -> dict[str, dict[str, NDArray[np.bool_]]]:
 
 
 def validation_errors(path: Path) -> list[str]:
-    """Return the errors that dciodvfy finds in a file."""
-    done = subprocess.run(
-        ["dciodvfy", "-new", str(path)], capture_output=True, text=True, check=False, errors="replace"
-    )
+    """Return the errors that dciodvfy finds in a file; what is deflated, which Debian's cannot read, DCMTK inflates."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.dcm"
+        subprocess.run(["dcmconv", "+te", str(path), str(plain)], check=True)
+        done = subprocess.run(
+            ["dciodvfy", "-new", str(plain)], capture_output=True, text=True, check=False, errors="replace"
+        )
     lines = (done.stdout + done.stderr).splitlines()
     assert any(line in {"Segmentation", "ComprehensiveSR"} for line in lines), lines  # it knew what it looked at
     return [line for line in lines if "error" in line.lower()]
+
+
+def inflated(path: Path) -> bytes:
+    """Return the bytes of a file, its data set inflated where it is deflated."""
+    data = path.read_bytes()
+    meta = pydicom.filereader.read_file_meta_info(path)
+    start = 132 + 12 + meta.FileMetaInformationGroupLength  # preamble, prefix, and the group length itself
+    deflated = meta.TransferSyntaxUID == pydicom.uid.DeflatedExplicitVRLittleEndian
+    return data[:start] + zlib.decompress(data[start:], -zlib.MAX_WBITS) if deflated else data

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from filelock import Timeout
 
-from jcs_ct.app.batch import Ended, case_lock, diagnose_cases, read_report
+from jcs_ct.app.batch import Ended, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
+from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.inference import apply
@@ -139,7 +141,49 @@ def test_a_case_that_another_run_computes_is_waited_for(out: Path) -> None:
     lock.release()
     beside.join(30)
     assert [one.status for one in ended] == ["done"]
-    assert not list(out.glob(".*.lock"))
+
+
+def test_a_third_run_waits_for_the_second_that_waited_for_the_first(out: Path) -> None:
+    """A lock's file that the first run removed would let the second and the third hold one each."""
+    first, second, third = (case_lock(out, "study") for _ in range(3))
+    handed = threading.Event()
+
+    def wait() -> None:
+        with second:
+            handed.set()
+            done.wait(30)
+
+    done = threading.Event()
+    first.acquire()
+    beside = threading.Thread(target=wait)
+    beside.start()
+    first.release()
+    assert handed.wait(30)
+    try:
+        with pytest.raises(Timeout):
+            third.acquire(blocking=False)
+    finally:
+        done.set()
+        beside.join(30)
+
+
+def test_only_what_no_run_writes_any_more_is_removed(out: Path) -> None:
+    killed, old, live = out / ".a.b.12.part", out / ".a.b.12.old.part", out / ".study.34.part"
+    foreign = out / ".mine.part"  # not of this program
+    for folder in (killed, old, live, foreign, out / "a.b"):
+        folder.mkdir(parents=True)
+    with case_lock(out, "study"):
+        assert remove_debris(out) == 2
+        assert [path.exists() for path in (killed, old, live, foreign)] == [False, False, True, True]
+    assert remove_debris(out) == 1
+    assert [path.exists() for path in (live, foreign)] == [False, True]
+
+
+def test_a_result_that_was_about_to_be_replaced_gets_its_place_back(out: Path) -> None:
+    (out / ".a.12.old.part").mkdir(parents=True)
+    (out / ".a.12.old.part" / "report.json").write_text("{}")
+    assert remove_debris(out) == 0
+    assert (out / "a" / "report.json").read_text() == "{}"
 
 
 def test_older_reports_are_read(out: Path) -> None:

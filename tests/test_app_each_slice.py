@@ -175,3 +175,15 @@ def test_a_runtime_or_strict_without_a_network_is_refused(jcs: Jcs, folder: Path
         assert status == 2
         assert f"{option[0]} is for a network, and none runs here" in err
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("door", ["classify", "segment", "explain", "features"])
+def test_notes_and_flags_have_codes(door: str, jcs: Jcs, folder: Path) -> None:
+    """The same ones as in the report of a study (`tests/test_study_noticed.py`)."""
+    status, out, err = jcs(*DOORS[door], "--json")
+    assert status == 0, err
+    _, b, c, z = (case["warnings"] for case in json.loads(out)["cases"])
+    assert b == [{"code": "alpha", "text": "partly transparent; laid over black"}]
+    assert c == []
+    assert [one["text"] for one in z] == list(flags_of_noise(folder))
+    assert {"rough"} <= {one["code"] for one in z}

@@ -210,7 +210,7 @@ FORMS: dict[str, Callable[[Study], Any]] = {
 def test_every_form_gives_the_same_numbers(
     form: str, study: Study, diagnoser: Diagnoser, expected: CaseResult, tmp_path: Path
 ) -> None:
-    place = {"affine": study.affine} if form == "array" else {}
+    place: dict[str, Any] = {"affine": study.affine} if form == "array" else {}
     result = diagnoser(FORMS[form](study), **place)
     assert_equal(result, expected)
     if form in {"data sets", "nibabel", "mhd"}:

@@ -57,7 +57,28 @@ def test_a_line_that_a_killed_run_left_half_written_is_dropped(tmp_path: Path) -
     summary.add({"case": "a", "status": "done"})
     with (tmp_path / "summary.csv").open("a", encoding="utf-8") as file:
         file.write("b,do")
-    assert [r["case"] for r in summary.put_in_order()] == ["a"]
+    summary.add({"case": "c", "status": "done"})
+    assert [r["case"] for r in summary.put_in_order()] == ["a", "c"]
+
+
+def test_an_input_has_one_line_whether_it_was_read_or_not(tmp_path: Path) -> None:
+    summary = Summary(tmp_path)
+    summary.add({"status": "failed", "path": "x/a.nii", "problem": "is damaged"})
+    summary.add({"case": "a", "status": "done", "path": str((tmp_path / "x/../b.zip").absolute())})
+    summary.add({"case": "a-2", "status": "done", "path": str(tmp_path / "b.zip")})
+    assert [r["case"] for r in summary.put_in_order()] == ["", "a", "a-2"]
+    summary.add({"case": "x", "status": "done", "path": "x/a.nii"})
+    assert [r["case"] for r in summary.put_in_order()] == ["a", "a-2", "x"]
+    summary.add({"case": "a", "status": "done", "path": str(tmp_path / "moved.nii")})
+    summary.add({"status": "failed", "path": str(tmp_path / "b.zip"), "problem": "is damaged"})
+    found = [(r["case"], r["problem"]) for r in summary.put_in_order()]
+    assert found == [("a", ""), ("x", ""), ("", "is damaged")]
+
+
+def test_what_a_killed_run_left_of_the_table_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".summary.csv.abc.part").write_bytes(b"case,st")
+    Summary(tmp_path).put_in_order()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".summary.lock", "summary.csv"]
 
 
 def test_a_table_of_another_version_is_moved_aside(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from datasets_help import damage, lesion, save
 from jcs_ct import models
 from jcs_ct.cli import main
 from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.datasets.training_slices import read_training_slices
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
@@ -56,6 +57,7 @@ def test_a_run_leaves_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture
     assert all(torch.equal(tensors[k], v) for k, v in state(run).items())  # the last was the best
     assert json.loads((run / "config.json").read_text())["epochs"] == 2
     assert (run / "curves.png").stat().st_size > 10_000
+    assert len(read_training_slices(run / "best.hashes")) > 1
     again, said = jcs(capsys, "segment", "--data", data, "-o", run, *TINY)
     assert (again, said.count("\n")) == (2, 1)
     assert "holds a run already" in said

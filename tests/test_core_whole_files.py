@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from jcs_ct.core import unfinished
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import whole_file, write_whole
 
@@ -59,3 +64,69 @@ def test_a_link_is_followed_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "dangling.txt").symlink_to(tmp_path / "there/made.txt")
     write_whole(tmp_path / "dangling.txt", b"made")
     assert (tmp_path / "there/made.txt").read_bytes() == b"made"
+
+
+WRITER = """
+import sys, threading
+from pathlib import Path
+from jcs_ct.cli import _listen_to_stops
+from jcs_ct.core.whole_files import whole_file
+
+_listen_to_stops()
+folder = Path(sys.argv[1])
+
+def write(name):
+    while True:
+        with whole_file(folder / name, overwrite=True) as temporary:
+            temporary.write_bytes(b"whole" * 20000)
+
+try:
+    print("ready", flush=True)
+    write("a")
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_stop_at_any_moment_leaves_nothing_half_written(stop: signal.Signals, tmp_path: Path) -> None:
+    for wait in range(5):
+        child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        time.sleep(wait / 200)
+        child.send_signal(stop)
+        assert child.wait(20) == 130
+        child.stdout.close()
+        assert {path.name for path in tmp_path.iterdir()} <= {"a"}
+        assert (tmp_path / "a").stat().st_size == 100_000 if (tmp_path / "a").exists() else True
+
+
+def test_what_was_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    """As behind `nohup`."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    child.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert child.poll() is None
+    child.terminate()
+    assert child.wait(20) == 130
+    child.stdout.close()
+
+
+def test_what_a_stop_left_is_removed_when_the_process_ends(tmp_path: Path) -> None:
+    """A stop may come within the clean-up itself, or while a thread still writes."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(b"half")
+    (tmp_path / "file.part").write_bytes(b"half")
+    (tmp_path / "whole").write_bytes(b"whole")
+    for name in ("folder", "file.part", "whole", "never made"):
+        unfinished.note(tmp_path / name)
+    unfinished.settled(tmp_path / "whole")
+    unfinished.remove_all()
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

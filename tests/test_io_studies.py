@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dicom_help import body, edit, grid, only, pixels, read_only, refused, setting, volume, write_body
+from jcs_ct.core.warning import code_of
 from jcs_ct.io.dicom.header import image_header
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
@@ -358,3 +359,70 @@ def test_all_real_studies_at_once(real_data: Path) -> None:
     found = find_series([real_data / REAL])
     assert len(found.series) == 9
     assert len(found.problems) == 3
+
+
+# --- images that do not fit, series that are torn --------------------------------------------------------------------
+
+
+def codes(found: FoundSeries) -> list[str]:
+    return [code_of(warning) for warning in only(found).warnings]
+
+
+def test_an_image_of_another_size_is_left_out_on_demand(tmp_path: Path) -> None:
+    paths = add_series(tmp_path, 1)
+    odd = pydicom.dcmread(paths[0])
+    odd.Rows, odd.PixelData, odd.SOPInstanceUID = 24, odd.PixelData[: len(odd.PixelData) // 2], f"{STUDY}.9.9"
+    odd.save_as(tmp_path / "s1" / "odd.dcm")
+    (problem,) = find_series([tmp_path]).problems
+    assert "mixes grids: 1 of 21 images differ in size" in problem.message
+    assert "--drop-odd" in str(problem.hint)
+    found = find_series([tmp_path], drop_odd=True)
+    assert len(only(found)) == 20
+    assert "dropped-images" in codes(found)
+    assert "dropped-images" not in codes(find_series(paths))
+
+
+def test_a_missing_slice_stays_missing_when_its_odd_image_is_left_out(tmp_path: Path) -> None:
+    paths = add_series(tmp_path, 1)
+    odd = pydicom.dcmread(paths[10])
+    odd.Rows, odd.PixelData = 24, odd.PixelData[: len(odd.PixelData) // 2]
+    odd.save_as(paths[10])
+    (problem,) = find_series([tmp_path], drop_odd=True).problems
+    assert "lacks 1 slice" in problem.message
+
+
+@pytest.mark.parametrize(("doubled", "dropped"), [(1, True), (2, True), (3, False), (20, False)])
+def test_positions_that_are_there_twice(doubled: int, dropped: bool, tmp_path: Path) -> None:
+    """A tenth of the series at most: else two acquisitions share it, and which one is meant cannot be told."""
+    for i, path in enumerate(add_series(tmp_path, 1)[:doubled]):
+        other = pydicom.dcmread(path)
+        other.PixelData, other.SOPInstanceUID = bytes(reversed(other.PixelData)), f"{STUDY}.9.{i}"
+        other.save_as(path.with_name(f"z{i}.dcm"))
+    (problem,) = find_series([tmp_path]).problems
+    assert f"has different images at the same position ({doubled}," in problem.message
+    assert ("--drop-odd" in str(problem.hint)) is dropped
+    found = find_series([tmp_path], drop_odd=True)
+    assert bool(found.series) is dropped
+    if dropped:
+        assert (len(only(found)), codes(found).count("dropped-images")) == (20, 1)
+
+
+def test_slices_with_a_series_each_are_joined_by_their_positions(tmp_path: Path) -> None:
+    paths = add_series(tmp_path, 1)
+    whole = volume(only(find_series(paths)))
+    edit(paths, lambda dataset, i: setattr(dataset, "SeriesInstanceUID", f"{STUDY}.1.{i}"))
+    found = find_series([tmp_path])
+    assert np.array_equal(volume(only(found)), whole)
+    assert "joined-series" in codes(found)
+    edit(paths[:1], setting(ConvolutionKernel="SHARP"))
+    assert len(only(find_series([tmp_path]))) == 19
+    assert "slice" in only(find_series([tmp_path])).others[0].reason
+
+
+def test_single_slices_at_one_position_stay_apart(tmp_path: Path) -> None:
+    paths = add_series(tmp_path, 1)
+    edit(paths, lambda dataset, i: setattr(dataset, "SeriesInstanceUID", f"{STUDY}.1.{i}"))
+    twice = pydicom.dcmread(paths[3])
+    twice.SeriesInstanceUID = f"{STUDY}.1.99"
+    twice.save_as(tmp_path / "s1" / "twice.dcm")
+    assert len(only(find_series([tmp_path]))) == 1

@@ -8,9 +8,11 @@ import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 import dicom_help
 from dicom_seg_help import (
@@ -193,7 +195,7 @@ def test_whole_or_not_at_all(files: list[Path], tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@needs("dciodvfy", "dcmdump")
+@needs("dciodvfy", "dcmconv", "dcmdump")
 def test_enhanced_ct(tmp_path: Path) -> None:
     """One object with shuffled frames: the same masks, each on its frame."""
     files = make_files(tmp_path / "ct", AXIAL[3])
@@ -222,7 +224,7 @@ def test_enhanced_ct(tmp_path: Path) -> None:
         write(tmp_path / "part", replace(together, sources=together.sources[:3], geometry=part(series)))
 
 
-@needs("dciodvfy", "dcmdump")
+@needs("dciodvfy", "dcmconv", "dcmdump")
 @pytest.mark.parametrize(
     "parts", [(slice(0, None, 2), slice(1, None, 2)), (slice(0, 3), slice(3, 4))], ids=["mixed", "3+1"]
 )
@@ -298,7 +300,7 @@ def part(series: CTSeries) -> Geometry:
     return replace(series.geometry, shape=(3, *series.geometry.shape[1:]))
 
 
-@needs("dciodvfy", "dcmdump", "dcm2xml")
+@needs("dciodvfy", "dcmconv", "dcmdump", "dcm2xml")
 def test_validator_and_toolkit_read_it(seg_path: Path, tmp_path: Path) -> None:
     assert validation_errors(seg_path) == []
     assert dump(seg_path).count("(0062,000b)") == 8 + 1  # a segment number for every frame, and as an index
@@ -306,7 +308,7 @@ def test_validator_and_toolkit_read_it(seg_path: Path, tmp_path: Path) -> None:
     assert (tmp_path / "seg.xml").stat().st_size > 1000
 
 
-@needs("dciodvfy")
+@needs("dciodvfy", "dcmconv")
 @pytest.mark.parametrize("name", ["ricord_axial_248", "lidc_0001_partial", "minimal_header_2"])
 def test_real_series(name: str, real_data: Path, tmp_path: Path) -> None:
     series = make_series(sorted((real_data / "dicom" / name).glob("*.dcm")))
@@ -335,3 +337,28 @@ def test_memory_stays_near_the_size_of_the_file(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert pydicom.dcmread(path).NumberOfFrames == 80
     assert peak < 12e6, f"{peak / 1e6:.1f} MB"  # the array that highdicom would be given takes 7.9, its sums 63 more
+
+
+def test_it_is_compressed_and_read_by_others(seg_path: Path, files: list[Path]) -> None:
+    """pydicom and highdicom here; DCMTK, dciodvfy and Orthanc in the tests that need programs."""
+    found = highdicom.seg.segread(seg_path)
+    assert found.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    uids = [pydicom.dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files]
+    for number, name in enumerate(LABELS, 1):
+        mask = found.get_pixels_by_source_instance(
+            uids, segment_numbers=[number], assert_missing_frames_are_empty=True, ignore_spatial_locations=True
+        )
+        own = read_seg(seg_path).get(name, {})
+        for uid, frame in zip(uids, mask[..., 0], strict=True):
+            assert np.array_equal(frame.astype(bool), own.get(uid, np.zeros(frame.shape, bool)))
+
+
+def test_pixels_are_deflated_into_a_small_part(tmp_path: Path) -> None:
+    series = make_series(make_files(tmp_path / "ct"))
+    path, _ = write(tmp_path, series)
+    seg = pydicom.dcmread(path)
+    assert path.stat().st_size % 2 == 0
+    plain = tmp_path / "plain.dcm"
+    seg.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    seg.save_as(plain)
+    assert path.stat().st_size < 0.35 * plain.stat().st_size  # of headers mostly, as small as these frames are

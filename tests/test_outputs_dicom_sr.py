@@ -14,6 +14,7 @@ from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, 
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
 from jcs_ct.outputs.report.schema import check
+from jcs_ct.outputs.report.words import explanation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +157,23 @@ def test_a_negative_patient_has_no_finding_of_the_disease(files: list[Path], seg
     assert "not reliable" not in comment(document)
 
 
-@needs("dciodvfy", "dsrdump")
+def test_every_reservation_of_the_page_stands_in_it(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
+    slices = copy.deepcopy(REPORT["slices"])
+    slices[1]["flags"] = ["no lungs were found"]
+    report = changed(verdict={"positive": False}, model={"notes": ["trained on adults only"]}, slices=slices)
+    report["warnings"] = ["partial chest", *report["verdict"]["reasons"]]
+    write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
+    lines = comment(pydicom.dcmread(tmp_path / "sr.dcm")).splitlines()
+    for sentence in explanation(report):
+        assert sentence in lines
+    assert "This does not rule out the disease." in lines
+    assert lines[lines.index("The verdict is not reliable because") + 1] == "- the chest is cut off"
+    assert lines.count("Warning: partial chest") == 1
+    assert "Warning: the chest is cut off" not in lines
+    assert {"Slice 2: no lungs were found", "jcs-lite: trained on adults only"} <= set(lines)
+
+
+@needs("dciodvfy", "dcmconv", "dsrdump")
 @pytest.mark.parametrize("case", ["all", "no burden", "no seg", "no lungs", "nothing found", "few values", "odd words"])
 def test_valid(case: str, files: list[Path], seg_path: Path, tmp_path: Path) -> None:
     series, report, seg = make_series(files), REPORT, seg_path
@@ -200,7 +217,7 @@ def test_valid(case: str, files: list[Path], seg_path: Path, tmp_path: Path) -> 
         assert groups["jcs-ct: right lung"]["Volume"] == (2100, "mL")
 
 
-@needs("dciodvfy")
+@needs("dciodvfy", "dcmconv")
 @pytest.mark.parametrize("keyword", ["PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID", "StudyID"])
 def test_missing_headers(keyword: str, tmp_path: Path) -> None:
     files = make_files(tmp_path / "ct")
@@ -213,7 +230,7 @@ def test_missing_headers(keyword: str, tmp_path: Path) -> None:
     assert pydicom.dcmread(path).StudyInstanceUID == pydicom.dcmread(seg).StudyInstanceUID
 
 
-@needs("dciodvfy")
+@needs("dciodvfy", "dcmconv")
 @pytest.mark.parametrize("name", ["ricord_axial_248", "minimal_header_2"])
 def test_real_series(name: str, real_data: Path, tmp_path: Path) -> None:
     series = make_series(sorted((real_data / "dicom" / name).glob("*.dcm")))

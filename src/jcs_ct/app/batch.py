@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from jcs_ct.app.examine import examine
 from jcs_ct.app.identity import identify, place_of, unchanged
+from jcs_ct.app.locks import case_lock
+from jcs_ct.app.next_series import after, examine_with_lungs
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.rules import Rule
@@ -94,27 +94,11 @@ def diagnose_cases(
         try:
             yield job.run(case)
         finally:
-            release(lock)
+            lock.release()
     job.resume = job.resume or not overwrite
     for case in waiting:
-        lock = case_lock(out, case.name)
-        with lock:  # waits for the other run
-            ended = job.run(case)
-        release(lock)
-        yield ended
-
-
-def case_lock(out: Path, name: str) -> FileLock:
-    """Return the lock of a case: held by the process that computes it, and gone with that process."""
-    out.mkdir(parents=True, exist_ok=True)
-    return FileLock(str(out / f".{name}.lock"))
-
-
-def release(lock: FileLock) -> None:
-    """Give a lock back and remove its file."""
-    with contextlib.suppress(OSError):  # another run may hold it by now, or have removed it
-        Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release(force=True)
+        with case_lock(out, case.name):  # waits for the other run
+            yield job.run(case)
 
 
 @dataclass
@@ -147,9 +131,11 @@ class _Job:
         if self.looked == 1:  # one study alone does not wait for it
             settle()
         self.looked += 1
-        identity = identify(case, keep_identity=self.keep_identity)
-        result = examine(case, self.networks, self.settings, self.patient_rule)
-        result.report["source"] = identity.to_dict()
+        stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        if looked_at is not case:
+            stamped = identify(looked_at, keep_identity=self.keep_identity)
+        result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
         return Ended(case, "done", read_report(folder), note=note)
@@ -195,7 +181,8 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     }
     differ = [what for what, (before, now) in checks.items() if before != now]
     recorded = report.get("source")
-    if recorded is None or not unchanged(case, recorded):
+    then = None if recorded is None else after(case, recorded.get("passed", 0))
+    if recorded is None or then is None or not unchanged(then, recorded):
         differ.insert(0, "input")
     if differ:
         return None, f"was made with another {', '.join(differ)}, so it is made again"

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.examine import examine
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
 from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.next_series import examine_with_lungs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
@@ -73,12 +73,14 @@ class Diagnoser:
         *,
         series: str | None = None,
         allow_gaps: bool = False,
+        drop_odd: bool = False,
         spacing: Sequence[float] | None = None,
         affine: NDArray[np.float64] | None = None,
     ) -> CaseResult:
         """Diagnose one study. Arguments and errors as in `diagnose`."""
         refuse_after_fork()
-        return self._examine(one_case(study, series=series, allow_gaps=allow_gaps, spacing=spacing, affine=affine))
+        ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
+        return self._examine(one_case(study, **ways, spacing=spacing, affine=affine))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the arguments: networks hold memory and threads of this process."""
@@ -86,7 +88,7 @@ class Diagnoser:
 
     def _examine(self, case: Case) -> CaseResult:
         with self._lock:
-            return in_fit_thread(lambda: examine(case, self._networks, self._settings))
+            return in_fit_thread(lambda: examine_with_lungs(case, self._networks, self._settings)[1])
 
 
 def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any) -> Diagnoser:
@@ -101,6 +103,7 @@ def diagnose(
     segment: Literal["always", "positive", "never"] | None = None,
     series: str | None = None,
     allow_gaps: bool = False,
+    drop_odd: bool = False,
     spacing: Sequence[float] | None = None,
     affine: NDArray[np.float64] | None = None,
     device: str = "auto",
@@ -117,6 +120,7 @@ def diagnose(
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
         series: The series to take, where there are several: its UID, number or description.
         allow_gaps: Take a volume with missing slices, with a warning.
+        drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
         spacing: Of an array with the axes (slice, row, column) from head to feet, front to back, and the patient's
             right to the left: mm between slices, rows, columns.
         affine: Of an array with any axes, in place of `spacing`: 4×4, from indices to mm towards the patient's right,
@@ -134,5 +138,6 @@ def diagnose(
         WeightsError: See `jcs_ct.weights.load`.
     """
     refuse_after_fork()
-    case = one_case(study, series=series, allow_gaps=allow_gaps, spacing=spacing, affine=affine)
+    ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
+    case = one_case(study, **ways, spacing=spacing, affine=affine)
     return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)

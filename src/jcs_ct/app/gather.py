@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jcs_ct.io.files.names import safe_name
@@ -10,7 +11,7 @@ from jcs_ct.io.studies import find_series
 from jcs_ct.study.case import VolumeCase, picture_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from jcs_ct.core.errors import InputError
     from jcs_ct.core.geometry import CTSeries
@@ -33,7 +34,12 @@ class Gathered:
 
 
 def gather(
-    inputs: Sequence[str], *, series: str | None = None, allow_gaps: bool = False, keep_identity: bool = False
+    inputs: Sequence[str],
+    *,
+    series: str | None = None,
+    allow_gaps: bool = False,
+    drop_odd: bool = False,
+    keep_identity: bool = False,
 ) -> Gathered:
     """Return the cases of INPUT arguments.
 
@@ -41,9 +47,10 @@ def gather(
         inputs: Files, folders, archives, lists.
         series: UID, number or description of the series to take.
         allow_gaps: Take volumes with missing slices, with a warning.
+        drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
         keep_identity: Name DICOM cases after the patient's ID, and put the patient into the facts of the report.
     """
-    found = find_series(inputs, series=series, allow_gaps=allow_gaps)
+    found = find_series(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
     volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
     cases: list[Case] = [*map(VolumeCase.of, volumes), *picture_cases(found.pictures, inputs)]
     return Gathered(tuple(cases), found.problems, found.notes)
@@ -54,4 +61,11 @@ def _identified(series: CTSeries) -> CTSeries:
 
     known = identity_of(series.sources[0])
     name = safe_name(known["patient ID"].replace("/", "_")) if "patient ID" in known else series.name
-    return replace(series, name=name, facts={**known, **series.facts})
+    others = tuple(
+        replace(o, open=None if o.open is None else partial(_open_identified, o.open)) for o in series.others
+    )
+    return replace(series, name=name, facts={**known, **series.facts}, others=others)
+
+
+def _open_identified(opens: Callable[[], CTSeries]) -> CTSeries:
+    return _identified(opens())

@@ -34,6 +34,7 @@ class InputIdentity:
         files: Number of files.
         digest: SHA-256 over the digests of all files' bytes, in an order that does not depend on their names.
         stamp: SHA-256 over names, sizes and times of change: while it is the same, the bytes are not read again.
+        passed: How many series of the study were read before it and showed no lungs; their files count too.
         study, series: UIDs, hashed with this machine's key unless the identity is kept; "" where there are none.
     """
 
@@ -44,6 +45,7 @@ class InputIdentity:
     stamp: str
     study: str = ""
     series: str = ""
+    passed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `source` object of report.json."""
@@ -52,12 +54,20 @@ class InputIdentity:
 
 def place_of(case: Case) -> str:
     """Return where a case lies: its file, or the folder (or archive) that its files share."""
-    if len(case.sources) == 1 and case.kind != "pictures":
-        return case.sources[0].label
     if case.kind == "pictures":
         return case.label
-    paths = {str(source.path) for source in case.sources}
-    return paths.pop() if len(paths) == 1 else os.path.commonpath([str(source.path.parent) for source in case.sources])
+    first = case.series.passed[0] if case.series is not None and case.series.passed else None
+    sources = case.sources if first is None else first.sources  # what is read in the end does not move the case
+    if len(sources) == 1:
+        return str(sources[0].label)
+    paths = {str(source.path) for source in sources}
+    return paths.pop() if len(paths) == 1 else os.path.commonpath([str(source.path.parent) for source in sources])
+
+
+def sources_of(case: Case) -> tuple[Source, ...]:
+    """Return every file that a result depends on: also those of series that showed no lungs."""
+    passed = () if case.series is None else case.series.passed
+    return (*case.sources, *(source for series in passed for source in series.sources))
 
 
 def stamp_of(sources: Sequence[Source]) -> str:
@@ -78,19 +88,20 @@ def digest_of(case: Case) -> str:
     Raises:
         InputError: A file cannot be read.
     """
-    files = {(str(source.path), source.member): source for source in case.sources}
+    files = {(str(source.path), source.member): source for source in sources_of(case)}
     digests = [hashlib.sha256(source.read()).digest() for source in files.values()]
     return hashlib.sha256(b"".join(digests if case.kind == "pictures" else sorted(digests))).hexdigest()
 
 
 def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
     """Return the identity of a case. Raises InputError where a file cannot be read."""
-    stamp = stamp_of(case.sources)  # before the bytes: a change in between shows
-    study, series = (case.series.study_uid, case.series.series_uid) if case.series is not None else ("", "")
+    stamp = stamp_of(sources_of(case))  # before the bytes: a change in between shows
+    study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
     if not keep_identity:
         study, series = hashed(study), hashed(series)
-    files = len({(source.path, source.member) for source in case.sources})
-    return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series)
+    files = len({(source.path, source.member) for source in sources_of(case)})
+    passed = 0 if case.series is None else len(case.series.passed)
+    return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series, passed)
 
 
 def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
@@ -98,7 +109,7 @@ def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
 
     Sizes and times decide only where the number of files and every name are the same; else all bytes are compared.
     """
-    stamp = stamp_of(case.sources)
+    stamp = stamp_of(sources_of(case))
     if stamp and stamp == recorded.get("stamp"):
         return True
     return digest_of(case) == recorded.get("digest")

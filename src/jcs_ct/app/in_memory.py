@@ -29,7 +29,13 @@ TAKEN = (
 
 
 def one_case(
-    study: Any, *, series: str | None = None, allow_gaps: bool = False, spacing: Any = None, affine: Any = None
+    study: Any,
+    *,
+    series: str | None = None,
+    allow_gaps: bool = False,
+    drop_odd: bool = False,
+    spacing: Any = None,
+    affine: Any = None,
 ) -> Case:
     """Return the one case that something is.
 
@@ -37,6 +43,7 @@ def one_case(
         study: One of `TAKEN`.
         series: As in `jcs_ct.io.studies.find_series`; for paths and data sets.
         allow_gaps: As there.
+        drop_odd: As there.
         spacing: As in `jcs_ct.io.volumes.in_memory.series_of_array`; for arrays.
         affine: As there.
 
@@ -50,7 +57,7 @@ def one_case(
     if kind not in {"path", "data set"} and series is not None:
         raise UsageError("series chooses among those of files or data sets; this is one volume", hint="leave it out")
     if kind in {"path", "data set"}:
-        found = _gathered(kind, items, series=series, allow_gaps=allow_gaps)
+        found = _gathered(kind, items, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
         named = {str(Path(os.fsdecode(item))) for item in items} if kind == "path" else set()
         for problem in found.problems:
             if problem.path in named:  # what was named is not left out in silence
@@ -102,12 +109,12 @@ def _kind_of_item(item: Any) -> str | None:
     return None
 
 
-def _gathered(kind: str, items: Sequence[Any], *, series: str | None, allow_gaps: bool) -> Gathered:
+def _gathered(kind: str, items: Sequence[Any], **ways: Any) -> Gathered:
     if kind == "path":
-        return gather([os.fsdecode(item) for item in items], series=series, allow_gaps=allow_gaps)
+        return gather([os.fsdecode(item) for item in items], **ways)
     from jcs_ct.io.dicom.in_memory import sources_of
 
-    found = find_series_in(sources_of(items), series=series, allow_gaps=allow_gaps)
+    found = find_series_in(sources_of(items), **ways)
     return Gathered(tuple(map(VolumeCase.of, found.series)), found.problems, found.notes)
 
 

@@ -41,17 +41,22 @@ class Summary:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line; what is written survives the end of this process."""
-        with self._lock:
-            new = not self.path.exists() or not self.path.stat().st_size
-            with self.path.open("ab") as file:
-                file.write(_lines([row], header=new))
-                file.flush()
-                os.fsync(file.fileno())
+        with self._lock, self.path.open("a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size and (file.seek(size - 1), file.read())[1] != b"\n":
+                file.write(b"\n")  # of a run that was killed within a line
+            file.write(_lines([row], header=not size))
+            file.flush()
+            os.fsync(file.fileno())
 
     def put_in_order(self) -> list[dict[str, str]]:
         """Keep the last line of each input, and return all lines."""
         with self._lock:
-            rows = list({_key(row): row for row in self.read()}.values())
+            for part in self.path.parent.glob(
+                f".{self.path.name}.*.part"
+            ):  # of a run that was killed: we hold the lock
+                part.unlink(missing_ok=True)
+            rows = last_states(self.read())
             write_whole(self.path, _lines(rows, header=True), overwrite=True)
         return rows
 
@@ -67,9 +72,33 @@ class Summary:
         return []
 
 
+def last_states(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the last line of each case, and of each input that made none.
+
+    An input that could not be read and is a case now, or the other way round, has its newest line only.
+    """
+    kept: dict[tuple[str, str], dict[str, str]] = {}
+    at: dict[str, set[tuple[str, str]]] = {}  # what was said of each place
+    for row in rows:
+        place, key = _place(row), _key(row)
+        for other in [old for old in at.get(place, ()) if old != key and not (old[0] and row["case"])]:
+            at[place].discard(other)
+            if _place(kept.get(other, {})) == place:  # the case may have moved since
+                del kept[other]
+        kept[key] = row
+        if place:
+            at.setdefault(place, set()).add(key)
+    return list(kept.values())
+
+
+def _place(row: Mapping[str, str]) -> str:
+    """Return the path of a line in full, "" without one; "a.zip!member" stays as it is behind the archive."""
+    return os.path.abspath(row["path"]) if row.get("path") else ""  # noqa: PTH100  # links are not followed
+
+
 def _key(row: Mapping[str, str]) -> tuple[str, str]:
     """Return what a line is of: a case, or an input that made none."""
-    return (row["case"], "") if row["case"] else ("", row["path"])
+    return (row["case"], "") if row["case"] else ("", _place(row))
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> bytes:

@@ -70,6 +70,20 @@ def jcs() -> None:
     """
 
 
+def _listen_to_stops() -> None:
+    """Have SIGTERM and SIGHUP end a command as Ctrl-C does, so that half-written files are removed on the way out.
+
+    What was ignored when the command started (SIGHUP behind `nohup`) stays ignored.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> Any:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):  # asked to stop; the terminal is gone (Windows knows no SIGHUP)
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
+            signal.signal(getattr(signal, name), stop)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run `jcs` and exit: the one place where an error becomes an exit status."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -78,12 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-    def stop(_signal: int, _frame: FrameType | None) -> Any:
-        raise KeyboardInterrupt  # so that half-written files are removed on the way out
-
-    for name in ("SIGTERM", "SIGHUP"):  # asked to stop; the terminal is gone (Windows knows no SIGHUP)
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), stop)
+    _listen_to_stops()
     for stream in (
         sys.stdout,
         sys.stderr,
@@ -92,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = jcs.main(args=words, prog_name="jcs", standalone_mode=False)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("jcs: stopped; what was finished is kept", err=True)
         status = 130
     except click.ClickException as error:

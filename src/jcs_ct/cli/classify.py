@@ -12,6 +12,7 @@ from jcs_ct.cli.common import (
     ENSEMBLE,
     Run,
     Share,
+    coded,
     common_options,
     find,
     inputs_argument,
@@ -78,6 +79,7 @@ def classify(
                     probability=probability,
                     label=label,
                     flags=list(flags),
+                    warnings=coded(notes, flags),
                 )
         if not reporter.done:  # an empty table would look like a result
             raise InputError("none of the slices could be classified, so there is no table", path=out)

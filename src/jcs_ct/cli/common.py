@@ -14,6 +14,7 @@ import click
 
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 from jcs_ct.core.processors import limited_threads
+from jcs_ct.core.warning import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -341,6 +342,11 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
             bar.update()
             if bar.disable and i % every == 0 and not reporter.verbose:
                 reporter.say(f"jcs: {i} of {total}")
+
+
+def coded(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Return notes and flags of a slice for `--json`: as `cautions` of report.json."""
+    return [{"code": code_of(text), "text": str(text)} for text in (*notes, *flags)]
 
 
 def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:

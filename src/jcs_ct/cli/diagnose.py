@@ -29,6 +29,8 @@ if TYPE_CHECKING:
               help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="The series to take, see `jcs inspect`.")
 @click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
+              help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
 @click.option("--no-html", is_flag=True, help="Leave out report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
@@ -42,6 +44,7 @@ def diagnose(
     segment: str | None,
     series: str | None,
     allow_gaps: bool,
+    drop_odd: bool,
     no_html: bool,
     keep_identity: bool,
     resume: bool,
@@ -67,7 +70,7 @@ def diagnose(
         raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")
     if out.exists() and not out.is_dir():
         raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
-    found = gather(inputs, series=series, allow_gaps=allow_gaps, keep_identity=keep_identity)
+    found = gather(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity)
     for note in found.notes:
         reporter.note(note)
     for problem in found.problems:
@@ -85,8 +88,8 @@ def diagnose(
     cases = named(found.cases, out)
     _refuse_existing(cases, out, run, resume=resume)
 
+    from jcs_ct.app.locks import remove_debris
     from jcs_ct.models import RESULTS
-    from jcs_ct.outputs.case_folder import remove_debris
     from jcs_ct.study.settings import Networks, Settings
 
     names: tuple[str | None, ...] = model or (None,)
@@ -150,6 +153,8 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
         folder=str(out / ended.name),
         status=ended.status,
         source=report.get("source"),
+        series=report["input"].get("series"),
+        warnings=report.get("cautions", []),
         verdict=verdict,
         burden=report["burden"],
     )

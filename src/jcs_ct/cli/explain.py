@@ -9,6 +9,7 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
+    coded,
     common_options,
     find,
     inputs_argument,
@@ -116,6 +117,7 @@ def explain(
             probability=[one.probability for one in found],
             degenerate=[one.degenerate for one in found],
             flags=list(flags),
+            warnings=coded(found[0].image.notes, flags),
         )
 
 

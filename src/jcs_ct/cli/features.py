@@ -9,6 +9,7 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
+    coded,
     common_options,
     find,
     inputs_argument,
@@ -77,4 +78,5 @@ def features(
             file=str(files[source.name]),
             shapes=shapes,
             flags=list(flags),
+            warnings=coded(notes, flags),
         )

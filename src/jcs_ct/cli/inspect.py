@@ -21,11 +21,19 @@ _HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices",
 @inputs_argument
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: UID, number, description or case.")
 @click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
+              help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Table and problems only.")
 @click.option("--verbose", is_flag=True, help="Tracebacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 def inspect(
-    inputs: tuple[str, ...], series: str | None, allow_gaps: bool, quiet: bool, verbose: bool, as_json: bool
+    inputs: tuple[str, ...],
+    series: str | None,
+    allow_gaps: bool,
+    drop_odd: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
 ) -> None:
     """List the CT studies and series in INPUT, and which series of each study would be read.
 
@@ -36,7 +44,7 @@ def inspect(
     from jcs_ct.io.studies import find_series
 
     reporter = Reporter("inspect", quiet=quiet, verbose=verbose, as_json=as_json)
-    found = find_series(inputs, series=series, allow_gaps=allow_gaps)
+    found = find_series(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
     for note in found.notes:
         reporter.note(note)
     for problem in found.problems:

@@ -11,6 +11,7 @@ from jcs_ct.cli.common import (
     ENSEMBLE,
     Run,
     Share,
+    coded,
     common_options,
     find,
     inputs_argument,
@@ -86,4 +87,5 @@ def segment(
             map=str(maps[source.name]),
             lesion_share=share,
             flags=list(flags),
+            warnings=coded(notes, flags),
         )

@@ -43,6 +43,10 @@ class InputError(JcsError):
     """A file, folder or archive that cannot be used as a slice, a study or a feature file."""
 
 
+class NoLungsError(InputError):
+    """A volume in which no lungs were found; another series of its study may show them."""
+
+
 class ShapeError(JcsError, ValueError):
     """A tensor or array whose shape, type or values a network or a recipe cannot take."""
 

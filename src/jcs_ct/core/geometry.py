@@ -102,6 +102,23 @@ def canonical_axes(affine: NDArray[np.float64]) -> Axes:
 
 
 @dataclass(frozen=True)
+class OtherSeries:
+    """A series of a study beside the one that is read.
+
+    Attributes:
+        number: Its number in the study, or None.
+        slices: Number of its images.
+        reason: Why it is not read.
+        open: Opens it in place of the one that is read; None where it cannot be read. Raises InputError.
+    """
+
+    number: int | None
+    slices: int
+    reason: str
+    open: Callable[[], CTSeries] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class CTSeries:
     """One CT volume, read slice by slice.
 
@@ -120,6 +137,9 @@ class CTSeries:
         facts: What the header says that does not identify anyone (manufacturer, kernel, kVp, thickness …), for reports.
         warnings: What speaks against the study or limits what can be said of it, a line each.
         study_uid, series_uid: Of DICOM; "" otherwise. They stay in memory; reports hold hashes of them.
+        number: Of the series in its study, or None.
+        others: The other series of its study, what would be read next first.
+        passed: The series of its study that were to be read before it and showed no lungs.
     """
 
     name: str
@@ -133,6 +153,9 @@ class CTSeries:
     warnings: tuple[str, ...] = ()
     study_uid: str = field(default="", repr=False)
     series_uid: str = field(default="", repr=False)
+    number: int | None = None
+    others: tuple[OtherSeries, ...] = ()
+    passed: tuple[CTSeries, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return self.geometry.shape[0]

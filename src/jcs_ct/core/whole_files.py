@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jcs_ct.core import unfinished
 from jcs_ct.core.errors import OutputError
 
 if TYPE_CHECKING:
@@ -42,17 +43,13 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         if destination.exists() and not overwrite:
             raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
         destination.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{destination.name[:40]}.", suffix=".part", dir=destination.parent)
-        os.close(handle)
+        temporary = destination.with_name(f".{destination.name[:40]}.{secrets.token_hex(8)}.part")
+        unfinished.note(temporary)
+        temporary.touch(exist_ok=False)  # with the user's umask, like any other file
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=destination, hint="check the folder") from error
-    temporary = Path(name)
     try:
         yield temporary
-        # mkstemp makes files that only their owner reads; results follow the user's umask like any other file.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
         temporary.replace(destination)
     except OSError as error:
         raise OutputError(
@@ -60,6 +57,7 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+        unfinished.settled(temporary)
 
 
 def write_whole(destination: Path, data: bytes, *, overwrite: bool = False) -> None:

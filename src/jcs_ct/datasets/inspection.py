@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
 from jcs_ct.datasets.masks import decode_mask
 from jcs_ct.datasets.samples import Sample
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
+
+ALONE = "--workers 1 reads in the process itself"
 
 Fault = Literal["missing", "unreadable", "size-mismatch", "mask-values"]
 
@@ -115,9 +118,30 @@ def inspect_all(files: Sequence[Files], workers: int = 1) -> Iterator[Inspected]
     if workers <= 1:
         yield from map(inspect, files)
         return
-    # Spawned, since a forked process may inherit locks that some thread holds.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(inspect, files, chunksize=16)
+    with _pool(workers) as pool:
+        results = pool.map(inspect, files, chunksize=16)
+        while True:
+            try:
+                yield next(results)
+            except StopIteration:
+                return
+            except BrokenProcessPool as error:
+                raise JcsError("a process that reads was killed, for want of memory perhaps", hint=ALONE) from error
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    """Return processes that read. Raises UsageError where the system has no semaphores for them to share."""
+    try:
+        # Spawned, since a forked process may inherit locks that some thread holds.
+        return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    except (
+        OSError,
+        ImportError,
+        NotImplementedError,
+    ) as error:  # they lie in /dev/shm, which containers have small, or not at all
+        why = getattr(error, "strerror", None) or "it is not there"
+        text = f"{workers} processes cannot read side by side, for shared memory (/dev/shm) cannot be used: {why}"
+        raise UsageError(text, hint=f"{ALONE}; in a container, --shm-size 64m makes room") from error
 
 
 def stack_prints(inspected: Iterable[Inspected]) -> NDArray[np.int8]:

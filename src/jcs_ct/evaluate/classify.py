@@ -224,7 +224,7 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
 def cross_fitted(
     rule: TopK, patients: Sequence[Sequence[float]], labels: Sequence[int], seed: int
 ) -> tuple[list[Verdict], bool]:
-    """VolumeCheck every patient by the rule as fitted on the patients of the other folds.
+    """Judge every patient by the rule as fitted on the patients of the other folds.
 
     Args:
         rule: To be fitted.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.lung_box import SIDE, lung_regions
 from jcs_ct.imaging.orientation import orientation_of
 
@@ -31,6 +32,19 @@ MISORIENTED = {
     "turned": "the picture looks turned by 90°; the patient's front is expected at the top",
     "upside down": "the picture looks upside down; the patient's front is expected at the top",
 }
+
+
+SAYS = {
+    "no-lungs-in-slice": "no lungs were found: no chest, a slice above or below them, or another window",
+    "coloured": "the picture is coloured; a CT slice is grey",
+    "rough": "the picture is as rough as noise or text; a CT slice is smoother",
+    "dark": "nearly everything is dark; an axial slice shows the body around the lungs",
+    "low-contrast": "lungs and body differ little; another window, or no CT slice",
+    "scattered": "dark regions are scattered; an axial chest slice shows two lungs",
+    "one-sided": "dark regions lie on one side only; an axial chest slice shows two lungs",
+}
+"""Code → what it says of a slice; besides "few-greys", and those of `MISORIENTED`."""
+_ORIENTATION_CODES = {"inverted": "inverted", "turned": "turned", "upside down": "turned"}
 
 
 @dataclass(frozen=True)
@@ -87,31 +101,37 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     )
 
 
-def check_slice(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Return what speaks against a lung-windowed axial chest slice, a line each; nothing where nothing does.
+def check_slice(pixels: NDArray[np.uint8]) -> tuple[CodedWarning, ...]:
+    """Return what speaks against a lung-windowed axial chest slice, a line and a code each; nothing where nothing does.
 
     Args:
         pixels: uint8, rows × columns × 3 (RGB).
     """
     found = measure(pixels)
-    flags = []
+    flags: list[CodedWarning] = []
+
+    def say(code: str) -> None:
+        flags.append(CodedWarning(code, SAYS[code]))
+
     if found.colour > COLOURED:
-        flags.append("the picture is coloured; a CT slice is grey")
+        say("coloured")
     if found.levels < LEAST_LEVELS:
-        flags.append(f"the picture has {found.levels} grey values; a CT slice has many")
+        flags.append(CodedWarning("few-greys", f"the picture has {found.levels} grey values; a CT slice has many"))
     if found.roughness > ROUGHEST:
-        flags.append("the picture is as rough as noise or text; a CT slice is smoother")
+        say("rough")
     if found.lung < LEAST_LUNG:
-        flags.append("no lungs were found: no chest, a slice above or below them, or another window")
+        say("no-lungs-in-slice")
     elif found.lung > MOST_LUNG:
-        flags.append("nearly everything is dark; an axial slice shows the body around the lungs")
+        say("dark")
     elif found.contrast < LEAST_CONTRAST:
-        flags.append("lungs and body differ little; another window, or no CT slice")
+        say("low-contrast")
     elif found.parts > MOST_PARTS:
-        flags.append("dark regions are scattered; an axial chest slice shows two lungs")
+        say("scattered")
     elif found.sides < 0.02:
-        flags.append("dark regions lie on one side only; an axial chest slice shows two lungs")
+        flags.append(
+            CodedWarning("one-sided", "dark regions lie on one side only; an axial chest slice shows two lungs")
+        )
     if found.colour <= COLOURED and found.levels >= LEAST_LEVELS and found.roughness <= ROUGHEST:
         how = orientation_of(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8))
-        flags += [MISORIENTED[how]] if how in MISORIENTED else []
+        flags += [CodedWarning(_ORIENTATION_CODES[how], MISORIENTED[how])] if how in MISORIENTED else []
     return tuple(flags)

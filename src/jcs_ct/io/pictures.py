@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.kinds import EXPECTED, HEAD, RASTERS, Kind, sniff
 
 if TYPE_CHECKING:
@@ -166,7 +167,8 @@ def _decode(data: bytes, kind: Kind, notes: list[str]) -> NDArray[np.uint8]:
             reason = "its header is damaged, or of a variant that is not read (64-bit numbers …)"
         raise InputError(f"cannot be decoded as {kind.value}: {reason}", hint="export it again as 8-bit PNG") from error
     if orientation in range(2, 9):
-        notes.append(f"EXIF orientation {orientation} is ignored; maps are on the stored grid")
+        text = f"EXIF orientation {orientation} is ignored; maps are on the stored grid"
+        notes.append(CodedWarning("exif-orientation", text))
         if kind is Kind.TIFF:
             pixels = _undo_orientation(pixels, orientation)
     return pixels
@@ -218,20 +220,22 @@ def _tiff_tag(picture: Image.Image, tag: int, default: int) -> int:
 def _from_8_bits(picture: Image.Image, bits: int, notes: list[str]) -> NDArray[np.uint8]:
     """Return the grey or RGB pixels of a picture that Pillow holds in 8 bits a channel."""
     if bits == 16 and picture.info.pop("transparency", None) is not None:
-        notes.append("its transparent colour is ignored")  # 16 bits, to be compared with pixels of 8
+        notes.append(
+            CodedWarning("alpha", "its transparent colour is ignored")
+        )  # 16 bits, to be compared with pixels of 8
     if "transparency" in picture.info or picture.mode in {"LA", "PA", "RGBA"}:
         rgba = np.asarray(picture.convert("RGBA"))
         pixels, alpha = rgba[..., :3], rgba[..., 3:]
         if alpha.min() < 255:
             pixels = ((pixels.astype(np.uint16) * alpha + 127) // 255).astype(np.uint8)
-            notes.append("partly transparent; laid over black")
+            notes.append(CodedWarning("alpha", "partly transparent; laid over black"))
     else:
         pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
     if bits == 16:
         _refuse_constant(pixels)
         if pixels.max() < _12_BIT >> 8:
             raise _looks_like_12_bits((int(pixels.max()) << 8) + 255)
-        notes.append("16 bits a channel; only the upper 8 are used")
+        notes.append(CodedWarning("16-bit", "16 bits a channel; only the upper 8 are used"))
     return pixels
 
 
@@ -241,13 +245,13 @@ def _from_grey16(picture: Image.Image, inverted: bool, notes: list[str]) -> NDAr
     key = picture.info.get("transparency")
     if isinstance(key, int) and (values == key).any():
         values[values == key] = 0
-        notes.append("partly transparent; laid over black")
+        notes.append(CodedWarning("alpha", "partly transparent; laid over black"))
     _refuse_constant(values)
     if values.max() < _12_BIT:
         raise _looks_like_12_bits(int(values.max()))
     if inverted:
         values = 65535 - values
-    notes.append("16-bit grey, taken as lung-windowed 0–65535 and rounded to 8 bits")
+    notes.append(CodedWarning("16-bit", "16-bit grey, taken as lung-windowed 0–65535 and rounded to 8 bits"))
     return ((values + 128) // 257).astype(np.uint8)
 
 
@@ -304,9 +308,9 @@ def _remark(pixels: NDArray[np.uint8], notes: list[str]) -> None:
         spread = np.maximum(np.maximum(red, grey), blue) - np.minimum(np.minimum(red, grey), blue)
         share = float((spread > COLOUR_SPREAD).mean())
         if share > COLOUR_SHARE:
-            notes.append(f"coloured ({share:.1%} of the pixels); a CT slice is grey")
+            notes.append(CodedWarning("coloured", f"coloured ({share:.1%} of the pixels); a CT slice is grey"))
     if np.count_nonzero(np.bincount(grey.ravel())) <= 2:
-        notes.append("only two grey levels, as a mask has")
+        notes.append(CodedWarning("two-levels", "only two grey levels, as a mask has"))
 
 
 @contextmanager
@@ -320,7 +324,8 @@ def _pillow_kept_quiet(notes: list[str]) -> Iterator[None]:
         finally:
             _set_libtiff_handler(handler)
     # Deprecations are for developers, and no matter of the picture.
-    notes += [f"Pillow: {w.message}" for w in caught if issubclass(w.category, UserWarning | RuntimeWarning)]
+    said = [w.message for w in caught if issubclass(w.category, UserWarning | RuntimeWarning)]
+    notes += [CodedWarning("decoder", f"Pillow: {message}") for message in said]
 
 
 def _find_libtiff_setter() -> Callable[[int | None], int | None]:

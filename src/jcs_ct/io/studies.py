@@ -10,10 +10,12 @@ read is a problem, one line for the study; a series that was not chosen is liste
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
 from jcs_ct.io.files.names import printable, safe_name, tell_apart
@@ -60,7 +62,9 @@ class FoundSeries:
         return tuple(row for row in self.rows if not row.chosen)
 
 
-def find_series(inputs: Sequence[str | Path], *, series: str | None = None, allow_gaps: bool = False) -> FoundSeries:
+def find_series(
+    inputs: Sequence[str | Path], *, series: str | None = None, allow_gaps: bool = False, drop_odd: bool = False
+) -> FoundSeries:
     """Return the CT volumes that `inputs` name: one a study, chosen as the module says.
 
     Headers are read here, and the pixels of three slices of each volume; all other pixels when a slice is asked for.
@@ -70,9 +74,10 @@ def find_series(inputs: Sequence[str | Path], *, series: str | None = None, allo
         series: Take this series instead: its UID, number, description, or the name of its case. What cannot be read as
             a volume stays refused. Studies without such a series are left out.
         allow_gaps: Accept missing slices and uneven distances, with a warning that says where.
+        drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
     """
     found = find_sources(inputs, FOR_STUDIES)
-    finder = _Finder(series, allow_gaps, list(found.problems), list(found.notes))
+    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), list(found.problems), list(found.notes))
     finder.add_dicom([source for source in found.sources if source.kind is Kind.DICOM])
     for source in found.sources:
         if source.kind in GRIDS:
@@ -80,9 +85,11 @@ def find_series(inputs: Sequence[str | Path], *, series: str | None = None, allo
     return finder.result(tuple(source for source in found.sources if source.kind in SLICES))
 
 
-def find_series_in(sources: Sequence[Source], *, series: str | None = None, allow_gaps: bool = False) -> FoundSeries:
+def find_series_in(
+    sources: Sequence[Source], *, series: str | None = None, allow_gaps: bool = False, drop_odd: bool = False
+) -> FoundSeries:
     """Return the CT volumes that DICOM files make which are at hand already. Arguments as in `find_series`."""
-    finder = _Finder(series, allow_gaps, [], [])
+    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), [], [])
     finder.add_dicom(sources)
     return finder.result(())
 
@@ -102,9 +109,16 @@ def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:
     return None
 
 
+class _Ways(TypedDict):
+    """What a user allows of a series."""
+
+    allow_gaps: bool
+    drop_odd: bool
+
+
 class _Finder:
-    def __init__(self, wanted: str | None, allow_gaps: bool, problems: list[InputError], notes: list[str]) -> None:
-        self._wanted, self._allow_gaps = wanted, allow_gaps
+    def __init__(self, wanted: str | None, ways: _Ways, problems: list[InputError], notes: list[str]) -> None:
+        self._wanted, self._ways = wanted, ways
         self._problems, self._notes = problems, notes
         self._series: list[CTSeries] = []
         self._rows: list[SeriesRow] = []
@@ -195,10 +209,11 @@ class _Finder:
         return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
+        from jcs_ct.io.dicom.odd import torn
         from jcs_ct.io.dicom.series import case_name, open_series
 
         candidates: list[Candidate] = []
-        for group in groups:
+        for group in torn(groups):
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
             self._numbers |= {group[0].number} if group[0].number is not None else set()
@@ -214,7 +229,7 @@ class _Finder:
         best: Candidate | None = None
         for candidate in sorted(asked, key=lambda c: c.rank):
             try:
-                candidate.opened = open_series(candidate.images, allow_gaps=self._allow_gaps)
+                candidate.opened = open_series(candidate.images, **self._ways)
             except InputError as problem:
                 candidate.problem = problem
                 continue
@@ -222,16 +237,26 @@ class _Finder:
                 best = candidate
             if candidate.opened.lungs:
                 break
-        for candidate in candidates:
-            self._rows.append(candidate.explained_row(best, asked=candidate in asked))
+        rows = {candidate: candidate.explained_row(best, asked=candidate in asked) for candidate in candidates}
+        self._rows += rows.values()
         if best is not None and best.opened is not None:
-            self._series.append(best.opened.series)
+            others = sorted((c for c in candidates if c is not best), key=lambda c: (not c.images, c.images and c.rank))
+            self._series.append(
+                replace(best.opened.series, others=tuple(self._other(c, rows[c], asked=c in asked) for c in others))
+            )
             self._notes += [f"{best.opened.series.label}: {note}" for note in best.opened.notes]
         elif asked:
             worst = max(asked, key=lambda c: len(c.images)).problem
             assert worst is not None  # noqa: S101  # each was opened or failed
-            others = f"; nor can {len(asked) - 1} other series of this study be read" if len(asked) > 1 else ""
-            self._problems.append(InputError(worst.message + others, path=worst.path, hint=worst.hint))
+            more = f"; nor can {len(asked) - 1} other series of this study be read" if len(asked) > 1 else ""
+            self._problems.append(InputError(worst.message + more, path=worst.path, hint=worst.hint))
+
+    def _other(self, candidate: Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
+        from jcs_ct.io.dicom.series import open_next
+
+        usable = asked and candidate.problem is None
+        opens = partial(open_next, tuple(candidate.images), **self._ways) if usable else None
+        return OtherSeries(row.number, len(candidate.images), row.reason, opens)
 
     def _asked(self, candidate: Candidate) -> bool:
         if self._wanted is None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.io.nifti.write import write_nifti_slices
 from jcs_ct.outputs import images
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from jcs_ct.study.result import SliceResult, StudyResult
 
 PART = ".part"  # ending of a folder that is being written; its name begins with a dot
+OLD = f".old{PART}"  # of the one that it replaces
 
 
 def save_case(
@@ -60,16 +62,18 @@ def save_case(
     folder = out / name
     if folder.exists() and not overwrite:
         raise OutputError("exists already", path=folder, hint="use --overwrite, --resume, or another output folder")
-    staging = out / f".{name}.{os.getpid()}{PART}"
+    staging, old = (out / f".{name}.{os.getpid()}{end}" for end in (PART, OLD))
     try:
         shutil.rmtree(staging, ignore_errors=True)
+        unfinished.note(staging)
         staging.mkdir(parents=True)
         _Writer(study, pictures, report, staging).write()
         if folder.exists():
-            old = out / f".{name}.{os.getpid()}.old{PART}"
             folder.rename(old)
             staging.rename(folder)
+            unfinished.note(old)
             shutil.rmtree(old, ignore_errors=True)
+            unfinished.settled(old)
         else:
             staging.rename(folder)
     except OSError as error:
@@ -77,16 +81,11 @@ def save_case(
             f"cannot be written: {error.strerror or error}", path=folder, hint="check the disk and the folder"
         ) from error
     finally:
+        if old.exists() and not folder.exists():  # stopped between the two renames
+            old.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
+        unfinished.settled(staging)
     return folder
-
-
-def remove_debris(out: Path) -> int:
-    """Remove what a killed run left half-written in `out`; return how many folders that were."""
-    debris = [p for p in out.glob(f".*{PART}") if p.is_dir()] if out.is_dir() else []
-    for folder in debris:
-        shutil.rmtree(folder, ignore_errors=True)
-    return len(debris)
 
 
 class _Writer:

@@ -9,7 +9,7 @@ import numpy as np
 from jcs_ct.anatomy.burden import BurdenCounter
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.study.flow import in_order
 from jcs_ct.study.packed import PackedMap
@@ -158,7 +158,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
     with clock("lungs"):
         found = reducer.find()
     if found.reason:
-        raise InputError(
+        raise NoLungsError(
             f"{found.reason}; an axial chest CT is expected", path=series.label, hint="choose another with --series"
         )
     lungs: list[PackedMap] = []

@@ -20,6 +20,7 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.inference import apply
 from jcs_ct.study.flow import Clock, batches, concurrently, in_order
+from jcs_ct.study.noticed import Noticed
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
 from jcs_ct.study.settings import rule_for
@@ -111,7 +112,7 @@ def examine(
         verdict,
         tuple(slices),
         scan.measures.burden() if wanted else None,
-        (*case.warnings, *scan.measures.warnings, *unread),
+        (*case.warnings, *scan.measures.warnings, *unread, *scan.noticed.warnings()),
         time.perf_counter() - started,
         clock,
     )
@@ -125,6 +126,7 @@ class _Scan:
     ) -> None:
         self.case, self.networks, self.measures = case, networks, measures
         self._clock, self._listener = clock, listener
+        self.noticed = Noticed(len(case))
         self._decoded = Spool()  # what was screened, for the segmenter
         self._worth = [i for i in range(len(case)) if measures.shows_lung(i)]
 
@@ -193,7 +195,10 @@ class _Scan:
             with self._clock("read"):
                 if index in self._decoded:
                     return self.case.slice_of(index, self._decoded.get(index))
-                return self.case.slice(index)
+                item = self.case.slice(index)
+            if not isinstance(item, Unreadable):
+                self.noticed.add(index, item.image.notes)
+            return item
 
         return in_order(read, indices)
 

@@ -15,6 +15,7 @@ from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.models import MODELS
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
+from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
 from jcs_ct.training.order import PlannedBatches, ResumableLoader, balanced_weights
@@ -77,6 +78,8 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
         now, training, held = go_on_with(out, now, training, held, accept=accept or rank > 0, say=say)
+    if rank == 0:
+        keep_hashes(out / "best.safetensors", training)
     data = SliceDataset(training, config, train=True)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)

@@ -114,7 +114,7 @@ def _mixed(images: Sequence[ImageHeader]) -> list[str]:
     """Return which images have another grid than most of the series."""
     grids: list[list[ImageHeader]] = []
     for image in images:
-        grid = next((grid for grid in grids if _alike(grid[0], image)), None)
+        grid = next((grid for grid in grids if alike(grid[0], image)), None)
         if grid is None:
             grids.append([image])
         else:
@@ -136,7 +136,8 @@ def _mixed(images: Sequence[ImageHeader]) -> list[str]:
     return [f"mixes grids: {count} of {len(images)} images differ in {' and '.join(what)}"]
 
 
-def _alike(a: ImageHeader, b: ImageHeader) -> bool:
+def alike(a: ImageHeader, b: ImageHeader) -> bool:
+    """Return whether two images have one size, pixel spacing and orientation, as far as they say."""
     same = (a.rows, a.columns) == (b.rows, b.columns)
     return same and _near(a.spacing, b.spacing, 1e-3) and _near(a.orientation, b.orientation, 1e-3)
 

@@ -20,6 +20,7 @@ from jcs_ct.core.geometry import CTSeries
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_localizer, lacking, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
+from jcs_ct.io.dicom.odd import LEAVE_OUT, are_few, dropped_warning, joined, other_grids, without_other_grids
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
 from jcs_ct.io.plausibility import NO_LUNG, implausible, sample_of, shows_lung
@@ -64,6 +65,11 @@ class Opened:
     notes: tuple[str, ...]
 
 
+def open_next(images: Sequence[ImageHeader], *, allow_gaps: bool, drop_odd: bool) -> CTSeries:
+    """Return another series of a study, for `OtherSeries.open`. Arguments and errors as in `open_series`."""
+    return open_series(images, allow_gaps=allow_gaps, drop_odd=drop_odd).series
+
+
 def case_name(images: Sequence[ImageHeader]) -> str:
     """Return "study-" and 8 hexadecimal digits: SHA-256 of the series' UID, or of its images' where it has none."""
     key = images[0].series or "\n".join(sorted(image.sop for image in images))
@@ -94,23 +100,27 @@ def without_strays(images: Sequence[ImageHeader]) -> tuple[list[ImageHeader], li
     return [image for image in images if image not in strays], [text]
 
 
-def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> Opened:
+def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop_odd: bool = False) -> Opened:
     """Return the volume that the images of one series make.
 
     Args:
         images: Their headers, in any order.
         allow_gaps: Accept missing slices and uneven distances: they are told as a warning, and the volume gets the mean
             distance.
+        drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd`), with a warning.
 
     Raises:
         InputError: It must not be read, for all reasons named; or a file cannot be read.
     """
     where = place(images)
     images, notes = without_strays(images)
+    images, dropped = without_other_grids(images) if drop_odd else (images, [])
     reasons = unsuitable(images)
     if reasons:
-        raise RefusedError(images, reasons, path=where, hint=_GIVE)
-    images, more = _distinct(images, where)
+        hint = LEAVE_OUT if other_grids(images) and len(reasons) == 1 else _GIVE
+        raise RefusedError(images, reasons, path=where, hint=hint)
+    images, more, doubled = _distinct(images, where, drop_odd=drop_odd)
+    dropped += doubled
     stacked = stack(images)
     reasons = [*stacked.reasons, *(() if allow_gaps else stacked.gaps)]
     part = images[0].facts.get("body part", "").upper().replace(" ", "").replace("_", "")
@@ -129,7 +139,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
     if reasons:
         raise RefusedError(images, reasons, path=where, hint=_GIVE)
     warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
-    warnings += stacked.warnings
+    warnings += [*dropped, *joined(images), *stacked.warnings]
     if part in OTHER_PARTS:
         warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))
     if not lungs:
@@ -146,6 +156,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False) -> O
         warnings=tuple(warnings),
         study_uid=images[0].study,
         series_uid=images[0].series,
+        number=images[0].number,
     )
     return Opened(series, lungs, tuple(notes + more))
 
@@ -158,11 +169,13 @@ def _read(stacked: Stack, index: int) -> NDArray[np.int16]:
     return np.ascontiguousarray(stacked.axes.to_canonical(hu[None])[0])
 
 
-def _distinct(images: Sequence[ImageHeader], where: str) -> tuple[list[ImageHeader], list[str]]:
-    """Leave out images that are there twice.
+def _distinct(
+    images: Sequence[ImageHeader], where: str, *, drop_odd: bool
+) -> tuple[list[ImageHeader], list[str], list[CodedWarning]]:
+    """Leave out images that are there twice; returns the rest, notes and warnings.
 
     Raises:
-        InputError: Different images lie at the same place.
+        InputError: Different images lie at the same place, and are too many or not to be dropped.
     """
     normal = normal_of(images[0])
     ordered = sorted(images, key=lambda image: (float(normal @ np.array(image.position)), image.source.label))
@@ -174,13 +187,17 @@ def _distinct(images: Sequence[ImageHeader], where: str) -> tuple[list[ImageHead
             kept.append(image)
         elif not _same(before, image):
             different.append(image)
-    dropped = len(images) - len(kept)
+    twice = len(images) - len(kept) - len(different)
+    warnings = []
     if different:
         z = np.array(different[0].position)[2]
-        reason = f"has different images at the same position ({len(different)}, the first at z = {z:.1f} mm)"
-        hint = "give one acquisition; two phases or reconstructions share this series"
-        raise RefusedError(images, [reason], path=where, hint=hint)
-    return kept, [f"{count(dropped, 'image')} in the series twice, read once"] if dropped else []
+        few = are_few(len(different), len(images))
+        if not (drop_odd and few):
+            reason = f"has different images at the same position ({len(different)}, the first at z = {z:.1f} mm)"
+            hint = LEAVE_OUT if few else "give one acquisition; two phases or reconstructions share this series"
+            raise RefusedError(images, [reason], path=where, hint=hint)
+        warnings = [dropped_warning(len(different), "other images at the same position", different[0])]
+    return kept, [f"{count(twice, 'image')} in the series twice, read once"] if twice else [], warnings
 
 
 def _same(a: ImageHeader, b: ImageHeader) -> bool:

@@ -4,6 +4,10 @@ highdicom makes the object. It takes the masks as one array and copies it: 905 M
 248 slices of 512×512. So it is handed one pixel for each slice, true where the slice has content, which settles what
 frames there are and what they refer to. The real frames, 8 pixels a byte, follow the header in the order it chose, and
 are packed until then: of the pixels, which end a DICOM file, no more than a frame is in memory.
+
+**Compressed as a whole** (Deflated Explicit VR Little Endian, PS3.5 A.5): a bit a pixel, as binary segments have it, is
+what neither RLE Lossless nor JPEG-LS can hold, and masks shrink to a fiftieth. pydicom, highdicom, DCMTK (and what is
+made of it: dcmqi, Slicer, Orthanc), GDCM and dcmjs read it.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import highdicom as hd
 import numpy as np
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from jcs_ct.core.errors import ShapeError
 from jcs_ct.core.version import __version__
@@ -115,14 +121,9 @@ def write_seg(
         order = _order(seg, source)
         _fit(seg, source, masks)
         name_patient(seg, source)
-        seg.save_as(temporary, enforce_file_format=True)
         pixels = source.shape[0] * source.shape[1]
-        with temporary.open("ab") as file:
-            # Pixel Data (7FE0,0010) as explicit little endian: OB, two reserved bytes, and an even length in bytes.
-            length = (len(order) * pixels + 7) // 8
-            file.write(struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", length + length % 2))
-            file.writelines(_joined((masks.bits(*key, pixels) for key in order), pixels))
-            file.write(bytes(length % 2))
+        with temporary.open("wb") as file:
+            _write_deflated(file, seg, _pixel_data((masks.bits(*key, pixels) for key in order), len(order), pixels))
     return source.notes + tuple(f"DICOM SEG: nothing found, one empty frame: {SEGMENTS[number]}" for number in empty)
 
 
@@ -240,6 +241,30 @@ def _fit(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None
     seg.Rows, seg.Columns = source.shape
     seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
     del seg.PixelData
+
+
+def _write_deflated(file: BinaryIO, seg: hd.seg.Segmentation, pixel_data: Iterable[bytes]) -> None:
+    """Write a file whose data set and pixels are deflated together, which pydicom would do in memory."""
+    seg.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    meta, data = DicomBytesIO(), DicomBytesIO()
+    write_file_meta_info(meta, seg.file_meta)
+    data.is_implicit_VR, data.is_little_endian = False, True
+    write_dataset(data, seg)
+    file.write(bytes(128) + b"DICM" + meta.getvalue())
+    packer = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)  # bare, without the header of zlib
+    length = file.write(packer.compress(data.getvalue()))
+    for part in pixel_data:  # of which no two are in memory
+        length += file.write(packer.compress(part))
+    length += file.write(packer.flush())
+    file.write(bytes(length % 2))
+
+
+def _pixel_data(frames: Iterable[bytes], count: int, pixels: int) -> Iterator[bytes]:
+    """Yield Pixel Data (7FE0,0010) as explicit little endian: OB, two reserved bytes, and an even length in bytes."""
+    length = (count * pixels + 7) // 8
+    yield struct.pack("<HH2s2xI", 0x7FE0, 0x0010, b"OB", length + length % 2)
+    yield from _joined(frames, pixels)
+    yield bytes(length % 2)
 
 
 def _joined(frames: Iterable[bytes], pixels: int) -> Iterator[bytes]:

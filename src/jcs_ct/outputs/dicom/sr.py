@@ -17,6 +17,7 @@ from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
+from jcs_ct.outputs.report import words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,16 +121,19 @@ def _comment(text: str) -> sr.TextContentItem:
 
 
 def _words(report: Mapping[str, Any]) -> str:
-    """Return what the numbers do not say."""
+    """Return what the numbers do not say, with every reservation of report.html, in its words."""
     verdict = report["verdict"]
     lines = [UNVERIFIED, report["disclaimer"], f"Verdict by the rule {verdict['rule']!r}: {verdict['text']}"]
+    lines += [sentence for sentence in words.explanation(report) if sentence not in lines]
     if not verdict["reliable"]:
-        lines.append("The verdict is not reliable.")
-    lines += verdict["reasons"]
+        lines.append("The verdict is not reliable because" if verdict["reasons"] else "The verdict is not reliable.")
+    lines += [f"- {reason}" for reason in verdict["reasons"]]
     severity = _severity(report)
     if severity is not None:
         lines.append(f"Severity: {severity['name']}. Source of the grades: {severity['source']}")
-    lines += [f"Warning: {warning}" for warning in report["warnings"]]
+    lines += [f"Warning: {warning}" for warning in report["warnings"] if warning not in verdict["reasons"]]
+    lines += [f"Slice {entry['index']}: {'; '.join(entry['flags'])}" for entry in report["slices"] if entry["flags"]]
+    lines += [f"{report['model']['name']}: {note}" for note in report["model"]["notes"]]
     return "\n".join(line for line in lines if line)
 
 

@@ -9,6 +9,7 @@ from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
 
 if TYPE_CHECKING:
+    from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.result import StudyResult
     from jcs_ct.weights import WeightsCard
 
@@ -36,6 +37,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "shape": list(next(iter(shapes))) if len(shapes) == 1 else None,
             "spacing_mm": [round(mm, 6) for mm in series.geometry.spacing] if series else None,
             "facts": dict(series.facts) if series else {},
+            "series": series_of_study(series) if series else None,
         },
         "model": {
             "name": card.name,
@@ -73,6 +75,15 @@ def build_report(study: StudyResult) -> dict[str, Any]:
         "files": {},
         "seconds": round(study.seconds, 2),
     }
+
+
+def series_of_study(series: CTSeries) -> list[dict[str, Any]] | None:
+    """Return which series of the study was read, and why not the others; None where there is only one."""
+    if not series.others and not series.passed:
+        return None
+    chosen = {"number": series.number, "slices": len(series), "read": True, "reason": ""}
+    rest = [{"number": o.number, "slices": o.slices, "read": False, "reason": o.reason} for o in series.others]
+    return [chosen, *rest]
 
 
 def segmenter_of(study: StudyResult) -> dict[str, str] | None:

@@ -33,6 +33,7 @@ from jcs_ct.training.lite.sources import tell_sources
 from jcs_ct.training.lock import alone
 from jcs_ct.training.start import LAST, RESULT
 from jcs_ct.weights import load, write
+from jcs_ct.weights.hashes import hashes_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,7 +84,9 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
         look_ahead({folder: (folder.name, partial(look, folder)) for folder in configs}, accept, say)
         run_all(list(configs.items()), jobs, say, accept=accept)
         folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
-        return finish(out, folds, load(out / "all" / BEST), say)
+        card = finish(out, folds, load(out / "all" / BEST), say)
+        write_whole(hashes_path(out / BEST), hashes_path(out / "all" / BEST).read_bytes(), overwrite=True)
+        return card
 
 
 def refuse_uncalibrated(config: LiteConfig, datasets: Sequence[Dataset]) -> None:

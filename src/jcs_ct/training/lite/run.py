@@ -16,6 +16,7 @@ from jcs_ct.core.memory import keep_freed
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
+from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets, root_of
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
@@ -213,6 +214,7 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
     if rows:
         write_whole(out / "held_out.csv", table(rows), overwrite=True)
         write_whole(out / "scores.json", (json.dumps(scores, indent=2) + "\n").encode(), overwrite=True)
+    keep_hashes(out / BEST, corpus.samples)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}  # not channels-last
     notes = (*seen.lacking, *now.accepted)
     write(out / BEST, tensors, card_of(config, out, scores, notes), overwrite=True)
