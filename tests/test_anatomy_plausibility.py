@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from jcs_ct.anatomy.plausibility import LUNGS_ML, VolumeCheck
+from jcs_ct.anatomy.plausibility import LEAST_LIKENESS, LUNGS_ML, VolumeCheck
 from jcs_ct.core.warning import UNRELIABLE, CodedWarning, code_of
 from jcs_ct.phantom import make_phantom
 
@@ -93,6 +93,34 @@ def test_a_step_in_the_values_is_named(shift: int) -> None:
     hu = phantom()[0].copy()
     hu[20:30] = hu[20:30] + shift
     assert set(codes(hu)) & {"level-jump", "foreign-slices"}
+
+
+def test_a_small_step_is_named_for_what_it_is() -> None:
+    hu = phantom()[0].copy()
+    hu[20:30] = hu[20:30] + 35
+    assert codes(hu) == ["level-jump"]
+
+
+def test_a_change_that_is_too_large_is_named() -> None:
+    """Slices that are alike, and still further from one another than those around them."""
+    hu = phantom()[0].copy()
+    hu[24] = np.roll(hu[24], 6, axis=1)
+    judge = VolumeCheck(phantom()[1])
+    for picture in hu:
+        judge.add(picture)
+    assert min(one.likeness for one in judge.slices) > LEAST_LIKENESS
+    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT_ML)]
+
+
+def test_neighbours_that_are_not_alike_are_named() -> None:
+    """Where every slice is another one, each change is as large as the usual one."""
+    hu = phantom()[0].copy()
+    hu[::2] = hu[::2, ::-1, ::-1]
+    judge = VolumeCheck(phantom()[1])
+    for picture in hu:
+        judge.add(np.ascontiguousarray(picture))
+    assert min(one.likeness for one in judge.slices) < LEAST_LIKENESS
+    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT_ML)]
 
 
 def test_a_body_of_a_childs_size_is_named() -> None:
