@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -59,6 +59,7 @@ class Surrounding:
         streams: "closed stdout", "closed stderr", "full stdout", "gone reader" or "".
         commands: Which of `COMMANDS` run there.
         root: Whether it needs root.
+        threads: How many threads the plain run is given: sums are rounded in another order by another number of them.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Surrounding:
     streams: str = ""
     commands: tuple[str, ...] = ("classify",)
     root: bool = False
+    threads: int = 0
 
 
 def shell(script: str) -> tuple[str, ...]:
@@ -99,8 +101,9 @@ SURROUNDINGS = (
                 shell(READ_ONLY.replace('"$@"', f'{" ".join(NO_USER)} "$@"')), commands=BOTH, root=True),
     Surrounding("no network, not even loopback", {}, ("unshare", "-n"),
                 commands=WITH_TRAINING, root=True),
-    Surrounding("a cgroup with the quota of one processor", {}, ("sh", "-ec", QUOTA, "sh"), commands=BOTH, root=True),
-    Surrounding("one processor by the affinity mask", {}, ("taskset", "-c", "0")),
+    Surrounding("a cgroup with the quota of one processor", {}, ("sh", "-ec", QUOTA, "sh"), commands=BOTH, root=True,
+                threads=1),
+    Surrounding("one processor by the affinity mask", {}, ("taskset", "-c", "0"), threads=1),
     Surrounding("64 KiB of /dev/shm", {}, shell(SMALL_SHM), commands=(*WITH_TRAINING, "train"), root=True),
     Surrounding("LANG=C", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, commands=BOTH),
     Surrounding("no LANG", {"LANG": None, "LC_ALL": None, "LC_CTYPE": None}),
@@ -169,7 +172,8 @@ def run(surrounding: Surrounding, command: str, folder: Path, out: Path) -> Ran:
     before = [word.replace("{out}", str(out)) for word in surrounding.before]
     if before and shutil.which(before[0]) is not None:
         before[0] = str(shutil.which(before[0]))
-    line = [*before, sys.executable, "-m", "jcs_ct", *words(command, folder, out)]
+    threads = ["--threads", str(surrounding.threads)] if surrounding.threads else []
+    line = [*before, sys.executable, "-m", "jcs_ct", *words(command, folder, out), *threads]
     if surrounding.streams in ("closed stdout", "closed stderr"):
         line = ["/bin/sh", "-c", f'exec "$@" {"1" if "stdout" in surrounding.streams else "2"}>&-', "sh", *line]
     elif surrounding.streams == "full stdout":
@@ -252,7 +256,7 @@ def main() -> int:
         folder = Path(top)
         folder.chmod(0o755)
         data(folder / "data")
-        plain: dict[str, Ran] = {}
+        plain: dict[tuple[str, int], Ran] = {}
         for i, surrounding in enumerate(SURROUNDINGS):
             if given.only not in surrounding.name:
                 continue
@@ -261,10 +265,12 @@ def main() -> int:
                 if cannot:
                     said = f"not tried: {cannot}"
                 else:
-                    if command not in plain:
-                        plain[command] = run(SURROUNDINGS[0], command, folder / "data", folder / "plain" / command)
-                    ran = run(surrounding, command, folder / "data", folder / str(i) / command)
-                    said = verdict(ran, plain[command], surrounding).replace(str(folder), "…")
+                    key = command, surrounding.threads
+                    if key not in plain:
+                        same = replace(SURROUNDINGS[0], threads=surrounding.threads)
+                        plain[key] = run(same, command, folder / "data", folder / f"plain {len(plain)}")
+                    ran = run(replace(surrounding, threads=0), command, folder / "data", folder / str(i) / command)
+                    said = verdict(ran, plain[key], surrounding).replace(str(folder), "…")
                 wrong += said.startswith("WRONG")
                 rows.append(f"| {surrounding.name} | `{command}` | {said} |")
                 print(rows[-1], flush=True)
