@@ -4,7 +4,7 @@
 
 Each surrounding runs a command of its own process. It is right where the files hold what they hold in a plain run and
 the same is printed, or where one line says what is wrong, with exit status 1 or 2. Some need root on Linux (namespaces,
-a cgroup, another uid); without it they are left out, by name. Takes about four minutes on two cores.
+a cgroup, another uid); without it they are left out, by name. Takes about five minutes on two free cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -59,14 +59,16 @@ class Surrounding:
         streams: "closed stdout", "closed stderr", "full stdout", "gone reader" or "".
         commands: Which of `COMMANDS` run there.
         root: Whether it needs root.
+        threads: How many threads the plain run is given: sums are rounded in another order by another number of them.
     """
 
     name: str
     environment: dict[str, str | None] = field(default_factory=dict)
     before: tuple[str, ...] = ()
     streams: str = ""
-    commands: tuple[str, ...] = ("classify", "diagnose")
+    commands: tuple[str, ...] = ("classify",)
     root: bool = False
+    threads: int = 0
 
 
 def shell(script: str) -> tuple[str, ...]:
@@ -85,31 +87,32 @@ QUOTA = (
     f'else mkdir -p {GROUP_2}; echo "100000 100000" > {GROUP_2}/cpu.max; echo $$ > {GROUP_2}/cgroup.procs; fi; '
     'exec "$@"'
 )
-TRAINING = ("train", "train, no readers")
+BOTH, WITH_TRAINING = ("classify", "diagnose"), ("classify", "diagnose", "train, no readers")
 SURROUNDINGS = (
-    Surrounding("nothing special", commands=("classify", "diagnose", *TRAINING)),
+    Surrounding("nothing special", commands=BOTH),
     Surrounding("HOME unset", {"HOME": None, "XDG_CACHE_HOME": None}),
     Surrounding("HOME does not exist", {"HOME": "/nonexistent", "XDG_CACHE_HOME": None}),
     Surrounding("HOME is a file", {"HOME": str(Path(__file__).resolve()), "XDG_CACHE_HOME": None}),
     Surrounding("a uid that no one knows, no HOME", {"HOME": "/nonexistent", "USER": None, "LOGNAME": None}, NO_USER,
-                commands=("classify", "diagnose", "train, no readers"), root=True),
+                commands=WITH_TRAINING, root=True),
     Surrounding("read-only root, only OUT can be written", {"HOME": "/root"}, shell(READ_ONLY),
-                commands=("classify", "diagnose", "train, no readers"), root=True),
+                commands=WITH_TRAINING, root=True),
     Surrounding("read-only root and an unknown uid", {"HOME": "/nonexistent"},
-                shell(READ_ONLY.replace('"$@"', f'{" ".join(NO_USER)} "$@"')), root=True),
+                shell(READ_ONLY.replace('"$@"', f'{" ".join(NO_USER)} "$@"')), commands=BOTH, root=True),
     Surrounding("no network, not even loopback", {}, ("unshare", "-n"),
-                commands=("classify", "diagnose", "train, no readers"), root=True),
-    Surrounding("a cgroup with the quota of one processor", {}, ("sh", "-ec", QUOTA, "sh"), root=True),
-    Surrounding("one processor by the affinity mask", {}, ("taskset", "-c", "0")),
-    Surrounding("64 KiB of /dev/shm", {}, shell(SMALL_SHM), commands=("classify", "diagnose", *TRAINING), root=True),
-    Surrounding("LANG=C", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+                commands=WITH_TRAINING, root=True),
+    Surrounding("a cgroup with the quota of one processor", {}, ("sh", "-ec", QUOTA, "sh"), commands=BOTH, root=True,
+                threads=1),
+    Surrounding("one processor by the affinity mask", {}, ("taskset", "-c", "0"), threads=1),
+    Surrounding("64 KiB of /dev/shm", {}, shell(SMALL_SHM), commands=(*WITH_TRAINING, "train"), root=True),
+    Surrounding("LANG=C", {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, commands=BOTH),
     Surrounding("no LANG", {"LANG": None, "LC_ALL": None, "LC_CTYPE": None}),
     Surrounding("a locale that is not installed", {"LANG": "xx_YY.UTF-8", "LC_ALL": "xx_YY.UTF-8"}),
     Surrounding("no PATH, no TERM", {"PATH": None, "TERM": None}),
-    Surrounding("closed stdout", streams="closed stdout"),
+    Surrounding("closed stdout", streams="closed stdout", commands=BOTH),
     Surrounding("closed stderr", streams="closed stderr"),
-    Surrounding("stdout on a full disk", streams="full stdout"),
-    Surrounding("whoever reads stdout is gone", streams="gone reader"),
+    Surrounding("stdout on a full disk", streams="full stdout", commands=("diagnose",)),
+    Surrounding("whoever reads stdout is gone", streams="gone reader", commands=("diagnose",)),
     Surrounding("64 open files", {}, ("sh", "-ec", 'ulimit -n 64; exec "$@"', "sh")),
     Surrounding("umask 077", {}, ("sh", "-ec", 'umask 077; exec "$@"', "sh")),
     *(Surrounding(f"variables of a scheduler: {name}", dict(given)) for name, given in SCHEDULERS.items()),
@@ -169,7 +172,8 @@ def run(surrounding: Surrounding, command: str, folder: Path, out: Path) -> Ran:
     before = [word.replace("{out}", str(out)) for word in surrounding.before]
     if before and shutil.which(before[0]) is not None:
         before[0] = str(shutil.which(before[0]))
-    line = [*before, sys.executable, "-m", "jcs_ct", *words(command, folder, out)]
+    threads = ["--threads", str(surrounding.threads)] if surrounding.threads else []
+    line = [*before, sys.executable, "-m", "jcs_ct", *words(command, folder, out), *threads]
     if surrounding.streams in ("closed stdout", "closed stderr"):
         line = ["/bin/sh", "-c", f'exec "$@" {"1" if "stdout" in surrounding.streams else "2"}>&-', "sh", *line]
     elif surrounding.streams == "full stdout":
@@ -252,7 +256,7 @@ def main() -> int:
         folder = Path(top)
         folder.chmod(0o755)
         data(folder / "data")
-        plain = {c: run(SURROUNDINGS[0], c, folder / "data", folder / "plain" / c) for c in SURROUNDINGS[0].commands}
+        plain: dict[tuple[str, int], Ran] = {}
         for i, surrounding in enumerate(SURROUNDINGS):
             if given.only not in surrounding.name:
                 continue
@@ -261,8 +265,12 @@ def main() -> int:
                 if cannot:
                     said = f"not tried: {cannot}"
                 else:
-                    ran = run(surrounding, command, folder / "data", folder / str(i) / command)
-                    said = verdict(ran, plain[command], surrounding).replace(str(folder), "…")
+                    key = command, surrounding.threads
+                    if key not in plain:
+                        same = replace(SURROUNDINGS[0], threads=surrounding.threads)
+                        plain[key] = run(same, command, folder / "data", folder / f"plain {len(plain)}")
+                    ran = run(replace(surrounding, threads=0), command, folder / "data", folder / str(i) / command)
+                    said = verdict(ran, plain[key], surrounding).replace(str(folder), "…")
                 wrong += said.startswith("WRONG")
                 rows.append(f"| {surrounding.name} | `{command}` | {said} |")
                 print(rows[-1], flush=True)

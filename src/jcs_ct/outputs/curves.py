@@ -7,6 +7,8 @@ import math
 import textwrap
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.caches import cache_for_figures
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -20,6 +22,7 @@ def training_curves(rows: Sequence[Mapping[str, float]], score: str, title: str,
         title: Of the figure.
         undefined: What stands in place of scores that cannot be computed (NaN): "not defined, because …".
     """
+    cache_for_figures()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

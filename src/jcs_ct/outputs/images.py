@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.core.caches import cache_for_figures
 from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.core.whole_files import write_whole
 
@@ -161,6 +162,7 @@ def dashed(line: NDArray[np.bool_], dash: int) -> NDArray[np.bool_]:
 
 def colour_table(name: str) -> NDArray[np.float32]:
     """Return the 256 colours (0–255) of a matplotlib colour map."""
+    cache_for_figures()
     from matplotlib import colormaps
 
     if name not in colormaps:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.core.caches import cache_for_figures
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -207,6 +209,7 @@ def perturbation_plot(
 
 
 def _figure(width: float, height: float) -> Figure:
+    cache_for_figures()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.core.caches import cache_for_figures
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -149,12 +151,14 @@ def _unit_range(colour: Colour) -> tuple[float, float, float]:
 
 
 def _font_file(bold: bool) -> str:
+    cache_for_figures()
     import matplotlib as mpl
 
     return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"))
 
 
 def _font(bold: bool, size: float) -> Any:
+    cache_for_figures()
     from matplotlib.font_manager import FontProperties
 
     return FontProperties(fname=_font_file(bold), size=size)
@@ -163,6 +167,7 @@ def _font(bold: bool, size: float) -> Any:
 @lru_cache(maxsize=2)
 def _glyphs(bold: bool) -> frozenset[int]:
     """Return the characters that the font has."""
+    cache_for_figures()
     from matplotlib.font_manager import get_font
 
     return frozenset(get_font(_font_file(bold)).get_charmap())
@@ -171,6 +176,7 @@ def _glyphs(bold: bool) -> frozenset[int]:
 @lru_cache(maxsize=64)
 def _drawn(words: str, size: float, bold: bool, colour: Colour) -> tuple[NDArray[np.uint8], int]:
     """Return a line of text (uint8 H×W×3) with `_ROOM` pixels around it, and how many rows lie above its baseline."""
+    cache_for_figures()
     from matplotlib.backends.backend_agg import RendererAgg
 
     agg: Any = RendererAgg
@@ -189,6 +195,7 @@ def _drawn(words: str, size: float, bold: bool, colour: Colour) -> tuple[NDArray
 @lru_cache(maxsize=1024)  # sheets of a study say much the same
 def _text_width(words: str, size: float, bold: bool) -> float:
     """Return the width of a line in pixels."""
+    cache_for_figures()
     from matplotlib.backends.backend_agg import RendererAgg
 
     if not words:

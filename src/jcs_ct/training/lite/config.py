@@ -76,6 +76,7 @@ class LiteConfig:
         try:
             values: dict[str, Any] = json.loads(text)
             known = {f.name for f in fields(cls)}
+            values.setdefault("all_folds", False)  # runs of one fold did not say so once
             if set(values) != known:
                 raise UsageError(f"the configuration has other fields: {', '.join(sorted(set(values) ^ known))}")
             return cls(**values | {k: tuple(values[k]) for k in ("data", "without", "freeze")})

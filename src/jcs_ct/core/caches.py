@@ -1,0 +1,67 @@
+"""A place for Matplotlib's cache where the user has no home: it would print a line, or end, as it is imported."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from jcs_ct.core.errors import OutputError
+
+SHARED = "/dev/shm"  # noqa: S108  # the last resort of a read-only container
+
+
+@lru_cache(maxsize=1)
+def cache_for_figures() -> None:
+    """Point Matplotlib to a folder of this process where it cannot write in the usual one. Call before it is imported.
+
+    The folder is taken away at the end. What `MPLCONFIGDIR` says is left alone.
+
+    Raises:
+        OutputError: Nothing can be written anywhere.
+    """
+    if (
+        os.environ.get("MPLCONFIGDIR")
+        or "matplotlib" in sys.modules
+        or not sys.platform.startswith(("linux", "freebsd"))
+    ):
+        return
+    if all(_writable(folder) for folder in _usual()):
+        return
+    folder = _temporary()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["MPLCONFIGDIR"] = folder
+
+
+def _usual() -> list[Path]:
+    """Return the folders that Matplotlib would take; one that cannot be where there is no home."""
+    found = []
+    for variable, below in (("XDG_CONFIG_HOME", ".config"), ("XDG_CACHE_HOME", ".cache")):
+        try:
+            given = os.environ.get(variable)
+            found.append((Path(given) if given else Path.home() / below) / "matplotlib")
+        except RuntimeError:  # neither HOME nor a line in /etc/passwd
+            found.append(Path(os.devnull) / "matplotlib")
+    return found
+
+
+def _writable(folder: Path) -> bool:
+    """Return whether a folder can be written into, or made."""
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError:  # a folder on the way that may not be looked into
+        return False
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+
+
+def _temporary() -> str:
+    for where in (None, SHARED):
+        try:
+            return tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
+        except OSError:  # no such folder that can be written
+            continue
+    raise OutputError("no folder for temporary files can be written", hint="set TMPDIR to one that can be")
