@@ -25,13 +25,13 @@ LAYERS = [
     {"study"},
     {"outputs"},
     {"app"},
-    {"evaluate", "training"},
+    {"evaluate", "training", "service"},
     {"bench"},
     {"cli"},
 ]
 ALLOWED_SIBLINGS: set[tuple[str, str]] = set()
 LAYER_OF = {part: i for i, layer in enumerate(LAYERS) for part in layer}
-TORCH_FREE = {"core", "imaging", "metrics", "anatomy", "io", "outputs", "datasets", "phantom", "cli"}
+TORCH_FREE = {"core", "imaging", "metrics", "anatomy", "io", "outputs", "datasets", "phantom", "cli", "service"}
 HOMES = {  # library → where it may be imported
     "pydicom": {"io/dicom", "outputs/dicom"},
     "gdcm": {"io/dicom/read.py"},
@@ -75,6 +75,11 @@ HOMES = {  # library → where it may be imported
     },
     "sklearn": {"datasets/split.py", "training/lite/sources.py"},
     "click": {"cli"},
+    "fastapi": {"service/app.py", "service/uploads.py"},
+    "uvicorn": {"service/run.py"},
+    "sqlalchemy": {"service/record.py", "service/tables.py"},
+    "prometheus_client": {"service/metrics.py"},
+    "python_multipart": {"service/receive.py"},
 }
 
 

@@ -1,0 +1,138 @@
+"""`jcs serve`, `jcs work` and `jcs token`: studies over HTTP."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from jcs_ct.cli.common import RUNTIMES, Share, teller
+from jcs_ct.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jcs_ct.service.settings import Service
+
+    F = TypeVar("F", bound=Callable[..., Any])
+
+MIB = 2**20
+NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "python_multipart", "pg8000")
+
+
+def service_options(function: F) -> F:
+    """Add what server and workers must agree on."""
+    for option in reversed((
+        click.argument("folder", type=click.Path(path_type=Path, file_okay=False)),
+        click.option("--database", metavar="URL", default=None,
+                     help="Of the record: sqlite:///… (default: in FOLDER) or postgresql://…"),
+        click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
+                     help="Processes that diagnose; with a GPU: one for each."),
+        click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
+                     help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments."),
+        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
+                     help="Where the networks run."),
+        click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
+                     help="How the networks are executed."),
+        click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k",
+                     show_default=True, help="From slices to the patient's verdict."),
+        click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
+                     help="Lesions of which studies; default: always with jcs-lite, positive otherwise."),
+        click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning."),
+        click.option("--keep-identity", is_flag=True, help="UIDs stand in reports as they are."),
+        click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
+                     help="A study may take."),
+        click.option("--memory", type=click.IntRange(256), metavar="MIB", default=8192, show_default=True,
+                     help="A worker may take, all in."),
+        click.option("--attempts", type=click.IntRange(1), default=3, show_default=True,
+                     help="Workers that a study may cost before it has failed."),
+        click.option("--lease", type=click.FloatRange(1), metavar="SECONDS", default=30, show_default=True,
+                     help="A worker that does not answer for so long has lost its study."),
+    )):  # fmt: skip
+        function = option(function)
+    return function
+
+
+@click.command()
+@service_options
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to listen at; not this machine's own: needs --tokens, and TLS or --proxy.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=8042, show_default=True, help="0: a free one.")
+@click.option("--tokens", type=click.Path(path_type=Path), help="File of tokens, see `jcs token`.")
+@click.option("--cert", type=click.Path(path_type=Path, exists=True), help="Certificate of TLS (PEM).")
+@click.option("--key", type=click.Path(path_type=Path, exists=True), help="Its key.")
+@click.option("--proxy", metavar="ADDRESS", help="Of the proxy in front that has TLS.")
+@click.option("--upload", type=click.IntRange(1), metavar="MIB", default=4096, show_default=True,
+              help="A study may have.")  # fmt: skip
+@click.option("--files", type=click.IntRange(1), default=20000, show_default=True, help="A form may have.")
+@click.option("--idle", type=click.FloatRange(1), metavar="SECONDS", default=60, show_default=True,
+              help="An upload that sends nothing for so long is cut off.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
+              help="Studies that may wait; more are answered 429.")  # fmt: skip
+@click.option("--free", type=Share(), default=0.05, show_default=True,
+              help="Share of the disk; with less free, uploads are answered 503.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+def serve(
+    host: str, port: int, tokens: Path | None, cert: Path | None, key: Path | None, proxy: str | None, upload: int,
+    files: int, idle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
+) -> None:  # fmt: skip
+    """Serve: studies are sent over HTTP, diagnosed by workers, and their results fetched. See docs/service.md.
+
+    FOLDER holds what was sent, the results and, unless --database is given, the record. A page for people is at /, the
+    API's documentation at /docs.
+
+    A research tool, no medical device.
+    """
+    if (cert is None) != (key is None):
+        raise UsageError("--cert and --key belong together", hint="give both, or none of them")
+    service = _service(
+        shared, upload_bytes=upload * MIB, upload_files=files, idle_seconds=idle, queue=queue, free_share=free
+    )
+
+    from jcs_ct.service.run import Address
+    from jcs_ct.service.run import serve as run
+
+    run(service, Address(host, port, cert, key, proxy), tokens, workers, teller(quiet=quiet))
+
+
+@click.command()
+@service_options
+@click.option("--quiet", is_flag=True, help="Problems only.")
+def work(workers: int, quiet: bool, **shared: Any) -> None:
+    """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
+    service = _service(shared)
+
+    from jcs_ct.service.run import work as run
+
+    run(service, max(1, workers), teller(quiet=quiet))
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--name", required=True, help="Who will hold it; stands in the log.")
+@click.option("--role", type=click.Choice(["submit", "read", "admin"]), multiple=True, required=True,
+              help="submit: send studies; read: see results; admin: all, and delete. May be given twice.")  # fmt: skip
+def token(file: Path, name: str, role: tuple[str, ...]) -> None:
+    """Make a token for `jcs serve --tokens FILE` and print it. The file keeps its hash; delete the line to end it."""
+    from jcs_ct.service.access import add_token
+
+    click.echo(add_token(file, name, role))
+
+
+def _service(shared: dict[str, Any], **limits: Any) -> Service:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"{', '.join(missing)} cannot be imported", hint='install it: pip install "jcs-ct[service]"')
+
+    from jcs_ct.service.settings import Limits, Looking, Service, sqlite_in
+
+    folder: Path = shared["folder"]
+    looking = Looking(
+        shared["model"], shared["device"], shared["runtime"], shared["rule"], shared["segment"],
+        shared["allow_gaps"], shared["keep_identity"],
+    )  # fmt: skip
+    limits |= {"seconds": shared["seconds"], "memory": shared["memory"] * MIB, "attempts": shared["attempts"]}
+    limits["lease_seconds"] = shared["lease"]
+    return Service(folder.resolve(), shared["database"] or sqlite_in(folder), looking, Limits(**limits))

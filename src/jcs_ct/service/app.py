@@ -1,0 +1,325 @@
+"""The service over HTTP: what can be asked, by whom, and what is answered."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Form, Request
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from jcs_ct.core.version import __version__
+from jcs_ct.service import shield
+from jcs_ct.service.access import COOKIE, Access, Who, refused_origin
+from jcs_ct.service.answers import FileAnswer, Problem, StudyAnswer, file_answer, study_answer
+from jcs_ct.service.archive import zipped
+from jcs_ct.service.documentation import documentation
+from jcs_ct.service.files import Folders, ResultFile, results
+from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
+from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, take
+from jcs_ct.service.record import Record, RecordError, Study
+from jcs_ct.service.uploads import add_uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jcs_ct.service.log import Log
+    from jcs_ct.service.settings import Service
+
+PAGE_FOLDER = Path(__file__).parent / "page"
+PAGE_FILES = {"page.js": "text/javascript", "page.css": "text/css", "login.html": "text/html"}
+SHOWN = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
+MOST_LISTED = 200
+PATIENCE = 5.0  # seconds for which a request waits for the database
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
+}
+
+
+@dataclass
+class Desk:
+    """What the answers need.
+
+    Attributes:
+        service: Folder, database, limits.
+        access: Tokens.
+        record: The studies.
+        folders: Their files.
+        log: Lines and audit.
+        settings: Digest of weights and settings.
+        workers: How many workers are ready here.
+        wanted: How many there should be.
+        secure: Whether cookies are for TLS only.
+    """
+
+    service: Service
+    access: Access
+    record: Record
+    folders: Folders
+    log: Log
+    settings: str
+    workers: Callable[[], int]
+    wanted: int
+    secure: bool = False
+
+    def who(self, request: Request, *roles: str) -> Who:
+        """Return who asks. Raises RefusedError where that may not do it."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
+        who = self.access.who(given)
+        if who is None:
+            raise RefusedError(401, "a token is needed: Authorization: Bearer TOKEN")
+        if not who.may(*roles):
+            self.log.audit(who.name, "refused")
+            raise RefusedError(403, f"this token may not do that, it needs the role {' or '.join(roles) or 'admin'}")
+        return who
+
+    def study(self, study_id: str) -> Study:
+        """Return a study. Raises RefusedError where there is none."""
+        study = self.record.get(study_id)
+        if study is None:
+            raise RefusedError(404, "no such study")
+        return study
+
+    def files(self, study: Study) -> list[ResultFile]:
+        """Return the files of the results. Raises RefusedError where there are none yet."""
+        if study.state != "done":
+            raise RefusedError(409, f"has no results, it is {study.state}")
+        return results(self.folders.attempt(study))
+
+    def room(self) -> None:
+        """Raise RefusedError where the queue or the disk is full."""
+        limits = self.service.limits
+        if self.record.counts().get("waiting", 0) >= limits.queue:
+            raise RefusedError(429, f"{limits.queue} studies wait already", RETRY_SECONDS)
+        self.disk()
+
+    def disk(self) -> None:
+        """Raise RefusedError where the disk is full."""
+        free = self.folders.free_share()
+        if free < self.service.limits.free_share:
+            raise RefusedError(503, f"only {free:.1%} of the disk are free", RETRY_SECONDS)
+
+    def enter(self, who: Who, upload: str, received: Received) -> tuple[Study, bool]:
+        """Make an upload a study of the record, or find that it is known."""
+        self.folders.accept(upload)
+        try:
+            study, taken = self.record.submit(received.digest, self.settings, upload, received.files, received.size)
+        except BaseException:
+            self.folders.remove_input(upload)
+            raise
+        if not taken:
+            self.folders.remove_input(upload)
+        self.log.audit(who.name, "submit", study)
+        return study, taken
+
+
+def build_app(desk: Desk) -> FastAPI:
+    """Return the application."""
+    app = FastAPI(
+        title="jcs-ct",
+        version=__version__,
+        description="COVID-19 on chest CT. A research tool, no medical device: it must not be used on patients.",
+        docs_url=None,
+        redoc_url=None,
+        responses=REFUSALS,
+        dependencies=[Depends(_same_site(desk))],
+    )
+    app.state.desk = desk
+    _answer_errors(app)
+    _add_health(app, desk)
+    _add_studies(app, desk)
+    _add_results(app, desk)
+    add_uploads(app, desk)
+    _add_pages(app, desk)
+    app.add_middleware(
+        shield.Shield,
+        tell=lambda method, path, status, seconds: desk.log.line(
+            "request", method=method, path=path, status=status, seconds=round(seconds, 3)
+        ),
+    )
+    return app
+
+
+def _same_site(desk: Desk) -> Callable[[Request], None]:
+    def check(request: Request) -> None:
+        why = refused_origin(request.method, request.headers, open_to_all=not desk.access.needed)
+        if why is not None:
+            raise RefusedError(403, why)
+
+    return check
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(RefusedError)
+    async def refused(_request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RefusedError)  # noqa: S101  # what it is registered for
+        headers = {} if error.retry is None else {"Retry-After": str(error.retry)}
+        if error.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse({"error": error.message}, error.status, headers)
+
+    @app.exception_handler(RecordError)
+    async def away(_request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "10"})
+
+
+def _add_health(app: FastAPI, desk: Desk) -> None:
+    @app.get("/healthz", tags=["health"])
+    def healthz() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"state": "alive"}
+
+    @app.get("/readyz", tags=["health"])
+    def readyz() -> dict[str, str]:
+        """Whether it can take and do work: 503 without the database, a worker that is ready, or room on the disk."""
+        desk.record.counts()
+        desk.disk()
+        if desk.wanted and not desk.workers():
+            raise RefusedError(503, "no worker is ready", 10)
+        return {"state": "ready"}
+
+    @app.get("/metrics", tags=["health"], response_class=Response)
+    def metrics(request: Request) -> Response:
+        """For Prometheus."""
+        desk.who(request, "read", "submit")
+        return Response(Metrics(desk.record, desk.folders, desk.workers).text(), media_type=CONTENT_TYPE)
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"files": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                }
+            },
+        },
+    }
+}
+
+
+def _add_studies(app: FastAPI, desk: Desk) -> None:
+    @app.post("/api/studies", status_code=201, tags=["studies"], openapi_extra=_BODY)
+    async def submit(request: Request, response: Response) -> StudyAnswer:
+        """Send a study: a zip, DICOM, NIfTI or pictures, as the body or as the files of a form.
+
+        201: it waits now. 200: the same bytes are known already, with the same weights and settings.
+        """
+        who = await run_in_threadpool(desk.who, request, "submit")
+        await run_in_threadpool(desk.room)
+        upload = uuid.uuid4().hex
+        received = await take(request, desk.folders, upload, desk.service.limits, desk.disk)
+        study, taken = await run_in_threadpool(desk.enter, who, upload, received)
+        response.status_code = 201 if taken else 200
+        response.headers["Location"] = f"/api/studies/{study.id}"
+        return study_answer(study)
+
+    @app.get("/api/studies", tags=["studies"])
+    def listed(request: Request, most: int = 50, before: float | None = None) -> list[StudyAnswer]:
+        """Studies, newest first; `before` a time to turn the page."""
+        desk.who(request, "submit", "read")
+        return [study_answer(s) for s in desk.record.newest(min(max(most, 1), MOST_LISTED), before)]
+
+    @app.get("/api/studies/{study_id}", tags=["studies"])
+    def one(request: Request, study_id: str) -> StudyAnswer:
+        """How a study fares."""
+        desk.who(request, "submit", "read")
+        study = desk.study(study_id)
+        return study_answer(study, desk.record.ahead_of(study) if study.state == "waiting" else None)
+
+    @app.delete("/api/studies/{study_id}", status_code=204, tags=["studies"])
+    def delete(request: Request, study_id: str) -> None:
+        """Delete a study: its files go, the record keeps its digest."""
+        who = desk.who(request)
+        study = desk.study(study_id)
+        desk.log.audit(who.name, "delete", study)
+        gone = desk.record.delete(study.id)
+        if gone is not None:
+            desk.folders.remove(gone)
+
+
+def _add_results(app: FastAPI, desk: Desk) -> None:
+    @app.get("/api/studies/{study_id}/files", tags=["results"])
+    def files(request: Request, study_id: str) -> list[FileAnswer]:
+        """The files of the results."""
+        desk.who(request, "read")
+        study = desk.study(study_id)
+        return [file_answer(study, file) for file in desk.files(study)]
+
+    @app.get("/api/studies/{study_id}/files/{key}", tags=["results"], response_class=FileResponse)
+    def file(request: Request, study_id: str, key: str) -> FileResponse:
+        """A file of the results, by the `url` that `files` gives. The report is served in a sandbox."""
+        who = desk.who(request, "read")
+        study = desk.study(study_id)
+        found = next((f for f in desk.files(study) if f.key == key), None)
+        if found is None:
+            raise RefusedError(404, "no such file")
+        desk.log.audit(who.name, "read", study)
+        kind = SHOWN.get(found.path.suffix)
+        headers = {"Content-Security-Policy": shield.REPORT} if found.path.suffix == ".html" else {}
+        if kind is not None:
+            return FileResponse(found.path, media_type=kind, headers=headers)
+        return FileResponse(found.path, media_type="application/octet-stream", filename=found.path.name)
+
+    @app.get("/api/studies/{study_id}/archive", tags=["results"], response_class=StreamingResponse)
+    def archive(request: Request, study_id: str) -> StreamingResponse:
+        """All results, as one zip."""
+        who = desk.who(request, "read")
+        study = desk.study(study_id)
+        found = desk.files(study)
+        desk.log.audit(who.name, "read", study)
+        headers = {"Content-Disposition": f'attachment; filename="{study.id}.zip"'}
+        return StreamingResponse(zipped(found), media_type="application/zip", headers=headers)
+
+    @app.get("/api/studies/{study_id}/report", tags=["results"], response_class=RedirectResponse)
+    def report(request: Request, study_id: str) -> RedirectResponse:
+        """Go to the report."""
+        desk.who(request, "read")
+        return RedirectResponse(f"/api/studies/{desk.study(study_id).id}/files/report.html")
+
+
+def _add_pages(app: FastAPI, desk: Desk) -> None:
+    def page(name: str) -> str:
+        return (PAGE_FOLDER / name).read_text(encoding="utf-8")
+
+    @app.get("/", include_in_schema=False)
+    def start(request: Request) -> Response:
+        try:
+            desk.who(request, "submit", "read")
+        except RefusedError as error:
+            return HTMLResponse(page("login.html"), error.status, {"Content-Security-Policy": shield.PAGE})
+        return HTMLResponse(page("page.html"), headers={"Content-Security-Policy": shield.PAGE})
+
+    @app.post("/login", include_in_schema=False)
+    def login(token: Annotated[str, Form()]) -> Response:
+        who = desk.access.who(token)
+        desk.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
+        if who is None:
+            return HTMLResponse(page("login.html"), 401, {"Content-Security-Policy": shield.PAGE})
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=desk.secure, max_age=12 * 3600)
+        return answer
+
+    @app.post("/logout", include_in_schema=False)
+    def logout() -> Response:
+        answer = RedirectResponse("/", 303)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=desk.secure)
+        return answer
+
+    @app.get("/page/{name}", include_in_schema=False)
+    def part(name: str) -> Response:
+        if name not in PAGE_FILES:
+            raise RefusedError(404, "no such file")
+        return Response(page(name), media_type=PAGE_FILES[name])
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        text = documentation(app.openapi())
+        return HTMLResponse(text, headers={"Content-Security-Policy": shield.PAGE})

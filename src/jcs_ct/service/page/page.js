@@ -1,0 +1,162 @@
+// The page of `jcs serve`: send, watch, open, delete. It asks this service only, and sets text, never markup.
+"use strict";
+
+const element = (id) => document.getElementById(id);
+const VERDICTS = { true: "positive", false: "negative" };
+const POLL = 1500; // ms while something moves; four times as long otherwise
+let timer = 0;
+let shown = ""; // what the table shows: it is drawn again only when that changes, so that the focus stays
+
+function made(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+async function problem(answer) {
+  try { return (await answer.json()).error ?? answer.statusText; } catch { return answer.statusText || "no answer"; }
+}
+
+// ---- sending
+
+function send(files, name) {
+  const item = made("li", `${name}: `);
+  const bar = made("progress", "", { "aria-label": `sending ${name}`, max: "1", value: "0" });
+  const word = made("span", "");
+  item.append(bar, word);
+  element("sending").prepend(item);
+  const request = new XMLHttpRequest(); // fetch does not tell how much has gone
+  request.upload.addEventListener("progress", (event) => { if (event.total) bar.value = event.loaded / event.total; });
+  request.addEventListener("loadend", () => {
+    bar.remove();
+    let said = "no answer; was the service stopped?";
+    if (request.status) { try { said = JSON.parse(request.responseText).error; } catch { said = request.statusText; } }
+    if (request.status === 201) said = "received";
+    else if (request.status === 200) said = "was there already";
+    else item.classList.add("bad");
+    word.textContent = said;
+    look();
+  });
+  request.open("POST", "/api/studies");
+  if (files.length === 1) request.send(files[0].file);
+  else {
+    const form = new FormData();
+    for (const { file, path } of files) form.append("files", file, path);
+    request.send(form);
+  }
+}
+
+async function entriesOf(entry, path, found) {
+  if (entry.isFile) {
+    found.push({ file: await new Promise((good, bad) => entry.file(good, bad)), path: path + entry.name });
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) { // a reader gives some hundred entries at a time
+    const some = await new Promise((good, bad) => reader.readEntries(good, bad));
+    if (!some.length) return;
+    for (const one of some) await entriesOf(one, `${path}${entry.name}/`, found);
+  }
+}
+
+async function dropped(event) {
+  event.preventDefault();
+  element("drop").classList.remove("over");
+  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
+  const loose = [];
+  for (const entry of entries) {
+    const found = [];
+    await entriesOf(entry, "", found);
+    if (entry.isFile) loose.push(...found);
+    else if (found.length) send(found, "a folder");
+  }
+  sendFiles(loose);
+}
+
+function sendFiles(files) {
+  const whole = (one) => /\.(zip|nii|gz|tar|tgz|mha|nrrd)$/i.test(one.path); // each is a study of its own
+  for (const one of files.filter(whole)) send([one], "a file");
+  const rest = files.filter((one) => !whole(one)); // images belong together
+  if (rest.length) send(rest, `${rest.length} ${rest.length === 1 ? "file" : "files"}`);
+}
+
+function chosen(event, name) {
+  const files = [...event.target.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
+  if (!files.length) return;
+  if (name) send(files, name); else sendFiles(files);
+  event.target.value = "";
+}
+
+// ---- the table
+
+function told(study) {
+  if (study.failure) return made("span", study.failure.message, { class: "bad" });
+  if (study.verdict) {
+    const more = study.lesion_ml == null ? "" : `, lesions ${study.lesion_ml.toFixed(0)} ml`;
+    const doubt = study.verdict.reliable ? "" : `; not reliable: ${study.verdict.reasons.join("; ")}`;
+    return made("span", `${VERDICTS[study.verdict.positive]}, ${study.verdict.score.toFixed(2)}${more}${doubt}`);
+  }
+  return made("span", "");
+}
+
+function row(study) {
+  const line = made("tr", "", { "data-study": study.id, "data-state": study.state });
+  const when = new Date(study.submitted * 1000).toLocaleString();
+  const what = `${study.files} ${study.files === 1 ? "file" : "files"}, ${(study.bytes / 2 ** 20).toFixed(1)} MiB`;
+  line.append(made("td", `${when}, ${what}`), made("td", study.state));
+  const result = made("td", ""), actions = made("td", "");
+  result.append(told(study));
+  if (study.state === "done") {
+    actions.append(
+      made("a", "Report", { href: `/api/studies/${study.id}/report`, "aria-label": `Report of the study of ${when}` }),
+      made("a", "All files", { href: `/api/studies/${study.id}/archive`, "aria-label": `All files of the study of ${when}` }),
+    );
+  }
+  const remove = made("button", "Delete", { class: "plain", "aria-label": `Delete the study of ${when}` });
+  remove.addEventListener("click", () => ask(study));
+  actions.append(remove);
+  line.append(result, actions);
+  return line;
+}
+
+async function look() {
+  clearTimeout(timer);
+  let pause = 4 * POLL;
+  try {
+    const answer = await fetch("/api/studies");
+    if (!answer.ok) throw new Error(await problem(answer));
+    const text = await answer.text();
+    const studies = JSON.parse(text);
+    const waiting = studies.filter((s) => s.state === "waiting").length;
+    const running = studies.filter((s) => s.state === "running").length;
+    element("state").textContent = studies.length ? `${waiting} waiting, ${running} being looked at` : "No studies yet";
+    if (text !== shown) {
+      element("studies").replaceChildren(...studies.map(row));
+      shown = text;
+    }
+    if (waiting + running) pause = POLL;
+  } catch (error) {
+    element("state").textContent = `The service does not answer: ${error.message}`;
+  }
+  timer = setTimeout(look, pause);
+}
+
+function ask(study) {
+  const dialog = element("sure");
+  element("yes").onclick = async () => {
+    dialog.close();
+    const answer = await fetch(`/api/studies/${study.id}`, { method: "DELETE" });
+    if (!answer.ok && answer.status !== 404) element("state").textContent = await problem(answer);
+    else look();
+  };
+  element("no").onclick = () => dialog.close();
+  dialog.showModal();
+}
+
+element("files").addEventListener("change", (event) => chosen(event, ""));
+element("folder").addEventListener("change", (event) => chosen(event, "a folder"));
+element("drop").addEventListener("dragover", (event) => { event.preventDefault(); element("drop").classList.add("over"); });
+element("drop").addEventListener("dragleave", () => element("drop").classList.remove("over"));
+element("drop").addEventListener("drop", dropped);
+look();

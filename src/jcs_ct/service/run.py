@@ -1,0 +1,122 @@
+"""`jcs serve` and `jcs work`: everything is put together, started, and ended in order."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import OutputError
+from jcs_ct.service.access import LOCAL, Access, check_bind
+from jcs_ct.service.files import Folders
+from jcs_ct.service.log import Log
+from jcs_ct.service.record import Record
+from jcs_ct.service.supervisor import Supervisor, check_limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from jcs_ct.service.settings import Service
+
+STOP_SECONDS = 5  # for requests that are being answered when the service is asked to stop
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a service listens.
+
+    Attributes:
+        host, port: To bind; port 0: a free one.
+        certificate, key: Files of TLS, or None.
+        proxy: Address of the proxy that has TLS, whose X-Forwarded headers are believed.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8042
+    certificate: Path | None = None
+    key: Path | None = None
+    proxy: str | None = None
+
+
+def serve(service: Service, address: Address, tokens: Path | None, workers: int, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        UsageError: It would be open to others without a token or TLS, or the settings cannot be kept.
+        OutputError: The folder or the port cannot be used.
+    """
+    import uvicorn
+
+    from jcs_ct.service.app import Desk, build_app
+
+    access = Access(tokens)
+    check_bind(address.host, access, tls=address.certificate is not None, proxy=address.proxy)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listener = socket.create_server((address.host, address.port), family=family)
+    except OSError as error:
+        raise OutputError(
+            f"{address.host} port {address.port} cannot be used: {error.strerror}", hint="give another --port"
+        ) from error
+    with listener, _workers(service, workers, say) as supervisor:
+        record = Record(service.database, patience=5.0)
+        folders = Folders(service.folder)
+        log = Log(record)
+        desk = Desk(
+            service, access, record, folders, log, service.looking.digest(), lambda: supervisor.ready, workers,
+            secure=address.certificate is not None or address.proxy is not None,
+        )  # fmt: skip
+        if removed := folders.tidy(record.inputs()):
+            say(f"{removed} folders that were left half-done were removed")
+        log.audit(LOCAL, "start")
+        port = listener.getsockname()[1]
+        scheme = "http" if address.certificate is None else "https"
+        say(f"serving at {scheme}://{address.host}:{port}/ with {workers} workers")
+        server = uvicorn.Server(
+            uvicorn.Config(
+                build_app(desk),
+                access_log=False,
+                log_level="warning",
+                server_header=False,
+                date_header=True,
+                ssl_certfile=address.certificate,
+                ssl_keyfile=address.key,
+                proxy_headers=address.proxy is not None,
+                forwarded_allow_ips=address.proxy or "",
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after it has ended in order
+            server.run(sockets=[listener])
+        log.audit(LOCAL, "stop")
+        record.close()
+
+
+def work(service: Service, workers: int, say: Callable[[str], None]) -> None:
+    """Take part in the work of a service, until SIGTERM or SIGINT."""
+    stopped = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    with _workers(service, workers, say):
+        say(f"working with {workers} workers")
+        stopped.wait()
+
+
+@contextmanager
+def _workers(service: Service, workers: int, say: Callable[[str], None]) -> Iterator[Supervisor]:
+    check_limits(service)
+    Folders(service.folder).prepare()
+    record = Record(service.database, patience=10.0)
+    record.prepare()
+    record.close()
+    service.looking.digest()  # weights that are not there are named now
+    supervisor = Supervisor(service, workers, say)
+    supervisor.start()
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop()

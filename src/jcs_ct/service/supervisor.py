@@ -1,0 +1,193 @@
+"""Keeps the worker processes of one machine alive, and ends those that are frozen or beyond a limit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jcs_ct.core.errors import UsageError
+from jcs_ct.core.processors import threads
+from jcs_ct.service.record import Record, RecordError
+from jcs_ct.service.worker import READY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jcs_ct.service.record import Study
+    from jcs_ct.service.settings import Service
+
+WATCH_SECONDS = 0.25
+MOST_PAUSE = 30.0  # between two starts of a worker that ends again and again
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+
+@dataclass
+class _Child:
+    """A worker process."""
+
+    name: str
+    process: subprocess.Popen[str]
+    ready: bool = False
+    heard: float = field(default_factory=time.monotonic)
+    words: list[str] = field(default_factory=list)
+    attempt: tuple[str, int] = ("", 0)  # what it has in hand …
+    since: float = 0.0  # … and since when
+
+    def listen(self) -> None:
+        """Read what it says, in a thread of its own."""
+        if self.process.stdout is None:
+            return
+        for line in self.process.stdout:
+            self.heard = time.monotonic()
+            if line.strip() == READY:
+                self.ready = True
+            else:
+                self.words = [*self.words, line.strip()][-5:]
+
+    def resident(self) -> int:
+        """Return the memory it holds, in bytes; 0 where it is gone or the system does not tell."""
+        try:
+            return int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]) * _PAGE
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()  # also ends a stopped process
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+class Supervisor:
+    """The worker processes of this machine.
+
+    Args:
+        service: The service.
+        workers: How many processes.
+        say: Gets a line about a worker that ended.
+    """
+
+    def __init__(self, service: Service, workers: int, say: Callable[[str], None]) -> None:
+        self._service, self._wanted, self._say = service, workers, say
+        self._record = Record(service.database)
+        self._children: list[_Child] = []
+        self._stop = threading.Event()
+        self._failures, self._not_before = 0, 0.0
+        self._thread = threading.Thread(target=self.run, name="supervisor", daemon=True)
+
+    @property
+    def ready(self) -> int:
+        """How many workers have loaded their weights and live."""
+        return sum(child.ready and child.process.poll() is None for child in self._children)
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [child.process.pid for child in self._children]
+
+    def start(self) -> None:
+        """Watch in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the workers; what they had in hand is given back and not counted."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        for child in self._children:
+            child.kill()
+            self._give_back(child, "lost", "", counted=False)
+        self._children = []
+        self._record.close()
+
+    def run(self) -> None:
+        """Watch until `stop`."""
+        while not self._stop.is_set():
+            try:
+                self._watch()
+            except RecordError as error:  # the database is away for long: workers wait for it as well
+                self._say(error.line())
+            self._stop.wait(WATCH_SECONDS)
+
+    def _watch(self) -> None:
+        for child in [c for c in self._children if c.process.poll() is not None]:
+            self._ended(child)
+        while len(self._children) < self._wanted and time.monotonic() >= self._not_before:
+            self._children.append(self._started())
+        held = self._record.held_by([child.name for child in self._children])
+        for child in list(self._children):
+            self._check(child, held.get(child.name))
+
+    def _started(self) -> _Child:
+        name = f"{platform.node()[:40]}-{uuid.uuid4().hex[:12]}"
+        share = threads(processes=self._wanted)
+        environment = {"OMP_NUM_THREADS": str(share), "GOMP_SPINCOUNT": "1000", **os.environ}
+        process = subprocess.Popen(  # noqa: S603  # this Python, and a name made here
+            [sys.executable, "-m", "jcs_ct.service.worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        child = _Child(name, process)
+        threading.Thread(target=child.listen, daemon=True).start()
+        if process.stdin is not None:
+            try:
+                process.stdin.write(self._service.to_json() + "\n")
+                process.stdin.flush()
+            except OSError:  # it ended at once, which the next look tells
+                pass
+        return child
+
+    def _ended(self, child: _Child) -> None:
+        self._children.remove(child)
+        status = child.process.returncode
+        child.kill()
+        self._give_back(child, "lost", "its worker ended")
+        self._failures = 0 if child.ready else self._failures + 1
+        if self._failures:
+            self._not_before = time.monotonic() + min(2.0**self._failures, MOST_PAUSE)
+        why = f": {' '.join(child.words)}" if child.words else ""
+        self._say(f"a worker ended with status {status}{why}; another is started")
+
+    def _check(self, child: _Child, study: Study | None) -> None:
+        limits, now = self._service.limits, time.monotonic()
+        attempt = ("", 0) if study is None else (study.id, study.attempt)
+        if attempt != child.attempt:
+            child.attempt, child.since = attempt, now
+        if child.ready and now - child.heard > 0.75 * limits.lease_seconds:  # before its lease ends
+            self._end(child, "lost", "its worker was frozen")
+        elif child.resident() > limits.memory:
+            self._end(child, "memory", f"it takes more than {limits.memory / 2**30:.3g} GiB of memory")
+        elif study is not None and now - child.since > limits.seconds:
+            self._end(child, "time", f"it takes more than {limits.seconds:.0f} seconds")
+
+    def _end(self, child: _Child, error_class: str, why: str) -> None:
+        child.kill()
+        self._give_back(child, error_class, why)
+        self._children.remove(child)
+        self._say(f"a worker was ended: {why}; another is started")
+
+    def _give_back(self, child: _Child, error_class: str, why: str, *, counted: bool = True) -> None:
+        try:
+            self._record.give_back(child.name, error_class, why, self._service.limits.attempts, counted=counted)
+        except RecordError as error:  # its lease ends by itself
+            self._say(error.line())
+
+
+def check_limits(service: Service) -> None:
+    """Refuse limits that cannot be kept here. Raises UsageError."""
+    if not Path("/proc/self/statm").exists() and service.limits.memory != type(service.limits)().memory:
+        raise UsageError("--memory can only be kept on Linux", hint="leave it out")
+    if service.limits.lease_seconds < 1:
+        raise UsageError("--lease is below one second", hint="give 5 or more")

@@ -1,0 +1,222 @@
+"""The record on SQLite and PostgreSQL: each study is one worker's, and whoever comes late changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("sqlalchemy")
+
+import sqlalchemy
+from sqlalchemy import text
+
+import postgres_help
+from jcs_ct.core.errors import UsageError
+from jcs_ct.service.record import Record, RecordError, Study
+from jcs_ct.service.settings import sqlite_in
+from jcs_ct.service.tables import open_engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SETTINGS = "s" * 64
+LEASE = 60.0
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with postgres_help.running(tmp_path_factory.mktemp("postgres") / "cluster") as server:
+        yield server.url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=postgres_help.installed)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database without tables."""
+    if request.param == "sqlite":
+        return sqlite_in(tmp_path)
+    address: str = request.getfixturevalue("postgres")
+    engine = open_engine(address)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return address
+
+
+@pytest.fixture
+def record(url: str) -> Iterator[Record]:
+    record = Record(url, patience=10)
+    record.prepare()
+    yield record
+    record.close()
+
+
+def submit(record: Record, number: int = 0) -> Study:
+    study, taken = record.submit(f"{number:064d}", SETTINGS, f"input{number}", 1, 10)
+    assert taken
+    return study
+
+
+def claim(record: Record, worker: str = "a", lease: float = LEASE, attempts: int = 3) -> Study:
+    study = record.claim(worker, SETTINGS, lease, attempts)
+    assert study is not None
+    return study
+
+
+def test_the_same_bytes_are_one_study(record: Record) -> None:
+    first = submit(record)
+    again, taken = record.submit(first.digest, SETTINGS, "another", 1, 10)
+    assert (again.id, again.input, taken) == (first.id, "input0", False)
+    other, taken = record.submit(first.digest, "t" * 64, "third", 1, 10)
+    assert taken
+    assert other.id != first.id
+    assert record.counts() == {"waiting": 2}
+
+
+def test_many_submit_and_claim_at_once(record: Record) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        entered = list(pool.map(lambda i: record.submit(f"{i % 20:064d}", SETTINGS, f"i{i}", 1, 1), range(80)))
+        assert sum(taken for _, taken in entered) == 20
+        claimed = list(pool.map(lambda i: record.claim(f"w{i}", SETTINGS, LEASE, 3), range(30)))
+    ids = [study.id for study in claimed if study is not None]
+    assert len(ids) == len(set(ids)) == 20
+    assert record.counts() == {"running": 20}
+
+
+def test_oldest_first_and_only_of_the_same_settings(record: Record) -> None:
+    studies = [submit(record, i) for i in range(3)]
+    assert record.ahead_of(studies[2]) == 2
+    assert record.claim("a", "t" * 64, LEASE, 3) is None
+    assert [claim(record, f"w{i}").id for i in range(3)] == [s.id for s in studies]
+    assert record.claim("z", SETTINGS, LEASE, 3) is None
+
+
+def test_a_late_worker_changes_nothing(record: Record) -> None:
+    submit(record)
+    late = claim(record, "late", lease=0.05)
+    time.sleep(0.1)
+    second = claim(record, "second")
+    assert (second.id, second.attempt, second.tries) == (late.id, 2, 2)
+    assert not record.renew(late, LEASE)
+    assert not record.finish(late, {"verdict": "late"})
+    assert not record.fail(late, "input", "late")
+    assert record.finish(second, {"verdict": "right"})
+    assert not record.finish(late, {"verdict": "late"})
+    done = record.get(late.id)
+    assert done is not None
+    assert (done.state, done.attempt, done.outcome) == ("done", 2, {"verdict": "right"})
+    assert record.finish(second, {"verdict": "right"})  # the answer to a commit was lost, and it is asked again
+
+
+def test_attempts_are_capped_and_start_anew_when_sent_again(record: Record) -> None:
+    study = submit(record)
+    for _ in range(3):
+        claim(record, lease=0.01, attempts=3)
+        time.sleep(0.05)
+    assert record.claim("b", SETTINGS, LEASE, 3) is None
+    failed = record.get(study.id)
+    assert failed is not None
+    assert (failed.state, failed.error_class, failed.attempt) == ("failed", "lost", 3)
+    assert record.errors() == {"lost": 1}
+    again, taken = record.submit(study.digest, SETTINGS, "again", 1, 10)
+    assert (again.id, taken, again.input, again.tries, again.error) == (study.id, True, "again", 0, None)
+    assert claim(record).attempt == 4  # so that what an old attempt made is never taken for it
+
+
+def test_a_worker_that_ended_gives_back(record: Record) -> None:
+    submit(record)
+    held = claim(record, "a")
+    assert record.held_by(["a", "b"])["a"].id == held.id
+    record.give_back("b", "lost", "another one ended", 1)
+    assert record.held_by(["a"])
+    record.give_back("a", "lost", "", 1, counted=False)  # the service was stopped
+    assert claim(record, "b", attempts=1).tries == 1
+    record.give_back("b", "memory", "it takes more than 1 GiB", 1)
+    failed = record.get(held.id)
+    assert failed is not None
+    assert (failed.state, failed.error_class, failed.error) == ("failed", "memory", "it takes more than 1 GiB")
+
+
+def test_what_is_deleted_keeps_its_digest_and_can_be_sent_again(record: Record) -> None:
+    submit(record)
+    study = claim(record)
+    was = record.delete(study.id)
+    assert was is not None
+    assert was.input == "input0"
+    assert record.delete(study.id) is None
+    assert record.get(study.id) is None
+    assert record.newest(10) == []
+    assert not record.renew(study, LEASE)
+    assert not record.finish(study, {})
+    assert record.counts() == {"deleted": 1}
+    again, taken = record.submit(study.digest, SETTINGS, "again", 1, 10)
+    assert (again.id, taken) == (study.id, True)
+    assert list(record.inputs()) == ["again"]
+
+
+def test_figures(record: Record) -> None:
+    assert record.oldest_waiting() == 0
+    submit(record, 0)
+    submit(record, 1)
+    record.finish(claim(record), {})
+    assert 0 <= record.oldest_waiting() < 60
+    seconds = record.seconds()
+    assert [count for count, _ in seconds.values()] == [1, 1]
+    assert all(0 <= total < 60 for _, total in seconds.values())
+    first, second = record.newest(5)
+    assert record.newest(5, before=first.submitted) == [second]
+
+
+def test_the_audit_table_only_grows(record: Record, url: str) -> None:
+    record.note("somebody", "submit", "1" * 32, "2" * 64)
+    engine = open_engine(url)
+    for statement in ("DELETE FROM audit", "UPDATE audit SET who = 'nobody'"):
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+            connection.execute(text(statement))
+    with engine.begin() as connection:
+        assert [row.who for row in connection.execute(text("SELECT who FROM audit"))] == ["somebody"]
+    engine.dispose()
+
+
+def test_processes_that_start_at_once(url: str) -> None:
+    records = [Record(url, patience=10) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(Record.prepare, records))
+    assert records[0].counts() == {}
+    for record in records:
+        record.close()
+
+
+@postgres_help.installed
+def test_a_restart_of_the_database_is_waited_for(tmp_path: Path) -> None:
+    with postgres_help.running(tmp_path / "cluster") as server:
+        record = Record(server.url, patience=60)
+        record.prepare()
+        submit(record)
+        held = claim(record)
+        server.stop()
+        found: list[Any] = []
+        asking = threading.Thread(target=lambda: found.append(record.finish(held, {"verdict": "right"})))
+        asking.start()
+        time.sleep(0.5)
+        assert not found
+        server.start()
+        asking.join(60)
+        assert found == [True]
+        server.stop()
+        impatient = Record(server.url, patience=0.1)
+        with pytest.raises(RecordError, match="the database does not answer"):
+            impatient.counts()
+        impatient.close()
+        record.close()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "sqlite://", "sqlite:///:memory:", "mysql://a@b/c"])
+def test_other_databases_are_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--database"):
+        Record(url)
