@@ -247,4 +247,5 @@ def test_the_command_that_makes_tokens(tmp_path: Path, capfd: pytest.CaptureFixt
     assert ended.value.code == 0
     who = Access(tmp_path / "tokens").who(capfd.readouterr().out.strip())
     assert who is not None
-    assert (who.name, who.roles) == ("ward 3", {"submit", "read"})
+    assert who.name == "ward 3"
+    assert who.roles == frozenset({"submit", "read"})

@@ -111,10 +111,10 @@ def main() -> None:
     service = Service.from_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        from jcs_ct.core.memory import one_heap
+        from jcs_ct.core.memory import one_arena
         from jcs_ct.service.looking import Look
 
-        one_heap()
+        one_arena()
         worker = Worker(name, service, Look(service.looking))
     except JcsError as error:
         print(error.line(), flush=True)  # noqa: T201  # the supervisor reads it
