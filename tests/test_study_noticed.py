@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from jcs_ct.app.batch import diagnose_cases
@@ -12,20 +13,25 @@ from jcs_ct.app.gather import gather
 from jcs_ct.core.warning import CodedWarning, code_of
 from jcs_ct.inference import apply
 from jcs_ct.phantom import lung_window
-from jcs_ct.study.noticed import Noticed
+from jcs_ct.study.noticed import noticed
+from jcs_ct.study.packed import PackedMap
+from jcs_ct.study.result import SliceResult
 from jcs_ct.study.settings import Networks, Settings
-from study_help import BandNetwork, mark_all, small_phantom
+from study_help import BandNetwork, mark, mark_all, mark_screened, small_phantom
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pytest
-
 BAND: Any = BandNetwork()
 
 
-def test_alpha_depth_and_orientation_are_told_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("segment", ["always", "positive"], ids=["one pass", "screened before"])
+def test_alpha_depth_and_orientation_are_told_once_each(
+    segment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(apply, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "screen_slice", mark_screened)
+    monkeypatch.setattr(apply, "segment", lambda image, network: mark(image, network).lesion)
     (tmp_path / "in").mkdir()
     for i, grey in enumerate(lung_window(small_phantom().hu[4:16])):
         picture = Image.fromarray(grey.astype(np.uint16) * 257)
@@ -37,7 +43,7 @@ def test_alpha_depth_and_orientation_are_told_once_each(tmp_path: Path, monkeypa
             options["exif"] = Image.Exif()
             options["exif"][274] = 3
         picture.save(tmp_path / "in" / f"{i:02d}.png", **options)
-    networks, settings = Networks(BAND, BAND), Settings(frames=False)
+    networks, settings = Networks(BAND, BAND), Settings(segment=segment, frames=False)
     (ended,) = diagnose_cases(gather([str(tmp_path / "in")]).cases, networks, settings, tmp_path / "out")
     assert ended.report is not None
     found = {one["code"]: one["text"] for one in ended.report["cautions"]}
@@ -49,12 +55,16 @@ def test_alpha_depth_and_orientation_are_told_once_each(tmp_path: Path, monkeypa
     assert ended.report["verdict"]["reliable"]
 
 
-def test_a_note_is_one_warning_however_often_a_slice_is_read() -> None:
-    noticed = Noticed(2)
-    for _ in range(2):
-        noticed.add(0, [CodedWarning("coloured", "coloured (1.0% of the pixels); a CT slice is grey")])
-        noticed.add(1, [CodedWarning("coloured", "coloured (2.5% of the pixels); a CT slice is grey")])
-        noticed.add(1, ["a plain note"])
-    whole, plain = noticed.warnings()
+def test_a_note_is_one_warning_however_many_slices_have_it() -> None:
+    nothing = PackedMap((0, 0))
+    notes: tuple[list[str], ...] = (
+        [CodedWarning("coloured", "coloured (1.0% of the pixels); a CT slice is grey")],
+        [CodedWarning("coloured", "coloured (2.5% of the pixels); a CT slice is grey"), "a plain note", "a plain note"],
+    )
+    slices = [
+        SliceResult(i, "", None, 0.5, True, None, None, None, (), nothing, nothing, notes=tuple(found))
+        for i, found in enumerate(notes, 1)
+    ]
+    whole, plain = noticed(slices)
     assert (whole, code_of(whole)) == ("all 2 slices: coloured (1.0% of the pixels); a CT slice is grey", "coloured")
     assert (plain, code_of(plain)) == ("slice 2: a plain note", "note")

@@ -46,6 +46,7 @@ class SliceResult:
         attention: In steps of 1/255, on the grid of the slice.
         lungs: Labels: 0, 1 right, 2 left; None for pictures.
         unread: Why the slice could not be read, or "".
+        notes: What was noticed when it was read.
     """
 
     index: int
@@ -61,6 +62,7 @@ class SliceResult:
     attention: PackedMap = field(repr=False)
     lungs: PackedMap | None = field(default=None, repr=False)
     unread: str = ""
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, numbers rounded to what they are worth."""

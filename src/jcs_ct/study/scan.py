@@ -20,7 +20,7 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.inference import apply
 from jcs_ct.study.flow import Clock, batches, concurrently, in_order
-from jcs_ct.study.noticed import Noticed
+from jcs_ct.study.noticed import noticed
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
 from jcs_ct.study.settings import rule_for
@@ -56,12 +56,14 @@ class Answer:
         attention: float32, rows × columns in [0, 1]; or packed.
         lesion: bool, rows × columns.
         unread: Why the slice could not be read, or "".
+        notes: What was noticed when it was read.
     """
 
     probability: float | None = None
     attention: NDArray[np.float32] | PackedMap | None = None
     lesion: NDArray[np.bool_] | None = None
     unread: str = ""
+    notes: tuple[str, ...] = ()
 
 
 Read = tuple[int, "CaseSlice | Unreadable"]
@@ -112,7 +114,7 @@ def examine(
         verdict,
         tuple(slices),
         scan.measures.burden() if wanted else None,
-        (*case.warnings, *scan.measures.warnings, *unread, *scan.noticed.warnings()),
+        (*case.warnings, *scan.measures.warnings, *unread, *noticed(slices)),
         time.perf_counter() - started,
         clock,
     )
@@ -126,7 +128,6 @@ class _Scan:
     ) -> None:
         self.case, self.networks, self.measures = case, networks, measures
         self._clock, self._listener = clock, listener
-        self.noticed = Noticed(len(case))
         self._decoded = Spool()  # what was screened, for the segmenter
         self._worth = [i for i in range(len(case)) if measures.shows_lung(i)]
 
@@ -166,7 +167,7 @@ class _Scan:
             if isinstance(item, Unreadable):
                 return said
             self._decoded.put(index, item.decoded)
-            return replace(said, attention=_packed(said.attention, item))
+            return replace(said, attention=_packed(said.attention, item), notes=item.image.notes)
 
         answers = [NOTHING] * len(self.case)
         with network.concurrent_calls(len(self._worth)) as calls:
@@ -195,10 +196,7 @@ class _Scan:
             with self._clock("read"):
                 if index in self._decoded:
                     return self.case.slice_of(index, self._decoded.get(index))
-                item = self.case.slice(index)
-            if not isinstance(item, Unreadable):
-                self.noticed.add(index, item.image.notes)
-            return item
+                return self.case.slice(index)
 
         return in_order(read, indices)
 
@@ -236,6 +234,7 @@ class _Scan:
             lesions=PackedMap.of_mask(measured.lesion),
             attention=_packed(said.attention, item),
             lungs=self.measures.lungs(index),
+            notes=said.notes or item.image.notes,
         )
 
     def _unread(self, index: int, reason: str) -> SliceResult:
