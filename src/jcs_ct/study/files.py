@@ -96,7 +96,8 @@ def _write(result: CaseResult, folder: Path) -> None:
         if result.frames:
             write_html(folder / "report.html", report, result.frames)
         text = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        (folder / "report.json").write_text(text, encoding="utf-8")
+        # Names that are no text stand as JSON itself spells them.
+    (folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _write_sr(
