@@ -81,6 +81,7 @@ def test_what_is_wrong_is_seen() -> None:
         (0, "jcs: 1 done\nlibrary: a line of its own", "a"),
         (1, "jcs: error: unforeseen KeyError: 'HOME'", ""),
         (2, "jcs: error: one\njcs: error: two", ""),
+        (2, "Traceback\njcs: error: one", ""),
         (139, "", ""),
     ):
         assert tool.verdict(tool.Ran(status, said, digest), plain, here).startswith("WRONG: ")

@@ -153,7 +153,7 @@ def words(command: str, folder: Path, out: Path) -> list[str]:
     if command == "classify":
         return ["classify", str(folder / "png" / "phantom_012.png"), "-o", str(out / "table.csv"), "--runtime", "torch"]
     if command == "diagnose":
-        return ["diagnose", str(folder / "Größe 大"), "-o", str(out / "result"), "--json"]
+        return ["diagnose", str(folder / "Größe 大"), "-o", str(out / "result"), "--json", "--runtime", "torch"]
     given = ["train", "segment", "--data", str(folder / "png"), "-o", str(out / "run"), "--size", "32", "--epochs", "1"]
     return [*given, "--workers", "0" if command == "train, no readers" else "1", "--device", "cpu"]
 
@@ -208,11 +208,12 @@ def lines_of(ran: Ran) -> list[str]:
 def verdict(ran: Ran, plain: Ran, surrounding: Surrounding) -> str:
     """Return "as everywhere", the one line that says what is wrong, or "WRONG: " and what was seen."""
     shown = [line.strip() for line in ran.said.splitlines() if line.strip()]
-    ours = len(shown) == 1 and shown[0].startswith("jcs: error: ") and "unforeseen" not in shown[0]
+    errors = [line for line in shown if line.startswith("jcs: error: ")]
+    ours = len(errors) == 1 and "unforeseen" not in errors[0] and not strange(ran)
     if ran.status in (1, 2) and ours:
-        return shown[0].removeprefix("jcs: error: ")
-    if ran.status in (1, 2) and not shown and surrounding.streams == "closed stderr":
-        return "exit status alone: there is nowhere to say it"
+        return errors[0].removeprefix("jcs: error: ")
+    if ran.status == 1 and not strange(ran) and not errors and surrounding.streams == "gone reader":
+        return "exit status 1: whoever would read it is gone"
     if ran.status != 0 or ran.digest != plain.digest:
         return f"WRONG: exit status {ran.status}, {'other' if ran.digest else 'no'} numbers: {' / '.join(shown[-3:])}"
     alien = strange(ran)

@@ -79,7 +79,7 @@ def stamp_of(sources: Sequence[Source]) -> str:
         except OSError:
             return ""
         lines.append(f"{source.path.resolve()}|{source.member}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}")
-    return hashlib.sha256("\n".join(sorted(set(lines))).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(set(lines))).encode(errors="surrogateescape")).hexdigest()
 
 
 def digest_of(case: Case) -> str:
@@ -149,7 +149,8 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:
-        mark = hashlib.sha256(f"{absolute(place_of(case))}|{case.kind}|{case.name}".encode()).hexdigest()[:8]
+        place = f"{absolute(place_of(case))}|{case.kind}|{case.name}"
+        mark = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
         longer = f"{case.name}-{mark}"
         owner = owner_of(out / case.name)
         mine = absolute(place_of(case))

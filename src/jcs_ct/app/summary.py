@@ -107,4 +107,4 @@ def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> bytes:
     if header:
         writer.writeheader()
     writer.writerows({name: cell(row.get(name, "")) for name in COLUMNS} for row in rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")  # names that are no text stay the bytes they are

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
     _listen_to_stops()
+    for name in ("stdout", "stderr"):  # closed by whoever started the command: libraries would stumble over it
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # until the end
     for stream in (
         sys.stdout,
         sys.stderr,
@@ -117,7 +121,8 @@ def main(arguments: list[str] | None = None) -> None:
         status = error.exit_status
         if "--json" in words:
             facts = {"message": error.message, "path": error.path, "hint": error.hint, "exit_status": status}
-            click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
+            with suppress(OSError):  # the error may be that nothing can be printed there
+                click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
     except Exception as error:  # noqa: BLE001  # a user sees one line; the traceback is there for whoever asks
         if "--verbose" in words:
             traceback.print_exc()

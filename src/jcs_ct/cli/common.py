@@ -195,7 +195,14 @@ class Reporter:
         """Print the JSON if asked for, and return the exit status."""
         failed = len(self.result["failed"])
         if self.as_json:
-            click.echo(json.dumps(self.result, indent=2, ensure_ascii=False))
+            try:
+                click.echo(json.dumps(self.result, indent=2, ensure_ascii=False))
+            except BrokenPipeError:  # whoever read it is gone, which click takes as the end
+                raise
+            except OSError as error:
+                raise OutputError(
+                    f"the result cannot be printed: {error.strerror}", hint="what was computed is written; mend stdout"
+                ) from error
         if not self.quiet:
             _say(f"jcs: {self.done} done, {failed} failed" if failed else f"jcs: {self.done} done")
         if not failed:

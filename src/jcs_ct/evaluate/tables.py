@@ -36,7 +36,9 @@ def plain(value: Any) -> Any:
 
 def to_json(content: Mapping[str, Any]) -> bytes:
     """Return strict JSON (no NaN), indented, UTF-8."""
-    return (json.dumps(plain(dict(content)), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(dict(content)), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(
+        errors="backslashreplace"  # names that are no text, as JSON itself spells them
+    )
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -47,7 +49,7 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     for row in rows:
         cells = (plain(value) for value in row.values())
         table.writerow(["" if cell is None else cell for cell in cells])
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def reservation(content: Mapping[str, Any]) -> str:
@@ -91,4 +93,4 @@ def interval(found: Mapping[str, Any], digits: int = 4) -> str:
 
 def document(title: str, *parts: str) -> bytes:
     """Return a Markdown file of paragraphs and tables."""
-    return ("\n\n".join([f"# {title}", *(part for part in parts if part), RESEARCH]) + "\n").encode()
+    return ("\n\n".join([f"# {title}", *(part for part in parts if part), RESEARCH]) + "\n").encode(errors="replace")

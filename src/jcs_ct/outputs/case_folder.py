@@ -113,7 +113,8 @@ class _Writer:
             if self.pictures.frames:
                 write_html(self.folder / "report.html", self.report, self.pictures.frames)
             text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-            (self.folder / "report.json").write_text(text, encoding="utf-8")
+            # Names that are no text stand as JSON itself spells them.
+            (self.folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")
             for job in packing:
                 job.result()
 

@@ -59,7 +59,7 @@ def write_html(
         OutputError: The file exists, or cannot be written.
     """
     with whole_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
-        file.writelines(piece.encode() for piece in _pieces(report, frames))
+        file.writelines(piece.encode(errors="replace") for piece in _pieces(report, frames))
 
 
 def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterator[str]:

@@ -31,4 +31,4 @@ def slices_csv(report: Mapping[str, Any]) -> str:
 
 def write_slices(path: Path, report: Mapping[str, Any], *, overwrite: bool = False) -> None:
     """Write slices.csv. Raises OutputError as `jcs_ct.core.whole_files.whole_file` does."""
-    write_whole(path, slices_csv(report).encode(), overwrite=overwrite)
+    write_whole(path, slices_csv(report).encode(errors="surrogateescape"), overwrite=overwrite)
