@@ -8,6 +8,7 @@ is worth it, as the paper's pipeline does. `jcs-lite` alone does both in its one
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +20,11 @@ from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, Judge
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.slice_check import check_slice
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.inference import pipeline
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
 from jcs_ct.study.flow import Behind, Clock, ahead, batches, side_by_side
+from jcs_ct.study.lying import Lying
 from jcs_ct.study.noticed import Noticed
 from jcs_ct.study.report import build_report
 from jcs_ct.study.result import CaseResult, PackedLabels, PackedMaps, SliceResult
@@ -68,6 +71,7 @@ class Examination:
         self.lesion_mm2: list[float | None] = [None] * len(case)
         self.frames: dict[int, EncodedFrame] = {}
         self.noticed = Noticed(len(case))
+        self.lying = Lying(len(case), volume=case.series is not None)
         self.clock = Clock()
 
     def run(self) -> CaseResult:
@@ -110,7 +114,7 @@ class Examination:
         threshold = self.networks.screen.covid_threshold
         slices = tuple(self.slice_result(i, threshold) for i in everything)
         lungs = self.lungs
-        self.warnings += self.noticed.warnings()
+        self.warnings += [*self.lying.warnings(), *self.noticed.warnings(), *mixed_sizes(self)]
         report = build_report(self, verdict, burden, slices, time.perf_counter() - started)
         frames = tuple(self.frames[i] for i in everything) if settings.frames else ()
         return CaseResult(case, verdict, slices, report, self.lesions, lungs, self.attention, frames, self.clock)
@@ -130,6 +134,8 @@ class Examination:
             with self.clock("lungs"):
                 reducer.add(i, hu)
                 judge.add(hu)
+                if self.lying.asks(i):
+                    self.lying.add(i, to_grey(hu))
         offset = judge.offset()
         if abs(offset) >= REFUSED_OFFSET:
             raise InputError(
@@ -251,6 +257,8 @@ class Examination:
                 yield i, None
             else:
                 self.noticed.add(i, item.image.notes)
+                if self.case.series is None and self.lying.asks(i):
+                    self.lying.add(i, item.image.pixels[..., 1])
                 yield i, item
 
     def maps_of(self, chosen: Sequence[tuple[int, CaseSlice]], *, lesions: bool) -> dict[int, Maps]:
@@ -300,6 +308,18 @@ class Examination:
             self.lesion_share[i],
             self.flags[i],
         )
+
+
+def mixed_sizes(study: Examination) -> list[CodedWarning]:
+    """Return a warning where pictures have several sizes: those of one study have one."""
+    sizes = Counter(shape for shape in study.shapes if shape != (0, 0))
+    if study.case.series is not None or len(sizes) < 2:
+        return []
+    (rows, columns), most = sizes.most_common(1)[0]
+    text = (
+        f"pictures of {len(sizes)} sizes, {most} of {len(study.case)} have {rows} × {columns} pixels: several people's?"
+    )
+    return [CodedWarning("mixed-pictures", text)]
 
 
 def examine(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
