@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom import dcmread
 
-from jcs_ct.app.batch import diagnose_cases
+from jcs_ct.app.batch import diagnose_cases, known_to
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import InputError
 from jcs_ct.inference import apply
@@ -69,6 +69,32 @@ def test_the_next_series_is_read_kept_and_told(tmp_path: Path, monkeypatch: pyte
     header.save_as(path)
     (again,) = diagnose(tmp_path, resume=True)
     assert (again.status, again.note) == ("done", "was made with another input, so it is made again")
+
+
+def test_what_was_not_touched_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
+    networks, settings = Networks(BAND, BAND), Settings(frames=False)
+    add(tmp_path / "in", 1, lungs=False)
+    second = add(tmp_path / "in", 2, lungs=True)
+    (ended,) = diagnose(tmp_path)
+    assert ended.report is not None
+
+    def again() -> tuple[int, int]:
+        known = known_to(tmp_path / "out", networks, settings)
+        found = gather([str(tmp_path / "in")], known=known)
+        return len(found.kept), len(found.cases)
+
+    assert again() == (1, 0)
+    assert known_to(tmp_path / "out", networks, Settings("fraction", frames=False)) == []
+    add(tmp_path / "in", 3, lungs=True)  # the same study has grown
+    assert again() == (0, 1)
+    (tmp_path / "in" / "s3").rename(tmp_path / "elsewhere")
+    assert again() == (1, 0)
+    path = next(second.iterdir())
+    path.touch()
+    assert again() == (0, 1)
+    path.unlink()
+    assert again() == (0, 1)
 
 
 def test_a_study_without_lungs_says_that_no_series_shows_them(tmp_path: Path) -> None:

@@ -49,6 +49,12 @@ def phantom(seed: int) -> Volume:
     return make_phantom(slices=SLICES, size=SIZE, seed=seed, lesions=8, spacing=MM).hu
 
 
+def another() -> Volume:
+    """Return the chest of another person, who is a tenth smaller."""
+    mm = (MM[0], 1.1 * MM[1], 1.1 * MM[2])
+    return make_phantom(slices=SLICES, size=SIZE, seed=7, lesions=8, spacing=mm).hu
+
+
 def write_nifti(path: Path, hu: NDArray[Any], mm: tuple[float, float, float] = MM) -> Path:
     """Write a volume as NIfTI."""
     nifti: Any = nibabel
@@ -115,10 +121,9 @@ def _of_values(hu: Volume, other: Volume) -> Iterator[tuple[str, str, Volume, bo
             blank = hu.copy()
             blank[at : at + count] = -1024
             yield "blank slices", f"{count} {place}", blank, True
+        yield "missing slices", f"5 {place}", np.delete(hu, range(at, at + 5), axis=0), True
         for count in (2, 5):
             part = slice(at, at + count)
-            gone = np.delete(hu, range(at, at + count), axis=0)
-            yield "missing slices", f"{count} {place}", gone, True
             for name, values in (
                 ("another patient's", other[part]),
                 ("mirrored front to back", hu[part, ::-1]),
@@ -185,7 +190,12 @@ def _of_headers(hu: Volume, top: Path) -> Iterator[Fault]:
     yield fault("high bit", "values four bits higher", lambda d, _i: _high_bit(d))
     for degrees in (3, 8, 15):
         yield fault("tilted gantry", f"{degrees}°", lambda d, i, a=degrees: _tilt(d, i, a))  # type: ignore[misc]
-    for at in PLACES.values():
+    for place, at in PLACES.items():
+        for count in (1, 3):
+            study = write_dicom(top / f"gap{at}-{count}", hu)
+            for i in range(at, at + count):
+                (study / f"ct_{i:03d}.dcm").unlink()
+            yield Fault("missing files", f"{count} {place}", "DICOM", study, lost=True)
         yield fault("another size", f"slice {at + 1}", lambda d, i, at=at: _smaller(d) if i == at else None)  # type: ignore[misc]
         yield fault("taken position", f"slice {at + 1}", lambda d, i, at=at: _at_neighbour(d) if i == at else None)  # type: ignore[misc]
     for name, values in (("localizer", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), ("MIP", ["DERIVED", "SECONDARY", "MIP"])):

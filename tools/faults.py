@@ -22,7 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fault_kinds import faults, phantom, pictures_of, write_dicom, write_nifti, write_pictures
+from fault_kinds import another, faults, phantom, pictures_of, write_dicom, write_nifti, write_pictures
 
 import jcs_ct
 from jcs_ct.core.errors import JcsError
@@ -95,7 +95,7 @@ def run(top: Path, every: int) -> tuple[dict[str, Report], list[Row]]:
     """Return the reports of the clean studies, and what became of every `every`-th fault."""
     remember_passes()
     diagnoser = jcs_ct.Diagnoser(device="cpu", runtime="torch-tuned")
-    hu, other = phantom(0), phantom(7)
+    hu, other = phantom(0), another()
     clean: dict[str, Report] = {}
     for form, path in (
         ("DICOM", write_dicom(top / "clean-dicom", hu)),

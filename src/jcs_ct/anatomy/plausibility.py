@@ -8,6 +8,8 @@ The limits stand where real volumes (17 studies: whole and partial, 1 to 8 mm, f
 | change between neighbours, against the usual change there | up to 1.5; 2.2 to 2.5 where slices are missing | 1.9 |
 | shift of soft tissue between neighbours | up to 15 HU | 25 HU |
 | air around the body | −1000 to −960 HU | 50 HU off, and tissue with it |
+| soft tissue (−200 to 200 HU) of what is denser than lung | 0.83 to 0.94 | 0.5 |
+| soft tissue where air is right | less than 50 HU off | 70 HU off |
 | cross-section of the body | 470 to 1080 cm² | 300 cm² |
 | both lungs | 1.7 to 9.2 l | 1 to 10 l |
 """
@@ -34,6 +36,8 @@ LEAST_LIKENESS = 0.6  # correlation of neighbours; real ones at 8 mm reach 0.88
 LEVEL_JUMP = 25.0  # HU
 BLANK_SHARE = 0.05  # of the usual cross-section of the body
 OFFSET, REFUSED_OFFSET = 50.0, 100.0  # HU
+STRETCHED = 70.0  # HU that soft tissue lies off while air is where it should be
+LEAST_SOFT = 0.5  # of what is denser than `SOLID`
 AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
 CHILD_CM2 = 300.0
 LUNGS_ML = (1000.0, 10_000.0)
@@ -41,7 +45,7 @@ ONE_LUNG = 0.12  # of the other lung
 WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 FEW_PIXELS = 200  # too few to tell a level by
 CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
-_BINS = np.arange(-1024, 600, 8)
+_BINS = np.arange(-1024, 1000, 8)
 
 
 class SliceStatistics(NamedTuple):
@@ -73,6 +77,7 @@ class VolumeCheck:
         self._air = np.zeros(len(_BINS) - 1, np.int64)
         self._tissue = np.zeros(len(_BINS) - 1, np.int64)
         self._outside = 0
+        self._soft = self._solid = 0
         self._before: NDArray[np.float32] | None = None
 
     def add(self, hu: NDArray[np.int16]) -> None:
@@ -83,8 +88,10 @@ class VolumeCheck:
         body = solid | enclosed(solid)
         outside = small[~body]
         self._outside += outside.size
-        self._air += np.histogram(outside[(outside > -1024) & (outside < -600)], _BINS)[0]
-        self._tissue += np.histogram(small[solid & (small < 500)], _BINS)[0]
+        self._air += np.histogram(outside[outside > -1024], _BINS)[0]
+        self._tissue += np.histogram(small[solid & (small < 900)], _BINS)[0]
+        self._solid += int(np.count_nonzero(solid))
+        self._soft += int(np.count_nonzero((small > -200) & (small < 200)))
         area = float(body.sum()) * self.spacing[1] * self.spacing[2] * step * step / 100
         values = small.clip(-1000, 200).astype(np.float32)
         change, level, likeness = 0.0, 0.0, 1.0
@@ -136,12 +143,25 @@ class VolumeCheck:
     def _units(self) -> list[CodedWarning]:
         shift = self.offset()
         if not shift:
-            return []
+            return self._scale()
         text = (
             f"the values lie about {abs(shift):.0f} HU too {'high' if shift > 0 else 'low'}: air around the body is at"
         )
         text += f" {AIR + shift:.0f} HU and muscle at {MUSCLE + shift:.0f}, −1000 and {MUSCLE:.0f} are expected"
         return [CodedWarning("offset", text)]
+
+    def _scale(self) -> list[CodedWarning]:
+        """Return what says that the values are stretched: air is where it should be, and soft tissue is not."""
+        if self._solid < FEW_PIXELS:
+            return []
+        off = _tissue_shift(self._tissue, (_BINS[:-1] + _BINS[1:]) / 2) if self._tissue.sum() >= FEW_PIXELS else 0.0
+        if abs(off) < STRETCHED and self._soft >= LEAST_SOFT * self._solid:
+            return []
+        share = 100 * self._soft / self._solid
+        text = f"the values are no Hounsfield units: soft tissue lies about {off:+.0f} HU off, air does not"
+        if self._soft < LEAST_SOFT * self._solid:
+            text = f"the values are no Hounsfield units: only {share:.0f} % of the body is soft tissue (−200 to 200 HU)"
+        return [CodedWarning("scale", text)]
 
     def _slices(self) -> list[CodedWarning]:
         """Return which slices do not continue their neighbours."""
@@ -215,7 +235,7 @@ def _smooth(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _tissue_shift(counts: NDArray[np.int64], middle: NDArray[np.float64]) -> float:
     """Return the shift at which most tissue lies where muscle and fat do; of equal ones the smallest."""
-    shifts = np.arange(-300, 301, 10)
+    shifts = np.arange(-300, 601, 10)
     inside = [float(counts[(np.abs(middle - s - MUSCLE) < 30) | (np.abs(middle - s - FAT) < 30)].sum()) for s in shifts]
     best = shifts[np.array(inside) >= 0.97 * max(inside)]
     return float(best[np.abs(best).argmin()])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from jcs_ct.app.identity import identify, place_of, unchanged
+from jcs_ct.app.known import KnownCase, known_cases, note_files
 from jcs_ct.app.locks import case_lock
 from jcs_ct.app.next_series import after, examine_with_lungs
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
@@ -38,7 +39,7 @@ class Ended:
         details: The traceback of a problem that was not foreseen, else "".
     """
 
-    case: Case
+    case: Case | KnownCase
     status: str
     report: dict[str, Any] | None
     error: JcsError | None = None
@@ -126,6 +127,7 @@ class _Job:
         if self.resume and not overwrite:
             kept, note = finished(self.out / case.name, case, self.networks, self.settings)
             if kept is not None:
+                note_files(self.out, case, kept)
                 return Ended(case, "kept", kept)
             overwrite = bool(note)
         if self.looked == 1:  # one study alone does not wait for it
@@ -138,7 +140,9 @@ class _Job:
         result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
-        return Ended(case, "done", read_report(folder), note=note)
+        report = read_report(folder)
+        note_files(self.out, case, report)
+        return Ended(case, "done", report, note=note)
 
 
 def settle() -> None:
@@ -167,6 +171,28 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     if not (folder / "report.json").exists():
         return None, ""
     report = read_report(folder)
+    differ = made_otherwise(report, networks, settings)
+    recorded = report.get("source")
+    then = None if recorded is None else after(case, recorded.get("passed", 0))
+    if recorded is None or then is None or not unchanged(then, recorded):
+        differ.insert(0, "input")
+    if differ:
+        return None, f"was made with another {', '.join(differ)}, so it is made again"
+    return report, ""
+
+
+def known_to(out: Path, networks: Networks, settings: Settings) -> list[KnownCase]:
+    """Return the finished cases in `out` that the same networks and settings made, of files that were not touched."""
+
+    def same(folder: Path) -> dict[str, Any] | None:
+        report = read_report(folder)
+        return None if made_otherwise(report, networks, settings) else report
+
+    return list(known_cases(out, same))
+
+
+def made_otherwise(report: dict[str, Any], networks: Networks, settings: Settings) -> list[str]:
+    """Return in what a result differs from one that would be made now, its input aside."""
     screen, segmenter = networks.screen, networks.separate_segmenter
     checks = {
         "weights": (report["model"]["weights_sha256"], screen.card.weights_sha256),
@@ -179,14 +205,7 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
         "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
         "version": (report["jcs_ct_version"], __version__),
     }
-    differ = [what for what, (before, now) in checks.items() if before != now]
-    recorded = report.get("source")
-    then = None if recorded is None else after(case, recorded.get("passed", 0))
-    if recorded is None or then is None or not unchanged(then, recorded):
-        differ.insert(0, "input")
-    if differ:
-        return None, f"was made with another {', '.join(differ)}, so it is made again"
-    return report, ""
+    return [what for what, (before, now) in checks.items() if before != now]
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -209,7 +228,8 @@ def _weights(segmenter: dict[str, str] | None) -> str | None:
 def summary_row(ended: Ended) -> dict[str, Any]:
     """Return a study's line of the summary."""
     row: dict[str, Any] = {"case": ended.name, "status": ended.status}
-    row |= {"path": place_of(ended.case), "kind": ended.case.kind, "slices": len(ended.case)}
+    path = ended.case.path if isinstance(ended.case, KnownCase) else place_of(ended.case)
+    row |= {"path": path, "kind": ended.case.kind, "slices": len(ended.case)}
     if ended.report is not None:
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
         row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}

@@ -13,6 +13,7 @@ from jcs_ct.study.case import VolumeCase, picture_cases
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from jcs_ct.app.known import KnownCase
     from jcs_ct.core.errors import InputError
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.case import Case
@@ -26,11 +27,13 @@ class Gathered:
         cases: Volumes first; names may be alike (`jcs_ct.app.identity.named`).
         problems: What cannot be used, one line each.
         notes: What a user should know, a line each.
+        kept: The finished cases that were not read again.
     """
 
     cases: tuple[Case, ...]
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
+    kept: tuple[KnownCase, ...] = ()
 
 
 def gather(
@@ -40,6 +43,7 @@ def gather(
     allow_gaps: bool = False,
     drop_odd: bool = False,
     keep_identity: bool = False,
+    known: Sequence[KnownCase] = (),
 ) -> Gathered:
     """Return the cases of INPUT arguments.
 
@@ -49,11 +53,12 @@ def gather(
         allow_gaps: Take volumes with missing slices, with a warning.
         drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
         keep_identity: Name DICOM cases after the patient's ID, and put the patient into the facts of the report.
+        known: Finished cases, which are not read again where all their files are there and no others of their study.
     """
-    found = find_series(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
+    found = find_series(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, settled=known)
     volumes = [_identified(one) if keep_identity and one.kind == "dicom" else one for one in found.series]
     cases: list[Case] = [*map(VolumeCase.of, volumes), *picture_cases(found.pictures, inputs)]
-    return Gathered(tuple(cases), found.problems, found.notes)
+    return Gathered(tuple(cases), found.problems, found.notes, tuple(known[i] for i in found.settled))
 
 
 def _identified(series: CTSeries) -> CTSeries:

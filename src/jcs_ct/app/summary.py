@@ -39,13 +39,13 @@ class Summary:
         self._lock = FileLock(str(out / ".summary.lock"), timeout=LOCK_SECONDS)
         out.mkdir(parents=True, exist_ok=True)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Append a line; what is written survives the end of this process."""
+    def add(self, *rows: Mapping[str, Any]) -> None:
+        """Append lines; what is written survives the end of this process."""
         with self._lock, self.path.open("a+b") as file:
             size = file.seek(0, os.SEEK_END)
             if size and (file.seek(size - 1), file.read())[1] != b"\n":
                 file.write(b"\n")  # of a run that was killed within a line
-            file.write(_lines([row], header=not size))
+            file.write(_lines(rows, header=not size))
             file.flush()
             os.fsync(file.fileno())
 

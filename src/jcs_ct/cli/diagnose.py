@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from jcs_ct.app.batch import Ended
     from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
+    from jcs_ct.study.settings import Networks, Settings
 
 
 @click.command()
@@ -61,8 +63,11 @@ def diagnose(
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
     from jcs_ct.app.identity import named
+    from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.summary import Summary
     from jcs_ct.core.memory import one_arena
+    from jcs_ct.models import RESULTS
+    from jcs_ct.study.settings import Networks
 
     one_arena()
     reporter = run.reporter
@@ -70,16 +75,22 @@ def diagnose(
         raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")
     if out.exists() and not out.is_dir():
         raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
-    found = gather(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity)
+    names: tuple[str | None, ...] = model or (None,)
+    networks = Networks.of([run.network(name, RESULTS) for name in names]) if resume and out.is_dir() else None
+    known = (
+        [] if networks is None else batch.known_to(out, networks, _settings(networks, rule, segment, no_html=no_html))
+    )
+    found = gather(
+        inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity, known=known
+    )
     for note in found.notes:
         reporter.note(note)
     for problem in found.problems:
         reporter.problem(problem)
-    if not found.cases:
+    if not found.cases and not found.kept:
         if found.problems:
             summary = Summary(out)
-            for problem in found.problems:
-                summary.add(batch.problem_row(problem))
+            summary.add(*map(batch.problem_row, found.problems))
             summary.put_in_order()
             return
         raise InputError(
@@ -88,33 +99,37 @@ def diagnose(
     cases = named(found.cases, out)
     _refuse_existing(cases, out, run, resume=resume)
 
-    from jcs_ct.app.locks import remove_debris
-    from jcs_ct.models import RESULTS
-    from jcs_ct.study.settings import Networks, Settings
-
-    names: tuple[str | None, ...] = model or (None,)
     slices = sum(len(case) for case in cases)
-    networks = Networks.of([run.network(name, RESULTS, slices) for name in names])
-    chosen: Any = segment or networks.usual_segment
-    settings = Settings(rule, chosen, frames=not no_html)
+    networks = networks or Networks.of([run.network(name, RESULTS, slices) for name in names])
+    for network in networks.all:
+        network.slices = max(1, slices)
+    settings = _settings(networks, rule, segment, no_html=no_html)
     reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
-    rows = []
-    total = len(cases)
+    kept = [batch.Ended(case, "kept", case.report) for case in found.kept]
+    rows = [batch.summary_row(ended) for ended in kept]
+    total = len(cases) + len(kept)
     summary = Summary(out)
-    for problem in found.problems:
-        summary.add(batch.problem_row(problem))
+    summary.add(*map(batch.problem_row, found.problems), *rows)
     ending = batch.diagnose_cases(
         cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity
     )
-    for i, ended in enumerate(ending, 1):
-        rows.append(batch.summary_row(ended))
-        summary.add(rows[-1])
+    for i, ended in enumerate(chain(kept, ending), 1):
+        if i > len(kept):
+            rows.append(batch.summary_row(ended))
+            summary.add(rows[-1])
         _say(ended, i, total, out, reporter)
     summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
+
+
+def _settings(networks: Networks, rule: str, segment: str | None, *, no_html: bool) -> Settings:
+    from jcs_ct.study.settings import Settings
+
+    chosen: Any = segment or networks.usual_segment
+    return Settings(rule, chosen, frames=not no_html)
 
 
 def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool) -> None:

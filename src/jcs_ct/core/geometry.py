@@ -139,6 +139,7 @@ class CTSeries:
         study_uid, series_uid: Of DICOM; "" otherwise. They stay in memory; reports hold hashes of them.
         number: Of the series in its study, or None.
         others: The other series of its study, what would be read next first.
+        beside: The `Source` of every other file of its study.
         passed: The series of its study that were to be read before it and showed no lungs.
     """
 
@@ -155,6 +156,7 @@ class CTSeries:
     series_uid: str = field(default="", repr=False)
     number: int | None = None
     others: tuple[OtherSeries, ...] = ()
+    beside: tuple[Any, ...] = field(default=(), repr=False)
     passed: tuple[CTSeries, ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ UNRELIABLE: dict[str, str] = {
     "blank-slices": "slices within the chest that show nothing",
     "mixed-patients": "images of several patients or studies",
     "offset": "the values are shifted against Hounsfield units",
+    "scale": "air is at its Hounsfield units and soft tissue is not: a wrong slope",
     "level-jump": "the values of neighbouring slices are shifted against each other",
     "padding": "padding values within the body",
     "child": "a child, or a body of a child's size",

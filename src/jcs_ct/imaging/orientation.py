@@ -18,12 +18,15 @@ from PIL import Image
 from jcs_ct.imaging.lung_box import find_field
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 SIDE = 32
 ANSWERS = ("upright", "turned", "upside down", "inverted")
 ASSET = "assets/orientation.npz"
 SURE = 0.97  # probability from which an answer counts
+HALF = 0.5  # mean probability from which the answers for many slices count together
 
 
 def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None = None) -> NDArray[np.float32]:
@@ -44,13 +47,27 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
 
 def orientation_of(grey: NDArray[np.uint8]) -> str:
     """Return how a picture lies, one of `ANSWERS`; "upright" where the network is not sure."""
+    p = answer(grey)
+    best = int(p.argmax())
+    return ANSWERS[best] if p[best] >= SURE else ANSWERS[0]
+
+
+def together(answers: Sequence[NDArray[np.float32]]) -> str:
+    """Return how the slices of a study lie, by the mean of what is answered of each: surer than any one of them."""
+    if not answers:
+        return ANSWERS[0]
+    mean = np.mean(answers, axis=0)
+    best = int(mean.argmax())
+    return ANSWERS[best] if mean[best] > HALF else ANSWERS[0]
+
+
+def answer(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the probabilities of `ANSWERS` for a picture."""
     weights = _weights()
     hidden = np.maximum(ranks(grey) @ weights["w1"] + weights["b1"], 0)
     logits = hidden @ weights["w2"] + weights["b2"]
     p = np.exp(logits - logits.max())
-    p /= p.sum()
-    best = int(p.argmax())
-    return ANSWERS[best] if p[best] >= SURE else ANSWERS[0]
+    return np.asarray(p / p.sum(), np.float32)
 
 
 @lru_cache(maxsize=1)

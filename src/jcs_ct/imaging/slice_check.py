@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURED = 12.0  # mean difference of the channels, grey values; JPEG makes grey pictures differ by up to about 5
 LEAST_LUNG, MOST_LUNG = 0.03, 0.72  # share of the slice that is dark and inside the body
+LEAST_INSIDE = 8.0  # mean grey value of the lungs: soft-tissue windows make them black
 LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
 ROUGHEST = 0.32  # see `Measured.roughness`
 MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides
@@ -35,6 +36,7 @@ MISORIENTED = {
 
 
 SAYS = {
+    "black-lungs": "the lungs are black; a lung window shows them grey",
     "no-lungs-in-slice": "no lungs were found: no chest, a slice above or below them, or another window",
     "coloured": "the picture is coloured; a CT slice is grey",
     "rough": "the picture is as rough as noise or text; a CT slice is smoother",
@@ -57,6 +59,7 @@ class Measured:
         lung: Share of the picture that is dark and inside the body, in [0, 1].
         contrast: Grey values from the lungs' mean up to the 90th percentile of the box around them: soft tissue.
         roughness: Mean difference of neighbouring pixels over the standard deviation; 1.1 for noise.
+        inside: Mean grey value of the dark regions, 0 to 255.
         parts: Number of separate dark regions.
         sides: Share of the lungs in the smaller half of the picture, left or right, in [0, 0.5].
     """
@@ -66,6 +69,7 @@ class Measured:
     lung: float
     contrast: float
     roughness: float
+    inside: float
     parts: int
     sides: float
 
@@ -96,6 +100,7 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
         lung=float(lungs.mean()),
         contrast=float(np.percentile(chest, 90)) - inside,
         roughness=float(steps / max(float(values.std()), 1e-6)),
+        inside=inside,
         parts=int(ndimage.label(lungs)[1]),
         sides=min(left, 1 - left) if lungs.any() else 0.0,
     )
@@ -123,6 +128,8 @@ def check_slice(pixels: NDArray[np.uint8]) -> tuple[CodedWarning, ...]:
         say("no-lungs-in-slice")
     elif found.lung > MOST_LUNG:
         say("dark")
+    elif found.inside < LEAST_INSIDE:
+        say("black-lungs")
     elif found.contrast < LEAST_CONTRAST:
         say("low-contrast")
     elif found.parts > MOST_PARTS:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import OtherSeries
@@ -24,7 +24,7 @@ from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.core.geometry import CTSeries
@@ -38,6 +38,17 @@ READERS = {
 """What reads a volume that is one file, by its kind; imported when one comes."""
 
 
+class Settled(Protocol):
+    """A study that need not be read again unless there are new files of it."""
+
+    @property
+    def files(self) -> frozenset[tuple[str, str | None]]:
+        """Path in full, and member of an archive, of all its files."""
+
+    def holds(self, study: str) -> bool:
+        """Return whether a file may belong to it: by the UID of its study, or by its folder (or "archive!")."""
+
+
 @dataclass(frozen=True)
 class FoundSeries:
     """What the inputs of a command come to.
@@ -47,6 +58,7 @@ class FoundSeries:
         problems: What cannot be used: files, and studies without a usable series; one line each.
         notes: What a user should know, a line each.
         rows: Every series that was found, chosen or not.
+        settled: Positions of the `settled` studies that were left out.
         pictures: Slices and feature files that lay there too (`jcs_ct.io.files.kinds.SLICES`).
     """
 
@@ -55,6 +67,7 @@ class FoundSeries:
     notes: tuple[str, ...]
     rows: tuple[SeriesRow, ...]
     pictures: tuple[Source, ...] = ()
+    settled: tuple[int, ...] = ()
 
     @property
     def others(self) -> tuple[SeriesRow, ...]:
@@ -63,7 +76,12 @@ class FoundSeries:
 
 
 def find_series(
-    inputs: Sequence[str | Path], *, series: str | None = None, allow_gaps: bool = False, drop_odd: bool = False
+    inputs: Sequence[str | Path],
+    *,
+    series: str | None = None,
+    allow_gaps: bool = False,
+    drop_odd: bool = False,
+    settled: Sequence[Settled] = (),
 ) -> FoundSeries:
     """Return the CT volumes that `inputs` name: one a study, chosen as the module says.
 
@@ -75,14 +93,20 @@ def find_series(
             a volume stays refused. Studies without such a series are left out.
         allow_gaps: Accept missing slices and uneven distances, with a warning that says where.
         drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
+        settled: Studies that are left out where all their files are there, and no others of them.
     """
     found = find_sources(inputs, FOR_STUDIES)
+    by_file = {(str(s.path.resolve()), s.member): s for s in found.sources} if settled else {}
+    out = {i: study for i, study in enumerate(settled) if study.files <= by_file.keys()}
+    skipped = {id(by_file[file]) for study in out.values() for file in study.files}
     finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), list(found.problems), list(found.notes))
-    finder.add_dicom([source for source in found.sources if source.kind is Kind.DICOM])
-    for source in found.sources:
+    sources = [source for source in found.sources if id(source) not in skipped]
+    finder.add_dicom([source for source in sources if source.kind is Kind.DICOM], out, by_file)
+    for source in sources:
         if source.kind in GRIDS:
             finder.add_volume(source)
-    return finder.result(tuple(source for source in found.sources if source.kind in SLICES))
+    pictures = tuple(source for source in sources if source.kind in SLICES)
+    return replace(finder.result(pictures, nothing_else=not out), settled=tuple(out))
 
 
 def find_series_in(
@@ -98,6 +122,12 @@ def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
     module, _, function = READERS[kind].partition(":")
     reader: Callable[[Source], CTSeries] = getattr(import_module(module), function)
     return reader
+
+
+def _folder(source: Source) -> str:
+    """Return what a study without a UID is known by, its folder or archive in full, as `Settled.holds` takes it."""
+    path = source.path.resolve()
+    return f"{path}!" if source.member is not None else str(path.parent)
 
 
 def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:
@@ -126,8 +156,8 @@ class _Finder:
         self._numbers: set[int] = set()
         self._matched = False
 
-    def result(self, pictures: tuple[Source, ...]) -> FoundSeries:
-        """Return the whole; names in the rows are told apart."""
+    def result(self, pictures: tuple[Source, ...], *, nothing_else: bool = True) -> FoundSeries:
+        """Return the whole; names in the rows are told apart. That there is no volume at all is a problem."""
         series = tuple(self._series)
         names = iter(tell_apart([(one.name, "") for one in series]))
         rows = tuple(replace(row, name=next(names)) if row.chosen else row for row in self._rows)
@@ -135,7 +165,7 @@ class _Finder:
             there = few([str(number) for number in sorted(self._numbers)]) or "none"
             message = f"no series is called {self._wanted}; series numbers here: {there}"
             self._problems.append(InputError(message, hint="jcs inspect lists them"))
-        if not series and not self._problems and not pictures:
+        if not series and not self._problems and not pictures and nothing_else:
             what = "; ".join(f"{row.label}: {row.reason}" for row in rows[:1])
             self._problems.append(InputError(f"no CT volume to work on{f' ({what})' if what else ''}"))
         return FoundSeries(
@@ -157,8 +187,19 @@ class _Finder:
             self._rows.append(chosen_row(row, series))
             self._series.append(series)
 
-    def add_dicom(self, sources: Sequence[Source]) -> None:
-        """Add what a number of DICOM files hold, study by study."""
+    def add_dicom(
+        self,
+        sources: Sequence[Source],
+        settled: dict[int, Settled] | None = None,
+        by_file: Mapping[tuple[str, str | None], Source] | None = None,
+    ) -> None:
+        """Add what a number of DICOM files hold, study by study.
+
+        Args:
+            sources: The files.
+            settled: Studies that are left out; those of which one of the files is are taken out of it, and read too.
+            by_file: The files of those.
+        """
         if not sources:
             return
         from jcs_ct.io.dicom.read import read_headers
@@ -175,6 +216,8 @@ class _Finder:
             if not headers:
                 directories += not self._follow(source, sources)
             for header in headers:
+                for i in [i for i, study in (settled or {}).items() if study.holds(header.study or _folder(source))]:
+                    sources += [by_file[file] for file in settled.pop(i).files] if settled and by_file else []
                 folder = f"{source.path}!" if source.member is not None else str(source.path.parent)
                 study = studies.setdefault(header.study or folder, {})
                 study.setdefault(header.series or folder, []).append(header)
@@ -240,9 +283,15 @@ class _Finder:
         rows = {candidate: candidate.explained_row(best, asked=candidate in asked) for candidate in candidates}
         self._rows += rows.values()
         if best is not None and best.opened is not None:
+            read = set(map(id, best.opened.series.sources))
+            beside = {id(h.source): h.source for group in groups for h in group if id(h.source) not in read}
             others = sorted((c for c in candidates if c is not best), key=lambda c: (not c.images, c.images and c.rank))
             self._series.append(
-                replace(best.opened.series, others=tuple(self._other(c, rows[c], asked=c in asked) for c in others))
+                replace(
+                    best.opened.series,
+                    others=tuple(self._other(c, rows[c], asked=c in asked) for c in others),
+                    beside=tuple(beside.values()),
+                )
             )
             self._notes += [f"{best.opened.series.label}: {note}" for note in best.opened.notes]
         elif asked:

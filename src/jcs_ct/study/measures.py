@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -10,8 +11,11 @@ from jcs_ct.anatomy.burden import BurdenCounter
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError, NoLungsError
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.slice_check import check_slice
+from jcs_ct.imaging.window import to_grey
 from jcs_ct.study.flow import in_order
+from jcs_ct.study.orientation import OrientationCheck
 from jcs_ct.study.packed import PackedMap
 
 if TYPE_CHECKING:
@@ -46,8 +50,10 @@ class Measured(NamedTuple):
 class Measures(Protocol):
     """Measures the slices of one case."""
 
-    warnings: Sequence[str]
-    """What speaks against the study as a whole, a line each."""
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What speaks against the study as a whole, a line each, as far as it was measured."""
+        ...
 
     def lungs(self, index: int) -> PackedMap | None:
         """Return the labels of the lungs in a slice; None where they are not known."""
@@ -67,10 +73,30 @@ class Measures(Protocol):
 
 
 class PictureMeasures:
-    """Measures pictures, of which neither the scale nor the lungs are known."""
+    """Measures pictures, of which neither the scale nor the lungs are known.
 
-    def __init__(self) -> None:
-        self.warnings: Sequence[str] = ()
+    Args:
+        total: How many there are.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._orientation = OrientationCheck(total, volume=False)
+        self._sizes: Counter[tuple[int, ...]] = Counter()
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See `Measures`."""
+        return [*self._orientation.warnings(), *self._mixed_sizes()]
+
+    def _mixed_sizes(self) -> list[CodedWarning]:
+        """Return a warning where pictures have several sizes: those of one study have one."""
+        if len(self._sizes) < 2:
+            return []
+        (rows, columns), most = self._sizes.most_common(1)[0]
+        shown = f"{most} of {self._total} have {rows} × {columns} pixels"
+        text = f"pictures of {len(self._sizes)} sizes, {shown}: several people's?"
+        return [CodedWarning("mixed-pictures", text)]
 
     def lungs(self, index: int) -> None:
         """See `Measures`."""
@@ -79,8 +105,11 @@ class PictureMeasures:
         """See `Measures`."""
         return True
 
-    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> Measured:  # noqa: ARG002
+    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> Measured:
         """See `Measures`."""
+        self._sizes[item.image.pixels.shape[:2]] += 1
+        if self._orientation.asks(index):
+            self._orientation.add(index, item.image.pixels[..., 1])
         flags = check_slice(item.image.pixels)
         if lesion is None:
             return Measured(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
@@ -140,6 +169,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
     """
     spacing = series.geometry.spacing
     reducer, check = Reducer(series.geometry.shape, spacing), VolumeCheck(spacing)
+    orientation = OrientationCheck(len(series), volume=True)
 
     def read(index: int) -> NDArray[np.int16]:
         with clock("read"):
@@ -149,6 +179,8 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         with clock("lungs"):
             reducer.add(index, hu)
             check.add(hu)
+            if orientation.asks(index):
+                orientation.add(index, to_grey(hu))
     if abs(check.offset()) >= REFUSED_OFFSET:
         raise InputError(
             f"holds no Hounsfield units: {check.warnings((0, 0), units_only=True)[0]}",
@@ -170,4 +202,5 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         lung_mm2.append(float(np.count_nonzero(labels) * (spacing[1] * spacing[2])))
         sides += np.bincount(labels.ravel(), minlength=3)[:3]
     right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
-    return VolumeMeasures(series, lungs, lung_mm2, check.warnings((right, left)))
+    warnings = [*check.warnings((right, left)), *orientation.warnings()]
+    return VolumeMeasures(series, lungs, lung_mm2, warnings)
