@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             line = ["train", task, "--data", data[task], "-o", root / f"{task}-{at}", *words, *ALWAYS]
             plan += [f"{at}|" + "|".join(map(str, line))]
             plan += [] if at == "whole" else ["resume|" + "|".join(map(str, [*line, "--resume"]))]
-    status, said = finish(start(*plan), timeout=400)  # fourteen runs, on a busy machine
+    status, said = finish(start(*plan), timeout=1200)  # fourteen runs, on a busy machine
     assert status == 0, said
     print(said)
     ends = said.split("ends:")[1].splitlines()[0].split()

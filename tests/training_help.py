@@ -112,7 +112,7 @@ def start(
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 100) -> tuple[int, str]:
+def finish(process: subprocess.Popen[str], timeout: float = 300) -> tuple[int, str]:
     """Wait for it; kill it if it hangs."""
     try:
         said, _ = process.communicate(timeout=timeout)

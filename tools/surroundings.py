@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -276,7 +277,7 @@ def main() -> int:
                 rows.append(f"| {surrounding.name} | `{command}` | {said} |")
                 print(rows[-1], flush=True)
     for group in (GROUP, GROUP_2):
-        if group.is_dir():
+        with suppress(OSError):  # never made; another run of this tool is in it
             group.rmdir()
     if given.out is not None:
         write(given.out, rows)
