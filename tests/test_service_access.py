@@ -158,6 +158,7 @@ def test_the_page_asks_for_a_token_and_keeps_it_from_scripts(
         ({"Sec-Fetch-Site": "same-site"}, 403),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Host": "evil.example"}, 403),
         ({"Host": "localhost.evil.example:80"}, 403),
         ({"Host": "localhost:1"}, 400),
@@ -184,7 +185,7 @@ def test_headers_of_every_answer(open_server: Server) -> None:
     for path in ("/", "/docs", "/openapi.json", "/page/page.js", "/healthz", "/nothing", "/api/studies/x"):
         headers = open_server.ask("GET", path).headers
         assert headers["X-Content-Type-Options"] == "nosniff"
-        assert headers["Referrer-Policy"] == "no-referrer"
+        assert headers["Referrer-Policy"] == "same-origin"
         assert headers["Cache-Control"] == "no-store"
         assert "default-src 'none'" in headers["Content-Security-Policy"]
         assert "server" not in {name.lower() for name in headers}
@@ -247,4 +248,4 @@ def test_the_command_that_makes_tokens(tmp_path: Path, capfd: pytest.CaptureFixt
     assert ended.value.code == 0
     who = Access(tmp_path / "tokens").who(capfd.readouterr().out.strip())
     assert who is not None
-    assert (who.name, who.roles) == ("ward 3", {"submit", "read"})
+    assert (who.name, who.roles) == ("ward 3", frozenset({"submit", "read"}))

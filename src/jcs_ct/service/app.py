@@ -313,6 +313,10 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=desk.secure)
         return answer
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for it on every page
+
     @app.get("/page/{name}", include_in_schema=False)
     def part(name: str) -> Response:
         if name not in PAGE_FILES:
