@@ -174,6 +174,24 @@ def test_a_name_that_leads_here_reads_nothing(open_server: Server) -> None:
         assert open_server.ask("GET", path, headers={"Host": "evil.example"}).status_code == 403, path
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/studies/%00",
+        "/api/studies/%ff%fe/files",
+        "/api/studies?before=nan",
+        "/api/studies?before=-inf&most=-1",
+        "/api/studies?most=" + "9" * 5000,
+        "/api/studies/" + "0" * 5000,
+        "/page/..%2fapp.py",
+        "/page/%00",
+    ],
+)
+def test_strange_questions_are_no_faults_of_the_service(open_server: Server, path: str) -> None:
+    for method in ("GET", "DELETE", "POST", "PUT", "HEAD"):
+        assert open_server.ask(method, path).status_code < 500
+
+
 def test_an_origin_of_the_same_host() -> None:
     same = {"host": "ct.example:8042", "origin": "https://ct.example:8042"}
     assert refused_origin("POST", same, open_to_all=False) is None
