@@ -1,8 +1,8 @@
 """Many studies through a service whose workers are killed and frozen: `python tools/service_soak.py [--studies 300]`.
 
-Sends phantom studies to `jcs serve` with several workers, sends SIGKILL and SIGSTOP to workers again and again, and checks
-what is there in the end: every study done once, with whole results and nothing of other attempts. `--database` takes the URL
-of an empty PostgreSQL; without it the record is SQLite's.
+Sends phantom studies to `jcs serve` with several workers, sends SIGKILL and SIGSTOP to workers again and again, and
+checks what is there in the end: every study done once, with whole results and nothing of other attempts. `--database`
+takes the URL of an empty PostgreSQL; without it the record is SQLite's.
 """
 
 from __future__ import annotations
