@@ -12,6 +12,7 @@ need dicom3tools dciodvfy
 need dcmtk storescu
 need orthanc Orthanc
 need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)  # 60 MB
 need gcc cc
 need libc6-dev /usr/include/stdio.h
 need chromium chromium

@@ -58,6 +58,7 @@ const commands = {
     }
     await session.send("Input.dispatchTouchEvent", { type: "touchEnd", touchPoints: [] });
   },
+  async files({ selector, paths }) { await page.setInputFiles(selector, paths); },
   async set({ selector, value }) { await page.fill(selector, value); },
   async media({ media }) { await page.emulateMedia(media); },
   async screenshot({ path, full }) { await page.screenshot({ path, fullPage: Boolean(full) }); },

@@ -179,8 +179,9 @@ def refused_origin(method: str, headers: Mapping[str, str], *, open_to_all: bool
         return "this service answers on this machine's own names only"
     if method in _SAFE:
         return None
-    if headers.get("sec-fetch-site", "none") not in {"same-origin", "none"}:
-        return "a page of another site asked for this"
+    site = headers.get("sec-fetch-site")  # what the browser itself says; not sent to an address without TLS elsewhere
+    if site is not None:
+        return None if site in {"same-origin", "none"} else "a page of another site asked for this"
     origin = headers.get("origin")
     if origin is not None and urlsplit(origin).netloc != host:
         return "a page of another site asked for this"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ PAGE_FOLDER = Path(__file__).parent / "page"
 PAGE_FILES = {"page.js": "text/javascript", "page.css": "text/css", "login.html": "text/html"}
 SHOWN = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 MOST_LISTED = 200
-PATIENCE = 5.0  # seconds for which a request waits for the database
+_ID = re.compile(r"[0-9a-f]{32}")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
 }
@@ -79,7 +80,7 @@ class Desk:
 
     def study(self, study_id: str) -> Study:
         """Return a study. Raises RefusedError where there is none."""
-        study = self.record.get(study_id)
+        study = self.record.get(study_id) if _ID.fullmatch(study_id) else None
         if study is None:
             raise RefusedError(404, "no such study")
         return study
@@ -161,6 +162,11 @@ def _answer_errors(app: FastAPI) -> None:
         if error.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         return JSONResponse({"error": error.message}, error.status, headers)
+
+    @app.exception_handler(OSError)
+    async def disk(_request: Request, error: Exception) -> JSONResponse:
+        why = getattr(error, "strerror", None) or type(error).__name__  # without the path
+        return JSONResponse({"error": f"the disk refuses: {why}"}, 503, {"Retry-After": str(RETRY_SECONDS)})
 
     @app.exception_handler(RecordError)
     async def away(_request: Request, error: Exception) -> JSONResponse:
@@ -312,6 +318,10 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
         answer = RedirectResponse("/", 303)
         answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=desk.secure)
         return answer
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for it on every page
 
     @app.get("/page/{name}", include_in_schema=False)
     def part(name: str) -> Response:

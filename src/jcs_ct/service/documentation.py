@@ -54,7 +54,8 @@ def _schema(name: str, schema: dict[str, Any]) -> str:
         f"<td>{escape(facts.get('description', ''))}</td></tr>"
         for field, facts in schema["properties"].items()
     ]
-    table = f"<table><thead><tr><th>field</th><th>type</th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    head = "<thead><tr><th>field</th><th>type</th><th>meaning</th></tr></thead>"
+    table = f"<table>{head}<tbody>{''.join(rows)}</tbody></table>"
     return f"<section><h3>{escape(name)}</h3><p>{escape(schema.get('description', ''))}</p>{table}</section>"
 
 

@@ -19,9 +19,9 @@ REPORT = (  # it cannot reach this service, whatever a DICOM tag has made of it:
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-ALWAYS = {
+ALWAYS = {  # with a referrer policy of "no-referrer" a browser would call the origin of a form "null"
     b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
+    b"referrer-policy": b"same-origin",
     b"cross-origin-resource-policy": b"same-origin",
     b"cross-origin-opener-policy": b"same-origin",
     b"cache-control": b"no-store",
