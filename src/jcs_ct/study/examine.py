@@ -316,9 +316,8 @@ def mixed_sizes(study: Examination) -> list[CodedWarning]:
     if study.case.series is not None or len(sizes) < 2:
         return []
     (rows, columns), most = sizes.most_common(1)[0]
-    text = (
-        f"pictures of {len(sizes)} sizes, {most} of {len(study.case)} have {rows} × {columns} pixels: several people's?"
-    )
+    text = f"pictures of {len(sizes)} sizes: {most} of {len(study.case)} have {rows} × {columns} pixels"
+    text += "; those of one study have one size"
     return [CodedWarning("mixed-pictures", text)]
 
 
