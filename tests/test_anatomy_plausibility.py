@@ -52,6 +52,21 @@ def test_a_shift_of_all_values_is_named(offset: int) -> None:
     assert ("too high" in warning) == (offset > 0)
 
 
+@pytest.mark.parametrize("offset", [400, 500])
+def test_a_large_shift_is_found(offset: int) -> None:
+    judge = VolumeCheck(phantom()[1])
+    for picture in (phantom()[0].astype(np.int32) + offset).clip(-1024, 3071).astype(np.int16):
+        judge.add(picture)
+    assert abs(judge.offset() - offset) < 20
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.8, 1.25, 2.0])
+def test_stretched_values_are_named(factor: float) -> None:
+    """A wrong slope leaves air where it is, at the stored value 0."""
+    hu = ((phantom()[0].astype(np.float64) + 1024) * factor - 1024).clip(-1024, 3071).astype(np.int16)
+    assert set(codes(hu)) & {"scale", "offset"}
+
+
 def test_filled_corners_are_no_shift() -> None:
     hu = phantom()[0].copy()
     hu[hu < -950] = -1024

@@ -51,8 +51,9 @@ def phantom(seed: int) -> Volume:
 
 def another() -> Volume:
     """Return the chest of another person, who is a tenth smaller."""
-    mm = (MM[0], 1.1 * MM[1], 1.1 * MM[2])
-    return make_phantom(slices=SLICES, size=SIZE, seed=7, lesions=8, spacing=mm).hu
+    smaller, border = 9 * SIZE // 10, SIZE // 20  # a phantom fills its picture
+    hu = make_phantom(slices=SLICES, size=smaller, seed=7, lesions=8, spacing=MM).hu
+    return np.pad(hu, ((0, 0), (border, border), (border, border)), constant_values=-1000)
 
 
 def write_nifti(path: Path, hu: NDArray[Any], mm: tuple[float, float, float] = MM) -> Path:

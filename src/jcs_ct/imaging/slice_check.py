@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLOURED = 12.0  # mean difference of the channels, grey values; JPEG makes grey pictures differ by up to about 5
 LEAST_LUNG, MOST_LUNG = 0.03, 0.72  # share of the slice that is dark and inside the body
-LEAST_INSIDE = 8.0  # mean grey value of the lungs: soft-tissue windows make them black
+LEAST_INSIDE = 14.0  # mean grey value of the lungs: soft-tissue windows make them black
 LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
 ROUGHEST = 0.32  # see `Measured.roughness`
 MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides

@@ -95,7 +95,7 @@ class PictureMeasures:
             return []
         (rows, columns), most = self._sizes.most_common(1)[0]
         shown = f"{most} of {self._total} have {rows} × {columns} pixels"
-        text = f"pictures of {len(self._sizes)} sizes, {shown}: several people's?"
+        text = f"pictures of {len(self._sizes)} sizes: {shown}; those of one study have one size"
         return [CodedWarning("mixed-pictures", text)]
 
     def lungs(self, index: int) -> None:

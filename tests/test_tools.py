@@ -1,0 +1,24 @@
+"""The long checks in a short form: generated faults, identity over killed runs, checks that are dropped, resuming."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHORT = {
+    "faults": ("faults.md", "--every", "15"),
+    "identity": ("--studies", "12", "--folder", "identity"),
+    "mutations": ("--every", "8"),
+    "resume": ("--studies", "6", "--folder", "resume"),
+}
+
+
+@pytest.mark.parametrize("tool", SHORT)
+def test_a_tool_finds_nothing_wrong(tool: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *SHORT[tool]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
