@@ -243,7 +243,7 @@ def test_many_studies_with_bad_ones_and_resume(tmp_path: Path, capsys: pytest.Ca
     assert run(words) == 1  # some case failed, the others are written
     said = capsys.readouterr().err
     assert said.count("jcs: error:") == 1
-    folders = sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir())
+    folders = sorted(p.name for p in (tmp_path / "out").iterdir() if p.is_dir() and not p.name.startswith("."))
     assert len(folders) == 2
     assert all(name.startswith("study-") for name in folders)
     rows = (tmp_path / "out" / "summary.csv").read_text().splitlines()
