@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from jcs_ct.io.dicom.scan import write_ct_series
 from PIL import Image
 
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.gather import gather
 from jcs_ct.imaging.slice_check import check_slice
-from jcs_ct.inference import pipeline
+from jcs_ct.inference import apply
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import lung_window, make_phantom
 from jcs_ct.study.settings import Networks, Settings
 from study_help import BandNetwork, mark_all, small_phantom
@@ -33,7 +33,7 @@ TURNS: dict[str, tuple[Callable[[Any], Any], bool]] = {
 
 @pytest.fixture(autouse=True)
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "diagnose_slices", mark_all)
+    monkeypatch.setattr(apply, "diagnose_slices", mark_all)
 
 
 def codes(folder: Path) -> tuple[set[str], bool]:

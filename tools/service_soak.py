@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -62,12 +63,18 @@ def main() -> None:
     sys.exit(0 if all(checks.values()) else 1)
 
 
+def _at_work(server: Server, done: int) -> bool:
+    """Return whether so many studies are done and one is being looked at."""
+    now = counts(server)
+    return now.get("done", 0) >= done and bool(now.get("running"))
+
+
 def strike(server: Server, blows: int, studies: int) -> None:
     """Kill and freeze workers while there is work left."""
     chance = random.Random(0)  # not for secrets
     for blow in range(blows):
         aim = blow * studies // (blows + 1)
-        until(lambda aim=aim: counts(server).get("done", 0) >= aim and counts(server).get("running"), 60.0 * studies)
+        until(partial(_at_work, server, aim), 60.0 * studies)
         workers = server.workers()
         if workers:
             with suppress(ProcessLookupError):

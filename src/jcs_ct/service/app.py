@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,21 +13,20 @@ from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.core.version import __version__
 from jcs_ct.service import shield
-from jcs_ct.service.access import COOKIE, Access, Who, refused_origin
+from jcs_ct.service.access import COOKIE, refused_origin
 from jcs_ct.service.answers import FileAnswer, Problem, StudyAnswer, file_answer, study_answer
 from jcs_ct.service.archive import zipped
 from jcs_ct.service.documentation import documentation
-from jcs_ct.service.files import Folders, ResultFile, results
 from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
-from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, take
-from jcs_ct.service.record import Record, RecordError, Study
+from jcs_ct.service.receive import RETRY_SECONDS, RefusedError, take
+from jcs_ct.service.record import RecordError
 from jcs_ct.service.uploads import add_uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.service.log import Log
-    from jcs_ct.service.settings import Service
+    from jcs_ct.service.desk import Desk
+
 
 PAGE_FOLDER = Path(__file__).parent / "page"
 PAGE_FILES = {"page.js": "text/javascript", "page.css": "text/css", "login.html": "text/html"}
@@ -38,84 +36,6 @@ _ID = re.compile(r"[0-9a-f]{32}")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
 }
-
-
-@dataclass
-class Desk:
-    """What the answers need.
-
-    Attributes:
-        service: Folder, database, limits.
-        access: Tokens.
-        record: The studies.
-        folders: Their files.
-        log: Lines and audit.
-        settings: Digest of weights and settings.
-        workers: How many workers are ready here.
-        wanted: How many there should be.
-        secure: Whether cookies are for TLS only.
-    """
-
-    service: Service
-    access: Access
-    record: Record
-    folders: Folders
-    log: Log
-    settings: str
-    workers: Callable[[], int]
-    wanted: int
-    secure: bool = False
-
-    def who(self, request: Request, *roles: str) -> Who:
-        """Return who asks. Raises RefusedError where that may not do it."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = token.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
-        who = self.access.who(given)
-        if who is None:
-            raise RefusedError(401, "a token is needed: Authorization: Bearer TOKEN")
-        if not who.may(*roles):
-            self.log.audit(who.name, "refused")
-            raise RefusedError(403, f"this token may not do that, it needs the role {' or '.join(roles) or 'admin'}")
-        return who
-
-    def study(self, study_id: str) -> Study:
-        """Return a study. Raises RefusedError where there is none."""
-        study = self.record.get(study_id) if _ID.fullmatch(study_id) else None
-        if study is None:
-            raise RefusedError(404, "no such study")
-        return study
-
-    def files(self, study: Study) -> list[ResultFile]:
-        """Return the files of the results. Raises RefusedError where there are none yet."""
-        if study.state != "done":
-            raise RefusedError(409, f"has no results, it is {study.state}")
-        return results(self.folders.attempt(study))
-
-    def room(self) -> None:
-        """Raise RefusedError where the queue or the disk is full."""
-        limits = self.service.limits
-        if self.record.counts().get("waiting", 0) >= limits.queue:
-            raise RefusedError(429, f"{limits.queue} studies wait already", RETRY_SECONDS)
-        self.disk()
-
-    def disk(self) -> None:
-        """Raise RefusedError where the disk is full."""
-        free = self.folders.free_share()
-        if free < self.service.limits.free_share:
-            raise RefusedError(503, f"only {free:.1%} of the disk are free", RETRY_SECONDS)
-
-    def enter(self, who: Who, upload: str, received: Received) -> tuple[Study, bool]:
-        """Make an upload a study of the record, or find that it is known."""
-        self.folders.accept(upload)
-        try:
-            study, taken = self.record.submit(received.digest, self.settings, upload, received.files, received.size)
-        except BaseException:
-            self.folders.remove_input(upload)
-            raise
-        if not taken:
-            self.folders.remove_input(upload)
-        self.log.audit(who.name, "submit", study)
-        return study, taken
 
 
 def build_app(desk: Desk) -> FastAPI:

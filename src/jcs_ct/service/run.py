@@ -51,7 +51,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
     """
     import uvicorn
 
-    from jcs_ct.service.app import Desk, build_app
+    from jcs_ct.service.app import build_app
+    from jcs_ct.service.desk import Desk
 
     access = Access(tokens)
     check_bind(address.host, access, tls=address.certificate is not None, proxy=address.proxy)

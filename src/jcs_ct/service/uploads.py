@@ -22,7 +22,7 @@ from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, pieces
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.service.app import Desk
+    from jcs_ct.service.desk import Desk
 
 TUS = {"Tus-Resumable": "1.0.0"}
 LENGTH = "length"  # a file beside the bytes: how many there will be

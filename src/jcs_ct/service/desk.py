@@ -1,0 +1,100 @@
+"""What the answers of the service need: who asks, which study is meant, and where its files are."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jcs_ct.service.access import COOKIE, Access, Who
+from jcs_ct.service.files import Folders, ResultFile, results
+from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastapi import Request
+
+    from jcs_ct.service.log import Log
+    from jcs_ct.service.record import Record, Study
+    from jcs_ct.service.settings import Service
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass
+class Desk:
+    """What the answers need.
+
+    Attributes:
+        service: Folder, database, limits.
+        access: Tokens.
+        record: The studies.
+        folders: Their files.
+        log: Lines and audit.
+        settings: Digest of weights and settings.
+        workers: How many workers are ready here.
+        wanted: How many there should be.
+        secure: Whether cookies are for TLS only.
+    """
+
+    service: Service
+    access: Access
+    record: Record
+    folders: Folders
+    log: Log
+    settings: str
+    workers: Callable[[], int]
+    wanted: int
+    secure: bool = False
+
+    def who(self, request: Request, *roles: str) -> Who:
+        """Return who asks. Raises RefusedError where that may not do it."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = token.strip() if scheme.lower() == "bearer" else request.cookies.get(COOKIE)
+        who = self.access.who(given)
+        if who is None:
+            raise RefusedError(401, "a token is needed: Authorization: Bearer TOKEN")
+        if not who.may(*roles):
+            self.log.audit(who.name, "refused")
+            raise RefusedError(403, f"this token may not do that, it needs the role {' or '.join(roles) or 'admin'}")
+        return who
+
+    def study(self, study_id: str) -> Study:
+        """Return a study. Raises RefusedError where there is none."""
+        study = self.record.get(study_id) if _ID.fullmatch(study_id) else None
+        if study is None:
+            raise RefusedError(404, "no such study")
+        return study
+
+    def files(self, study: Study) -> list[ResultFile]:
+        """Return the files of the results. Raises RefusedError where there are none yet."""
+        if study.state != "done":
+            raise RefusedError(409, f"has no results, it is {study.state}")
+        return results(self.folders.attempt(study))
+
+    def room(self) -> None:
+        """Raise RefusedError where the queue or the disk is full."""
+        limits = self.service.limits
+        if self.record.counts().get("waiting", 0) >= limits.queue:
+            raise RefusedError(429, f"{limits.queue} studies wait already", RETRY_SECONDS)
+        self.disk()
+
+    def disk(self) -> None:
+        """Raise RefusedError where the disk is full."""
+        free = self.folders.free_share()
+        if free < self.service.limits.free_share:
+            raise RefusedError(503, f"only {free:.1%} of the disk are free", RETRY_SECONDS)
+
+    def enter(self, who: Who, upload: str, received: Received) -> tuple[Study, bool]:
+        """Make an upload a study of the record, or find that it is known."""
+        self.folders.accept(upload)
+        try:
+            study, taken = self.record.submit(received.digest, self.settings, upload, received.files, received.size)
+        except BaseException:
+            self.folders.remove_input(upload)
+            raise
+        if not taken:
+            self.folders.remove_input(upload)
+        self.log.audit(who.name, "submit", study)
+        return study, taken
