@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -66,12 +67,17 @@ def strike(server: Server, blows: int, studies: int) -> None:
     """Kill and freeze workers while there is work left."""
     chance = random.Random(0)  # not for secrets
     for blow in range(blows):
-        aim = blow * studies // (blows + 1)
-        until(lambda aim=aim: counts(server).get("done", 0) >= aim and counts(server).get("running"), 60.0 * studies)
+        until(partial(worked, server, blow * studies // (blows + 1)), 60.0 * studies)
         workers = server.workers()
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL if blow % 2 else signal.SIGSTOP)
+
+
+def worked(server: Server, aim: int) -> bool:
+    """Whether so many studies are done, and another is being looked at."""
+    found = counts(server)
+    return found.get("done", 0) >= aim and found.get("running", 0) > 0
 
 
 def counts(server: Server) -> dict[str, int]:
