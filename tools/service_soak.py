@@ -63,22 +63,21 @@ def main() -> None:
     sys.exit(0 if all(checks.values()) else 1)
 
 
-def _at_work(server: Server, done: int) -> bool:
-    """Return whether so many studies are done and one is being looked at."""
-    now = counts(server)
-    return now.get("done", 0) >= done and bool(now.get("running"))
-
-
 def strike(server: Server, blows: int, studies: int) -> None:
     """Kill and freeze workers while there is work left."""
     chance = random.Random(0)  # not for secrets
     for blow in range(blows):
-        aim = blow * studies // (blows + 1)
-        until(partial(_at_work, server, aim), 60.0 * studies)
+        until(partial(worked, server, blow * studies // (blows + 1)), 60.0 * studies)
         workers = server.workers()
         if workers:
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL if blow % 2 else signal.SIGSTOP)
+
+
+def worked(server: Server, aim: int) -> bool:
+    """Whether so many studies are done, and another is being looked at."""
+    found = counts(server)
+    return found.get("done", 0) >= aim and found.get("running", 0) > 0
 
 
 def counts(server: Server) -> dict[str, int]:
