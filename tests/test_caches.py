@@ -57,3 +57,16 @@ def test_nothing_to_write_into_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match=r"no folder for temporary files can be written \(set TMPDIR"):
         caches.cache_for_figures.__wrapped__()
     assert "MPLCONFIGDIR" not in os.environ
+
+
+def test_temporary_files_have_a_last_resort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", "")
+    monkeypatch.setattr(caches, "SHARED", str(tmp_path))
+    caches.place_for_temporary_files()
+    assert os.environ["TMPDIR"] == tempfile.tempdir
+    assert str(tempfile.tempdir).startswith(str(tmp_path / "jcs-ct-"))

@@ -10,7 +10,7 @@ import click
 
 from jcs_ct.cli.common import ACCEPT, teller
 from jcs_ct.cli.train_lite import lite
-from jcs_ct.core.caches import cache_for_figures
+from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def _train(
             raise UsageError(f"is a run of `train {config.task}`", path=out, hint=f"go on with `train {config.task}`")
         config = config.resumed(given | {"data": data})
     here = place(config.devices)
+    place_for_temporary_files()
     cache_for_figures()  # Lightning's metrics import Matplotlib
     with known_environment(here):  # Lightning looks at it as soon as it is imported
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.common import ACCEPT, teller
-from jcs_ct.core.caches import cache_for_figures
+from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def lite(
     if resume and not build:
         config = _begun(out).resumed(asked)
     here = place(1)
+    place_for_temporary_files()
     cache_for_figures()  # Lightning's metrics import Matplotlib
     with known_environment(here):  # Lightning looks at it as soon as it is imported
         try:

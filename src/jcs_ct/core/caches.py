@@ -37,6 +37,20 @@ def cache_for_figures() -> None:
     os.environ["MPLCONFIGDIR"] = folder
 
 
+def place_for_temporary_files() -> None:
+    """Find one where the usual folders cannot be written, for libraries that ask for it as they are imported.
+
+    Raises:
+        OutputError: Nothing can be written anywhere.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        folder = _temporary()
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+
+
 def _usual() -> list[Path]:
     """Return the folders that Matplotlib would take; one that cannot be where there is no home."""
     found = []
