@@ -239,3 +239,18 @@ def test_a_volume_without_prediction_is_named(tmp_path: Path, capsys: pytest.Cap
     status, said = evaluated(capsys, *words)
     assert status == 1
     assert said.count("has no volume of maps") == 1
+
+
+def test_volumes_can_be_trained_on(tmp_path: Path) -> None:
+    """What a network learns from is the slice as `diagnose` shows it, and its mask at the size of the input."""
+    from jcs_ct.imaging.recipes import prepare, recipe
+    from jcs_ct.imaging.window import to_grey
+    from jcs_ct.training.config import TrainConfig
+    from jcs_ct.training.samples import SliceDataset
+
+    samples = open_dataset(folders(tmp_path, 2), "segment").samples
+    config = TrainConfig(task="segment", data=str(tmp_path), network="jcs-single")
+    item = SliceDataset(samples, config, train=False)[6 + 3]
+    expected, _ = prepare(np.repeat(to_grey(hu(1)[3])[:, :, None], 3, axis=2), recipe(config.recipe_name))
+    np.testing.assert_array_equal(item["input0"].numpy(), expected)
+    assert item["mask"].mean() == pytest.approx(64 / (40 * 48), rel=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
 from jcs_ct.datasets.masks import decode_mask
 from jcs_ct.datasets.samples import Sample
-from jcs_ct.datasets.slices import read_sample
+from jcs_ct.datasets.slices import mask_of, pixels_of
 from jcs_ct.io.features import read_features
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
@@ -101,15 +101,13 @@ def _of_volume(files: Files) -> Inspected:
     """Look at a slice of a volume, through the lung window as networks see it."""
     found = Inspected()
     sample = Sample(image=files.image, mask=files.mask, index=files.number, lesions=files.lesions)
-    for path, used in ((files.mask, sample), (files.image, replace(sample, mask=None))):
-        if path is None:
-            continue
-        with _fault_of(path, found):
-            read = read_sample(used)
-            pixels = np.repeat(read.grey[..., None], 3, axis=2)
+    if files.image is not None:
+        with _fault_of(files.image, found):
+            pixels = pixels_of(sample)
             found.content, found.print = digest(pixels), fingerprint(pixels)
-            found.lesion = None if read.mask is None else int(read.mask.sum())
-            return found
+    if files.mask is not None:
+        with _fault_of(files.mask, found):
+            found.lesion = int(mask_of(sample).sum())
     return found
 
 

@@ -6,6 +6,7 @@ here. The volume used last is kept open: samples of one volume are best read one
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,6 +72,14 @@ def read_sample(sample: Sample) -> Pixels:
                 hint="a mask has the size of its slice",
             )
     return Pixels(image, mask, spacing)
+
+
+def pixels_of(sample: Sample) -> NDArray[np.uint8]:
+    """Return a slice as networks see it: uint8, rows × columns × 3. Raises InputError where it cannot be read."""
+    if sample.index is None:
+        return decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
+    grey = read_sample(replace(sample, mask=None)).grey
+    return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def mask_of(sample: Sample) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ window, and other slices of the same patient.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +27,7 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
 from jcs_ct.datasets.inspection import Files, inspect, inspect_all
-from jcs_ct.datasets.slices import read_sample
+from jcs_ct.datasets.slices import pixels_of
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
@@ -191,5 +191,5 @@ def _of_files(files: list[Files], workers: int) -> Iterator[tuple[bytes, NDArray
 def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.int8]]]:
     """Read slices of volumes as `diagnose` shows them to its networks; samples of one volume follow each other."""
     for sample in samples:
-        pixels = np.repeat(read_sample(replace(sample, mask=None)).grey[..., None], 3, axis=2)
+        pixels = pixels_of(sample)
         yield digest(pixels), fingerprint(pixels)

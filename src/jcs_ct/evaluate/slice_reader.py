@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from jcs_ct.app.each_slice import flags_of, read_input, read_picture
 from jcs_ct.core.types import SliceImage
-from jcs_ct.datasets.slices import read_sample
+from jcs_ct.datasets.slices import pixels_of
 from jcs_ct.datasets.training_slices import seen_in_training
 from jcs_ct.io.files.sources import find_sources
 
@@ -109,8 +106,7 @@ class SliceReader:
 
 def _of_volume(case: Case) -> SliceImage:
     """Return a slice of a volume as networks see it."""
-    grey = read_sample(replace(case.sample, mask=None)).grey
-    return SliceImage(case.key, case.key, np.repeat(grey[:, :, None], 3, axis=2))
+    return SliceImage(case.key, case.key, pixels_of(case.sample))
 
 
 def source_of(case: Case) -> Source:

@@ -88,7 +88,7 @@ def outlook(
         return prospects_of_labels(train, held, str(dataset.root))
 
     def lesion(sample: Sample) -> bool:
-        return sample.mask is not None and relative_name(sample.path, dataset.root) not in empty
+        return sample.mask is not None and not sample.empty and relative_name(sample.path, dataset.root) not in empty
 
     return prospects_of_masks(train, held, lesion, str(dataset.root))
 

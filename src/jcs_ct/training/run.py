@@ -175,21 +175,22 @@ def _logger(out: Path) -> Any:
 
 def _look(module: TrainingModule, held: Sequence[Sample], out: Path, epoch: int) -> None:
     """Write the first validation slices with what the network finds in them (pictures only)."""
+    from jcs_ct.datasets.samples import numbered, stem_of
+    from jcs_ct.datasets.slices import pixels_of
     from jcs_ct.imaging.recipes import prepare, restore
-    from jcs_ct.io.files.opening import read_file
-    from jcs_ct.io.pictures import decode_slice
+    from jcs_ct.io.files.names import safe_name
     from jcs_ct.outputs.figures import lesion_overlay
 
     if module.config.inputs == "features" or not module.segments:
         return
     how = SliceDataset(held, module.config, train=False).how
     for sample in held[:3]:
-        pixels = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
+        pixels, name = pixels_of(sample), numbered(stem_of(sample.path), sample.index)
         values, placement = prepare(pixels, how)
         with torch.inference_mode():
             p = module.network(torch.from_numpy(values)[None].to(module.device))[0, 0].sigmoid().float().cpu().numpy()
-        picture = lesion_overlay(pixels, restore(p, placement), title=sample.path.stem, caption=f"epoch {epoch}")
-        write_whole(out / "samples" / f"epoch_{epoch:03d}_{sample.path.stem}.png", picture, overwrite=True)
+        picture = lesion_overlay(pixels, restore(p, placement), title=name, caption=f"epoch {epoch}")
+        write_whole(out / "samples" / f"epoch_{epoch:03d}_{safe_name(name)}.png", picture, overwrite=True)
 
 
 def card_of(config: TrainConfig, out: Path, score: Score, name: str, accepted: Sequence[str]) -> WeightsCard:

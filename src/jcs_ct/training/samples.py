@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.datasets.masks import read_mask
+from jcs_ct.datasets.slices import mask_of, pixels_of
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.io.features import dequantise, read_features
 from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.pictures import decode_slice
 from jcs_ct.models import model_spec
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ class SliceDataset(TorchDataset[Item]):
         return item
 
     def _image(self, sample: Sample) -> Item:
-        path = sample.path
-        pixels = decode_slice(read_file(path), path.stem, str(path)).pixels
+        pixels = pixels_of(sample)
         values, placement = prepare(pixels, self.how)
         item = {"input0": torch.from_numpy(values)}
         mask = _mask(sample, pixels.shape[:2])
@@ -101,7 +99,7 @@ class SliceDataset(TorchDataset[Item]):
 def _mask(sample: Sample, shape: tuple[int, ...] | None) -> NDArray[np.bool_] | None:
     if sample.mask is None:
         return None
-    mask = read_mask(sample.mask)
+    mask = mask_of(sample)
     if shape is not None and mask.shape != tuple(shape):
         raise InputError(
             f"is {mask.shape[0]}×{mask.shape[1]}, its slice {sample.path.name} is {shape[0]}×{shape[1]}",
