@@ -75,7 +75,7 @@ HOMES = {  # library → where it may be imported
     },
     "sklearn": {"datasets/split.py", "training/lite/sources.py"},
     "click": {"cli"},
-    "fastapi": {"service/app.py", "service/uploads.py"},
+    "fastapi": {"service/app.py", "service/desk.py", "service/uploads.py"},
     "uvicorn": {"service/run.py"},
     "sqlalchemy": {"service/record.py", "service/tables.py"},
     "prometheus_client": {"service/metrics.py"},

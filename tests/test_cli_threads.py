@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NONE = {  # that compute with no network, or only read and write tables
+NONE = {  # that compute with no network, only read and write tables, or divide the processors themselves
     "inspect", "data check", "data split", "models list", "models show", "models import", "models download",
-    "models remove", "evaluate compare",
+    "models remove", "evaluate compare", "serve", "work", "token",
 }  # fmt: skip
 
 

@@ -91,13 +91,20 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_stop_at_any_moment_leaves_nothing_half_written(stop: signal.Signals, tmp_path: Path) -> None:
     for wait in range(5):
-        child = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE)
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"ready\n"
-        time.sleep(wait / 200)
-        child.send_signal(stop)
-        assert child.wait(20) == 130
-        child.stdout.close()
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(stop, signal.SIG_DFL),  # tests may run where it is ignored
+        )
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+            time.sleep(wait / 200)
+            child.send_signal(stop)
+            assert child.wait(20) == 130
+            child.stdout.close()
+        finally:
+            child.kill()
         assert {path.name for path in tmp_path.iterdir()} <= {"a"}
         assert (tmp_path / "a").stat().st_size == 100_000 if (tmp_path / "a").exists() else True
 

@@ -63,5 +63,5 @@ def test_only_depthwise_convolutions_are_touched() -> None:
     assert len(touched) == 16
     assert all(m.groups == m.in_channels for m in touched)
     assert list(network.state_dict()) == names
-    dense = network.get_submodule("fuse.0.smooth.conv")
+    dense = network.get_submodule("fusion.smooth.conv")
     assert type(dense) is nn.Conv2d

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT = {
-    "faults": ("faults.md", "--every", "15"),
-    "identity": ("--studies", "12", "--folder", "identity"),
-    "mutations": ("--every", "8"),
+    "faults": ("faults.md", "--every", "60"),
+    "identity": ("--studies", "8", "--folder", "identity"),
+    "mutations": ("--every", "12"),
     "resume": ("--studies", "6", "--folder", "resume"),
 }
 

@@ -137,7 +137,7 @@ def test_imagenet_weights_fill_the_encoder() -> None:
 def test_the_loss_is_small_for_the_right_map_and_copes_with_empty_ones() -> None:
     mask = torch.zeros(2, 16, 16)
     mask[0, 4:9, 4:9] = 1
-    right = (mask * 40 - 20)[:, None].expand(2, 3, 16, 16)
+    right = (mask * 40 - 20)[:, None].expand(2, 4, 16, 16)
     assert float(lesion_loss(right, mask, 1.0)) < 1e-3
     assert float(lesion_loss(-right, mask, 1.0)) > 3
     marked = right.clone()
@@ -176,7 +176,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
     assert stored.covid_threshold == card.covid_threshold != 0.5
     assert any(note.startswith("held-out dice: 0.800") for note in stored.notes)
     assert (tmp_path / "best.safetensors").stat().st_size <= 14e6
-    name = "fuse.0.mix.conv.weight"
+    name = "fusion.mix.conv.weight"
     torch.testing.assert_close(tensors[name], network[name], rtol=1e-3, atol=1e-6)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +82,7 @@ def test_a_run_that_is_cut_goes_on_exactly(
 
 
 def test_what_is_frozen_keeps_its_values(data: tuple[str, str], tmp_path: Path) -> None:
-    frozen = ("encoder.", "top.", "fuse.2.", "context.", "evidence.", "gain", "offset")
+    frozen = ("encoder.", "top.", "fusion.", "context.", "evidence.", "gain", "offset")
     config = small((data[0],), init="jcs-lite", freeze=frozen, steps=1, labelled=0, quiet=0)
     train(config, tmp_path / "tuned", resume=False, say=print)
     before, after = load("jcs-lite")[0], load(tmp_path / "tuned" / "best.safetensors")[0]
@@ -107,6 +108,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
     def begin(folder: Path, config: LiteConfig, _accept: bool) -> Any:
         write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
         (folder / "config.json").write_text(config.to_json())
+        (folder / "best.hashes").write_bytes(folder.name.encode())
         if config.fold is not None:
             (folder / "held_out.csv").write_bytes(score_table(rows_of(config.fold)))
         return Finished()
@@ -117,6 +119,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
         main([*words, "--build", "--jobs", "2", "--folds", "2"])
     assert ended.value.code == 0
     assert load(tmp_path / "built" / "best.safetensors")[1].name == "jcs-lite"
+    assert (tmp_path / "built" / "best.hashes").read_text() == "all"
     assert capsys.readouterr().err.count("training ") == 3
     with pytest.raises(SystemExit) as ended:
         main([*words, "--build", "--fold", "1"])
@@ -219,7 +222,8 @@ def test_all_folds_are_one_run(
     assert [row["fold"] for row in rows] == ["1", "2", "mean", "deviation"]
     for row in rows[:2]:
         scores = json.loads((run / f"fold_{row['fold']}" / "scores.json").read_text())
-        assert {name: row[name] for name in scores} == {name: f"{value:.4f}" for name, value in scores.items()}
+        told = {name: "" if math.isnan(value) else f"{value:.4f}" for name, value in scores.items()}
+        assert {name: row[name] for name in scores} == told
     labels = Path(data[1]) / "labels.csv"
     text = labels.read_text()
     try:

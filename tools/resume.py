@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 
 import pydicom
-from jcs_ct.io.dicom.scan import write_ct_series
 
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import identify, named
 from jcs_ct.app.known import note_files
+from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import make_phantom
 
 SLICES, SIZE, SEED = 5, 64, 1

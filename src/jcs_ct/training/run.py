@@ -78,11 +78,11 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
         now, training, held = go_on_with(out, now, training, held, accept=accept or rank > 0, say=say)
-    if rank == 0:
-        keep_hashes(out / "best.safetensors", training)
     data = SliceDataset(training, config, train=True)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
+    if rank == 0:
+        keep_hashes(out / "best.safetensors", training)
 
     torch.manual_seed(config.seed)
     weights = balanced_weights(training) if config.balance else None
