@@ -66,6 +66,13 @@ def test_pictures_that_lie_wrong_are_named(how: str, tmp_path: Path) -> None:
     assert ("turned" in found, reliable) == (wrong, not wrong)
 
 
+def test_pictures_of_which_every_second_one_lies_wrong_are_named(tmp_path: Path) -> None:
+    pictures = list(lung_window(small_phantom().hu[4:18]))
+    write(tmp_path, [picture[::-1] if i % 2 else picture for i, picture in enumerate(pictures)])
+    found, reliable = codes(tmp_path)
+    assert ("turned" in found, reliable) == (True, False)
+
+
 def test_pictures_of_several_sizes_are_named(tmp_path: Path) -> None:
     pictures = list(lung_window(small_phantom().hu[4:18]))
     write(tmp_path, [*pictures[:-2], *(picture[::2, ::2] for picture in pictures[-2:])])
