@@ -94,5 +94,6 @@ def write_lite(folder: Path, seed: int = 0) -> Path:
         for head in network.lesion.heads:
             head.bias.fill_(-3.0)  # type: ignore[operator]
     path = folder / "lite.safetensors"
-    write(path, network.state_dict(), card_for("jcs-lite", covid_threshold=0.5))
+    card = card_for("jcs-lite", covid_threshold=0.5, recipe="lung-field@64")  # small: what it says is of no matter
+    write(path, network.state_dict(), card)
     return path
