@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.app.examine import examine
 from jcs_ct.core.errors import InputError, NoLungsError
+from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.study.case import VolumeCase
 
@@ -76,8 +77,6 @@ def after(case: Case, passed: int) -> Case | None:
 
 
 def _in_place_of(series: CTSeries, opened: CTSeries, place: int) -> CTSeries:
-    from jcs_ct.core.geometry import OtherSeries
-
     number = "the first series" if series.number is None else f"series {series.number}"
     chosen = "the next one" if opened.number is None else f"series {opened.number}"
     text = f"{chosen} of this study was read, for in {number} no lungs were found"

@@ -250,10 +250,8 @@ def cross_fitted(
     return [verdicts[i] for i in range(len(truth))], True
 
 
-def _judged(labels: Sequence[int], verdicts: Sequence[Verdict], o: Options) -> dict[str, Any]:
-    """Return the scores of verdicts, each patient being a group of its own."""
-    truth, found = np.asarray(labels, dtype=bool), np.array([verdict.positive for verdict in verdicts])
-    scored = Scored(labels, [verdict.score for verdict in verdicts])
+def of_verdicts(scored: Scored, truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> Statistic:
+    """Return AUC, sensitivity, specificity and accuracy of verdicts as a function of the patients' weights."""
 
     def scores(weights: NDArray[np.float64] | None) -> dict[str, float]:
         counts = count(truth, found, weights)
@@ -264,5 +262,12 @@ def _judged(labels: Sequence[int], verdicts: Sequence[Verdict], o: Options) -> d
             "accuracy": counts.accuracy(),
         }
 
+    return scores
+
+
+def _judged(labels: Sequence[int], verdicts: Sequence[Verdict], o: Options) -> dict[str, Any]:
+    """Return the scores of verdicts, each patient being a group of its own."""
+    truth, found = np.asarray(labels, dtype=bool), np.array([verdict.positive for verdict in verdicts])
+    scores = of_verdicts(Scored(labels, [verdict.score for verdict in verdicts]), truth, found)
     intervals = bootstrap(scores, range(len(labels)), resamples=o.resamples, seed=o.seed)
     return {**{key: vars(value) for key, value in intervals.items()}, "confusion": vars(count(truth, found))}

@@ -153,24 +153,25 @@ class LesionDecoder(nn.Module):
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """Map the five levels of the pyramid to logits N×1×h×w at strides 2, 4, 8 and 16."""
+        return [head(level) for head, level in zip(self.heads, self._decoded(levels), strict=True)]
+
+    def finest(self, levels: list[Tensor]) -> Tensor:
+        """Map the five levels to the finest map alone."""
+        logits: Tensor = self.heads[0](self._decoded(levels)[0])
+        return logits
+
+    def _decoded(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return the decoded features at strides 2, 4, 8 and 16."""
         y = self.top(levels[4])
         decoded: list[Tensor] = []
         for i in (3, 2, 1, 0):
             y = self.fuse[i](levels[i], y)
             decoded.insert(0, y)
-        return [head(level) for head, level in zip(self.heads, decoded, strict=True)]
-
-    def finest(self, levels: list[Tensor]) -> Tensor:
-        """Map the five levels to the finest map alone."""
-        y = self.top(levels[4])
-        for i in (3, 2, 1, 0):
-            y = self.fuse[i](levels[i], y)
-        logits: Tensor = self.heads[0](y)
-        return logits
+        return decoded
 
 
 class LiteNetwork(nn.Module):
-    """The network; 4.0 M parameters.
+    """The network; 3.8 M parameters.
 
     Args:
         inputs: Only "image".

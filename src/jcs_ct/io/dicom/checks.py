@@ -110,8 +110,8 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     return reasons + _mixed(images)
 
 
-def _mixed(images: Sequence[ImageHeader]) -> list[str]:
-    """Return which images have another grid than most of the series."""
+def by_grid(images: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
+    """Return the images of each grid (size, pixel spacing, orientation) together, those of the commonest one first."""
     grids: list[list[ImageHeader]] = []
     for image in images:
         grid = next((grid for grid in grids if alike(grid[0], image)), None)
@@ -119,9 +119,14 @@ def _mixed(images: Sequence[ImageHeader]) -> list[str]:
             grids.append([image])
         else:
             grid.append(image)
+    return sorted(grids, key=len, reverse=True)
+
+
+def _mixed(images: Sequence[ImageHeader]) -> list[str]:
+    """Return which images have another grid than most of the series."""
+    grids = by_grid(images)
     if len(grids) < 2:
         return []
-    grids.sort(key=len, reverse=True)
     main, others = grids[0][0], [grid[0] for grid in grids[1:]]
     what = [
         name

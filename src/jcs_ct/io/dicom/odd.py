@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import alike, is_localizer, plane
+from jcs_ct.io.dicom.checks import alike, by_grid, is_localizer, plane
 from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
@@ -33,15 +33,7 @@ def are_few(odd: int, total: int) -> bool:
 
 def other_grids(images: Sequence[ImageHeader]) -> list[ImageHeader]:
     """Return the images of another size, pixel spacing or orientation than most, where they are few; else none."""
-    grids: list[list[ImageHeader]] = []
-    for image in images:
-        grid = next((grid for grid in grids if alike(grid[0], image)), None)
-        if grid is None:
-            grids.append([image])
-        else:
-            grid.append(image)
-    most = max(grids, key=len)
-    odd = [image for grid in grids if grid is not most for image in grid]
+    odd = [image for grid in by_grid(images)[1:] for image in grid]
     return odd if are_few(len(odd), len(images)) else []
 
 
