@@ -22,7 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fault_kinds import another, faults, phantom, pictures_of, write_dicom, write_nifti, write_pictures
+from fault_kinds import SIZE, another, faults, phantom, pictures_of, write_dicom, write_nifti, write_pictures
 
 import jcs_ct
 from jcs_ct.core.errors import JcsError
@@ -84,8 +84,11 @@ def _plain(reason: str) -> str:
 
 
 def _lesion(report: Report) -> float:
-    burden = report["burden"]
-    return float(burden["lesion_ml"]) if burden else sum(s["lesion_share"] or 0.0 for s in report["slices"])
+    """Return the lesions: of a volume in ml, of pictures in clean slices, since a frame makes pictures larger."""
+    if report["burden"]:
+        return float(report["burden"]["lesion_ml"])
+    rows, columns = report["input"]["shape"] or (SIZE, SIZE)
+    return sum(s["lesion_share"] or 0.0 for s in report["slices"]) * rows * columns / SIZE**2
 
 
 Row = tuple["Fault", str, str]

@@ -12,7 +12,6 @@ from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.imaging.lung_box import content_box
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.study.flow import in_order
@@ -114,9 +113,7 @@ class PictureMeasures:
         flags = check_slice(item.image.pixels)
         if lesion is None:
             return Measured(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
-        _, _, rows, columns = content_box(item.image.pixels[..., 1])  # frames and plain air are no part of a slice
-        share = int(np.count_nonzero(lesion)) / (rows * columns)
-        return Measured(lesion, None, None, min(1.0, share), flags)
+        return Measured(lesion, None, None, int(np.count_nonzero(lesion)) / lesion.size, flags)
 
     def burden(self) -> None:
         """See `Measures`."""

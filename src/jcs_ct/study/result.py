@@ -40,7 +40,7 @@ class SliceResult:
         positive: Whether the probability reaches the threshold of the weights.
         lung_mm2: Lung in the slice.
         lesion_mm2: Lesion in the slice.
-        lesion_share: Of the lung (pictures: of the picture without frames and plain air), in [0, 1].
+        lesion_share: Of the lung (pictures: of the picture), in [0, 1].
         flags: What speaks against the slice.
         lesions: Mask of what counts as lesion, on the grid of the slice.
         attention: In steps of 1/255, on the grid of the slice.
