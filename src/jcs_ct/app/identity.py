@@ -98,7 +98,7 @@ def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
     stamp = stamp_of(sources_of(case))  # before the bytes: a change in between shows
     study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
     if not keep_identity:
-        study, series = hashed(study), hashed(series)
+        study, series = hashed_uid(study), hashed_uid(series)
     files = len({(source.path, source.member) for source in sources_of(case)})
     passed = 0 if case.series is None else len(case.series.passed)
     return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series, passed)
@@ -115,7 +115,7 @@ def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
     return digest_of(case) == recorded.get("digest")
 
 
-def hashed(uid: str) -> str:
+def hashed_uid(uid: str) -> str:
     """Return a UID hashed with this machine's key: 16 hexadecimal digits; "" for ""."""
     return hmac.new(_key(), uid.encode(), hashlib.sha256).hexdigest()[:16] if uid else ""
 
@@ -134,7 +134,7 @@ def _key() -> bytes:
             return key
 
 
-def named(cases: Sequence[Case], out: Path) -> list[Case]:
+def with_stable_names(cases: Sequence[Case], out: Path) -> list[Case]:
     """Return the cases with names that depend on nothing but themselves and what lies in `out` already.
 
     A case keeps its plain name where no other input has it, here or in `out`; else a digest of its place is added.
@@ -149,11 +149,11 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:
-        place = f"{absolute(place_of(case))}|{case.kind}|{case.name}"
+        place = f"{full_path(place_of(case))}|{case.kind}|{case.name}"
         mark = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
         longer = f"{case.name}-{mark}"
         owner = owner_of(out / case.name)
-        mine = absolute(place_of(case))
+        mine = full_path(place_of(case))
         if (out / longer).exists():
             name = longer
         elif owner == mine or (owner is None and plain[case.name.casefold()] == 1):
@@ -168,7 +168,7 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
     return result
 
 
-def absolute(place: str) -> str:
+def full_path(place: str) -> str:
     """Return a place in full; links are not followed, and "archive.zip!member" stays as it is behind the archive."""
     return str(Path.cwd() / place)
 
@@ -179,6 +179,6 @@ def owner_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return absolute(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
+        return full_path(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -68,7 +68,7 @@ def next_case(case: Case) -> Case | None:
     return None
 
 
-def after(case: Case, passed: int) -> Case | None:
+def case_after(case: Case, passed: int) -> Case | None:
     """Return a case with the series that is read where so many before it show no lungs; None where there is none."""
     now: Case | None = case
     for _ in range(passed):

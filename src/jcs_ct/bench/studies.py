@@ -172,7 +172,7 @@ def _serve(end: Connection, job: Job, started: float) -> None:
 
 
 def _run(job: Job, started: float) -> Timed:
-    from jcs_ct.app.batch import settle
+    from jcs_ct.app.batch import freeze_what_is_loaded
     from jcs_ct.core.memory import one_arena
     from jcs_ct.inference import open_network, self_check_network
     from jcs_ct.models import MODELS
@@ -191,7 +191,7 @@ def _run(job: Job, started: float) -> Timed:
     gc.freeze()
     if job.warm:
         _look(job, networks, started)
-        settle()
+        freeze_what_is_loaded()
     return _look(job, networks, None if job.warm else started)
 
 

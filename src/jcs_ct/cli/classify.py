@@ -10,16 +10,16 @@ import click
 
 from jcs_ct.cli.common import (
     ENSEMBLE,
+    Probability,
     Run,
-    Share,
-    coded,
+    coded_notes,
     common_options,
-    find,
+    find_inputs,
     inputs_argument,
     model_option,
-    notes_of,
     progress,
     refuse_existing,
+    report_notes,
     strict_option,
 )
 from jcs_ct.core.errors import InputError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @inputs_argument
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
 @model_option(ENSEMBLE)
-@click.option("--threshold", type=Share(), help="For the label; default: that of the weights.")
+@click.option("--threshold", type=Probability(), help="For the label; default: that of the weights.")
 @strict_option
 @common_options("classify")
 def classify(
@@ -53,7 +53,7 @@ def classify(
     from jcs_ct.inference import apply
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *model])
 
     network = run.mean_network(model, ["probability"], len(sources))
@@ -70,7 +70,7 @@ def classify(
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", "probability", "label", "flags"])
             for source, (notes, flags, probability) in progress(for_each(sources, work), len(sources), reporter):
-                notes_of(source.label, notes, reporter, flags)
+                report_notes(source.label, notes, reporter, flags)
                 label = int(probability >= cut)
                 table.writerow([source.label, f"{probability:.6f}", label, "; ".join(flags)])
                 reporter.case(
@@ -79,7 +79,7 @@ def classify(
                     probability=probability,
                     label=label,
                     flags=list(flags),
-                    warnings=coded(notes, flags),
+                    warnings=coded_notes(notes, flags),
                 )
         if not reporter.done:  # an empty table would look like a result
             raise InputError("none of the slices could be classified, so there is no table", path=out)

@@ -33,7 +33,7 @@ ACCEPT = "With --resume: go on though slices, labels, masks or their parts have 
 """What `--accept-changed-data` of the training commands says of itself."""
 
 
-class Share(click.FloatRange):
+class Probability(click.FloatRange):
     """A number from 0 to 1. `click.FloatRange` alone lets NaN pass, which no probability ever reaches."""
 
     def __init__(self, *, min_open: bool = False) -> None:
@@ -138,7 +138,7 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def teller(*, quiet: bool) -> Callable[[str], None]:
+def line_printer(*, quiet: bool) -> Callable[[str], None]:
     """Return what says a line on standard error unless `quiet`, for commands that have no cases to report."""
 
     def say(text: str) -> None:
@@ -251,9 +251,9 @@ class Run:
         Raises:
             JcsError: See `jcs_ct.inference.open_network` and `jcs_ct.inference.ensemble`.
         """
-        from jcs_ct.inference.ensemble import joined
+        from jcs_ct.inference.ensemble import grouped_by_architecture
 
-        networks = joined([self.network(model, gives, slices) for model in models or (None,)])
+        networks = grouped_by_architecture([self.network(model, gives, slices) for model in models or (None,)])
         if len(networks) > 1:
             raise UsageError(
                 f"{' and '.join(n.card.name for n in networks)} are networks of several kinds, and have no mean",
@@ -275,7 +275,7 @@ class Run:
         return network
 
 
-def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
+def find_inputs(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
     """Return the sources that the arguments name; what lies in the output folder is left out.
 
     Raises:
@@ -351,12 +351,12 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
                 reporter.say(f"jcs: {i} of {total}")
 
 
-def coded(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
+def coded_notes(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
     """Return notes and flags of a slice for `--json`: as `cautions` of report.json."""
     return [{"code": code_of(text), "text": str(text)} for text in (*notes, *flags)]
 
 
-def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
+def report_notes(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
     """Report what was noticed when a slice was read, and what speaks against it (`jcs_ct.app.each_slice.flags_of`)."""
     for note in notes:
         reporter.note(f"{name}: {note}")

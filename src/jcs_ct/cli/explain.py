@@ -9,14 +9,14 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
-    coded,
+    coded_notes,
     common_options,
-    find,
+    find_inputs,
     inputs_argument,
     model_option,
-    notes_of,
     progress,
     refuse_existing,
+    report_notes,
     strict_option,
 )
 from jcs_ct.core.errors import UsageError
@@ -61,7 +61,7 @@ def explain(
 
     reporter = run.reporter
     images.colour_table(colormap)  # an unknown name ends here, not at the first slice
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
 
     networks = [run.torch_only().network(name, RESULTS) for name in model or (None,)]
     names = [network.card.name for network in networks]
@@ -105,7 +105,7 @@ def explain(
         return flags, found
 
     for source, (flags, found) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, found[0].image.notes, reporter, flags)
+        report_notes(source.label, found[0].image.notes, reporter, flags)
         for name, one in zip(names, found, strict=True):
             if one.degenerate:
                 reporter.note(f"{source.label}: the attention map of {name} is empty: {one.degenerate}")
@@ -117,7 +117,7 @@ def explain(
             probability=[one.probability for one in found],
             degenerate=[one.degenerate for one in found],
             flags=list(flags),
-            warnings=coded(found[0].image.notes, flags),
+            warnings=coded_notes(found[0].image.notes, flags),
         )
 
 

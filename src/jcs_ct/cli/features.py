@@ -9,14 +9,14 @@ import click
 
 from jcs_ct.cli.common import (
     Run,
-    coded,
+    coded_notes,
     common_options,
-    find,
+    find_inputs,
     inputs_argument,
     model_option,
-    notes_of,
     progress,
     refuse_existing,
+    report_notes,
     strict_option,
 )
 from jcs_ct.core.errors import UsageError
@@ -51,7 +51,7 @@ def features(
     from jcs_ct.io.features import ARRAYS, write_features
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     files = {source.name: out / f"{source.name}.mat" for source in sources}
     refuse_existing(files.values(), sources, overwrite=run.overwrite)
 
@@ -70,7 +70,7 @@ def features(
         return image.notes, flags, {which: list(array.shape) for which, array in arrays.items()}
 
     for source, (notes, flags, shapes) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter, flags)
+        report_notes(source.label, notes, reporter, flags)
         text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
         reporter.case(
             f"{source.label}: {text}",
@@ -78,5 +78,5 @@ def features(
             file=str(files[source.name]),
             shapes=shapes,
             flags=list(flags),
-            warnings=coded(notes, flags),
+            warnings=coded_notes(notes, flags),
         )

@@ -9,16 +9,16 @@ import click
 
 from jcs_ct.cli.common import (
     ENSEMBLE,
+    Probability,
     Run,
-    Share,
-    coded,
+    coded_notes,
     common_options,
-    find,
+    find_inputs,
     inputs_argument,
     model_option,
-    notes_of,
     progress,
     refuse_existing,
+    report_notes,
     strict_option,
 )
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
 @model_option(ENSEMBLE)
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
-@click.option("--threshold", type=Share(), help="For overlays and areas; default: that of the weights.")
+@click.option("--threshold", type=Probability(), help="For overlays and areas; default: that of the weights.")
 @strict_option
 @common_options("segment")
 def segment(
@@ -55,7 +55,7 @@ def segment(
     from jcs_ct.outputs import figures, images
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     maps = {source.name: out / f"{source.name}.png" for source in sources}
     overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
     refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
@@ -80,12 +80,12 @@ def segment(
         return notes, flags, float((probability >= cut).mean())
 
     for source, (notes, flags, share) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter, flags)
+        report_notes(source.label, notes, reporter, flags)
         reporter.case(
             f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
             source=source.label,
             map=str(maps[source.name]),
             lesion_share=share,
             flags=list(flags),
-            warnings=coded(notes, flags),
+            warnings=coded_notes(notes, flags),
         )

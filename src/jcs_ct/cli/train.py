@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ACCEPT, teller
+from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.cli.train_lite import lite
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
@@ -116,7 +116,7 @@ def _train(
         except ModuleNotFoundError as error:
             raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
 
-        say = teller(quiet=quiet or here.rank > 0)
+        say = line_printer(quiet=quiet or here.rank > 0)
         line = sys.stderr if not quiet and here.rank == 0 and sys.stderr.isatty() else None
         if config.all_folds:
             lines = train_all(config, out, resume=resume, say=say, progress=line, accept=accept)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ACCEPT, teller
+from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
 
@@ -85,7 +85,7 @@ def lite(
         except ModuleNotFoundError as error:
             raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train,lite]'") from error
 
-        say = teller(quiet=quiet)
+        say = line_printer(quiet=quiet)
         line = sys.stderr if not quiet and sys.stderr.isatty() else None
         if build:
             build_all(config, out, jobs=jobs, say=say, accept=accept)

@@ -35,7 +35,7 @@ MISORIENTED = {
 }
 
 
-SAYS = {
+FLAG_TEXTS = {
     "black-lungs": "the lungs are black; a lung window shows them grey",
     "no-lungs-in-slice": "no lungs were found: no chest, a slice above or below them, or another window",
     "coloured": "the picture is coloured; a CT slice is grey",
@@ -50,7 +50,7 @@ _ORIENTATION_CODES = {"inverted": "inverted", "turned": "turned", "upside down":
 
 
 @dataclass(frozen=True)
-class Measured:
+class PictureMeasurements:
     """What the rules look at.
 
     Attributes:
@@ -74,7 +74,7 @@ class Measured:
     sides: float
 
 
-def measure(pixels: NDArray[np.uint8]) -> Measured:
+def measure_picture(pixels: NDArray[np.uint8]) -> PictureMeasurements:
     """Measure a picture, uint8 rows × columns × 3 (RGB)."""
     from scipy import ndimage
 
@@ -94,7 +94,7 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     inside = float(values[lungs].mean()) if lungs.any() else 0.0
     down, across = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(columns)
     chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
-    return Measured(
+    return PictureMeasurements(
         colour=float(colour.mean()),
         levels=int(np.count_nonzero(np.reshape(picture.histogram(), (3, 256)).any(axis=0))),
         lung=float(lungs.mean()),
@@ -112,11 +112,11 @@ def check_slice(pixels: NDArray[np.uint8]) -> tuple[CodedWarning, ...]:
     Args:
         pixels: uint8, rows × columns × 3 (RGB).
     """
-    found = measure(pixels)
+    found = measure_picture(pixels)
     flags: list[CodedWarning] = []
 
     def say(code: str) -> None:
-        flags.append(CodedWarning(code, SAYS[code]))
+        flags.append(CodedWarning(code, FLAG_TEXTS[code]))
 
     if found.colour > COLOURED:
         say("coloured")

@@ -20,7 +20,7 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.inference import apply
 from jcs_ct.study.flow import Clock, batches, concurrently, in_order
-from jcs_ct.study.noticed import noticed
+from jcs_ct.study.notes import note_warnings
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
 from jcs_ct.study.settings import rule_for
@@ -114,7 +114,7 @@ def examine(
         verdict,
         tuple(slices),
         scan.measures.burden() if wanted else None,
-        (*case.warnings, *scan.measures.warnings, *unread, *noticed(slices)),
+        (*case.warnings, *scan.measures.warnings, *unread, *note_warnings(slices)),
         time.perf_counter() - started,
         clock,
     )

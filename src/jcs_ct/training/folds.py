@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.fingerprint import settle
-from jcs_ct.training.lock import alone
-from jcs_ct.training.parts import checked, fingerprint_of, open_data, outlook, parts_of
-from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.fingerprint import compare_with_start
+from jcs_ct.training.lock import locked
+from jcs_ct.training.outlook import UNDEFINED
+from jcs_ct.training.parts import check_samples, fingerprint_of, open_data, outlook_of, parts_of
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
 from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 TABLE = "folds.csv"
 COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
 
-Ended = TypeVar("Ended")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class FoldRuns(Generic[Ended]):
+class FoldRuns(Generic[R]):
     """What the runs of one command are, fold by fold.
 
     Attributes:
@@ -48,13 +48,11 @@ class FoldRuns(Generic[Ended]):
     folds: tuple[int, ...]
     config: str
     look: Callable[[int], tuple[Sequence[str], Callable[[], Fingerprint]]]
-    start: Callable[[int, Path, bool], Ended]
-    finished: Callable[[Path], Ended | None]
+    start: Callable[[int, Path, bool], R]
+    finished: Callable[[Path], R | None]
 
 
-def one_by_one(
-    runs: FoldRuns[Ended], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]
-) -> dict[int, Ended]:
+def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]) -> dict[int, R]:
     """Look at every fold, then train each into `OUT/fold_N`; return how they ended.
 
     Args:
@@ -65,13 +63,13 @@ def one_by_one(
         say: Where to say what happens.
 
     Raises:
-        JcsError: As `look`, `settle` and `start`; another process trains into the folder.
+        JcsError: As `look`, `compare_with_start` and `start`; another process trains into the folder.
     """
-    with alone(out):
+    with locked(out):
         looks = {out / f"fold_{n}": (f"fold {n}", partial(runs.look, n)) for n in runs.folds}
-        look_ahead(looks, accept, say)
+        check_ahead(looks, accept, say)
         write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
-        results: dict[int, Ended] = {}
+        results: dict[int, R] = {}
         for number in runs.folds:
             folder = out / f"fold_{number}"
             done = runs.finished(folder) if resume else None
@@ -84,7 +82,7 @@ def one_by_one(
     return results
 
 
-def look_ahead(
+def check_ahead(
     runs: Mapping[Path, tuple[str, Callable[[], tuple[Sequence[str], Callable[[], Fingerprint]]]]],
     accept: bool,
     say: Callable[[str], None],
@@ -104,7 +102,7 @@ def look_ahead(
         for warning in warnings:
             say(f"{name}: {warning}")
         if (folder / LAST).is_file():
-            settle(folder, now(), accept=accept, say=lambda _: None)
+            compare_with_start(folder, now(), accept=accept, say=lambda _: None)
 
 
 def train_all(
@@ -141,14 +139,14 @@ def train_all(
     dataset = open_data(config)
     if not dataset.folds:
         raise UsageError("has no folds", path=config.data, hint="`jcs data split` makes them")
-    empty = checked(dataset, dataset.samples)
+    empty = check_samples(dataset, dataset.samples)
 
     def one(number: int) -> TrainConfig:
         return replace(config, fold=number, all_folds=False)
 
     def look(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
         parts = parts_of(one(number))
-        warning = outlook(one(number), *parts, empty).warning
+        warning = outlook_of(one(number), *parts, empty).warning
         return [warning] if warning else [], lambda: fingerprint_of(one(number), *parts)
 
     def start(number: int, folder: Path, begun: bool) -> Result:
@@ -159,7 +157,7 @@ def train_all(
         return done if done is not None and done.epochs >= config.epochs else None
 
     runs = FoldRuns(dataset.folds, config.to_json(), look, start, finished)
-    results = one_by_one(runs, out, resume=resume, accept=accept, say=say)
+    results = train_each(runs, out, resume=resume, accept=accept, say=say)
     rows = table_of(results)
     write_table(out, COLUMNS, rows)
     name = next(iter(results.values())).score_name

@@ -16,18 +16,18 @@ from jcs_ct.core.whole_files import write_whole
 from jcs_ct.models import MODELS
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
-from jcs_ct.training.manners import plain_errors, quiet_lightning
+from jcs_ct.training.messages import plain_errors, quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
-from jcs_ct.training.order import PlannedBatches, ResumableLoader, balanced_weights
-from jcs_ct.training.parts import fingerprint_of, go_on_with, parts_of, verify
+from jcs_ct.training.outlook import Outlook
+from jcs_ct.training.parts import fingerprint_of, parts_of, resume_parts, verify
 from jcs_ct.training.progress import Progress
-from jcs_ct.training.prospects import Prospects
-from jcs_ct.training.reading import check_shared_memory
 from jcs_ct.training.records import Records, WholeCheckpoints
 from jcs_ct.training.result import Result
 from jcs_ct.training.samples import SliceDataset
+from jcs_ct.training.sampling import PlannedBatches, ResumableLoader, balanced_weights
 from jcs_ct.training.scores import NAMES, Score
-from jcs_ct.training.start import LAST, RESULT, at_work, check_folder, write_down
+from jcs_ct.training.shared_memory import check_shared_memory
+from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
 from jcs_ct.weights import WeightsCard, load, write
 
 if TYPE_CHECKING:
@@ -58,10 +58,11 @@ def train(
         accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
 
     Raises:
-        JcsError: As `at_work`, `check_folder`, `parts_of`, `verify`, `check_shared_memory`, `settle`, `initialise`;
+        JcsError: As `hold_folder`, `check_folder`, `parts_of`, `verify`, `check_shared_memory`, `compare_with_start`,
+            `initialise`;
             what stops a run in its middle (a full disk, a killed worker, a loss of NaN).
     """
-    with at_work(out, config.threads, config.devices) as here:
+    with hold_folder(out, config.threads, config.devices) as here:
         return _train(config, out, here.rank, Progress(say, progress), resume=resume, accept=accept)
 
 
@@ -71,13 +72,13 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
     check_folder(out, LAST, resume=resume, holds=() if rank else (LAST,))
     dataset, training, held = parts_of(config)
     say(f"{config.network}: {len(training)} slices to train on, {len(held)} to validate on ({dataset.layout})")
-    prospects = verify(config, dataset, training, held) if rank == 0 else Prospects()
+    prospects = verify(config, dataset, training, held) if rank == 0 else Outlook()
     if prospects.undefined:
         say(prospects.warning)
     # A further process needs it for the order of the slices alone.
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
-        now, training, held = go_on_with(out, now, training, held, accept=accept or rank > 0, say=say)
+        now, training, held = resume_parts(out, now, training, held, accept=accept or rank > 0, say=say)
     data = SliceDataset(training, config, train=True)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
@@ -99,7 +100,7 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
         say(f"{len(frozen)} parameters are frozen")
     task = MODELS[config.network].task
     if rank == 0:
-        write_down(config.to_json(), out, now, (len(training), len(held)))
+        record_start(config.to_json(), out, now, (len(training), len(held)))
 
     def best(trained: TrainingModule, score: Score) -> None:
         card = card_of(config, out, score, NAMES[task], now.accepted)

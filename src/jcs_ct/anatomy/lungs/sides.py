@@ -38,7 +38,7 @@ GAP_MM = 50.0  # the longest gap along the body that is bridged
 MIDDLE_MM = 5.0  # half of the least thickness by which something is connected to the mediastinum
 
 
-def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
+def split_sides(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
     """Write the sides of `lungs` into `labels` (zeros)."""
     from scipy import ndimage
     from skimage.segmentation import watershed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
-from jcs_ct.training.reading import WAY_OUT
+from jcs_ct.training.shared_memory import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

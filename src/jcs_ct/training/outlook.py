@@ -20,7 +20,7 @@ _NAMES = ("no COVID-19", "COVID-19")
 
 
 @dataclass(frozen=True)
-class Prospects:
+class Outlook:
     """What can be said of the scores of a run before it starts.
 
     Attributes:
@@ -41,7 +41,7 @@ class Prospects:
         )
 
 
-def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Prospects:
+def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Outlook:
     """Return the prospects of a classifier.
 
     Args:
@@ -62,16 +62,16 @@ def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], wher
         )
     one = only_label(held) if held else None
     if one is None:
-        return Prospects()
-    return Prospects(
+        return Outlook()
+    return Outlook(
         f"{_all(held, 'to validate on')} {one}",
         "put slices of both classes into the validation part; `jcs data split` does",
     )
 
 
-def prospects_of_masks(
+def outlook_of_masks(
     training: Sequence[Sample], held: Sequence[Sample], lesion: Callable[[Sample], bool], where: str
-) -> Prospects:
+) -> Outlook:
     """Return the prospects of a segmentation.
 
     Args:
@@ -90,8 +90,8 @@ def prospects_of_masks(
             hint="add slices with lesions, or choose another --fold or split; `jcs data check` lists the empty masks",
         )
     if not held or any(lesion(s) for s in held):
-        return Prospects()
-    return Prospects(
+        return Outlook()
+    return Outlook(
         f"no lesion is in {some_masks(held)} of the slices to validate on",
         "put slices with lesions into the validation part",
     )
