@@ -208,10 +208,18 @@ def write_table(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, s
 
 
 def printed(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
-    """Return the table as lines of equal columns."""
-    table = [dict(zip(columns, columns, strict=True)), *rows]
+    """Return the table as lines of equal columns; why a figure is not defined stands below it."""
+    short = UNDEFINED.split(",")[0]
+    table = [dict(zip(columns, columns, strict=True))]
+    table += [{name: short if row[name].startswith(UNDEFINED) else row[name] for name in columns} for row in rows]
     widths = {name: max(len(row[name]) for row in table) for name in columns}
-    return ["  ".join(row[name].rjust(widths[name]) for name in columns).rstrip() for row in table]
+    lines = ["  ".join(row[name].rjust(widths[name]) for name in columns).rstrip() for row in table]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for name in columns:
+            if row[name].startswith(UNDEFINED):
+                reasons.setdefault(f"{name} is {row[name]}", []).append(row["fold"])
+    return lines + [f"fold {', '.join(folds)}: {reason}" for reason, folds in reasons.items()]
 
 
 def cell(value: float) -> str:
