@@ -150,7 +150,11 @@ def test_the_command_under_a_scheduler(tmp_path: Path, monkeypatch: pytest.Monke
     words += ["--device", "cpu", "--batch", 1]
     for name, value in (SLURM | {"RANK": "first"}).items():
         monkeypatch.setenv(name, value)
-    env = {**os.environ, "RANK": "first", "OMP_NUM_THREADS": "1"}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "srun").chmod(0o755)  # as on a cluster's machines
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "RANK": "first", "OMP_NUM_THREADS": "1", "PATH": path}
     command = [sys.executable, str(Path(__file__).with_name("training_help.py")), "train", *map(str, words)]
     one = subprocess.run([*command, "-o", str(tmp_path / "one")], env=env, capture_output=True, text=True, check=False)
     assert one.returncode == 0, one.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
@@ -13,6 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.datasets.unpacked import UnpackedSlices
 from jcs_ct.models import MODELS
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
@@ -62,11 +64,21 @@ def train(
             `initialise`;
             what stops a run in its middle (a full disk, a killed worker, a loss of NaN).
     """
-    with hold_folder(out, config.threads, config.devices) as here:
-        return _train(config, out, here.rank, Progress(say, progress), resume=resume, accept=accept)
+    with hold_folder(out, config.threads, config.devices) as here, ExitStack() as until_the_end:
+        progress_lines = Progress(say, progress)
+        return _train(config, out, here.rank, progress_lines, until_the_end, resume=resume, accept=accept)
 
 
-def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, resume: bool, accept: bool) -> Result:
+def _train(
+    config: TrainConfig,
+    out: Path,
+    rank: int,
+    progress: Progress,
+    until_the_end: ExitStack,
+    *,
+    resume: bool,
+    accept: bool,
+) -> Result:
     # A further process is silent: the first one has read and said everything before it started the others.
     last, say = out / LAST, _nothing if rank else progress.line
     check_folder(out, LAST, resume=resume, holds=() if rank else (LAST,))
@@ -79,7 +91,12 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
         now, training, held = resume_parts(out, now, training, held, accept=accept or rank > 0, say=say)
-    data = SliceDataset(training, config, train=True)
+    unpacked = until_the_end.enter_context(
+        closing(
+            UnpackedSlices([*training, *held], out / f"slices_{rank}.tmp")
+        )  # of volumes; pictures stay where they are
+    )
+    data = SliceDataset(training, config, train=True, unpacked=unpacked)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
     if rank == 0:
@@ -114,7 +131,7 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
 
     records = Records(out, config.every, task, prospects.undefined, now.digest, known, best, look, progress)
     loader = ResumableLoader(data, batches, config.workers)
-    checked = validation_loader(held, config, rank)
+    checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
             accelerator=config.accelerator,
@@ -151,12 +168,12 @@ def _nothing(_text: str) -> None:
 
 
 def validation_loader(
-    held: Sequence[Sample], config: TrainConfig, rank: int
+    held: Sequence[Sample], config: TrainConfig, rank: int, unpacked: UnpackedSlices
 ) -> torch.utils.data.DataLoader[Any] | None:
     """Return the validation slices of one process: every `devices`-th, none twice; read in this process."""
     if not held:
         return None
-    dataset = SliceDataset(held[rank :: config.devices], config, train=False)
+    dataset = SliceDataset(held[rank :: config.devices], config, train=False, unpacked=unpacked)
     return torch.utils.data.DataLoader(dataset, batch_size=config.batch)
 
 
