@@ -83,9 +83,9 @@ def _train(
     check_folder(out, LAST, resume=resume, holds=() if rank else (LAST,))
     dataset, training, held = parts_of(config)
     say(f"{config.network}: {len(training)} slices to train on, {len(held)} to validate on ({dataset.layout})")
-    prospects = verify(config, dataset, training, held) if rank == 0 else Outlook()
-    if prospects.undefined:
-        say(prospects.warning)
+    outlook = verify(config, dataset, training, held) if rank == 0 else Outlook()
+    if outlook.undefined:
+        say(outlook.warning)
     # A further process needs it for the order of the slices alone.
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
@@ -128,7 +128,7 @@ def _train(
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
-    records = Records(out, config.every, task, prospects.undefined, now.digest, known, best, look, progress)
+    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, look, progress)
     loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
