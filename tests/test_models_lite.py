@@ -10,7 +10,7 @@ import torch
 
 from jcs_ct.core.errors import ShapeError, UsageError, WeightsError
 from jcs_ct.core.types import SliceImage
-from jcs_ct.imaging.recipes import grey, prepare, recipe, restore, stretch
+from jcs_ct.imaging.recipes import luminance, prepare, recipe, restore, stretch
 from jcs_ct.inference.apply import classify, diagnose_slice, explain, screen_slice, segment
 from jcs_ct.inference.attention import attention_of_slice, class_answer, of_evidence
 from jcs_ct.inference.golden import fill
@@ -140,7 +140,7 @@ def test_one_pass_and_single_tasks_agree(stored: Path, slice_pixels: np.ndarray)
     with torch.inference_mode():
         logit = float(network.module()(torch.from_numpy(values)[None]).logit)
     assert found.probability == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-6)
-    assert grey(slice_pixels).shape == slice_pixels.shape[:2]
+    assert luminance(slice_pixels).shape == slice_pixels.shape[:2]
 
 
 def test_a_card_without_the_new_fields_is_read_and_a_wrong_one_is_not() -> None:

@@ -15,7 +15,7 @@ from jcs_ct.core.whole_files import write_whole
 from jcs_ct.weights.store import home
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jcs_ct.io.files.sources import Source
     from jcs_ct.study.case import Case
@@ -70,16 +70,24 @@ def sources_of(case: Case) -> tuple[Source, ...]:
     return (*case.sources, *(source for series in passed for source in series.sources))
 
 
-def stamp_of(sources: Sequence[Source]) -> str:
+def stamp_of(sources: Iterable[Source]) -> str:
     """Return a digest of names, sizes and times of change; "" where a file cannot be looked at."""
+    try:
+        return stamp_of_files((str(source.path.resolve()), source.member) for source in sources)
+    except OSError:
+        return ""
+
+
+def stamp_of_files(files: Iterable[tuple[str, str | None]]) -> str:
+    """Return the same of files and members of archives, in any order. Raises OSError where one is not there."""
     lines = []
-    for source in sources:
-        try:
-            status = source.path.stat()
-        except OSError:
-            return ""
-        lines.append(f"{source.path.resolve()}|{source.member}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}")
-    return hashlib.sha256("\n".join(sorted(set(lines))).encode(errors="surrogateescape")).hexdigest()
+    seen: dict[str, str] = {}  # an archive holds many
+    for path, member in set(files):
+        if path not in seen:
+            status = Path(path).stat()
+            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+        lines.append(f"{path}|{member}|{seen[path]}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def digest_of(case: Case) -> str:

@@ -7,18 +7,17 @@ Thousands of headers take minutes to read. So the files of each case are written
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.identity import hashed_uid, place_of, sources_of
+from jcs_ct.app.identity import hashed_uid, place_of, sources_of, stamp_of_files
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from jcs_ct.study.case import Case
 
@@ -61,7 +60,7 @@ def record_files(out: Path, case: Case, report: dict[str, Any]) -> None:
         return  # folders of pictures are told as fast from what is gathered
     files = sorted({(str(s.path.resolve()), s.member) for s in (*sources_of(case), *case.series.beside)}, key=str)
     try:
-        stamp = _stamp(files)
+        stamp = stamp_of_files(files)
         content = {"label": case.label, "path": place_of(case), "source": report["source"]["stamp"]}
         text = json.dumps(content | {"stamp": stamp, "files": files}, ensure_ascii=False)
         write_whole(out / FOLDER / f"{case.name}.json", text.encode("utf-8", "surrogateescape"), overwrite=True)
@@ -80,7 +79,7 @@ def untouched_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) ->
         try:
             noted = json.loads(path.read_bytes())
             files = [(name, member) for name, member in noted["files"]]
-            if _stamp(files) != noted["stamp"]:
+            if stamp_of_files(files) != noted["stamp"]:
                 continue
             report = same(out / path.stem)
             if report is None or report["source"]["stamp"] != noted["source"]:
@@ -91,15 +90,3 @@ def untouched_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) ->
         except (OSError, ValueError, KeyError, TypeError, OutputError):  # it is read again, which says what is wrong
             continue
         yield known
-
-
-def _stamp(files: Iterable[InputFile]) -> str:
-    """Return a digest of names, sizes and times of files. Raises OSError where one is not there."""
-    lines = []
-    seen: dict[str, str] = {}  # an archive holds many
-    for path, member in files:
-        if path not in seen:
-            status = Path(path).stat()
-            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
-        lines.append(f"{path}|{member}|{seen[path]}")
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

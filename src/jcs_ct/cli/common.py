@@ -79,6 +79,21 @@ def strict_option(function: F) -> F:
     return click.option("--strict", is_flag=True, help=text)(function)
 
 
+def slice_options(out: str, model: str) -> Callable[[F], F]:
+    """Add what commands that look at slices one by one have: INPUT..., --out, --model and --strict.
+
+    Args:
+        out: Help of --out.
+        model: What several --model are for.
+    """
+
+    def decorate(function: F) -> F:
+        place = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help=out)
+        return inputs_argument(place(model_option(model)(strict_option(function))))
+
+    return decorate
+
+
 def threads_option(function: F) -> F:
     """Add the option `--threads` of a command that computes, and keep to it until the command ends."""
 
@@ -364,3 +379,12 @@ def report_notes(name: str, notes: Sequence[str], reporter: Reporter, flags: Seq
         from jcs_ct.app.each_slice import flags_text
 
         reporter.note(f"{name}: {flags_text(flags)}")
+
+
+def report_slice(
+    reporter: Reporter, one: Source, summary: str, notes: Sequence[str], flags: Sequence[str], /, **facts: Any
+) -> None:
+    """Report a slice that was written: its notes and flags, a line, and `facts` for `--json`."""
+    report_notes(one.label, notes, reporter, flags)
+    warnings = coded_notes(notes, flags)
+    reporter.case(f"{one.label}: {summary}", **facts, flags=list(flags), warnings=warnings)

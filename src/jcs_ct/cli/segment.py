@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,28 +10,24 @@ from jcs_ct.cli.common import (
     ENSEMBLE,
     Probability,
     Run,
-    coded_notes,
     common_options,
     find_inputs,
-    inputs_argument,
-    model_option,
     progress,
     refuse_existing,
-    report_notes,
-    strict_option,
+    report_slice,
+    slice_options,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.io.files.sources import Source
 
 
 @click.command()
-@inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
-@model_option(ENSEMBLE)
+@slice_options("Folder for the maps.", ENSEMBLE)
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
 @click.option("--threshold", type=Probability(), help="For overlays and areas; default: that of the weights.")
-@strict_option
 @common_options("segment")
 def segment(
     run: Run,
@@ -80,12 +75,13 @@ def segment(
         return notes, flags, float((probability >= cut).mean())
 
     for source, (notes, flags, share) in progress(for_each(sources, work), len(sources), reporter):
-        report_notes(source.label, notes, reporter, flags)
-        reporter.case(
-            f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
+        report_slice(
+            reporter,
+            source,
+            f"lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
+            notes,
+            flags,
             source=source.label,
             map=str(maps[source.name]),
             lesion_share=share,
-            flags=list(flags),
-            warnings=coded_notes(notes, flags),
         )

@@ -45,9 +45,8 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
     return (middle[places.ravel()] / (values.size - 1) * 2 - 1).astype(np.float32)
 
 
-def orientation_of(grey: NDArray[np.uint8]) -> str:
-    """Return how a picture lies, one of `ORIENTATIONS`; "upright" where the network is not sure."""
-    p = orientation_probabilities(grey)
+def sure_orientation(p: NDArray[np.float32]) -> str:
+    """Return how a picture lies, one of `ORIENTATIONS`, by their probabilities; "upright" where none is sure."""
     best = int(p.argmax())
     return ORIENTATIONS[best] if p[best] >= SURE else ORIENTATIONS[0]
 

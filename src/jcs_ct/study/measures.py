@@ -12,6 +12,7 @@ from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.warning import CodedWarning
+from jcs_ct.imaging.recipes import luminance
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.study.flow import in_order
@@ -108,9 +109,8 @@ class PictureMeasures:
     def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> SliceMeasurements:
         """See `Measures`."""
         self._sizes[item.image.pixels.shape[:2]] += 1
-        if self._orientation.asks(index):
-            self._orientation.add(index, item.image.pixels[..., 1])
-        flags = check_slice(item.image.pixels)
+        orientation = self._orientation.add(index, luminance(item.image.pixels))
+        flags = check_slice(item.image.pixels, orientation)
         if lesion is None:
             return SliceMeasurements(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
         return SliceMeasurements(lesion, None, None, int(np.count_nonzero(lesion)) / lesion.size, flags)

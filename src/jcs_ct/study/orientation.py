@@ -36,9 +36,10 @@ class OrientationCheck:
         """Return whether slice `index` is to be added, and was not."""
         return index in self._asked and index not in self._answers
 
-    def add(self, index: int, grey: NDArray[np.uint8]) -> None:
-        """Look at slice `index`: lung-windowed, uint8 rows × columns."""
-        self._answers[index] = orientation_probabilities(grey)
+    def add(self, index: int, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Look at slice `index` (lung-windowed, uint8 rows × columns); return the probabilities of `ORIENTATIONS`."""
+        self._answers[index] = answer = orientation_probabilities(grey)
+        return answer
 
     def warnings(self) -> list[CodedWarning]:
         """Return what is wrong with the study, of volumes and of pictures in the same words."""

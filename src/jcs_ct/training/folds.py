@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jcs_ct.training.config import TrainConfig
     from jcs_ct.training.fingerprint import Fingerprint
 
+    Checked = tuple[Sequence[str], Callable[[], Fingerprint]]  # warnings of a run; gives what it would start on
+
 TABLE = "folds.csv"
 COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
 
@@ -47,7 +49,7 @@ class FoldRuns(Generic[R]):
 
     folds: tuple[int, ...]
     config: str
-    look: Callable[[int], tuple[Sequence[str], Callable[[], Fingerprint]]]
+    look: Callable[[int], Checked]
     start: Callable[[int, Path, bool], R]
     finished: Callable[[Path], R | None]
 
@@ -83,7 +85,7 @@ def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say:
 
 
 def check_ahead(
-    runs: Mapping[Path, tuple[str, Callable[[], tuple[Sequence[str], Callable[[], Fingerprint]]]]],
+    runs: Mapping[Path, tuple[str, Callable[[], Checked]]],
     accept: bool,
     say: Callable[[str], None],
 ) -> None:

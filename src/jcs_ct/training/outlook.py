@@ -42,7 +42,7 @@ class Outlook:
 
 
 def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Outlook:
-    """Return the prospects of a classifier.
+    """Return the outlook of a classifier.
 
     Args:
         training: Slices to train on; those without a label teach nothing.
@@ -72,7 +72,7 @@ def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where:
 def outlook_of_masks(
     training: Sequence[Sample], held: Sequence[Sample], lesion: Callable[[Sample], bool], where: str
 ) -> Outlook:
-    """Return the prospects of a segmentation.
+    """Return the outlook of a segmentation.
 
     Args:
         training: Slices to train on.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,7 +11,6 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.unpacked import UnpackedSlices
 from jcs_ct.models import MODELS
@@ -24,13 +22,13 @@ from jcs_ct.training.outlook import Outlook
 from jcs_ct.training.parts import fingerprint_of, parts_of, resume_parts, verify
 from jcs_ct.training.progress import Progress
 from jcs_ct.training.records import Records, WholeCheckpoints
-from jcs_ct.training.result import Result
+from jcs_ct.training.result import Result, run_card
 from jcs_ct.training.samples import SliceDataset
 from jcs_ct.training.sampling import PlannedBatches, ResumableLoader, balanced_weights
 from jcs_ct.training.scores import NAMES, Score
 from jcs_ct.training.shared_memory import check_shared_memory
 from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
-from jcs_ct.weights import WeightsCard, load, write
+from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Sample
     from jcs_ct.training.config import TrainConfig
+    from jcs_ct.weights import WeightsCard
 
 
 def train(
@@ -84,9 +83,9 @@ def _train(
     check_folder(out, LAST, resume=resume, holds=() if rank else (LAST,))
     dataset, training, held = parts_of(config)
     say(f"{config.network}: {len(training)} slices to train on, {len(held)} to validate on ({dataset.layout})")
-    prospects = verify(config, dataset, training, held) if rank == 0 else Outlook()
-    if prospects.undefined:
-        say(prospects.warning)
+    outlook = verify(config, dataset, training, held) if rank == 0 else Outlook()
+    if outlook.undefined:
+        say(outlook.warning)
     # A further process needs it for the order of the slices alone.
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
@@ -129,7 +128,7 @@ def _train(
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
-    records = Records(out, config.every, task, prospects.undefined, now.digest, known, best, look, progress)
+    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, look, progress)
     loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
@@ -215,22 +214,12 @@ def card_of(config: TrainConfig, out: Path, score: Score, name: str, accepted: S
     """Return the card of weights of the run."""
     spec = MODELS[config.network]
     notes = (f"epoch {score.epoch}, {score.words(name)}", score.painting(), *accepted)
-    return WeightsCard(
-        name=out.resolve().name,
+    return run_card(
+        config.to_json(),
+        out,
         architecture=spec.name,
-        source_file="config.json",
-        source_kind="training run",
-        source_sha256=hashlib.sha256(config.to_json().encode()).hexdigest(),
-        source_url=None,
-        weights_sha256="0" * 64,
-        imported_at="",
-        jcs_ct_version=__version__,
         recipe=config.recipe_name,
         classes=("lesion",) if spec.task == "segmentation" else ("no COVID-19", "COVID-19"),
-        threshold=0.5,
-        threshold_from="not tuned",
         licence="that of the data it was trained on",
-        citation="",
-        bn_eps_folded=0.0,
         notes=tuple(note for note in notes if note),
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
-    from jcs_ct.evaluate.record import Record
+    from jcs_ct.evaluate.record import ScoreRecord
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
@@ -170,7 +170,9 @@ def score_each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Re
     return done
 
 
-def write_scores(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes], record: Record) -> None:
+def write_scores(
+    run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes], record: ScoreRecord
+) -> None:
     """Write scores.json, with what the scores are of, and the other files; hand the scores to `--json`."""
     from jcs_ct.evaluate import tables
     from jcs_ct.evaluate.record import changes

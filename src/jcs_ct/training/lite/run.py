@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -13,7 +12,6 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from jcs_ct.core.memory import reuse_freed_blocks
-from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
@@ -28,15 +26,17 @@ from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import resume_parts
 from jcs_ct.training.progress import Progress, duration
 from jcs_ct.training.records import WholeCheckpoints
+from jcs_ct.training.result import run_card
 from jcs_ct.training.sampling import ResumableLoader
 from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
-from jcs_ct.weights import WeightsCard, load, write
+from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.weights import WeightsCard
 
 BEST = "best.safetensors"
 
@@ -231,23 +231,13 @@ def floats(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def card_of(config: LiteConfig, out: Path, scores: Mapping[str, float], notes: Sequence[str]) -> WeightsCard:
     """Return the card of weights of the run."""
-    return WeightsCard(
-        name=out.resolve().name,
+    return run_card(
+        config.to_json(),
+        out,
         architecture="jcs-lite",
-        source_file="config.json",
-        source_kind="training run",
-        source_sha256=hashlib.sha256(config.to_json().encode()).hexdigest(),
-        source_url=None,
-        weights_sha256="0" * 64,
-        imported_at="",
-        jcs_ct_version=__version__,
         recipe="lung-field",
         classes=("COVID-19", "lesion"),
-        threshold=0.5,
-        threshold_from="not tuned",
         licence="research use: that of the data it was trained on",
-        citation="",
-        bn_eps_folded=0.0,
         notes=(*(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()), *notes),
         covid_threshold=0.5,
         mirror=True,
