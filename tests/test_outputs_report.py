@@ -501,7 +501,7 @@ def test_numbers_are_never_rounded_to_certainty() -> None:
 def test_files_are_named_once() -> None:
     report = sample_report()
     report["files"] = {"a": "seg.dcm", "html": "report.html", "o_1": "overlays/1.png", "o_2": "overlays/2.png"}
-    assert words.written(report) == ["seg.dcm", "overlays/"]
+    assert words.other_files(report) == ["seg.dcm", "overlays/"]
 
 
 def test_the_chart_draws_what_the_slices_hold() -> None:
@@ -533,4 +533,4 @@ def test_the_chart_draws_what_the_slices_hold() -> None:
     ],
 )
 def test_a_share_just_below_the_limit_does_not_read_like_it(share: float, limit: float, expected: str) -> None:
-    assert words.against(share, limit) == expected
+    assert words.percent_beside(share, limit) == expected

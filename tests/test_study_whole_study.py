@@ -18,7 +18,7 @@ from jcs_ct.inference import apply
 from jcs_ct.outputs.report.content import build_report
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.study.rules import TopK
-from jcs_ct.study.scan import examine
+from jcs_ct.study.scan import scan_study
 from jcs_ct.study.settings import Networks, Settings, rule_fit, rule_for
 from jcs_ct.study.whole_study import FEATURES, LEAST_SHARE, Evidence, WholeStudy, values_of
 from study_help import BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom
@@ -167,7 +167,7 @@ def looked_at(
     network: Any = BandNetwork()
     network.card = replace(network.card, whole_study=None if rule is None else rule.to_dict())
     case = one_case(volume, spacing=small_phantom().spacing)
-    return examine(case, Networks(network, network), Settings(name, segment, frames=False))
+    return scan_study(case, Networks(network, network), Settings(name, segment, frames=False))
 
 
 def test_a_volume_is_judged_by_the_fitted_rule(volume: NDArray[np.int16]) -> None:

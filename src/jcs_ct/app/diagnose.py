@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.app.next_series import examine_with_lungs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
@@ -79,7 +79,7 @@ class Diagnoser:
         """Diagnose one study. Arguments and errors as in `diagnose`."""
         refuse_after_fork()
         ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-        return self._examine(one_case(study, **ways, spacing=spacing, affine=affine))
+        return self._examine(case_of_object(study, **ways, spacing=spacing, affine=affine))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the arguments: networks hold memory and threads of this process."""
@@ -138,5 +138,5 @@ def diagnose(
     """
     refuse_after_fork()
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-    case = one_case(study, **ways, spacing=spacing, affine=affine)
+    case = case_of_object(study, **ways, spacing=spacing, affine=affine)
     return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)

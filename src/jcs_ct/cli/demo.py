@@ -21,7 +21,7 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     The self-check computes the published networks' numbers with deterministic weights; the features of one slice are
     made with the same weights. The diagnosis is that of the shipped jcs-lite, which has never seen a phantom.
     """
-    from jcs_ct.app.examine import examine
+    from jcs_ct.app.examine import examine_case
     from jcs_ct.app.gather import gather
     from jcs_ct.core.types import SliceImage
     from jcs_ct.core.whole_files import write_whole
@@ -76,7 +76,7 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
 
     reporter.say("4. Diagnosis of the DICOM study with the shipped jcs-lite")
     networks = Networks.of([run.network(None, slices=slices)])
-    result = examine(gather([str(out / "dicom")]).cases[0], networks, Settings())
+    result = examine_case(gather([str(out / "dicom")]).cases[0], networks, Settings())
     folder = result.save(out / "diagnosis", overwrite=run.overwrite)
     reporter.say(f"   {result.report['verdict']['text']}")
     reporter.case(f"   {folder}", folder=str(folder), verdict=result.report["verdict"])

@@ -14,7 +14,7 @@ from jcs_ct.core.errors import InputError, OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.app.batch import Ended
+    from jcs_ct.app.batch import CaseOutcome
     from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
     from jcs_ct.study.settings import Networks, Settings
@@ -63,7 +63,7 @@ def diagnose(
     """
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
-    from jcs_ct.app.identity import named
+    from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.summary import Summary
     from jcs_ct.core.memory import one_arena
@@ -79,7 +79,9 @@ def diagnose(
     names: tuple[str | None, ...] = model or (None,)
     networks = Networks.of([run.network(name, RESULTS) for name in names]) if resume and out.is_dir() else None
     known = (
-        [] if networks is None else batch.known_to(out, networks, _settings(networks, rule, segment, no_html=no_html))
+        []
+        if networks is None
+        else batch.reusable_cases(out, networks, _settings(networks, rule, segment, no_html=no_html))
     )
     found = gather(
         inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity, known=known
@@ -97,7 +99,7 @@ def diagnose(
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
-    cases = named(found.cases, out)
+    cases = with_stable_names(found.cases, out)
     _refuse_existing(cases, out, run, resume=resume)
 
     slices = sum(len(case) for case in cases)
@@ -108,7 +110,7 @@ def diagnose(
     reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
-    kept = [batch.Ended(case, "kept", case.report) for case in found.kept]
+    kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
     total = len(cases) + len(kept)
     summary = Summary(out)
@@ -149,7 +151,7 @@ def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool
             )
 
 
-def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -> None:
+def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Reporter) -> None:
     if ended.error is not None:
         reporter.problem(ended.error, ended.details)
         return

@@ -19,8 +19,8 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 from jcs_ct.datasets.manifest import LABELS, read_rows
-from jcs_ct.evaluate.classify import of_verdicts
-from jcs_ct.evaluate.record import LENGTH, Record
+from jcs_ct.evaluate.classify import verdict_statistic
+from jcs_ct.evaluate.record import LENGTH, ScoreRecord
 from jcs_ct.io.files.names import safe_name, split_extension
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE
@@ -187,11 +187,11 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
     return content
 
 
-def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> Record:
+def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> ScoreRecord:
     """Return what scores of verdicts are of: the studies by name, with label and patient."""
     first = studies[0]
     known = {s.name: hashlib.sha256(json.dumps([s.name, s.label, s.group]).encode()).hexdigest() for s in studies}
-    return Record("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
+    return ScoreRecord("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
 
 
 def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any]:
@@ -200,7 +200,9 @@ def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any
     top = max(1.0, *values)  # counts of slices are ranked as shares of the highest one
     scored = Scored(labels, [value / top for value in values])
     truth, found = np.array(labels, bool), np.array([s.positive for s in studies])
-    intervals = bootstrap(of_verdicts(scored, truth, found), [s.group for s in studies], resamples=resamples, seed=seed)
+    intervals = bootstrap(
+        verdict_statistic(scored, truth, found), [s.group for s in studies], resamples=resamples, seed=seed
+    )
     calibration = None
     if all(s.probability for s in studies):
         calibration = {

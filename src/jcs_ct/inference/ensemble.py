@@ -151,7 +151,7 @@ def _patient(rules: Sequence[tuple[float, float] | None]) -> tuple[float, float]
     return None if slope is None or intercept is None else (slope, intercept)
 
 
-def joined(networks: Sequence[Network]) -> list[Network]:
+def grouped_by_architecture(networks: Sequence[Network]) -> list[Network]:
     """Return the networks, those of one architecture made one ensemble, in the order they first came."""
     if len(networks) < 2:
         return list(networks)

@@ -20,7 +20,7 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.inference import apply
 from jcs_ct.study.flow import Clock, batches, concurrently, in_order
-from jcs_ct.study.noticed import noticed
+from jcs_ct.study.notes import note_warnings
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
 from jcs_ct.study.settings import rule_for, whole_study_rule
@@ -67,11 +67,11 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-Read = tuple[int, "CaseSlice | Unreadable"]
-NOTHING = Answer()
+ReadSlice = tuple[int, "CaseSlice | Unreadable"]
+NO_ANSWER = Answer()
 
 
-def examine(
+def scan_study(
     case: Case,
     networks: Networks,
     settings: Settings,
@@ -122,7 +122,7 @@ def examine(
         verdict,
         tuple(slices),
         burden,
-        (*case.warnings, *scan.measures.warnings, *unread, *noticed(slices)),
+        (*case.warnings, *scan.measures.warnings, *unread, *note_warnings(slices)),
         time.perf_counter() - started,
         clock,
     )
@@ -143,14 +143,14 @@ class _Scan:
         """Return the results of all slices, of which one pass of a network says everything."""
         network, worth = self.networks.screen, set(self._worth)
 
-        def answer(group: Sequence[Read]) -> list[Answer]:
+        def answer(group: Sequence[ReadSlice]) -> list[Answer]:
             chosen = [item.image for i, item in group if i in worth and not isinstance(item, Unreadable)]
             with self._clock("network"):
                 found = iter(apply.diagnose_slices(chosen, network) if chosen else ())
             return [
                 _of_one_pass(next(found), network.threshold if lesions else None)
                 if i in worth and not isinstance(item, Unreadable)
-                else NOTHING
+                else NO_ANSWER
                 for i, item in group
             ]
 
@@ -164,20 +164,20 @@ class _Scan:
         """Return probability and attention of all slices, and keep those that were looked at."""
         network = self.networks.screen
 
-        def answer(read: Read) -> Answer:
+        def answer(read: ReadSlice) -> Answer:
             if isinstance(read[1], Unreadable):
                 return Answer(unread=read[1].reason)
             with self._clock("network"):
                 return Answer(*apply.screen_slice(read[1].image, network))
 
-        def keep(pair: tuple[Read, Answer]) -> Answer:
+        def keep(pair: tuple[ReadSlice, Answer]) -> Answer:
             (index, item), said = pair
             if isinstance(item, Unreadable):
                 return said
             self._decoded.put(index, item.decoded)
             return replace(said, attention=_packed(said.attention, item), notes=item.image.notes)
 
-        answers = [NOTHING] * len(self.case)
+        answers = [NO_ANSWER] * len(self.case)
         with network.concurrent_calls(len(self._worth)) as calls:
             for ((index, _), _), said in in_order(keep, concurrently(answer, self._slices(self._worth), calls)):
                 answers[index] = said
@@ -187,7 +187,7 @@ class _Scan:
         """Return the results of all slices, of which the lesions are still to be found, where they are wanted."""
         network, worth = self.networks.segment if lesions else None, set(self._worth)
 
-        def answer(read: Read) -> Answer:
+        def answer(read: ReadSlice) -> Answer:
             index, item = read
             if network is None or index not in worth or isinstance(item, Unreadable):
                 return screened[index]
@@ -197,7 +197,7 @@ class _Scan:
         with nullcontext(1) if network is None else network.concurrent_calls(len(worth)) as calls:
             return self._measured(concurrently(answer, self._slices(range(len(self.case))), calls), lesions=lesions)
 
-    def _slices(self, indices: Iterable[int]) -> Iterator[Read]:
+    def _slices(self, indices: Iterable[int]) -> Iterator[ReadSlice]:
         """Yield slices, read ahead."""
 
         def read(index: int) -> CaseSlice | Unreadable:
@@ -208,10 +208,10 @@ class _Scan:
 
         return in_order(read, indices)
 
-    def _measured(self, answered: Iterable[tuple[Read, Answer]], *, lesions: bool) -> list[SliceResult]:
+    def _measured(self, answered: Iterable[tuple[ReadSlice, Answer]], *, lesions: bool) -> list[SliceResult]:
         """Return the results of slices, which are measured in order in a thread beside the network."""
 
-        def measure(pair: tuple[Read, Answer]) -> SliceResult:
+        def measure(pair: tuple[ReadSlice, Answer]) -> SliceResult:
             (index, item), said = pair
             if isinstance(item, Unreadable):
                 result = self._unread(index, item.reason)

@@ -82,9 +82,9 @@ class Networks:
         Raises:
             UsageError: They do not make a pipeline.
         """
-        from jcs_ct.inference.ensemble import joined
+        from jcs_ct.inference.ensemble import grouped_by_architecture
 
-        networks = joined(networks)
+        networks = grouped_by_architecture(networks)
         screens = [n for n in networks if n.spec.gives_probability]
         segmenters = [n for n in networks if n.spec.gives_lesions and not n.spec.gives_probability]
         if len(screens) == 1 and len(segmenters) <= 1 and len(networks) == 1 + len(segmenters):

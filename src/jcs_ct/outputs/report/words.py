@@ -26,7 +26,7 @@ def percent(share: float | None) -> str:
     return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
 
 
-def against(share: float, limit: float) -> str:
+def percent_beside(share: float, limit: float) -> str:
     """Return a share in percent with as many digits as tell it from a limit: never "50 %" beside "from 50 %" and below.
 
     Args:
@@ -107,10 +107,11 @@ def explanation(report: Mapping[str, Any]) -> list[str]:
     score, limit, rule = verdict["score"], verdict["limit"], verdict["rule"]
     positive = sum(s["positive"] for s in looked)
     if verdict["probability"] is not None:
-        first = f"The probability of COVID-19 is {against(verdict['probability'], limit)}{_interval(verdict)}; "
+        first = f"The probability of COVID-19 is {percent_beside(verdict['probability'], limit)}{_interval(verdict)}; "
         first += f"a study counts as positive from {percent(limit)}."
     elif rule == "fraction":
-        first = f"{against(score, limit)} of the slices are positive; a study counts as positive from {percent(limit)}."
+        share = percent_beside(score, limit)
+        first = f"{share} of the slices are positive; a study counts as positive from {percent(limit)}."
     elif rule == "release-count":
         are = "is" if round(score) == 1 else "are"
         first = f"{count(round(score), 'slice')} {are} positive; "
@@ -130,7 +131,7 @@ def _interval(verdict: Mapping[str, Any]) -> str:
     interval = verdict.get("interval")
     if interval is None:
         return ""
-    low, high = (against(end, verdict["limit"]).removesuffix(" %") for end in interval)
+    low, high = (percent_beside(end, verdict["limit"]).removesuffix(" %") for end in interval)
     return f" (as far as the fit is sure: {low} to {high} %)"
 
 
@@ -164,7 +165,7 @@ def affected(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [s for s in _by_probability(report) if s["probability"] is not None][:3]
 
 
-def start(report: Mapping[str, Any]) -> int:
+def first_shown(report: Mapping[str, Any]) -> int:
     """Return the index of the slice to open at."""
     return int((affected(report) or _by_probability(report))[0]["index"])
 
@@ -175,13 +176,13 @@ def _by_probability(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return sorted(report["slices"], key=lambda s: (-round(s["probability"] or 0, 2), abs(s["index"] - middle)))
 
 
-def written(report: Mapping[str, Any]) -> list[str]:
+def other_files(report: Mapping[str, Any]) -> list[str]:
     """Return the other files beside the page; of a folder only its name."""
     names = [name.partition("/")[0] + "/" * ("/" in name) for name in report["files"].values()]
     return [name for name in dict.fromkeys(names) if name != "report.html"]
 
 
-def extent(report: Mapping[str, Any]) -> str:
+def lesion_extent(report: Mapping[str, Any]) -> str:
     """Return from which to which slice there are lesions, and how many mm that is."""
     burden = report["burden"]
     first, last = burden["first_slice"], burden["last_slice"]
