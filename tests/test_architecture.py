@@ -53,6 +53,7 @@ HOMES = {  # library → where it may be imported
         "phantom",
         "metrics",
         "study/rules.py",
+        "study/whole_study.py",
         "imaging/lung_box.py",
         "imaging/slice_check.py",
         "io/dicom/read.py",

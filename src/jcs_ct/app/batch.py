@@ -16,6 +16,8 @@ from jcs_ct.app.next_series import case_after, examine_with_lungs
 from jcs_ct.app.resume_index import FinishedCase, record_files, untouched_cases
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.core.version import __version__
+from jcs_ct.outputs.report.words import call_of
+from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -203,6 +205,7 @@ def changed_settings(report: dict[str, Any], networks: Networks, settings: Setti
             segmenter and segmenter.card.weights_sha256,
         ),
         "patient rule": (report["settings"]["rule"], settings.rule),
+        "fit of the patient rule": (report["settings"].get("rule_fit"), rule_fit(screen.card)),
         "choice of lesions": (report["settings"]["segment"], settings.segment),
         "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
         "version": (report["jcs_ct_version"], __version__),
@@ -235,6 +238,7 @@ def summary_row(ended: CaseOutcome) -> dict[str, Any]:
     if ended.report is not None:
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
         row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}
+        row["verdict"] = call_of(verdict)
         row |= {"slices": ended.report["input"]["slices"], "seconds": ended.report["seconds"]}
         row |= {"lesion_ml": burden.get("lesion_ml", ""), "lesion_share": burden.get("share", "")}
         source = ended.report.get("source") or {}

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
               help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k", show_default=True,
+@click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
+              default="whole-study", show_default=True,
               help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
               help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
@@ -177,17 +178,14 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
     )
 
 
-VERDICTS: dict[Any, str] = {True: "positive", False: "negative"}
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
+    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<13} {'score':>7} {'lesion ml':>9}  severity"]
     for row in rows:
-        verdict = VERDICTS.get(row.get("positive"), "")
+        verdict = row.get("verdict", "")
         score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
         volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
         severity = row.get("severity") or ""
         lines.append(
-            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<9} {score:>7} {volume:>9}  {severity}".rstrip()
+            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<13} {score:>7} {volume:>9}  {severity}".rstrip()
         )
     return "\n".join(lines)

@@ -1,7 +1,9 @@
 """Verdicts of whole studies against what is known of the patients, with intervals over patients.
 
 A verdict is read from the `report.json` that `jcs diagnose` wrote; nothing is computed again. Studies of which the
-verdict is *not reliable* are scored with the others, and once more without them.
+verdict is *not reliable* are scored with the others, and once more without them. An *indeterminate* verdict counts by
+the side of the limit on which its score lies, so that no doubt improves a figure; scores of the decided ones stand
+beside it.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Study:
         group: The patient; the study itself where patients are not named.
         score: What the rule compared, see `jcs_ct.study.rules.Verdict`.
         limit: What it had to reach.
-        positive: The verdict.
+        call: The verdict: positive, negative or indeterminate.
         reliable: Whether the report says that the verdict can be relied on.
         rule: Name of the rule.
         probability: Whether the score is a probability.
@@ -53,11 +55,20 @@ class Study:
     group: str
     score: float
     limit: float
-    positive: bool
+    call: str
     reliable: bool
     rule: str
     probability: bool
     network: tuple[str, str]
+
+    @property
+    def positive(self) -> bool:
+        """On which side of the limit the score lies, whether or not the rule is sure of it."""
+        return self.score >= self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**vars(self), "positive": self.positive}
 
 
 def read_labels(path: Path) -> dict[str, tuple[int, str]]:
@@ -117,7 +128,7 @@ def _study(name: str, label: int, group: str, content: dict[str, Any]) -> Study:
         group=group,
         score=float(verdict["score"]),
         limit=float(verdict["limit"]),
-        positive=bool(verdict["positive"]),
+        call=str(verdict.get("call") or ("positive" if verdict["positive"] else "negative")),
         reliable=bool(verdict["reliable"]),
         rule=str(verdict["rule"]),
         probability=verdict["probability"] is not None,
@@ -156,7 +167,7 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
     if len(ways) > 1:
         told = ", ".join(f"{rule} by {name} {digest[:8]}" for rule, name, digest in ways[:3])
         raise InputError(f"holds verdicts of {len(ways)} kinds ({told}); scores of one are needed", path=results)
-    reliable = [s for s in studies if s.reliable]
+    reliable, decided = [s for s in studies if s.reliable], [s for s in studies if s.call != "indeterminate"]
     content: dict[str, Any] = {
         "task": "studies",
         "jcs_ct": __version__,
@@ -166,7 +177,8 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         "bootstrap": {"resamples": resamples, "seed": seed, "confidence": CONFIDENCE, "unit": "group"},
         "overall": scores(studies, resamples, seed),
         "reliable": scores(reliable, resamples, seed) if reliable else None,
-        "studies": [vars(s) for s in studies],
+        "decided": scores(decided, resamples, seed) if len(decided) < len(studies) and decided else None,
+        "studies": [s.to_dict() for s in studies],
     }
     one = {s.label for s in studies}
     if len(one) == 1:

@@ -135,6 +135,7 @@ def _card_of(cards: Sequence[WeightsCard]) -> WeightsCard:
         threshold_from=f"mean of the thresholds of {', '.join(names)}",
         temperature=1.0,
         patient=_patient([card.patient for card in cards]),
+        whole_study=None,  # fitted on what one network marks
         notes=(f"mean of the probabilities of {len(cards)} networks: {', '.join(names)}", *first.notes[-1:]),
     )
 

@@ -23,8 +23,9 @@ from jcs_ct.study.flow import Clock, batches, concurrently, in_order
 from jcs_ct.study.notes import note_warnings
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
-from jcs_ct.study.settings import rule_for
+from jcs_ct.study.settings import rule_for, whole_study_rule
 from jcs_ct.study.slices import Unreadable
+from jcs_ct.study.whole_study import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -90,18 +91,25 @@ def scan_study(
         InputError: It cannot be read, or shows no lungs.
     """
     started, clock = time.perf_counter(), Clock()
-    rule = patient_rule or rule_for(settings.rule, networks.screen.card.patient)
+    card, whole = networks.screen.card, None
+    rule = patient_rule or rule_for(settings.rule, card.patient)
+    if patient_rule is None and networks.one_pass:  # it was fitted on what this network marks
+        whole = whole_study_rule(settings.rule, card)
     scan = _Scan(case, networks, case.measures(clock), clock, listener)
     if networks.one_pass and settings.segment != "positive":
         wanted = settings.segment == "always"
         slices = scan.in_one_pass(lesions=wanted)
         verdict = rule(_probabilities(case, slices))
+        burden = scan.measures.burden() if wanted else None
+        if whole is not None and burden is not None and burden.both.share is not None:
+            verdict = whole(_evidence(slices, burden.both.share))
     else:
         screened = scan.screened()
         verdict = rule(_probabilities(case, screened))
         wanted = settings.segment == "always" or (settings.segment == "positive" and verdict.positive)
         wanted = wanted and networks.segment is not None
         slices = scan.after_screening(screened, lesions=wanted)
+        burden = scan.measures.burden() if wanted else None
     unread = (
         CodedWarning("unread-slices", f"slice {one.index} could not be read: {one.unread}")
         for one in slices
@@ -113,7 +121,7 @@ def scan_study(
         settings,
         verdict,
         tuple(slices),
-        scan.measures.burden() if wanted else None,
+        burden,
         (*case.warnings, *scan.measures.warnings, *unread, *note_warnings(slices)),
         time.perf_counter() - started,
         clock,
@@ -262,3 +270,9 @@ def _probabilities(case: Case, found: Sequence[Answer | SliceResult]) -> list[fl
         why = next((f": slice {i} could not be read: {one.unread}" for i, one in enumerate(found, 1) if one.unread), "")
         raise InputError(f"no slice of it could be looked at{why}", path=case.label, hint="check the slices")
     return looked
+
+
+def _evidence(slices: Sequence[SliceResult], affected: float) -> Evidence:
+    """Return what a rule for whole studies looks at; at least one slice was looked at."""
+    looked = [(one.probability, one.positive) for one in slices if one.probability is not None]
+    return Evidence([p for p, _ in looked], [positive for _, positive in looked], affected)
