@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request  # noqa: TC002  # read by FastAPI when it runs
 from fastapi.responses import FileResponse
@@ -42,7 +42,7 @@ def add_viewing(app: FastAPI, desk: Desk) -> None:
         return FileResponse(target, media_type="application/octet-stream", filename=f"{study.id}.nii.gz")
 
 
-def _report(desk: Desk, study: Study) -> dict[str, dict[str, object]]:
+def _report(desk: Desk, study: Study) -> dict[str, dict[str, Any]]:
     """Return report.json. Raises RefusedError where the study has no results, or is no volume."""
     desk.files(study)
     report: dict[str, dict[str, object]] = json.loads(
