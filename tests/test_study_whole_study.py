@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference import apply
 from jcs_ct.outputs.report.content import build_report
@@ -166,7 +166,7 @@ def looked_at(
 ) -> Any:
     network: Any = BandNetwork()
     network.card = replace(network.card, whole_study=None if rule is None else rule.to_dict())
-    case = one_case(volume, spacing=small_phantom().spacing)
+    case = case_of_object(volume, spacing=small_phantom().spacing)
     return scan_study(case, Networks(network, network), Settings(name, segment, frames=False))
 
 

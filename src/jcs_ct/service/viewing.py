@@ -45,7 +45,7 @@ def add_viewing(app: FastAPI, desk: Desk) -> None:
 def _report(desk: Desk, study: Study) -> dict[str, dict[str, Any]]:
     """Return report.json. Raises RefusedError where the study has no results, or is no volume."""
     desk.files(study)
-    report: dict[str, dict[str, object]] = json.loads(
+    report: dict[str, dict[str, Any]] = json.loads(
         (desk.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8")
     )
     if report["input"]["kind"] == "pictures":
