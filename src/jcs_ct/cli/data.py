@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.common import Probability, Reporter
+from jcs_ct.cli.groups import Group
 from jcs_ct.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check a data set for faults and leakage; make folds.
 

@@ -10,6 +10,7 @@ import click
 
 from jcs_ct.cli.common import RUNTIMES, Probability, line_printer
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +125,7 @@ def token(file: Path, name: str, role: tuple[str, ...]) -> None:
 def _service(shared: dict[str, Any], **limits: Any) -> Service:
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} cannot be imported", hint='install it: pip install "jcs-ct[service]"')
+        raise UsageError(f"{', '.join(missing)} cannot be imported", hint=install_command("service"))
 
     from jcs_ct.service.settings import Limits, Looking, Service, sqlite_in
 
