@@ -1,6 +1,6 @@
 """What the watcher knows: how far it has read, which studies have changed, and which results have gone back.
 
-Three tables in the record's database. The cursor moves in the transaction that marks the studies it has passed, so that
+Three tables of the record's database. The cursor moves in the transaction that marks the studies it has passed, so that
 whoever is killed has either seen a change or will see it again.
 """
 
@@ -9,79 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    Index,
-    Integer,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    and_,
-    func,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from jcs_ct.service.record import Record
-from jcs_ct.service.tables import METADATA
+from jcs_ct.service.tables import CURSORS, VERSIONS, WATCHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-CURSORS = Table(
-    "watch_cursors",
-    METADATA,
-    Column("source", String(64), primary_key=True),  # which archive
-    Column("last", BigInteger, nullable=False),  # the last change that was read
-    Column("scanned", Double),  # when all studies were last looked through
-)
-WATCHED = Table(
-    "watched_studies",
-    METADATA,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("source", String(64), nullable=False),
-    Column("study", String(64), nullable=False),  # the archive's name of it
-    Column("dirty", Boolean, nullable=False),  # something has happened since it was last looked at
-    Column("updated", String(32), nullable=False),  # the archive's time of the last change, then
-    Column("outline", String(64)),  # digest of names and sizes of its source images …
-    Column("changed", Double),  # … and since when it is this one
-    UniqueConstraint("source", "study"),
-    Index("watched_dirty", "source", "dirty"),
-)
-VERSIONS = Table(
-    "watched_versions",
-    METADATA,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("watched", Integer, nullable=False),  # number of the study
-    Column("version", Integer, nullable=False),  # 1, 2, … of the study
-    Column("key", String(64), nullable=False),  # the UIDs of the results follow from it
-    Column("digest", String(64), nullable=False),  # of the bytes of the source images
-    Column("settings", String(64), nullable=False),  # of weights and settings
-    Column("outline", String(64), nullable=False),
-    Column("job", String(32), nullable=False),  # number in the record
-    Column("state", String(8), nullable=False),  # see STATES
-    Column("after", Integer),  # number of the version whose results these replace
-    Column("seg", Boolean),  # whether there is a SEG; an SR there always is
-    Column("tries", Integer, nullable=False),
-    Column("later", Double, nullable=False),  # not to be tried again before
-    Column("error", Text),
-    UniqueConstraint("watched", "digest", "settings"),
-    Index("versions_by_state", "state"),
-)
-STATES = ("waiting", "pushing", "done", "failed", "dropped")
-"""For a worker; on the way back; found there; without a result; deleted here or in the archive meanwhile."""
 OPEN = ("waiting", "pushing")
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A study of an archive, see `WATCHED`."""
+    """A study of an archive, see `tables.WATCHED`."""
 
     number: int
     source: str
@@ -94,7 +35,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Version:
-    """A state of a study's images and its results, see `VERSIONS`."""
+    """A state of a study's images and its results, see `tables.VERSIONS`."""
 
     number: int
     watched: int
@@ -256,11 +197,6 @@ class Ledger(Record):
         """Return the numbers of all versions that are not at their end, of all sources."""
         query = select(VERSIONS.c.number).where(VERSIONS.c.state.in_(OPEN))
         return self._lasting(lambda c: set(c.execute(query).scalars()))
-
-    def versions_by_state(self) -> dict[str, int]:
-        """Return the number of versions by state, of all sources."""
-        query = select(VERSIONS.c.state, func.count()).group_by(VERSIONS.c.state)
-        return self._lasting(lambda c: {state: int(number) for state, number in c.execute(query)})
 
     def _set(self, c: Connection, source: str, study: str, values: Mapping[str, Any]) -> bool:
         which = and_(WATCHED.c.source == source, WATCHED.c.study == study)
