@@ -15,7 +15,6 @@ from jcs_ct.service.watch.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 HERE, THERE = "a" * 64, "b" * 64
 FACTS = {"key": "k", "digest": "d" * 64, "settings": "s" * 64, "outline": "o" * 64, "job": "j"}
@@ -29,7 +28,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             ledger.prepare()
             yield ledger
         return
-    with postgres_help.running(folder) as server, closing(Ledger(server.url)) as ledger:
+    with postgres_help.running(folder / "cluster") as server, closing(Ledger(server.url)) as ledger:
         ledger.prepare()
         yield ledger
 
@@ -42,7 +41,7 @@ def test_cursor_and_studies_move_together_or_not_at_all(ledger: Ledger) -> None:
     assert ledger.cursor(HERE) is None
     ledger.follow(HERE, ["one"], 10)
     assert (ledger.cursor(HERE), studies(ledger)) == ((10, None), ["one"])
-    with pytest.raises(Exception, match="(?i)too long|out of range|too large|integer|convert|overflow"):
+    with pytest.raises(Exception, match=r"too large|out of range"):
         ledger.follow(HERE, ["two"], 2**70)  # the cursor cannot be written: so the study is not marked
     assert (ledger.cursor(HERE), studies(ledger)) == ((10, None), ["one"])
     ledger.follow(THERE, ["one", "three"], 3)
