@@ -58,7 +58,8 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     first.PatientName, first.PatientID, first.StudyInstanceUID = PLANTED[:3]
     paths = []
     for number in range(251):
-        first.SOPInstanceUID = first.file_meta.MediaStorageSOPInstanceUID = f"{PLANTED[3]}.{number + 1}"
+        first.SOPInstanceUID = f"{PLANTED[3]}.{number + 1}"
+        first.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
         first.InstanceNumber = number + 1
         first.ImagePositionPatient = [0, 0, float(number)]
         paths.append(folder / f"{number:03d}.dcm")

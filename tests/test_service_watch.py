@@ -181,7 +181,7 @@ class Inside:
 
     def versions(self) -> list[tuple[int, str]]:
         mine = f"watched IN (SELECT number FROM watched_studies WHERE source = '{self.watcher.source}')"
-        return read(self.folders.root, f"SELECT version, state FROM watched_versions WHERE {mine}")  # type: ignore[return-value]
+        return read(self.folders.root, f"SELECT version, state FROM watched_versions WHERE {mine}")
 
 
 def stable(server: orthanc_help.Orthanc) -> bool:

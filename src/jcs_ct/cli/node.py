@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import Share, teller
+from jcs_ct.cli.common import Probability, line_printer
 from jcs_ct.cli.serve import service_of, service_options
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 
@@ -31,7 +32,7 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
               help="A study is complete when nothing has come of it for so long.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
               help="With so many studies waiting, no more are given to the workers.")  # fmt: skip
-@click.option("--free", type=Share(), default=0.05, show_default=True,
+@click.option("--free", type=Probability(), default=0.05, show_default=True,
               help="Share of the disk; with less free, images are answered A700.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Only the lines of the log.")
 def node(
@@ -43,10 +44,10 @@ def node(
     A research tool, no medical device.
     """
     if find_spec("pynetdicom") is None:
-        raise UsageError("pynetdicom cannot be imported", hint='install it: pip install "jcs-ct[node]"')
+        raise UsageError("pynetdicom cannot be imported", hint=install_command("node"))
     service = service_of(shared, queue=queue, free_share=free)
 
     from jcs_ct.service.node.receiver import Node
     from jcs_ct.service.node.run import run
 
-    run(service, Node(title, calling, host, port, cert, key, ca), settle, workers, teller(quiet=quiet))
+    run(service, Node(title, calling, host, port, cert, key, ca), settle, workers, line_printer(quiet=quiet))

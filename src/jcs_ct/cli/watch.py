@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import Share, teller
+from jcs_ct.cli.common import Probability, line_printer
 from jcs_ct.cli.serve import service_of, service_options
 
 
@@ -37,7 +37,7 @@ def watch() -> None:
 @click.option("--new-only", is_flag=True, help="At the very first start, leave the studies that are there already.")
 @click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
               help="With so many studies waiting, no more are fetched.")  # fmt: skip
-@click.option("--free", type=Share(), default=0.05, show_default=True,
+@click.option("--free", type=Probability(), default=0.05, show_default=True,
               help="Share of the disk; with less free, no more are fetched.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Only the lines of the log.")
 def orthanc(
@@ -61,4 +61,4 @@ def orthanc(
     who = None if login is None else read_login(login)
     archive, back = (Orthanc(address, who, ca, patience) for address in (url, target or url))
     what = Watch(archive, back, Habits(settle, rescan * 3600, not new_only, every), every)
-    run(service, what, workers, teller(quiet=quiet))
+    run(service, what, workers, line_printer(quiet=quiet))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from jcs_ct.core.errors import UsageError
+from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.pseudonyms import Pseudonyms
@@ -89,9 +89,10 @@ def _rounds(watcher: Watcher, what: Watch, stopped: threading.Event, say: Callab
             if away:
                 say("all answers again")
             away, pause = False, what.every
-        except (AwayError, RecordError) as error:
+        except (AwayError, RecordError, OSError) as error:
             if not away:
-                say(f"{error.line()}; it is asked again and again")
+                why = error.line() if isinstance(error, JcsError) else f"the disk refuses it: {error.strerror}"
+                say(f"{why}; it is tried again and again")
             away, pause = True, min(2 * pause, MOST_PAUSE * what.every)
 
 

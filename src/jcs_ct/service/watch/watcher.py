@@ -15,6 +15,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.outputs.dicom.versions import as_version, place
 from jcs_ct.service.files import STUDY, digest_of_set, sync
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from jcs_ct.core.errors import JcsError
     from jcs_ct.service.files import Folders
     from jcs_ct.service.log import Log
     from jcs_ct.service.pseudonyms import Pseudonyms
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from jcs_ct.service.watch.orthanc import Image, Orthanc
 
 WHO = "watch"  # in the audit table
-MOST_PAUSE = 300.0  # seconds between two tries to send a version back
+MOST_PAUSE = 60  # times the first pause between two tries to send a version back
 
 
 @dataclass(frozen=True)
@@ -172,13 +174,17 @@ class Watcher:
         study = self.ledger.get(version.job)
         if study is None:
             self._end(version, watched, "dropped", "was deleted")
-        elif version.state == "waiting":
-            if study.state == "failed":
-                self._end(version, watched, "failed", study.error or "failed")
-            elif study.state == "done":
-                self._prepare(version, watched, study)
-        elif version.later <= self.ledger.now():
+        elif version.later > self.ledger.now():
+            return
+        elif version.state == "pushing":
             self._push(version, watched, study)
+        elif study.state == "failed":
+            self._end(version, watched, "failed", study.error or "failed")
+        elif study.state == "done":
+            try:
+                self._prepare(version, watched, study)
+            except (InputError, OutputError) as error:  # deleted in this moment, or the disk is full: others go on
+                self._put_off(version, error)
 
     def _prepare(self, version: Version, watched: Watched, study: Study) -> None:
         """Make SEG and SR of a version, once: from here on their bytes are the same whenever they are sent."""
@@ -213,12 +219,15 @@ class Watcher:
                 if not self.target.has(where.sop, where.series):
                     raise AwayError(f"{self.target.url} has stored a result, and does not find it")
         except AwayError as error:
-            pause = min(self.habits.retry * 2.0 ** min(version.tries, 20), MOST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311  # not for secrets
-            self.ledger.put_off(version, pause, error.line())
-            self.log.line("watch", what="not sent back yet", study=study.id, error=error.line())
+            self._put_off(version, error)
             return
         self.log.audit(WHO, "sent back", study)
         self._end(version, watched, "done", None)
+
+    def _put_off(self, version: Version, error: JcsError) -> None:
+        times = min(2.0 ** min(version.tries, 20), MOST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+        self.ledger.put_off(version, self.habits.retry * times, error.line())
+        self.log.line("watch", what="not sent back yet", study=version.job, error=error.line())
 
     def _end(self, version: Version, watched: Watched, state: str, why: str | None) -> None:
         self.ledger.move(version, state, error=why)
