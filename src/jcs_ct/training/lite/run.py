@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
+from jcs_ct.core.duration import duration
 from jcs_ct.core.memory import keep_freed
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
@@ -26,7 +27,7 @@ from jcs_ct.training.lite.score import score, summary, table
 from jcs_ct.training.manners import plain_errors, quiet_lightning
 from jcs_ct.training.order import ResumableLoader
 from jcs_ct.training.parts import go_on_with
-from jcs_ct.training.progress import Progress, duration
+from jcs_ct.training.progress import Progress
 from jcs_ct.training.prospects import UNDEFINED
 from jcs_ct.training.records import WholeCheckpoints
 from jcs_ct.training.start import LAST, RESULT, at_work, check_folder, write_down
