@@ -21,10 +21,10 @@ from jcs_ct.datasets.training_slices import read_training_slices
 from jcs_ct.imaging.recipes import prepare, recipe
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
-from jcs_ct.training.manners import plain_errors
-from jcs_ct.training.order import PlannedBatches, balanced_weights
+from jcs_ct.training.messages import plain_errors
 from jcs_ct.training.parts import parts_of
 from jcs_ct.training.samples import SliceDataset
+from jcs_ct.training.sampling import PlannedBatches, balanced_weights
 from jcs_ct.weights import load
 from training_help import small, specs, state, tiny_lists, tiny_manifest
 

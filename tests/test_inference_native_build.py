@@ -175,7 +175,7 @@ def test_an_edited_library_is_named_and_not_loaded(fake: Compiler, monkeypatch: 
         build.library()
 
 
-def read(where: Path) -> records.Record:
+def read(where: Path) -> records.ParityRecord:
     record = records.read(where)
     assert record is not None
     return record

@@ -68,13 +68,13 @@ def test_features_fuse_as_well(filled: Callable[..., nn.Module]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_kept_memory_is_not_mapped_again() -> None:
     code = (
-        "import resource, torch\nfrom jcs_ct.inference.torch_engine import keep_everything\n"
+        "import resource, torch\nfrom jcs_ct.inference.torch_engine import never_return_blocks\n"
         "def faults():\n"
         "    for _ in range(2): torch.ones(12_000_000)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.ones(12_000_000)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "print(faults(), keep_everything(), faults())"
+        "print(faults(), never_return_blocks(), faults())"
     )
     found = []
     for _ in range(3):  # one process in some thirty has its pages mapped afresh all the same, on a busy machine

@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct import Diagnoser
-from jcs_ct.app.examine import examine
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.examine import examine_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.inference import open_network
 from jcs_ct.phantom import make_phantom, true_spacing
 from jcs_ct.study.settings import Networks, Settings
@@ -46,7 +46,7 @@ def main() -> None:
     diagnoser = Diagnoser(device="cpu")
 
     def pipeline() -> object:
-        return examine(one_case(study.hu, spacing=study.spacing), networks, Settings())
+        return examine_case(case_of_object(study.hu, spacing=study.spacing), networks, Settings())
 
     def called() -> object:
         return diagnoser(study.hu, spacing=study.spacing)

@@ -108,14 +108,14 @@ class CaseResult:
             return save_case(self.study, self.pictures, self.report, Path(out), overwrite=overwrite)
 
 
-def examine(
+def examine_case(
     case: Case,
     networks: Networks,
     settings: Settings,
     patient_rule: Rule | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> CaseResult:
-    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.examine`.
+    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.scan_study`.
 
     Args:
         case: See there.
@@ -131,6 +131,6 @@ def examine(
         if progress is not None:
             progress(result.index, len(case))
 
-    study = scan.examine(case, networks, settings, patient_rule, watched)
+    study = scan.scan_study(case, networks, settings, patient_rule, watched)
     pictures.keep_what_is_drawn(study)
     return CaseResult(study, build_report(study), pictures)

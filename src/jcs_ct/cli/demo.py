@@ -132,7 +132,7 @@ def _features(phantom: _Phantom, folder: Path, run: Run) -> None:
 
 def _diagnosed(phantoms: tuple[_Phantom, ...], out: Path, run: Run) -> list[Path]:
     """Diagnose the phantoms with weights that are loaded once; return their reports."""
-    from jcs_ct.app.examine import examine
+    from jcs_ct.app.examine import examine_case
     from jcs_ct.app.gather import gather
     from jcs_ct.study.settings import Networks, Settings
 
@@ -140,7 +140,7 @@ def _diagnosed(phantoms: tuple[_Phantom, ...], out: Path, run: Run) -> list[Path
     pages = []
     for phantom in phantoms:
         case = gather([str(phantom.folder / "dicom")]).cases[0]
-        result = examine(replace(case, name=phantom.name), networks, Settings())
+        result = examine_case(replace(case, name=phantom.name), networks, Settings())
         folder = result.save(out, overwrite=run.overwrite)
         verdict = result.report["verdict"]
         run.reporter.say(f"   {phantom.name}: {verdict['text']}")
