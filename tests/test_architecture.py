@@ -25,7 +25,7 @@ LAYERS = [
     {"study"},
     {"outputs"},
     {"app"},
-    {"evaluate", "training", "service"},
+    {"evaluate", "training", "service", "archive", "hospital"},
     {"bench"},
     {"cli"},
 ]
@@ -79,6 +79,8 @@ HOMES = {  # library → where it may be imported
     "uvicorn": {"service/run.py"},
     "sqlalchemy": {"service/record.py", "service/tables.py"},
     "prometheus_client": {"service/metrics.py"},
+    "fsspec": {"archive/places.py"},
+    "ray": {"archive/workers.py"},
     "python_multipart": {"service/receive.py"},
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.identity import hashed, place_of, sources_of
+from jcs_ct.app.identity import hashed, place_of, share_key, sources_of
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 
@@ -36,6 +36,7 @@ class KnownCase:
         path: Where its input lies, as `jcs_ct.app.identity.place_of` says.
         report: What `report.json` holds.
         files: All files of its study.
+        key: Decides to which share of the work it belongs, see `jcs_ct.app.identity.share_key`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class KnownCase:
     path: str
     report: dict[str, Any] = field(repr=False)
     files: frozenset[File] = field(repr=False)
+    key: str = ""
 
     def __len__(self) -> int:
         return int(self.report["input"]["slices"])
@@ -62,7 +64,8 @@ def note_files(out: Path, case: Case, report: dict[str, Any]) -> None:
     files = sorted({(str(s.path.resolve()), s.member) for s in (*sources_of(case), *case.series.beside)}, key=str)
     try:
         stamp = _stamp(files)
-        content = {"label": case.label, "path": place_of(case), "source": report["source"]["stamp"]}
+        content = {"label": case.label, "path": place_of(case), "key": share_key(case)}
+        content |= {"source": report["source"]["stamp"]}
         text = json.dumps(content | {"stamp": stamp, "files": files}, ensure_ascii=False)
         write_whole(out / FOLDER / f"{case.name}.json", text.encode("utf-8", "surrogateescape"), overwrite=True)
     except (OSError, OutputError, UnicodeError):
@@ -85,9 +88,8 @@ def known_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) -> Ite
             report = same(out / path.stem)
             if report is None or report["source"]["stamp"] != noted["source"]:
                 continue
-            known = KnownCase(
-                path.stem, noted["label"], report["source"]["kind"], noted["path"], report, frozenset(files)
-            )
+            kind, key = report["source"]["kind"], noted["key"]
+            known = KnownCase(path.stem, noted["label"], kind, noted["path"], report, frozenset(files), key)
         except (OSError, ValueError, KeyError, TypeError, OutputError):  # it is read again, which says what is wrong
             continue
         yield known

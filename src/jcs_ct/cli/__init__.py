@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
     "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Studies in, reports out: probability, attention, lesions, verdict."),
+    "collect": ("jcs_ct.cli.collect:collect", "Results of shares into one folder; what is missing."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
     "segment": ("jcs_ct.cli.segment:segment", "Lesion maps of slices."),
     "classify": ("jcs_ct.cli.classify:classify", "COVID-19 probability of slices."),
@@ -36,6 +37,7 @@ COMMANDS = {
     "serve": ("jcs_ct.cli.serve:serve", "Studies over HTTP: a page, an API, workers."),
     "work": ("jcs_ct.cli.serve:work", "Take part in the work of a `jcs serve`."),
     "token": ("jcs_ct.cli.serve:token", "Make a token for `jcs serve`."),
+    "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
     "demo": ("jcs_ct.cli.demo:demo", "A phantom study made on the spot, and a self-check of the networks."),
