@@ -13,6 +13,7 @@ from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BUCKET = "bucket"
 
@@ -22,6 +23,13 @@ def png(seed: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(seed).integers(0, 255, (48, 48), dtype=np.uint8)).save(file, "png")
     return file.getvalue()
+
+
+def write_study(folder: Path, seed: int, slices: int = 3) -> None:
+    """Write a study of pictures."""
+    folder.mkdir(parents=True)
+    for i in range(slices):
+        (folder / f"{i}.png").write_bytes(png(1000 * seed + i))
 
 
 @contextmanager

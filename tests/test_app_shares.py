@@ -7,11 +7,10 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
 
+from archive_help import write_study
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.collect import collect, missing
 from jcs_ct.app.gather import gather
@@ -29,13 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STUDIES, SHARES = 9, 3
-
-
-def write_study(folder: Path, seed: int, slices: int = 3) -> None:
-    folder.mkdir(parents=True)
-    values = np.random.default_rng(seed)
-    for i in range(slices):
-        Image.fromarray(values.integers(0, 255, (48, 48), dtype=np.uint8)).save(folder / f"{i}.png")
 
 
 @pytest.fixture
