@@ -14,7 +14,7 @@ from archive_help import write_study
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.collect import collect, missing
 from jcs_ct.app.gather import gather
-from jcs_ct.app.identity import digest_key, named, share_key
+from jcs_ct.app.identity import digest_key, share_key, with_stable_names
 from jcs_ct.app.shares import Share, entries
 from jcs_ct.app.summary import Summary
 from jcs_ct.cli import jcs
@@ -44,7 +44,7 @@ def run(archive: Path, out: Path, share: Share | None = None) -> list[str]:
     found = gather([str(archive)])
     found = found if share is None else share.of_found(found)
     lite: Any = BandNetwork()
-    cases = named(found.cases, out, alone=share is not None)
+    cases = with_stable_names(found.cases, out, alone=share is not None)
     ended = diagnose_cases(cases, Networks(lite, lite), Settings(frames=False), out, resume=True)
     summary = Summary(out)
     names = []

@@ -138,7 +138,7 @@ def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     path = tmp_path / "task.json"
     assert read_wishes(path) == Wishes()
     path.write_text(json.dumps({"process": {"settings": {"rule": "guess"}}}))
-    with pytest.raises(UsageError, match="its setting rule is 'guess'; one of top-k"):
+    with pytest.raises(UsageError, match="its setting rule is 'guess'; one of whole-study"):
         read_wishes(path)
     path.write_text("{")
     with pytest.raises(UsageError, match="is no JSON"):

@@ -7,12 +7,12 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import Ended, read_report, summary_row
+from jcs_ct.app.batch import CaseOutcome, read_report, summary_row
 from jcs_ct.app.gather import gather
-from jcs_ct.app.identity import absolute, longer_name, owner_of, place_of
-from jcs_ct.app.known import FOLDER as NOTES
-from jcs_ct.app.known import KnownCase, known_cases
+from jcs_ct.app.identity import full_path, longer_name, owner_of, place_of
 from jcs_ct.app.locks import case_lock, remove_debris
+from jcs_ct.app.resume_index import FOLDER as NOTES
+from jcs_ct.app.resume_index import FinishedCase, untouched_cases
 from jcs_ct.app.summary import Summary, last_states
 from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, JcsError, OutputError
@@ -74,8 +74,8 @@ def collect(shares: Sequence[Path], out: Path) -> Collected:
                 problems.append(problem)
     summary = Summary(out)
     done = [result_row(folder) for folder in _results(out)]
-    names, places = {row["case"] for row in done}, {absolute(row["path"]) for row in done}
-    summary.add(*(row for row in failed if row["case"] not in names and absolute(row["path"]) not in places), *done)
+    names, places = {row["case"] for row in done}, {full_path(row["path"]) for row in done}
+    summary.add(*(row for row in failed if row["case"] not in names and full_path(row["path"]) not in places), *done)
     return Collected(tuple(summary.put_in_order()), added, tuple(problems))
 
 
@@ -93,12 +93,12 @@ def missing(
     Returns:
         The studies, and the inputs that cannot be used and of which the summary says nothing.
     """
-    known = list(known_cases(out, read_report))
+    known = list(untouched_cases(out, read_report))
     found = gather(inputs, allow_gaps=allow_gaps, drop_odd=drop_odd, known=known)
     failed = [row for row in last_states(Summary(out).read()) if row["status"] == "failed"]
-    names, places = {row["case"] for row in failed}, {absolute(row["path"]) for row in failed if row["path"]}
+    names, places = {row["case"] for row in failed}, {full_path(row["path"]) for row in failed if row["path"]}
     cases = [case for case in found.cases if not _has_result(case, out) and not {longer_name(case), case.name} & names]
-    problems = [one for one in found.problems if one.path is None or absolute(one.path) not in places]
+    problems = [one for one in found.problems if one.path is None or full_path(one.path) not in places]
     return cases, problems
 
 
@@ -113,13 +113,13 @@ def result_row(folder: Path) -> dict[str, Any]:
     """Return the line of the summary of a finished case. Raises OutputError where the folder holds no report."""
     report = read_report(folder)
     source = report.get("source") or {"path": "", "kind": ""}
-    known = KnownCase(folder.name, folder.name, source["kind"], source["path"], report, frozenset())
-    return summary_row(Ended(known, "done", report))
+    known = FinishedCase(folder.name, folder.name, source["kind"], source["path"], report, frozenset())
+    return summary_row(CaseOutcome(known, "done", report))
 
 
 def _has_result(case: Case, out: Path) -> bool:
     """Return whether there is a result of this input, of whatever bytes it had then: `--resume` compares those."""
-    return _result(out / longer_name(case)) or owner_of(out / case.name) == absolute(place_of(case))
+    return _result(out / longer_name(case)) or owner_of(out / case.name) == full_path(place_of(case))
 
 
 def _result(folder: Path) -> bool:
@@ -172,7 +172,7 @@ def _copy(folder: Path, target: Path) -> None:
     """Copy a folder, which appears whole or not at all; as links where both lie on one disk."""
     staging, old = (target.with_name(f".{target.name}.{os.getpid()}{end}") for end in (PART, OLD))
     try:
-        unfinished.note(staging)
+        unfinished.register(staging)
         shutil.rmtree(staging, ignore_errors=True)
         shutil.copytree(folder, staging, copy_function=_link)
         if target.exists():
@@ -185,7 +185,7 @@ def _copy(folder: Path, target: Path) -> None:
         if old.exists() and not target.exists():
             old.rename(target)
         shutil.rmtree(staging, ignore_errors=True)
-        unfinished.settled(staging)
+        unfinished.unregister(staging)
 
 
 def _link(source: str, target: str) -> None:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.app.next_series import examine_with_lungs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
-from jcs_ct.study.rules import rule as rule_called
-from jcs_ct.study.settings import Networks, Settings
+from jcs_ct.study.settings import Networks, Settings, rule_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +35,7 @@ class Diagnoser:
             segmenter.
         device: "auto", "cpu", "cuda" or "mps".
         runtime: What runs the network, see `jcs classify --help`.
-        rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
+        rule: From slices to the patient's verdict, see `jcs_ct.study.settings`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
 
     Raises:
@@ -50,7 +49,7 @@ class Diagnoser:
         *,
         device: str = "auto",
         runtime: str = "auto",
-        rule: str = "top-k",
+        rule: str = "whole-study",
         segment: Literal["always", "positive", "never"] | None = None,
     ) -> None:
         models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
@@ -58,7 +57,7 @@ class Diagnoser:
             raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
         if segment not in {None, "always", "positive", "never"}:
             raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
-        rule_called(rule)
+        rule_for(rule, None)
         refuse_after_fork()
         note_use()
         self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment)
@@ -80,7 +79,7 @@ class Diagnoser:
         """Diagnose one study. Arguments and errors as in `diagnose`."""
         refuse_after_fork()
         ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-        return self._examine(one_case(study, **ways, spacing=spacing, affine=affine))
+        return self._examine(case_of_object(study, **ways, spacing=spacing, affine=affine))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the arguments: networks hold memory and threads of this process."""
@@ -99,7 +98,7 @@ def diagnose(
     study: Any,
     *,
     model: str | Path | Sequence[str | Path] | None = None,
-    rule: str = "top-k",
+    rule: str = "whole-study",
     segment: Literal["always", "positive", "never"] | None = None,
     series: str | None = None,
     allow_gaps: bool = False,
@@ -116,7 +115,7 @@ def diagnose(
             units; an image of nibabel or SimpleITK; pydicom's data sets of a series; PIL images of slices, head first.
         model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
             segmenter.
-        rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
+        rule: From slices to the patient's verdict, see `jcs_ct.study.settings`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
         series: The series to take, where there are several: its UID, number or description.
         allow_gaps: Take a volume with missing slices, with a warning.
@@ -139,5 +138,5 @@ def diagnose(
     """
     refuse_after_fork()
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-    case = one_case(study, **ways, spacing=spacing, affine=affine)
+    case = case_of_object(study, **ways, spacing=spacing, affine=affine)
     return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)

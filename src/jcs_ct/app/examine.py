@@ -65,9 +65,9 @@ class CaseResult:
             return save_case(self.study, self.pictures, self.report, Path(out), overwrite=overwrite)
 
 
-def examine(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
-    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.examine`."""
+def examine_case(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
+    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.scan_study`."""
     pictures = CasePictures(len(case), frames=settings.frames)
-    study = scan.examine(case, networks, settings, patient_rule, pictures)
+    study = scan.scan_study(case, networks, settings, patient_rule, pictures)
     pictures.keep_what_is_drawn(study)
     return CaseResult(study, build_report(study), pictures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcs_ct.app.examine import examine
+from jcs_ct.app.examine import examine_case
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
@@ -30,13 +30,13 @@ def examine_with_lungs(
         The case that was looked at in the end, and its result.
 
     Raises:
-        InputError: As `jcs_ct.study.scan.examine`; of the first series where none shows lungs.
+        InputError: As `jcs_ct.study.scan.scan_study`; of the first series where none shows lungs.
     """
     first: NoLungsError | None = None
     now = case
     while True:
         try:
-            return now, examine(now, networks, settings, patient_rule)
+            return now, examine_case(now, networks, settings, patient_rule)
         except NoLungsError as error:
             first = first or error
             following = next_case(now)
@@ -68,7 +68,7 @@ def next_case(case: Case) -> Case | None:
     return None
 
 
-def after(case: Case, passed: int) -> Case | None:
+def case_after(case: Case, passed: int) -> Case | None:
     """Return a case with the series that is read where so many before it show no lungs; None where there is none."""
     now: Case | None = case
     for _ in range(passed):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jcs_ct.app.identity import absolute, digest_key, share_key
+from jcs_ct.app.identity import digest_key, full_path, share_key
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.io.files.kinds import ARCHIVES, FOR_STUDIES, GRIDS, Kind
 from jcs_ct.io.files.names import is_litter, natural_key
@@ -69,13 +69,13 @@ class Share:
         return replace(
             found,
             cases=tuple(cases),
-            problems=tuple(one for one in found.problems if self.has(digest_key(absolute(one.path or one.message)))),
+            problems=tuple(one for one in found.problems if self.has(digest_key(full_path(one.path or one.message)))),
             kept=tuple(case for case in found.kept if self.has(case.key)),
         )
 
     def of_entries(self, inputs: Sequence[str]) -> list[str]:
         """Return the entries of the inputs (`entries`) that belong to the share. Raises as that does."""
-        return [entry for entry in entries(inputs) if self.has(digest_key(absolute(entry)))]
+        return [entry for entry in entries(inputs) if self.has(digest_key(full_path(entry)))]
 
 
 def _longest_first(case: Case) -> tuple[int, str]:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-EXTRA = "pip install 'jcs-ct[cloud]'"
 
 
 def is_url(text: str) -> bool:
@@ -152,11 +152,11 @@ def open_place(text: str) -> Place:
     try:
         from fsspec.core import url_to_fs
     except ImportError as error:
-        raise UsageError(f"{text}: URLs need fsspec, which is not installed", hint=EXTRA) from error
+        raise UsageError(f"{text}: URLs need fsspec, which is not installed", hint=install_command("cloud")) from error
     try:
         store, path = url_to_fs(text, use_listings_cache=False)
     except ImportError as error:
-        raise UsageError(f"{text}: {error}", hint=EXTRA) from error
+        raise UsageError(f"{text}: {error}", hint=install_command("cloud")) from error
     except ValueError as error:
         raise UsageError(f"{text}: {error}", hint="s3://bucket/folder is one") from error
     local = "file" in ((store.protocol,) if isinstance(store.protocol, str) else store.protocol)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import Ended, diagnose_cases, made_with, moved, problem_row, summary_row
+from jcs_ct.app.batch import CaseOutcome, diagnose_cases, made_with, moved, problem_row, summary_row
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import digest_key, place_of
 from jcs_ct.app.summary import table
@@ -48,7 +48,7 @@ class UnitEnded:
     """
 
     unit: Unit
-    ended: tuple[Ended, ...]
+    ended: tuple[CaseOutcome, ...]
     problems: tuple[JcsError, ...]
     notes: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
@@ -128,7 +128,7 @@ class Archive:
         where = f"{place(place_of(case))}|{case.kind}|{case.name}"
         return replace(case, name=f"{case.name}-{digest_key(where)}", label=place(case.label))
 
-    def _cases(self, cases: Sequence[Case], here: _Fetched) -> Iterator[Ended]:
+    def _cases(self, cases: Sequence[Case], here: _Fetched) -> Iterator[CaseOutcome]:
         out = Path(self.out.path) if self.out.local else here.folder / "out"
         for ended in diagnose_cases(
             cases,
@@ -145,7 +145,7 @@ class Archive:
             try:
                 self._put(out / ended.name)
             except JcsError as problem:
-                yield Ended(ended.case, "failed", None, problem)
+                yield CaseOutcome(ended.case, "failed", None, problem)
             else:
                 yield ended
             shutil.rmtree(out / ended.name)
@@ -187,12 +187,12 @@ class _Fetched:
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-        unfinished.settled(self.folder)
+        unfinished.unregister(self.folder)
 
 
 def _fetched(unit: Unit) -> _Fetched:
     folder = Path(tempfile.mkdtemp(prefix="jcs-unit-")).resolve()
-    unfinished.note(folder)
+    unfinished.register(folder)
     (folder / "in").mkdir()
     try:
         return _Fetched(unit, folder, unit.fetch(folder / "in"))

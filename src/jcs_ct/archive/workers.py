@@ -13,9 +13,10 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import Ended, Job
+from jcs_ct.app.batch import CaseOutcome, Job
 from jcs_ct.app.locks import case_lock
 from jcs_ct.core.errors import JcsError, UsageError, unforeseen
+from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import available, threads
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Worker:
         return True
 
     def run(self, case: Case) -> tuple[str, dict[str, Any] | None, JcsError | None, str, str]:
-        """Diagnose a case; return all of `Ended` but the case itself."""
+        """Diagnose a case; return all of `CaseOutcome` but the case itself."""
         with case_lock(self._job.out, case.name):
             ended = self._job.run(case)
         return ended.status, ended.report, ended.error, ended.note, ended.details
@@ -87,7 +88,7 @@ def diagnose_on_ray(
     address: str | None = None,
     workers: int | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[Ended]:
+) -> Iterator[CaseOutcome]:
     """Diagnose cases on a cluster, the longest first; yield how each ended, as they end.
 
     Args:
@@ -113,7 +114,7 @@ def _start(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--engine ray needs Ray, which is not installed", hint="pip install 'jcs-ct[ray]'") from error
+        raise UsageError("--engine ray needs Ray, which is not installed", hint=install_command("ray")) from error
     given: dict[str, Any] = {"address": address}
     if address is None:
         given = {"num_cpus": available(), "include_dashboard": False}
@@ -144,7 +145,7 @@ class _Crew:
         self._at_work: dict[Any, tuple[Any, Case]] = {}
         self._tries: Counter[str] = Counter()
 
-    def run(self, cases: Sequence[Case]) -> Iterator[Ended]:
+    def run(self, cases: Sequence[Case]) -> Iterator[CaseOutcome]:
         """Yield how cases end, as they end."""
         queue = deque(sorted(cases, key=lambda case: (-len(case), case.name)))
         for _ in range(min(self._wanted, len(queue))):
@@ -186,24 +187,26 @@ class _Crew:
         else:
             self._free.append(worker)
 
-    def _result(self, done: Any, worker: Any, case: Case) -> Ended | None:
+    def _result(self, done: Any, worker: Any, case: Case) -> CaseOutcome | None:
         """Return how a case ended, or None where its worker died and it is to be tried once more."""
         try:
             status, report, error, note, details = self._ray.get(done)
         except self._ray.exceptions.RayTaskError as raised:
             self._free.append(worker)
-            return Ended(case, "failed", None, unforeseen(raised, case.label))
+            return CaseOutcome(case, "failed", None, unforeseen(raised, case.label))
         except self._ray.exceptions.RayError as raised:
             self._tries[case.name] += 1
             self._say(f"{case.name}: its worker is gone ({type(raised).__name__})")
             self._hire()
             return None if self._tries[case.name] < TRIES else _failed(case, f"{TRIES} workers died with it")
         self._free.append(worker)
-        return Ended(case, status, report, error, note, details)
+        return CaseOutcome(case, status, report, error, note, details)
 
 
-def _failed(case: Case, why: str) -> Ended:
-    return Ended(case, "failed", None, JcsError(f"failed: {why}", path=case.label, hint="run it again with --resume"))
+def _failed(case: Case, why: str) -> CaseOutcome:
+    return CaseOutcome(
+        case, "failed", None, JcsError(f"failed: {why}", path=case.label, hint="run it again with --resume")
+    )
 
 
 def _first_line(error: Exception) -> str:

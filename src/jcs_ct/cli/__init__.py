@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError
-from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -40,7 +40,9 @@ COMMANDS = {
     "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
-    "demo": ("jcs_ct.cli.demo:demo", "A phantom study made on the spot, and a self-check of the networks."),
+    "demo": ("jcs_ct.cli.demo:demo", "Two phantom chests, diagnosed, and a self-check."),
+    "doctor": ("jcs_ct.cli.doctor:doctor", "What is installed, what is missing, how to get it."),
+    "completion": ("jcs_ct.cli.completion:completion", "Completion of commands and options in your shell."),
 }
 
 
@@ -65,8 +67,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="jcs")
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+              help="Show the versions of jcs-ct, its weights and runtimes.")  # fmt: skip
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Reporter, Share
+from jcs_ct.cli.common import Probability, Reporter
+from jcs_ct.cli.groups import Group
 from jcs_ct.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
         click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that read."),
         click.option(
             "--similarity",
-            type=Share(min_open=True),
+            type=Probability(min_open=True),
             help="From where on two pictures are near duplicates; default: 0.95, made for changed copies.",
         ),
         click.option(
@@ -52,7 +53,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check a data set for faults and leakage; make folds.
 

@@ -16,7 +16,7 @@ from jcs_ct.core.errors import InputError, OutputError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from jcs_ct.app.batch import Ended
+    from jcs_ct.app.batch import CaseOutcome
     from jcs_ct.app.shares import Share
     from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", "target", metavar="OUT", required=True, help="Folder or URL: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
               help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k", show_default=True,
+@click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
+              default="whole-study", show_default=True,
               help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
               help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
@@ -148,7 +149,7 @@ def _diagnose_here(
     """Diagnose studies that lie on disks, into a folder."""
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
-    from jcs_ct.app.identity import named
+    from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.summary import Summary
 
@@ -161,7 +162,7 @@ def _diagnose_here(
     if share is not None and not by_study:
         given = share.of_entries(inputs)
     networks = with_networks.open() if resume and given and out.is_dir() else None
-    known = [] if networks is None else batch.known_to(out, networks, with_networks.settings(networks))
+    known = [] if networks is None else batch.reusable_cases(out, networks, with_networks.settings(networks))
     found = gather(given, known=known, **ways) if given else None
     if share is not None and by_study and found is not None:
         found = share.of_found(found) if found.cases or found.kept or found.problems else found
@@ -179,11 +180,11 @@ def _diagnose_here(
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
-    cases = named(found.cases, out, alone=share is not None)
+    cases = with_stable_names(found.cases, out, alone=share is not None)
     _refuse_existing(cases, out, run, resume=resume)
-    kept = [batch.Ended(case, "kept", case.report) for case in found.kept]
+    kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
-    ending: Iterator[Ended] = iter(())
+    ending: Iterator[CaseOutcome] = iter(())
     if cases or kept:
         slices = max(1, sum(len(case) for case in cases))
         networks = networks or with_networks.open(slices)
@@ -213,7 +214,7 @@ def _ending(
     keep_identity: bool,
     *,
     resume: bool,
-) -> Iterator[Ended]:
+) -> Iterator[CaseOutcome]:
     """Return what computes the cases, here or on a cluster."""
     from jcs_ct.app.batch import diagnose_cases
 
@@ -244,7 +245,7 @@ def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool
             )
 
 
-def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -> None:
+def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Reporter) -> None:
     if ended.error is not None:
         reporter.problem(ended.error, ended.details)
         return
@@ -271,17 +272,14 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
     )
 
 
-VERDICTS: dict[Any, str] = {True: "positive", False: "negative"}
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
+    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<13} {'score':>7} {'lesion ml':>9}  severity"]
     for row in rows:
-        verdict = VERDICTS.get(row.get("positive"), "")
+        verdict = row.get("verdict", "")
         score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
         volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
         severity = row.get("severity") or ""
         lines.append(
-            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<9} {score:>7} {volume:>9}  {severity}".rstrip()
+            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<13} {score:>7} {volume:>9}  {severity}".rstrip()
         )
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import os
 
 import click
 
-from jcs_ct.cli.common import teller
+from jcs_ct.cli.common import line_printer
 
 
 @click.command()
@@ -22,7 +22,7 @@ def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks
     from jcs_ct.hospital.mercure import run
 
     one_arena()
-    say = teller(quiet=quiet)
+    say = line_printer(quiet=quiet)
     status, result = run(os.environ)
     for line in result["failed"]:
         click.echo(f"jcs: error: {line}", err=True)

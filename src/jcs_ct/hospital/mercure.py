@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.gather import gather
-from jcs_ct.app.identity import named
+from jcs_ct.app.identity import with_stable_names
 from jcs_ct.core.errors import InputError, NoLungsError, OutputError, UsageError
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
@@ -31,7 +31,7 @@ from jcs_ct.study.settings import Networks, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jcs_ct.app.batch import Ended
+    from jcs_ct.app.batch import CaseOutcome
 
 TASK, RESULT = "task.json", "result.json"
 NO_CHEST, DONE, FAILED = "no chest", "done", "failed"
@@ -51,7 +51,7 @@ class Wishes:
     """
 
     model: str | None = None
-    rule: str = "top-k"
+    rule: str = "whole-study"
     segment: str | None = None
     series: str | None = None
     allow_gaps: bool = False
@@ -61,7 +61,7 @@ class Wishes:
 
 
 ALLOWED: dict[str, tuple[Any, ...]] = {
-    "rule": ("top-k", "fraction", "release-count"),
+    "rule": ("whole-study", "top-k", "fraction", "release-count"),
     "segment": (None, "always", "positive", "never"),
     "allow_gaps": (True, False),
     "drop_odd": (True, False),
@@ -159,7 +159,7 @@ def _diagnose(given: Path, out: Path, wishes: Wishes, folder: Path) -> dict[str,
         networks = Networks.of([open_network(wishes.model, "auto", RESULTS, "auto")])
         chosen: Any = wishes.segment or networks.usual_segment
         settings = Settings(wishes.rule, chosen, frames=False)
-        for ended in diagnose_cases(named(found.cases, folder), networks, settings, folder):
+        for ended in diagnose_cases(with_stable_names(found.cases, folder), networks, settings, folder):
             if isinstance(ended.error, NoLungsError):
                 no_chest.append(ended.error.line())
             elif ended.error is not None:
@@ -174,7 +174,7 @@ def _diagnose(given: Path, out: Path, wishes: Wishes, folder: Path) -> dict[str,
     return result | {"__mercure_notification": _notification(result, wishes)}
 
 
-def _study(ended: Ended, folder: Path, out: Path) -> dict[str, Any]:
+def _study(ended: CaseOutcome, folder: Path, out: Path) -> dict[str, Any]:
     """Give the objects of a study to mercure, and return what `result.json` says of it."""
     assert ended.report is not None  # noqa: S101  # it did not fail
     report, files = ended.report, []
