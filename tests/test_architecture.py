@@ -25,7 +25,7 @@ LAYERS = [
     {"study"},
     {"outputs"},
     {"app"},
-    {"evaluate", "training", "service"},
+    {"evaluate", "training", "service", "archive", "hospital"},
     {"bench"},
     {"cli"},
 ]
@@ -87,6 +87,8 @@ HOMES = {  # library → where it may be imported
     "sqlalchemy": {"service/record.py", "service/tables.py", "service/watch/ledger.py"},
     "pynetdicom": {"service/node"},
     "prometheus_client": {"service/metrics.py"},
+    "fsspec": {"archive/places.py"},
+    "ray": {"archive/workers.py"},
     "python_multipart": {"service/receive.py"},
 }
 

@@ -13,6 +13,7 @@ SHORT = {
     "faults": ("faults.md", "--every", "60"),
     "identity": ("--studies", "8", "--folder", "identity"),
     "mutations": ("--every", "12"),
+    "scale": ("--studies", "3", "--slices", "24", "--size", "128", "--ways", "plain,parts"),
     "resume": ("--studies", "6", "--folder", "resume"),
 }
 

@@ -14,6 +14,9 @@ need openssl openssl
 need orthanc Orthanc
 need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)  # 60 MB
+need slurmctld slurmctld  # with slurmd, 13 MB
+need slurmd slurmd
+need slurm-client sbatch
 need gcc cc
 need libc6-dev /usr/include/stdio.h
 need chromium chromium

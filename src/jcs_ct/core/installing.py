@@ -15,6 +15,8 @@ EXTRAS = {
     "lite": "ImageNet weights to start the training of jcs-lite from: jcs train lite",
     "service": "studies over HTTP and from an Orthanc: jcs serve, jcs work, jcs token, jcs watch",
     "node": "studies by DICOM's network protocol: jcs node",
+    "cloud": "inputs and results in object stores: s3://…",
+    "ray": "studies on a cluster: jcs diagnose --engine ray",
     "openvino": "a faster runtime on Intel and AMD processors",
     "onnx": "a faster runtime on other processors, and the ONNX export",
     "native": "a C compiler, for the kernels of the runtime `native`",
