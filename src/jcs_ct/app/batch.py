@@ -20,7 +20,7 @@ from jcs_ct.outputs.report.words import call_of
 from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -69,6 +69,7 @@ def diagnose_cases(
     overwrite: bool = False,
     resume: bool = False,
     keep_identity: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[CaseOutcome]:
     """Diagnose every case and write its folder; yield how each ended.
 
@@ -83,8 +84,9 @@ def diagnose_cases(
         overwrite: Replace folders that exist.
         resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
         keep_identity: Whether UIDs stand in the report as they are.
+        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
     """
-    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity)
+    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, progress)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
@@ -113,6 +115,7 @@ class _Job:
     overwrite: bool
     resume: bool
     keep_identity: bool
+    progress: Callable[[int, int], object] | None
     looked: int = 0
 
     def run(self, case: Case) -> CaseOutcome:
@@ -136,7 +139,7 @@ class _Job:
             freeze_what_is_loaded()
         self.looked += 1
         stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
-        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
         if looked_at is not case:
             stamped = identify(looked_at, keep_identity=self.keep_identity)
         result.report["source"] = stamped.to_dict()

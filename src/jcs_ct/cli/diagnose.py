@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 
@@ -65,6 +66,7 @@ def diagnose(
     from jcs_ct.app.gather import gather
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
+    from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.app.summary import Summary
     from jcs_ct.core.memory import one_arena
     from jcs_ct.models import RESULTS
@@ -115,14 +117,19 @@ def diagnose(
     total = len(cases) + len(kept)
     summary = Summary(out)
     summary.add(*map(batch.problem_row, found.problems), *rows)
-    ending = batch.diagnose_cases(
-        cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity
-    )
-    for i, ended in enumerate(chain(kept, ending), 1):
-        if i > len(kept):
-            rows.append(batch.summary_row(ended))
-            summary.add(rows[-1])
-        _say(ended, i, total, out, reporter)
+    before = 0  # slices of the studies that have ended
+    with Bar(slices, reporter) as bar:
+        ending = batch.diagnose_cases(
+            cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity,
+            progress=lambda done, _: bar.to(before + done),
+        )  # fmt: skip
+        for i, ended in enumerate(chain(kept, ending), 1):
+            if i > len(kept):
+                rows.append(batch.summary_row(ended))
+                summary.add(rows[-1])
+                before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
+                bar.to(before)
+            _say(ended, i, total, out, reporter)
     summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
