@@ -141,9 +141,16 @@ def came_back(server: Orthanc) -> dict[str, list[pydicom.Dataset]]:
 
 
 def read(folder: Path, question: str) -> list[tuple[Any, ...]]:
-    """Ask the record of a service."""
+    """Ask the record of a service; nothing is told by one that is still being made."""
+    if not (folder / "record.sqlite").exists():
+        return []
     with closing(sqlite3.connect(folder / "record.sqlite", timeout=30)) as database:
-        return database.execute(question).fetchall()
+        try:
+            return database.execute(question).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return []
+            raise
 
 
 def source_of(folder: Path, url: str) -> str:

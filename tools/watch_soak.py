@@ -25,7 +25,7 @@ from fault_proxy import FAULTS, REFUSED, REQUESTS, Proxy
 from service_help import dicom
 from watch_help import Command, Plan, check_versions, command, kill_children, struck, two_bursts
 
-WORKER_SECONDS = 30.0  # between two blows at the workers
+WORKER_SECONDS = 30.0  # until the first blow at the workers; twice as long to each that follows
 
 
 def main() -> None:
@@ -66,9 +66,11 @@ def spoiled(proxy: Proxy, _machine: Any, _watcher: Any) -> None:
 
 
 def strike_workers(workers: Command) -> None:
-    """Kill them now and then, as long as the process that has started them lives."""
+    """Kill them less and less often, so that a slow machine comes to an end too, while their parent lives."""
+    pause = WORKER_SECONDS
     while Path(f"/proc/{workers.pid}").exists():
-        time.sleep(WORKER_SECONDS)
+        time.sleep(pause)
+        pause *= 2
         with suppress(OSError):
             kill_children(workers.pid)
 

@@ -44,7 +44,9 @@ def orthanc(
     url: str, target: str | None, login: Path | None, ca: Path | None, every: float, settle: float, patience: float,
     rescan: float, new_only: bool, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
 ) -> None:  # fmt: skip
-    """Watch the Orthanc at URL (its REST interface, with the DICOMweb plugin).
+    """Watch the Orthanc at URL.
+
+    URL is that of its REST interface; it needs the DICOMweb plugin.
 
     A study that is complete goes to the workers of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
     Its SEG and SR go back; a slice that comes late makes a new version.

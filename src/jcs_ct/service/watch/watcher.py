@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.outputs.dicom.versions import as_version, place
 from jcs_ct.service.files import STUDY, digest_of_set, sync
 from jcs_ct.service.watch.orthanc import AwayError
 
@@ -188,6 +187,8 @@ class Watcher:
 
     def _prepare(self, version: Version, watched: Watched, study: Study) -> None:
         """Make SEG and SR of a version, once: from here on their bytes are the same whenever they are sent."""
+        from jcs_ct.outputs.dicom.versions import as_version
+
         made = self.folders.attempt(study) / STUDY
         seg = made / "seg.dcm" if (made / "seg.dcm").is_file() else None
         if not (made / "sr.dcm").is_file():
@@ -207,6 +208,8 @@ class Watcher:
 
     def _push(self, version: Version, watched: Watched, study: Study) -> None:
         """Send what the archive does not have yet, and look whether it is there."""
+        from jcs_ct.outputs.dicom.versions import place
+
         if self.archive.study(watched.study) is None:  # it would come back as a study without images
             self._end(version, watched, "dropped", "is gone from the archive")
             return
