@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 from datasets_help import lesion, picture, save
 from jcs_ct.core.errors import JcsError
-from jcs_ct.training.fingerprint import Fingerprint, settle
+from jcs_ct.training.fingerprint import Fingerprint, compare_with_start
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.corpus import divide, open_sets, root_of
 from jcs_ct.training.lite.corpus import fingerprint_of as fingerprint_of_lite
@@ -327,7 +327,7 @@ def outcome(change: Change, command: str, folder: Path) -> str:
     root = change.apply(root) or root
     try:
         now = now_of(command, root)
-        settled = settle(run, now, accept=False, say=lambda _: None)
+        settled = compare_with_start(run, now, accept=False, say=lambda _: None)
     except JcsError as error:
         return error.message
     if [(e.content, *e.facts) for e in settled.entries] != [(e.content, *e.facts) for e in before.entries]:

@@ -109,7 +109,8 @@ def test_numbers_by_hand() -> None:
         "mean_hu": pytest.approx((60 * -750 + 60 * -300 + 30 * 50) / 150),
         "ground_glass_share": pytest.approx(120 / 150),
         "consolidation_share": pytest.approx(30 / 150),
-        "severity": {"score": 1, "name": "CT-1", "source": SEVERITY_SOURCE},
+        "severity": {"score": 0, "name": "CT-0", "source": SEVERITY_SOURCE},  # healthy chests reach more than 0.15 ml
+        "outside_ml": 0.0,
     }
     assert found.warnings() == ()
 
@@ -118,19 +119,20 @@ def test_areas_of_a_slice() -> None:
     lungs = np.zeros((40, 80), np.uint8)
     lungs[10:30, 5:25] = RIGHT
     lesion = np.zeros(lungs.shape, bool)
-    lesion[28:34, 10:20] = True  # two rows in the lung, four below it, within 10 mm
+    lesion[26:34, 10:18] = True  # four rows in the lung, four below it: half of it is inside
+    lesion[14:18, 26:34] = True  # beside the lung, 1 to 4.5 mm away: three of its eight columns are within 2 mm
     lesion[10:12, 70:80] = True  # 22 mm away
     counter = BurdenCounter(SPACING)
     flat = np.full(lungs.shape, -1000, np.int16)
     found = counter.add(4, flat, lesion, lungs)
-    assert found.lung_mm2 == pytest.approx((400 + 40) * 0.5)
-    assert found.lesion_mm2 == pytest.approx(60 * 0.5)
-    assert found.share == pytest.approx(60 / 440)
-    assert found.ignored_mm2 == pytest.approx(20 * 0.5)
+    assert found.lung_mm2 == pytest.approx((400 + 32 + 12) * 0.5)
+    assert found.lesion_mm2 == pytest.approx((64 + 12) * 0.5)
+    assert found.share == pytest.approx(76 / 444)
+    assert found.ignored_mm2 == pytest.approx((20 + 20) * 0.5)
     empty = counter.add(5, flat, np.zeros_like(lesion), np.zeros_like(lungs))
     assert (empty.lung_mm2, empty.lesion_mm2, empty.share) == (0, 0, None)
     result = counter.result()
-    assert result.ignored_ml == pytest.approx(0.02)
+    assert result.ignored_ml == pytest.approx(0.04)
     assert result.warnings() == ()  # too little to speak of
     assert (result.ground_glass_share, result.consolidation_share) == (0, 0)  # −1000 HU is neither
 
@@ -141,11 +143,11 @@ def test_consolidation_at_the_pleura_belongs_to_its_lung() -> None:
     full = [((y - 50) / 40) ** 2 + ((x - middle) / 20) ** 2 < 1 for middle in (32, 88)]
     eaten = (y > 62) & full[0]
     lungs[0][full[0] & ~eaten], lungs[0][full[1]] = RIGHT, LEFT
-    near = eaten & (y < 70)
-    found = count(near[None], lungs, spacing=(1.0, 1.0, 1.0))
+    mostly = full[0] & (y > 52) & (y < 71)  # consolidation: ten rows of lung that was found, and eight behind it
+    found = count(mostly[None], lungs, spacing=(1.0, 1.0, 1.0))
     assert found.ignored_ml == 0
-    assert found.right.lesion_ml == pytest.approx(near.sum() / 1000)
-    assert found.right.lung_ml == pytest.approx(((lungs == RIGHT).sum() + near.sum()) / 1000)
+    assert found.right.lesion_ml == pytest.approx(mostly.sum() / 1000)
+    assert found.right.lung_ml == pytest.approx(((lungs == RIGHT).sum() + (mostly & eaten).sum()) / 1000)
     assert found.left.lesion_ml == 0
     far = np.zeros_like(lungs, bool)
     far[0, :5, 50:70] = True
@@ -153,16 +155,38 @@ def test_consolidation_at_the_pleura_belongs_to_its_lung() -> None:
     assert found.both.lesion_ml == 0
     assert found.severity == 0
     assert found.ignored_ml == pytest.approx(0.1)
-    assert found.warnings() == ("0.1 ml were marked as lesion away from the lungs and are not counted",)
+    assert found.warnings() == ("0.1 ml were marked as lesion outside of the lungs and are not counted",)
+
+
+def test_a_ring_of_chest_wall_is_cut_to_the_surface() -> None:
+    y, x = np.mgrid[0:60, 0:80]
+    away = np.hypot(y - 30, x - 40)
+    lungs = np.where(away < 12, RIGHT, 0).astype(np.uint8)
+    ring = (away >= 12) & (away < 20)  # it touches the lung all around, within 10 mm of its hull
+    found = count(ring[None], lungs[None], spacing=(1.0, 1.0, 1.0))
+    assert found.both.lesion_ml <= (away < 14.5).sum() / 1000 - (lungs > 0).sum() / 1000
+    assert found.ignored_ml >= 0.6 * ring.sum() / 1000
+    touching = ring & (away < 13) | (away < 10)
+    whole_lung = count(touching[None], lungs[None], spacing=(1.0, 1.0, 1.0))
+    assert whole_lung.ignored_ml == 0
+
+
+def test_a_mark_far_from_every_lung_is_not_held_by_another_one() -> None:
+    lungs = np.zeros((1, 60, 60), np.uint8)
+    lungs[0, 5:20, 5:20] = RIGHT
+    lesion = np.zeros(lungs.shape, bool)
+    lesion[0, 8:12, 8:12] = lesion[0, 45:50, 45:50] = True
+    found = count(lesion, lungs, spacing=(1.0, 1.0, 1.0))
+    assert (found.both.lesion_ml, found.ignored_ml) == pytest.approx((0.016, 0.025))
 
 
 def test_between_the_lungs_the_nearer_one_counts() -> None:
     lungs = np.zeros((1, 30, 60), np.uint8)
     lungs[0, :, 10:24], lungs[0, :, 36:50] = RIGHT, LEFT
     lesion = np.zeros(lungs.shape, bool)
-    lesion[0, :, 24:28] = True
+    lesion[0, :, 20:28] = True  # half of it lies in the right lung
     found = count(lesion, lungs, spacing=(1.0, 1.0, 1.0))
-    assert [found.right.lesion_ml, found.left.lesion_ml] == pytest.approx([0.12, 0])
+    assert [found.right.lesion_ml, found.left.lesion_ml] == pytest.approx([0.24, 0])
 
 
 def test_the_neighbourhood_is_the_convex_hull() -> None:
@@ -212,7 +236,12 @@ def test_lesions_without_lungs_are_ignored() -> None:
     [(0, 0), (1e-6, 1), (0.2499, 1), (0.25, 2), (0.4999, 2), (0.5, 3), (0.75, 3), (0.7501, 4), (1, 4)],
 )
 def test_severity(share: float, grade: int) -> None:
-    assert severity(share) == grade
+    assert severity(share, 5000 * share if share > 1e-3 else 1.0) == grade
+
+
+def test_what_healthy_chests_reach_is_no_grade() -> None:
+    assert severity(0.3, module.HEALTHY_ML - 1e-6) == 0
+    assert severity(0.0002, module.HEALTHY_ML) == 1
 
 
 def test_what_does_not_fit_is_refused() -> None:

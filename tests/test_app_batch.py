@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from filelock import Timeout
 
-from jcs_ct.app.batch import Ended, diagnose_cases, read_report
+from jcs_ct.app.batch import CaseOutcome, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
 from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.core.errors import OutputError
@@ -59,7 +59,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "out"
 
 
-def diagnose(out: Path, given: Networks) -> Ended:
+def diagnose(out: Path, given: Networks) -> CaseOutcome:
     (ended,) = diagnose_cases(gather([str(out.parent / "study")]).cases, given, SETTINGS, out, resume=True)
     return ended
 
@@ -133,7 +133,7 @@ def test_a_study_that_grew_is_made_again(out: Path) -> None:
 def test_a_case_that_another_run_computes_is_waited_for(out: Path) -> None:
     lock = case_lock(out, "study")
     lock.acquire()
-    ended: list[Ended] = []
+    ended: list[CaseOutcome] = []
     beside = threading.Thread(target=lambda: ended.append(diagnose(out, networks())))
     beside.start()
     beside.join(1)

@@ -179,7 +179,7 @@ def test_a_runtime_or_strict_without_a_network_is_refused(jcs: Jcs, folder: Path
 
 @pytest.mark.parametrize("door", ["classify", "segment", "explain", "features"])
 def test_notes_and_flags_have_codes(door: str, jcs: Jcs, folder: Path) -> None:
-    """The same ones as in the report of a study (`tests/test_study_noticed.py`)."""
+    """The same ones as in the report of a study (`tests/test_study_notes.py`)."""
     status, out, err = jcs(*DOORS[door], "--json")
     assert status == 0, err
     _, b, c, z = (case["warnings"] for case in json.loads(out)["cases"])

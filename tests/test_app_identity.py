@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from jcs_ct.app.gather import gather
-from jcs_ct.app.identity import KEY_FILE, hashed, identify, named, unchanged
+from jcs_ct.app.identity import KEY_FILE, hashed_uid, identify, unchanged, with_stable_names
 from jcs_ct.phantom import write_pngs
 from study_help import small_phantom
 
@@ -30,7 +30,7 @@ def studies(tmp_path: Path) -> list[Path]:
 
 
 def names(paths: list[Path], out: Path) -> dict[Path, str]:
-    cases = named(gather([str(path) for path in paths]).cases, out)
+    cases = with_stable_names(gather([str(path) for path in paths]).cases, out)
     return {case.sources[0].path.parent: case.name for case in cases}
 
 
@@ -90,9 +90,9 @@ def test_pictures_in_another_order_are_another_study(studies: list[Path]) -> Non
 
 def test_uids_are_hashed_with_a_key_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JCS_HOME", str(tmp_path / "a"))
-    first = hashed("1.2.3")
-    assert first == hashed("1.2.3") != hashed("1.2.4")
+    first = hashed_uid("1.2.3")
+    assert first == hashed_uid("1.2.3") != hashed_uid("1.2.4")
     assert (tmp_path / "a" / KEY_FILE).stat().st_mode & 0o077 == 0
-    assert hashed("") == ""
+    assert hashed_uid("") == ""
     monkeypatch.setenv("JCS_HOME", str(tmp_path / "b"))
-    assert hashed("1.2.3") != first
+    assert hashed_uid("1.2.3") != first

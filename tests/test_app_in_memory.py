@@ -23,7 +23,7 @@ from PIL import Image
 import jcs_ct
 from jcs_ct import Diagnoser
 from jcs_ct.app import forked
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.dicom.write import write_ct_series
@@ -348,31 +348,31 @@ ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]
 def test_arrays_that_are_refused(case: str, study: Study) -> None:
     make, options, text = ARRAYS[case]
     with pytest.raises((UsageError, InputError), match=text):
-        one_case(make(study.hu), **options)
+        case_of_object(make(study.hu), **options)
 
 
 def test_images_that_are_refused(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     image = ras(study)
     with pytest.raises(InputError, match="does not say how it lies"):
-        one_case(nib.Nifti1Image(np.asarray(image.dataobj), None))
+        case_of_object(nib.Nifti1Image(np.asarray(image.dataobj), None))
     with pytest.raises(InputError, match="does not say how it lies"):
-        one_case(nib.AnalyzeImage(np.asarray(image.dataobj), image.affine))
+        case_of_object(nib.AnalyzeImage(np.asarray(image.dataobj), image.affine))
     with pytest.raises(InputError, match="holds 2 volumes"):
-        one_case(nib.Nifti1Image(np.stack([image.dataobj] * 2, axis=3), image.affine))
+        case_of_object(nib.Nifti1Image(np.stack([image.dataobj] * 2, axis=3), image.affine))
     flat = as_simpleitk(study, monkeypatch)
     flat.values = flat.values[0]
     with pytest.raises(InputError, match="no volume of one value a voxel"):
-        one_case(flat)
+        case_of_object(flat)
     stack = Image.new("L", (64, 64))
     stack.n_frames = 3  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="picture 1: holds 3 pictures"):
-        one_case(stack)
+        case_of_object(stack)
 
 
 def test_a_nibabel_image_whose_affine_was_changed(study: Study) -> None:
     image = ras(study)
     image.affine[0, 3] += 5  # nibabel writes this one, whatever the header says
-    series = one_case(image).series
+    series = case_of_object(image).series
     assert series is not None
     assert series.geometry.affine[0, 3] == pytest.approx(ORIGIN[0] - 5)
 
@@ -381,22 +381,22 @@ def test_data_sets_of_two_studies_need_a_choice(study: Study, tmp_path: Path) ->
     other = write_ct_series(tmp_path, study.hu + np.int16(1), SPACING, ORIGIN, key="other")
     datasets = [pydicom.dcmread(file) for file in (*study.files, *other)]
     with pytest.raises(InputError, match="holds 2 studies"):
-        one_case(datasets)
-    assert len(one_case(datasets, series=str(datasets[-1].SeriesInstanceUID))) == 24
+        case_of_object(datasets)
+    assert len(case_of_object(datasets, series=str(datasets[-1].SeriesInstanceUID))) == 24
 
 
 def test_a_path_that_is_named_is_not_left_out(study: Study, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"missing\.dcm: does not exist"):
-        one_case([*study.files, tmp_path / "missing.dcm"])
+        case_of_object([*study.files, tmp_path / "missing.dcm"])
     (tmp_path / "empty.dcm").touch()
     with pytest.raises(InputError, match=r"empty\.dcm: is an empty file"):
-        one_case([*study.files, tmp_path / "empty.dcm"])
+        case_of_object([*study.files, tmp_path / "empty.dcm"])
 
 
 def test_data_sets_are_not_changed(study: Study) -> None:
     datasets = shuffled(study)
     before = [(str(d), str(d.file_meta)) for d in map(copy.deepcopy, datasets)]
-    one_case(datasets)
+    case_of_object(datasets)
     assert [(str(d), str(d.file_meta)) for d in datasets] == before
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydicom import dcmread
 
-from jcs_ct.app.batch import diagnose_cases, known_to
+from jcs_ct.app.batch import diagnose_cases, reusable_cases
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import InputError
 from jcs_ct.inference import apply
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from jcs_ct.app.batch import Ended
+    from jcs_ct.app.batch import CaseOutcome
 
 BAND: Any = BandNetwork()
 STUDY = "1.2.826.0.1.3680043.8.498.78"
@@ -41,7 +41,7 @@ def add(folder: Path, number: int, *, lungs: bool) -> Path:
     return folder / f"s{number}"
 
 
-def diagnose(folder: Path, **options: Any) -> list[Ended]:
+def diagnose(folder: Path, **options: Any) -> list[CaseOutcome]:
     cases = gather([str(folder / "in")]).cases
     found = diagnose_cases(cases, Networks(BAND, BAND), Settings(frames=False), folder / "out", **options)
     return list(found)
@@ -80,12 +80,12 @@ def test_what_was_not_touched_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     assert ended.report is not None
 
     def again() -> tuple[int, int]:
-        known = known_to(tmp_path / "out", networks, settings)
+        known = reusable_cases(tmp_path / "out", networks, settings)
         found = gather([str(tmp_path / "in")], known=known)
         return len(found.kept), len(found.cases)
 
     assert again() == (1, 0)
-    assert known_to(tmp_path / "out", networks, Settings("fraction", frames=False)) == []
+    assert reusable_cases(tmp_path / "out", networks, Settings("fraction", frames=False)) == []
     add(tmp_path / "in", 3, lungs=True)  # the same study has grown
     assert again() == (0, 1)
     (tmp_path / "in" / "s3").rename(tmp_path / "elsewhere")

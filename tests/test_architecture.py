@@ -44,7 +44,7 @@ HOMES = {  # library → where it may be imported
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "matplotlib": {"outputs"},
-    "requests": {"weights/download.py"},
+    "requests": {"weights/download.py", "service/watch/orthanc.py"},
     "safetensors": {"weights"},
     "scipy": {
         "io/features.py",
@@ -53,6 +53,7 @@ HOMES = {  # library → where it may be imported
         "phantom",
         "metrics",
         "study/rules.py",
+        "study/whole_study.py",
         "imaging/lung_box.py",
         "imaging/slice_check.py",
         "io/dicom/read.py",
@@ -83,7 +84,8 @@ HOMES = {  # library → where it may be imported
         "service/viewing.py",
     },
     "uvicorn": {"service/run.py"},
-    "sqlalchemy": {"service/record.py", "service/tables.py"},
+    "sqlalchemy": {"service/record.py", "service/tables.py", "service/watch/ledger.py"},
+    "pynetdicom": {"service/node"},
     "prometheus_client": {"service/metrics.py"},
     "python_multipart": {"service/receive.py"},
 }

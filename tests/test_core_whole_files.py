@@ -133,7 +133,7 @@ def test_what_a_stop_left_is_removed_when_the_process_ends(tmp_path: Path) -> No
     (tmp_path / "file.part").write_bytes(b"half")
     (tmp_path / "whole").write_bytes(b"whole")
     for name in ("folder", "file.part", "whole", "never made"):
-        unfinished.note(tmp_path / name)
-    unfinished.settled(tmp_path / "whole")
+        unfinished.register(tmp_path / name)
+    unfinished.unregister(tmp_path / "whole")
     unfinished.remove_all()
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]

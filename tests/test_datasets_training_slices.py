@@ -23,7 +23,7 @@ from jcs_ct.datasets.training_slices import (
     BITS,
     FARTHEST,
     TrainingSlices,
-    looks_of,
+    coarse_hashes,
     read_training_slices,
     training_hashes,
 )
@@ -116,7 +116,7 @@ def test_turned_fingerprints_are_those_of_turned_pictures() -> None:
 def test_the_limit_is_a_number_of_bits() -> None:
     """The looks of a kept slice with exactly `FARTHEST` bits changed are similar, with one more they are not."""
     print_ = fingerprint(rgb(blobs(1)))
-    bits = np.unpackbits(looks_of(print_[None]), axis=1)
+    bits = np.unpackbits(coarse_hashes(print_[None]), axis=1)
     for flipped, expected in ((FARTHEST, "similar"), (FARTHEST + 1, None)):
         other = bits.copy()
         other[0, :flipped] ^= 1
@@ -128,7 +128,7 @@ def test_the_limit_is_a_number_of_bits() -> None:
 def test_the_signs_never_change() -> None:
     """What a file of hashes holds must mean the same in every version, on every machine."""
     ramp = np.arange(-287, 288).clip(-127, 127).astype(np.int8)
-    assert looks_of(ramp[None]).tobytes().hex() == "5f6cea66af8095457ff29a975b02597f46a2ea18eda85728"
+    assert coarse_hashes(ramp[None]).tobytes().hex() == "5f6cea66af8095457ff29a975b02597f46a2ea18eda85728"
 
 
 def test_a_file_of_hashes(trained: tuple[Path, TrainingSlices], tmp_path: Path) -> None:

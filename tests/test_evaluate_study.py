@@ -13,6 +13,7 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError
 from jcs_ct.evaluate.study import read_labels, read_studies, report
+from jcs_ct.evaluate.study_report import to_csv, to_markdown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +67,22 @@ def test_scores_are_those_of_scikit_learn(tmp_path: Path, results: Path) -> None
     assert {key: found["confusion"][key] for key in ("tp", "fn", "fp", "tn")} == {"tp": 2, "fn": 1, "fp": 0, "tn": 3}
     assert found["sensitivity"]["value"] == pytest.approx(2 / 3)
     assert found["sensitivity"]["low"] <= 2 / 3 <= found["sensitivity"]["high"]
+
+
+def test_no_doubt_improves_a_figure(tmp_path: Path) -> None:
+    for name, score in SCORES.items():
+        call = "indeterminate" if name in "cd" else "positive" if score >= 0.5 else "negative"
+        written(tmp_path / "out", name, score, verdict={"call": call, "positive": call == "positive"})
+    studies, _, _ = read_studies(tmp_path / "out", read_labels(all_labels(tmp_path)))
+    content = report(studies, "out", resamples=0, seed=0)
+    assert content["overall"]["sensitivity"]["value"] == pytest.approx(2 / 3)  # c counts as missed, as its score says
+    assert content["overall"]["confusion"]["tn"] == 3
+    assert content["decided"]["studies"] == 4
+    assert content["decided"]["sensitivity"]["value"] == 1.0
+    text = to_markdown(content).decode()
+    assert "2 of 6 verdicts are indeterminate" in text
+    assert "| c | COVID-19 | indeterminate | 0.300 | yes |" in text
+    assert to_csv(studies).decode().splitlines()[3].startswith("c,1,pc,0.3,indeterminate,False,True")
 
 
 def test_counts_of_slices_are_ranked_and_not_called_probabilities(tmp_path: Path) -> None:
@@ -130,7 +147,7 @@ def test_the_command_writes_scores_a_table_and_a_figure(
     status, said = evaluated(capsys, *words)
     assert status == 0, said
     assert "1 results have no label" in said
-    assert "| c | COVID-19 | 0.300 | yes |" in (out / "scores.md").read_text(encoding="utf-8")
+    assert "| c | COVID-19 | negative | 0.300 | yes |" in (out / "scores.md").read_text(encoding="utf-8")
     with (out / "studies.csv").open(newline="", encoding="utf-8") as file:
         assert [row["name"] for row in csv.DictReader(file)] == list(LABELS)
     with Image.open(out / "verdicts.png") as picture:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jcs_ct.imaging.recipes import RECIPES, prepare, resize_map
-from jcs_ct.inference.attention import attend, class_answer
+from jcs_ct.inference.attention import attention_of_slice, class_answer
 from jcs_ct.inference.golden import check, fill_array
 from jcs_ct.inference.golden import golden as shipped
 from jcs_ct.io.features import dequantise, quantise
@@ -159,7 +159,7 @@ def test_exact_features_give_what_the_image_gives(name: str, golden: Golden, fil
 
 
 def test_grad_cam(golden: Golden, filled: Filled) -> None:
-    found = attend(filled("jcs-classifier"), [image(golden)[:1]], "layer4", class_answer(1))
+    found = attention_of_slice(filled("jcs-classifier"), [image(golden)[:1]], "layer4", class_answer(1))
     np.testing.assert_allclose(found.raw, golden["gradcam_layer4_class1_raw"], rtol=1e-4)
     np.testing.assert_allclose(
         found.scaled(resize_map(found.raw, (224, 224))), golden["gradcam_224"], rtol=0, atol=1e-5

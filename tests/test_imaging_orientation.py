@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from jcs_ct.imaging.lung_box import content_box, find_field
-from jcs_ct.imaging.orientation import ANSWERS, orientation_of, ranks
+from jcs_ct.imaging.lung_box import content_box, find_lung_box
+from jcs_ct.imaging.orientation import ORIENTATIONS, orientation_probabilities, ranks, sure_orientation
 from jcs_ct.imaging.slice_check import MISORIENTED, check_slice
 from jcs_ct.phantom import lung_window, make_phantom
 
@@ -45,9 +45,10 @@ def slices(real_data: Path) -> list[Picture]:
 @pytest.mark.parametrize("form", FORMS)
 def test_real_slices_lie_as_they_were_put(form: str, slices: list[Picture]) -> None:
     change, expected = FORMS[form]
-    found = [orientation_of(np.ascontiguousarray(change(picture))) for picture in slices]
+    answers = [orientation_probabilities(np.ascontiguousarray(change(picture))) for picture in slices]
+    found = [sure_orientation(p) for p in answers]
     assert found.count(expected) >= (0.97 if expected == "upright" else 0.85) * len(found), found
-    assert set(found) <= set(ANSWERS)
+    assert set(found) <= set(ORIENTATIONS)
 
 
 @pytest.mark.parametrize("form", [name for name, (_, answer) in FORMS.items() if answer != "upright"])
@@ -92,7 +93,7 @@ FRAMES: dict[str, tuple[Callable[[Picture], Picture], tuple[int, int]]] = {
 def test_a_frame_does_not_move_the_box_of_the_lungs(frame: str) -> None:
     put, (down, across) = FRAMES[frame]
     picture = phantom()
-    before, after = find_field(picture), find_field(np.ascontiguousarray(put(picture)))
+    before, after = find_lung_box(picture), find_lung_box(np.ascontiguousarray(put(picture)))
     assert before.found
     top, left, rows, columns = after.box
     assert np.abs(np.subtract((top - down, left - across, rows, columns), before.box)).max() <= 2

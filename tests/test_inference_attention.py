@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.inference.attention import Attention, attend, class_answer, lesion_answer
+from jcs_ct.inference.attention import Attention, attention_of_slice, class_answer, lesion_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ def test_grad_cam_agrees_with_monai(layer: str, picture: torch.Tensor, filled: F
 
     model = filled("jcs-classifier")
     for index in (0, 1):
-        ours = attend(model, [picture], layer, class_answer(index)).raw
+        ours = attention_of_slice(model, [picture], layer, class_answer(index)).raw
         cam: Any = GradCAM(nn_module=deepcopy(model), target_layers=layer)  # a copy: its hooks stay behind
         theirs = cam.compute_map(picture, class_idx=index)[0, 0].detach().clamp(min=0).numpy()
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6 * float(ours.max()))
@@ -52,7 +52,7 @@ def test_layer_cam_is_its_formula(picture: torch.Tensor, filled: Filled) -> None
     gradient = held[0].grad
     assert gradient is not None
     expected = (gradient.clamp(min=0) * held[0]).sum(dim=1).clamp(min=0)[0].detach().numpy()
-    ours = attend(model, [picture], "layer3", class_answer(), "layer-cam").raw
+    ours = attention_of_slice(model, [picture], "layer3", class_answer(), "layer-cam").raw
     np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -63,11 +63,11 @@ def test_a_segmenter_is_explained_too(name: str, layer: str, picture: torch.Tens
     model = filled(name)
     with torch.inference_mode():
         threshold = float(model(picture)[:, 0].sigmoid().quantile(0.9))
-    found = attend(model, [picture], layer, lesion_answer(threshold))
+    found = attention_of_slice(model, [picture], layer, lesion_answer(threshold))
     assert found.output.shape == (5, 96, 128)
     scaled = found.scaled()
     assert found.degenerate is not None or (scaled.min() == 0 and scaled.max() == 1)
-    nothing = attend(model, [picture], layer, lesion_answer(1.1))
+    nothing = attention_of_slice(model, [picture], layer, lesion_answer(1.1))
     assert nothing.degenerate == "no lesion found, so nothing to explain"
     assert not nothing.scaled().any()
 
@@ -84,16 +84,18 @@ def test_a_layer_that_the_answer_does_not_need_is_named() -> None:
             return used
 
     with pytest.raises(UsageError, match="does not depend on layer 'aside'"):
-        attend(Aside(), [torch.rand(1, 1, 4, 4).requires_grad_()], "aside", lambda y: y.sum())
+        attention_of_slice(Aside(), [torch.rand(1, 1, 4, 4).requires_grad_()], "aside", lambda y: y.sum())
 
 
 def test_features_as_input(filled: Filled) -> None:
-    found = attend(filled("jcs-classifier", "features"), [torch.rand(1, 64, 56, 56)], "layer4", class_answer())
+    found = attention_of_slice(
+        filled("jcs-classifier", "features"), [torch.rand(1, 64, 56, 56)], "layer4", class_answer()
+    )
     assert found.raw.shape == (4, 4)
 
 
 def test_a_map_that_is_zero_everywhere_is_reported(picture: torch.Tensor, filled: Filled) -> None:
-    found = attend(filled("jcs-classifier"), [picture], "layer4", lambda y: -1e-30 * y.square().sum() * 0)
+    found = attention_of_slice(filled("jcs-classifier"), [picture], "layer4", lambda y: -1e-30 * y.square().sum() * 0)
     assert found.degenerate == "zero everywhere"
     assert not found.scaled().any()
 
@@ -113,7 +115,7 @@ def test_degenerate_maps_have_a_reason(raw: list[list[float]], reason: str) -> N
             return kept.sum(dim=(2, 3))
 
     values = torch.tensor(raw)[None, None]
-    found = attend(Fixed(), [values], "layer", lambda y: y.sum())
+    found = attention_of_slice(Fixed(), [values], "layer", lambda y: y.sum())
     assert found.degenerate == reason
     assert not Attention(found.raw, found.output, reason).scaled().any()
 
@@ -121,9 +123,9 @@ def test_degenerate_maps_have_a_reason(raw: list[list[float]], reason: str) -> N
 def test_the_network_is_left_as_it_was(picture: torch.Tensor, filled: Filled) -> None:
     model = filled("jcs-classifier")
     before = [p.requires_grad for p in model.parameters()]
-    attend(model, [picture], "layer4", class_answer())
+    attention_of_slice(model, [picture], "layer4", class_answer())
     with pytest.raises(RuntimeError, match="on purpose"):
-        attend(model, [picture], "layer4", lambda _y: (_ for _ in ()).throw(RuntimeError("on purpose")))
+        attention_of_slice(model, [picture], "layer4", lambda _y: (_ for _ in ()).throw(RuntimeError("on purpose")))
     assert [p.requires_grad for p in model.parameters()] == before
     assert all(p.grad is None for p in model.parameters())
     assert not model.get_submodule("layer4")._forward_hooks
@@ -133,13 +135,15 @@ def test_wrong_layers_and_methods_are_named(picture: torch.Tensor, filled: Fille
     classifier, joint = filled("jcs-classifier"), filled("jcs-joint")
     for layer in ("layer5", ""):
         with pytest.raises(UsageError, match="some that exist: conv1"):
-            attend(classifier, [picture], layer, class_answer())
+            attention_of_slice(classifier, [picture], layer, class_answer())
     with pytest.raises(UsageError, match="no feature map"):
-        attend(joint, [picture], "vgg16", lesion_answer(0))
+        attention_of_slice(joint, [picture], "vgg16", lesion_answer(0))
     with pytest.raises(UsageError, match="no feature map"):
-        attend(classifier, [picture], "fc", class_answer())
+        attention_of_slice(classifier, [picture], "fc", class_answer())
     with pytest.raises(UsageError, match="did not run layer 'conv1'"):
-        attend(filled("jcs-classifier", "features"), [torch.rand(1, 64, 32, 32)], "conv1", class_answer())
-    assert attend(joint, [picture], "cls5", lesion_answer(0)).degenerate == "zero everywhere"  # it feeds map 4 alone
+        attention_of_slice(filled("jcs-classifier", "features"), [torch.rand(1, 64, 32, 32)], "conv1", class_answer())
+    assert (
+        attention_of_slice(joint, [picture], "cls5", lesion_answer(0)).degenerate == "zero everywhere"
+    )  # it feeds map 4 alone
     with pytest.raises(UsageError, match="known: grad-cam, layer-cam"):
-        attend(classifier, [picture], "layer4", class_answer(), "cam")  # type: ignore[arg-type]
+        attention_of_slice(classifier, [picture], "layer4", class_answer(), "cam")  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from jcs_ct.cli import main
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.inference import apply
-from jcs_ct.inference.ensemble import Ensemble, joined
+from jcs_ct.inference.ensemble import Ensemble, grouped_by_architecture
 from jcs_ct.inference.network import Network, OnePass
 from jcs_ct.models import build_model
 from jcs_ct.study.settings import Networks
@@ -112,7 +112,7 @@ def test_networks_of_several_kinds_keep_their_roles() -> None:
     assert found.segment is segmenter
     alone = Networks.of(lites)
     assert alone.one_pass
-    assert joined([segmenter]) == [segmenter]
+    assert grouped_by_architecture([segmenter]) == [segmenter]
 
 
 def stored(folder: Path, seed: int) -> Path:

@@ -68,13 +68,13 @@ def test_features_fuse_as_well(filled: Callable[..., nn.Module]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_kept_memory_is_not_mapped_again() -> None:
     code = (
-        "import resource, torch\nfrom jcs_ct.inference.torch_engine import keep_everything\n"
+        "import resource, torch\nfrom jcs_ct.inference.torch_engine import never_return_blocks\n"
         "def faults():\n"
         "    for _ in range(2): torch.ones(12_000_000)\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    torch.ones(12_000_000)\n"
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
-        "print(faults(), keep_everything(), faults())"
+        "print(faults(), never_return_blocks(), faults())"
     )
     found = []
     for _ in range(3):  # one process in some thirty has its pages mapped afresh all the same, on a busy machine
@@ -226,7 +226,7 @@ def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.M
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     extra = RUNTIMES[runtime].extra
-    with pytest.raises(UsageError, match=rf"not installed \(pip install 'jcs-ct\[{extra}\]'\)"):
+    with pytest.raises(UsageError, match=rf'not installed \(pip install .*\[{extra}\]"'):
         lite(runtime).start()
     said: list[str] = []
     assert lite("auto", said).start().name == "torch-tuned"

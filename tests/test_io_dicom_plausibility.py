@@ -10,8 +10,10 @@ import pytest
 from dicom_help import edit, pixels, read_only, refused, setting, volume, write_body
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.gather import gather
+from jcs_ct.core.geometry import Geometry
 from jcs_ct.core.warning import code_of
 from jcs_ct.io.dicom.write import write_ct_series
+from jcs_ct.io.plausibility import extent_warnings
 from jcs_ct.study.settings import Networks, Settings
 from study_help import BandNetwork, small_phantom
 
@@ -24,6 +26,23 @@ BAND: Any = BandNetwork()
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     return write_body(tmp_path / "ct", spacing=(8.0, 5.0, 4.0), shape=(20, 48, 80))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "unreliable"),
+    [
+        ((8.0, 0.7, 0.7), set()),
+        ((8.1, 0.7, 0.7), {"thick-slices"}),
+        ((5.0, 1.5, 1.5), set()),
+        ((5.0, 0.7, 1.6), {"coarse-pixels"}),
+        ((10.0, 3.0, 3.0), {"thick-slices", "coarse-pixels"}),
+    ],
+)
+def test_thick_slices_and_coarse_pixels_are_not_reliable(
+    spacing: tuple[float, float, float], unreliable: set[str]
+) -> None:
+    geometry = Geometry((40, 512, 512), np.diag([*spacing, 1.0]))
+    assert {one.code for one in extent_warnings(geometry) if one.unreliable} == unreliable
 
 
 @pytest.mark.parametrize("first", [1, 10, 19])

@@ -10,9 +10,9 @@ import torch
 
 from jcs_ct.core.errors import ShapeError, UsageError, WeightsError
 from jcs_ct.core.types import SliceImage
-from jcs_ct.imaging.recipes import grey, prepare, recipe, restore, stretch
+from jcs_ct.imaging.recipes import luminance, prepare, recipe, restore, stretch
 from jcs_ct.inference.apply import classify, diagnose_slice, explain, screen_slice, segment
-from jcs_ct.inference.attention import attend, class_answer, of_evidence
+from jcs_ct.inference.attention import attention_of_slice, class_answer, of_evidence
 from jcs_ct.inference.golden import fill
 from jcs_ct.inference.network import open_network
 from jcs_ct.models import build_model
@@ -77,7 +77,7 @@ def test_attention_is_grad_cam(network: LiteNetwork) -> None:
     x = torch.rand(1, 1, 96, 128)
     with torch.inference_mode():
         evidence = network(x).evidence[0].numpy()
-    found = attend(network, [x], "context", class_answer(), head=network.explained)
+    found = attention_of_slice(network, [x], "context", class_answer(), head=network.explained)
     assert evidence.max() > 0
     np.testing.assert_allclose(found.raw / found.raw.max(), of_evidence(evidence), atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_one_pass_and_single_tasks_agree(stored: Path, slice_pixels: np.ndarray)
     with torch.inference_mode():
         logit = float(network.module()(torch.from_numpy(values)[None]).logit)
     assert found.probability == pytest.approx(1 / (1 + np.exp(-logit / 2)), abs=1e-6)
-    assert grey(slice_pixels).shape == slice_pixels.shape[:2]
+    assert luminance(slice_pixels).shape == slice_pixels.shape[:2]
 
 
 def test_a_card_without_the_new_fields_is_read_and_a_wrong_one_is_not() -> None:

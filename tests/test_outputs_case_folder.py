@@ -11,7 +11,7 @@ import pytest
 from pydicom import dcmread
 
 from dicom_seg_help import HEAD_FIRST, make_series
-from jcs_ct.app.examine import examine
+from jcs_ct.app.examine import examine_case
 from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import OutputError
 from jcs_ct.inference import apply
@@ -40,7 +40,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CaseResult:
         header = dcmread(path)
         header.PatientName = "ANONYMOUS-7"  # highdicom warns of names without "^", and quotes them
         header.save_as(path)
-    return examine(gather([str(tmp_path / "ct")]).cases[0], Networks(BAND, BAND), Settings())
+    return examine_case(gather([str(tmp_path / "ct")]).cases[0], Networks(BAND, BAND), Settings())
 
 
 def test_headers_are_read_once_for_seg_and_sr(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from jcs_ct.app.examine import examine
+from jcs_ct.app.examine import examine_case
 from jcs_ct.app.gather import gather
 from jcs_ct.inference import apply
 from jcs_ct.io.dicom.write import write_ct_series
@@ -51,7 +51,7 @@ def test_no_slice_is_decoded_more_than_twice(segment: Any, tmp_path: Path) -> No
         return original(index)
 
     case = VolumeCase.of(replace(case.series, read=counting))
-    result = examine(case, Networks(BAND, BAND), Settings(rule="release-count", segment=segment))
+    result = examine_case(case, Networks(BAND, BAND), Settings(rule="release-count", segment=segment))
     folder = result.save(tmp_path / "out")
     assert set(decoded) == set(range(len(case)))
     assert set(decoded.values()) == {2}
@@ -67,7 +67,7 @@ def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path) -> Non
     shutil.rmtree(tmp_path / "study" / "masks")
     (case,) = gather([str(tmp_path / "study")]).cases
     assert isinstance(case, PictureCase)
-    result = examine(case, Networks(BAND, BAND), Settings())
+    result = examine_case(case, Networks(BAND, BAND), Settings())
     for file in files:
         file.unlink()
     folder = result.save(tmp_path / "out")

@@ -388,10 +388,57 @@ def test_the_verdict_is_told_in_words() -> None:
         "score": 0.123,
     }
     text = spoken(doubtful)
-    assert text.index("Not reliable because") < text.index("partial chest") < text.index("No signs of COVID-19 found")
+    assert text.index("Not reliable because") < text.index("partial chest") < text.index("COVID-19 unlikely")
+    assert "No signs" not in text, "300 ml of lesion stand beside it"
+    assert "Opacities found, COVID-19 unlikely" in text
+    assert "300 ml of opacities, 7.5 % of the lungs" in text
     assert "The probability of COVID-19 is 12 %" in text
     assert "This does not rule out the disease." in text
     assert text.count("partial chest") == 1, "said once, where it matters most"
+
+
+def test_a_verdict_between_says_what_was_found() -> None:
+    report = sample_report()
+    report["verdict"] |= {
+        "rule": "whole-study",
+        "positive": False,
+        "call": "indeterminate",
+        "probability": 0.4996,
+        "score": 0.4996,
+        "interval": [0.2, 0.8],
+        "terms": [
+            {"feature": "affected", "value": 0.075, "effect": 0.6},
+            {"feature": "highest", "value": 0.63, "effect": -0.4},
+        ],
+    }
+    text = spoken(report)
+    assert "Indeterminate: opacities found, COVID-19 can neither be said nor ruled out" in text
+    assert "The probability of COVID-19 is 49.96 % (as far as the fit is sure: 20 to 80 %); a study" in text
+    assert (
+        "7.5 % of the lungs are marked as lesion, and the highest tenth of the slices have a probability of 63 %"
+        in text
+    )
+    assert "300 ml of opacities, 7.5 % of the lungs. COVID-19 is not told from other pneumonias" in text
+    assert not [wrong for wrong in ("No signs", "Signs of", "unlikely") if wrong in text]
+    page = render(report, [])
+    assert 'class="verdict indeterminate' in page
+    assert 'class="reach"' in page
+
+
+@pytest.mark.parametrize(
+    ("call", "opacities", "positive", "expected"),
+    [
+        ("positive", True, 0.9, "Signs of COVID-19 found"),
+        ("negative", False, 0.05, "No signs of COVID-19 found"),
+        ("negative", False, 0.6, "COVID-19 unlikely"),
+        ("negative", True, 0.0, "Opacities found, COVID-19 unlikely"),
+        ("indeterminate", False, 0.6, "Indeterminate: COVID-19 can neither be said nor ruled out"),
+    ],
+)
+def test_the_headline_agrees_with_what_else_was_found(
+    call: str, opacities: bool, positive: float, expected: str
+) -> None:
+    assert words.finding(call, opacities=opacities, positive=positive) == expected
 
 
 @pytest.mark.parametrize(
@@ -454,7 +501,7 @@ def test_numbers_are_never_rounded_to_certainty() -> None:
 def test_files_are_named_once() -> None:
     report = sample_report()
     report["files"] = {"a": "seg.dcm", "html": "report.html", "o_1": "overlays/1.png", "o_2": "overlays/2.png"}
-    assert words.written(report) == ["seg.dcm", "overlays/"]
+    assert words.other_files(report) == ["seg.dcm", "overlays/"]
 
 
 def test_the_chart_draws_what_the_slices_hold() -> None:
@@ -486,4 +533,4 @@ def test_the_chart_draws_what_the_slices_hold() -> None:
     ],
 )
 def test_a_share_just_below_the_limit_does_not_read_like_it(share: float, limit: float, expected: str) -> None:
-    assert words.against(share, limit) == expected
+    assert words.percent_beside(share, limit) == expected

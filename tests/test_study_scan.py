@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jcs_ct
-from jcs_ct.app.examine import examine
+from jcs_ct.app.examine import examine_case
 from jcs_ct.app.gather import gather
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError, OutputError, UsageError
@@ -54,7 +54,7 @@ def one_case(path: Path) -> Case:
 
 
 def look(path: Path, **settings: Any) -> CaseResult:
-    return examine(one_case(path), NETWORKS, Settings(frames=False, **settings))
+    return examine_case(one_case(path), NETWORKS, Settings(frames=False, **settings))
 
 
 def write_permuted(path: Path, order: tuple[int, ...], flips: tuple[bool, ...]) -> np.ndarray[Any, Any]:
@@ -103,7 +103,7 @@ def test_a_study_says_the_same_in_every_file(tmp_path: Path) -> None:
     study = small_phantom()
     hu, where = marked_volume(study)
     write_ct_series(tmp_path / "ct", hu, study.spacing, study.origin)
-    result = examine(one_case(tmp_path / "ct"), NETWORKS, Settings(rule="fraction"))
+    result = examine_case(one_case(tmp_path / "ct"), NETWORKS, Settings(rule="fraction"))
     folder = result.save(tmp_path / "out")
     report = json.loads((folder / "report.json").read_text())
     check(report)
@@ -147,13 +147,13 @@ def test_lesions_of_positive_studies_only_where_asked_for(tmp_path: Path, monkey
     monkeypatch.setattr(apply, "screen_slice", mark_screened)
     monkeypatch.setattr(apply, "segment", lambda image, network: mark(image, network).lesion)
     case = one_case(tmp_path / "ct.nii.gz")
-    negative = examine(case, NETWORKS, Settings(segment="positive", frames=False), Count(more_than=18))
+    negative = examine_case(case, NETWORKS, Settings(segment="positive", frames=False), Count(more_than=18))
     assert not negative.verdict.positive
     assert negative.report["burden"] is None
     assert not negative.lesion.any()
-    positive = examine(case, NETWORKS, Settings(segment="positive", frames=False), Count(more_than=2))
+    positive = examine_case(case, NETWORKS, Settings(segment="positive", frames=False), Count(more_than=2))
     assert positive.report["burden"]["lesion_ml"] > 0
-    never = examine(case, NETWORKS, Settings(segment="never", frames=False))
+    never = examine_case(case, NETWORKS, Settings(segment="never", frames=False))
     assert never.report["burden"] is None
     check(never.report)
 
@@ -181,7 +181,7 @@ def test_pictures_of_which_none_can_be_read_are_refused_with_a_reason(tmp_path: 
     for i in range(2):
         (tmp_path / f"phantom_{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     with pytest.raises(InputError, match=r"no slice of it could be looked at: slice 1 could not be read: .+"):
-        examine(one_case(tmp_path), NETWORKS, Settings(frames=False))
+        examine_case(one_case(tmp_path), NETWORKS, Settings(frames=False))
 
 
 def test_a_volume_without_lungs_is_refused(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_volume_without_lungs_is_refused(tmp_path: Path) -> None:
     write_ct_series(tmp_path / "ct", hu, study.spacing, study.origin)
     case = one_case(tmp_path / "ct")
     with pytest.raises(InputError, match="chest CT is expected"):
-        examine(case, NETWORKS, Settings(frames=False))
+        examine_case(case, NETWORKS, Settings(frames=False))
 
 
 def test_roles_of_networks() -> None:
@@ -343,11 +343,11 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(apply, "segment", everywhere)
     settings = Settings(segment="positive", frames=False)
-    negative = examine(case, networks, settings, Count(more_than=18))
+    negative = examine_case(case, networks, settings, Count(more_than=18))
     assert not sought
     assert negative.report["burden"] is None
     assert negative.study.attention.any()
-    positive = examine(case, networks, settings, Count(more_than=2))
+    positive = examine_case(case, networks, settings, Count(more_than=2))
     assert len(sought) == sum(s.probability is not None for s in positive.slices)
     assert positive.report["segmenter"]["architecture"] == "jcs-single"
     assert positive.report["burden"]["share"] > 0.9
@@ -365,7 +365,7 @@ def test_lite_screens_for_a_segmenter(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(apply, "segment", slowly)
     monkeypatch.setattr(segmenter, "concurrent_calls", lambda slices: nullcontext(min(slices, 2)))
-    together = examine(case, networks, settings, Count(more_than=2))
+    together = examine_case(case, networks, settings, Count(more_than=2))
     assert most[0] == 2, "two slices at once"
     assert np.array_equal(together.lesion, positive.lesion)
     for result in (positive, together):

@@ -17,13 +17,13 @@ from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.phantom import make_phantom
-from jcs_ct.training.lite.augment import disguise, jitter, moved, recurved, windowed
+from jcs_ct.training.lite.augment import jitter, random_view, recurved, vary_appearance, windowed
 from jcs_ct.training.lite.build import finish
 from jcs_ct.training.lite.calibrate import balanced_threshold, calibrate, fit_scaling
 from jcs_ct.training.lite.collect import collect
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.corpus import divide
-from jcs_ct.training.lite.data import LiteSlices, LiteSteps, evened
+from jcs_ct.training.lite.data import LiteSlices, LiteSteps, balanced_shares
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import lesion_loss, loudest
 from jcs_ct.training.lite.score import read_table, summary, table
@@ -99,7 +99,7 @@ def test_a_volume_teaches_with_its_masks_and_its_empty_slices(tmp_path: Path) ->
 def test_a_large_patient_does_not_drown_a_small_one() -> None:
     samples = [Sample(Path(f"a{i}"), group="big" if i < 90 else "small", source="s") for i in range(100)]
     samples += [Sample(Path(f"b{i}"), group=f"g{i}", source="t") for i in range(4)]
-    weights = evened(samples)
+    weights = balanced_shares(samples)
     assert weights.sum() == pytest.approx(1)
     assert weights[:90].sum() == pytest.approx(weights[90:100].sum())
     assert weights[:100].sum() / weights[100:].sum() == pytest.approx((200 / 16) ** 0.25)
@@ -113,12 +113,12 @@ def test_augmentation_stays_in_the_slice() -> None:
         top, left, rows, columns = box = jitter((10, 20, 60, 70), (90, 100), rng)
         assert min(rows, columns) > 20
         assert (top, left, rows, columns) == (0, 0, 90, 100) or (abs(top - 10) < 25 and abs(left - 20) < 25)
-        seen, lesion = moved(picture, mask, box, (64, 80), rng)
+        seen, lesion = random_view(picture, mask, box, (64, 80), rng)
         assert seen.shape == (64, 80)
         assert lesion is not None
         assert lesion.shape == (64, 80)
-        assert moved(picture, None, box, (64, 80), rng)[1] is None
-        assert disguise(picture, rng).shape == picture.shape
+        assert random_view(picture, None, box, (64, 80), rng)[1] is None
+        assert vary_appearance(picture, rng).shape == picture.shape
     steps = np.arange(256, dtype=np.uint8)[None]
     assert (np.diff(recurved(steps, rng).astype(int)) >= 0).all()
     hu = np.arange(-1400, 300, dtype=np.int16)[None]

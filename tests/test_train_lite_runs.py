@@ -23,7 +23,7 @@ from jcs_ct.training.lite.module import LiteModule
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.lite.score import read_table
 from jcs_ct.training.lite.score import table as score_table
-from jcs_ct.training.lock import alone
+from jcs_ct.training.lock import locked
 from jcs_ct.weights import load, write
 from lite_help import lite_data, rows_of, small
 from weights_help import card_for
@@ -329,5 +329,5 @@ def test_a_recipe_that_cannot_be_finished_is_refused(data: tuple[str, str], tmp_
     with pytest.raises(UsageError, match=r"has the folds 1, 2, 3, and .* has 1, 2"):
         build(small(data, folds=3), tmp_path / "built", jobs=1, say=print)
     assert not (tmp_path / "built").exists()
-    with alone(tmp_path / "busy"), pytest.raises(JcsError, match="is being trained into by another process"):
+    with locked(tmp_path / "busy"), pytest.raises(JcsError, match="is being trained into by another process"):
         train(small(data), tmp_path / "busy", resume=False, say=print)

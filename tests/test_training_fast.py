@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from jcs_ct.bench import training as benchmark
 from jcs_ct.cli.bench import bench
 from jcs_ct.core.errors import JcsError
-from jcs_ct.core.memory import keep_freed
+from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.models import build_model
 from jcs_ct.models.decoder import AttentiveFusion
 from jcs_ct.models.vgg import ConvNormReLU
 from jcs_ct.training import winograd
-from jcs_ct.training.fast import quicken
+from jcs_ct.training.fast import use_fast_layers
 from jcs_ct.training.losses import release_loss
 
 
@@ -31,7 +31,7 @@ def test_winograd_is_the_convolution(shape: tuple[int, ...], with_bias: bool) ->
     weight = (torch.randn(c_out, c_in, 3, 3, generator=generator) / 48).requires_grad_()
     bias = torch.randn(c_out, generator=generator).requires_grad_() if with_bias else None
     upstream = torch.randn(n, c_out, height, width, generator=generator)
-    assert winograd.pays(x, weight)
+    assert winograd.is_cheaper(x, weight)
     given = [t for t in (x, weight, bias) if t is not None]
     found = winograd.conv3(x, weight, bias)
     ours = (found, *torch.autograd.grad(found, given, upstream))
@@ -43,11 +43,11 @@ def test_winograd_is_the_convolution(shape: tuple[int, ...], with_bias: bool) ->
 
 def test_winograd_leaves_small_layers_and_other_types_alone() -> None:
     weight = torch.zeros(256, 256, 3, 3)
-    assert not winograd.pays(torch.zeros(1, 256, 16, 16), weight)
-    assert not winograd.pays(torch.zeros(1, 64, 64, 64), torch.zeros(64, 64, 3, 3))
-    assert not winograd.pays(torch.zeros(1, 256, 32, 32, dtype=torch.float64), weight.double())
+    assert not winograd.is_cheaper(torch.zeros(1, 256, 16, 16), weight)
+    assert not winograd.is_cheaper(torch.zeros(1, 64, 64, 64), torch.zeros(64, 64, 3, 3))
+    assert not winograd.is_cheaper(torch.zeros(1, 256, 32, 32, dtype=torch.float64), weight.double())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not winograd.pays(torch.zeros(1, 256, 32, 32), weight)
+        assert not winograd.is_cheaper(torch.zeros(1, 256, 32, 32), weight)
 
 
 def test_work_buffers_do_not_leak_between_layers() -> None:
@@ -70,7 +70,7 @@ def test_modules_compute_the_same_with_frozen_norm_and_attention_folded(slices: 
     x = torch.rand(slices, 3, 16, 16)
     plain = fusion(block(x)[:, :4], block(x)[:, 4:])
     expected = torch.autograd.grad(plain.square().sum(), [*block.parameters(), *fusion.parameters()])
-    assert quicken(torch.nn.ModuleList([block, fusion])) == 5  # with the three convolutions in the fusion
+    assert use_fast_layers(torch.nn.ModuleList([block, fusion])) == 5  # with the three convolutions in the fusion
     quick = fusion(block(x)[:, :4], block(x)[:, 4:])
     torch.testing.assert_close(quick, plain, rtol=1e-5, atol=1e-6)
     found = torch.autograd.grad(quick.square().sum(), [*block.parameters(), *fusion.parameters()])
@@ -89,7 +89,7 @@ def test_a_whole_step_of_the_published_network_is_the_same() -> None:
         loss = release_loss(network(x), mask)
         loss.backward()
         results.append((float(loss.detach()), {n: p.grad.clone() for n, p in network.named_parameters()}))  # type: ignore[union-attr]
-        assert quicken(network) > 30
+        assert use_fast_layers(network) > 30
     assert list(network.state_dict()) == names
     (plain, gradients), (quick, others) = results
     assert quick == pytest.approx(plain, rel=1e-6)
@@ -98,7 +98,7 @@ def test_a_whole_step_of_the_published_network_is_the_same() -> None:
 
 
 def test_memory_is_kept_where_the_library_can() -> None:
-    assert keep_freed() is (platform.libc_ver()[0] == "glibc")
+    assert reuse_freed_blocks() is (platform.libc_ver()[0] == "glibc")
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from jcs_ct.training.fingerprint import (
     Entry,
     Fingerprint,
     compare_checkpoint,
+    compare_with_start,
     differences,
     in_order,
-    settle,
 )
 from jcs_ct.training.run import train
 from jcs_ct.weights import load
@@ -68,15 +68,15 @@ def test_what_changes_the_data_is_refused(change: str, task: str, tmp_path: Path
     assert now.digest != before.digest
     said: list[str] = []
     with pytest.raises(InputError) as refused:
-        settle(run, now, accept=False, say=said.append)
+        compare_with_start(run, now, accept=False, say=said.append)
     assert refused.value.exit_status == 2
     assert refused.value.message == f"was started on something else than is here now: {text}"
     assert "--accept-changed-data" in (refused.value.hint or "")
-    settled = settle(run, now, accept=True, say=said.append)
+    settled = compare_with_start(run, now, accept=True, say=said.append)
     assert settled.accepted == (f"resumed on changed data, as asked: {text}",)
     assert said == [f"warning: {settled.accepted[0]}"]
     settled.write(run)
-    assert settle(run, now, accept=False, say=said.append) == settled  # what was accepted once stays so
+    assert compare_with_start(run, now, accept=False, say=said.append) == settled  # what was accepted once stays so
     assert settled.before == (before.digest,)
 
 
@@ -109,14 +109,14 @@ def test_a_run_without_a_fingerprint_is_named(tmp_path: Path) -> None:
     now = Fingerprint((entry("a"),), {}, {})
     said: list[str] = []
     with pytest.raises(InputError, match=r"has no fingerprint\.json"):
-        settle(tmp_path, now, accept=False, say=said.append)
-    assert settle(tmp_path, now, accept=True, say=said.append).accepted == tuple(
+        compare_with_start(tmp_path, now, accept=False, say=said.append)
+    assert compare_with_start(tmp_path, now, accept=True, say=said.append).accepted == tuple(
         s.removeprefix("warning: ") for s in said
     )
     now.write(tmp_path)
     (tmp_path / FILE).write_text((tmp_path / FILE).read_text().replace('"a"', '"b"'))
     with pytest.raises(InputError, match="is not what a run has written: its digest is that of other content"):
-        settle(tmp_path, now, accept=False, say=said.append)
+        compare_with_start(tmp_path, now, accept=False, say=said.append)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

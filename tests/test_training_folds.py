@@ -128,3 +128,14 @@ def test_the_folds_of_a_file_elsewhere(tmp_path: Path) -> None:
     lines = train_all(config_of(root, folds=str(other)), tmp_path / "run", resume=False, say=print)
     assert lines[0] == "done: 2 folds; the score is average precision of pixels"
     assert sorted(p.name for p in (tmp_path / "run").glob("fold_*")) == ["fold_1", "fold_2"]
+
+
+def test_what_is_not_defined_does_not_widen_the_table() -> None:
+    rows = [{"fold": str(n), "auc": "not defined, because all labels are 1"} for n in (1, 2)]
+    assert printed([*rows, {"fold": "mean", "auc": ""}], ("fold", "auc")) == [
+        "fold          auc",
+        "   1  not defined",
+        "   2  not defined",
+        "mean",
+        "fold 1, 2: auc is not defined, because all labels are 1",
+    ]

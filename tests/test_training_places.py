@@ -15,12 +15,12 @@ import torch
 from jcs_ct import models
 from jcs_ct.core import processors
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
-from jcs_ct.training import reading
-from jcs_ct.training.lock import alone
-from jcs_ct.training.manners import plain_errors
+from jcs_ct.training import shared_memory
+from jcs_ct.training.lock import locked
+from jcs_ct.training.messages import plain_errors
 from jcs_ct.training.processes import STARTED_BY, Place, known_environment, place
-from jcs_ct.training.reading import check_shared_memory
 from jcs_ct.training.run import train
+from jcs_ct.training.shared_memory import check_shared_memory
 from training_help import finish, same, small, specs, start, state, tiny_lists
 
 if TYPE_CHECKING:
@@ -150,7 +150,11 @@ def test_the_command_under_a_scheduler(tmp_path: Path, monkeypatch: pytest.Monke
     words += ["--device", "cpu", "--batch", 1]
     for name, value in (SLURM | {"RANK": "first"}).items():
         monkeypatch.setenv(name, value)
-    env = {**os.environ, "RANK": "first", "OMP_NUM_THREADS": "1"}
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin" / "srun").chmod(0o755)  # as on a cluster's machines
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "RANK": "first", "OMP_NUM_THREADS": "1", "PATH": path}
     command = [sys.executable, str(Path(__file__).with_name("training_help.py")), "train", *map(str, words)]
     one = subprocess.run([*command, "-o", str(tmp_path / "one")], env=env, capture_output=True, text=True, check=False)
     assert one.returncode == 0, one.stderr
@@ -214,9 +218,9 @@ def test_a_run_computes_with_the_threads_it_was_given(tmp_path: Path) -> None:
 def test_a_small_shared_memory_is_named_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item = {"input0": torch.zeros(3, 32, 32), "label": torch.tensor(1)}  # 12,288 bytes; 8, of a page
     needed = (3 * 12288 + 4096) * (2 * 2 + 2)
-    monkeypatch.setattr(reading, "room", lambda: needed)
+    monkeypatch.setattr(shared_memory, "room", lambda: needed)
     check_shared_memory(item, 3, 2)
-    monkeypatch.setattr(reading, "room", lambda: needed - 1)
+    monkeypatch.setattr(shared_memory, "room", lambda: needed - 1)
     check_shared_memory(item, 3, 0)
     with pytest.raises(UsageError) as error:
         check_shared_memory(item, 3, 2)
@@ -224,12 +228,12 @@ def test_a_small_shared_memory_is_named_before_the_first_step(tmp_path: Path, mo
         "/dev/shm has room for 240 KiB, and 2 processes that read ahead need 240 KiB "
         "(--workers 0 reads in the process itself; in a container, --shm-size 1g makes it larger)"
     )
-    monkeypatch.setattr(reading, "room", lambda: 65536)
+    monkeypatch.setattr(shared_memory, "room", lambda: 65536)
     config = small("segment", tiny_lists(tmp_path / "d"), size=128, workers=1)
     with pytest.raises(UsageError, match=r"room for 64 KiB, and 1 process that reads ahead needs 2\.0 MiB"):
         train(config, tmp_path / "run", resume=False, say=print)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(reading, "room", lambda: None)  # not known
+    monkeypatch.setattr(shared_memory, "room", lambda: None)  # not known
     check_shared_memory(item, 3, 2)
 
 
@@ -253,24 +257,24 @@ def test_processes_that_cannot_meet_are_one_line() -> None:
 
 def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with alone(run):
+    with locked(run):
         assert run.is_dir()
-        with pytest.raises(OutputError, match="is being trained into by another process"), alone(run):
+        with pytest.raises(OutputError, match="is being trained into by another process"), locked(run):
             pass
-        with alone(tmp_path / "other"):
+        with locked(tmp_path / "other"):
             pass
     assert not run.exists()  # nothing was written
-    with alone(run):
+    with locked(run):
         (run / "file").touch()
     assert [path.name for path in run.iterdir()] == ["file"]
     (tmp_path / "a_file").touch()
-    with pytest.raises(OutputError, match="cannot be written into"), alone(tmp_path / "a_file"):
+    with pytest.raises(OutputError, match="cannot be written into"), locked(tmp_path / "a_file"):
         pass
 
 
 def test_the_room_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=4096), raising=False)
-    assert reading.room() == 12288
+    assert shared_memory.room() == 12288
     monkeypatch.undo()
-    monkeypatch.setattr(reading, "SHARED", tmp_path / "none")
-    assert reading.room() is None
+    monkeypatch.setattr(shared_memory, "SHARED", tmp_path / "none")
+    assert shared_memory.room() is None

@@ -14,12 +14,13 @@ from sklearn.metrics import average_precision_score
 
 from datasets_help import lesion, picture, save
 from jcs_ct import models
+from jcs_ct.core.duration import duration
 from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.outputs.curves import training_curves
 from jcs_ct.training.module import TrainingModule
-from jcs_ct.training.progress import Progress, duration
-from jcs_ct.training.prospects import Prospects, prospects_of_labels, prospects_of_masks
+from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
+from jcs_ct.training.progress import Progress
 from jcs_ct.training.records import table_of
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
@@ -193,21 +194,21 @@ def samples(labels: str) -> list[Sample]:
 def test_one_class_teaches_and_scores_nothing(training: str, held: str, refused: str, undefined: str) -> None:
     if refused:
         with pytest.raises(UsageError) as error:
-            prospects_of_labels(samples(training), samples(held), "data")
+            outlook_of_labels(samples(training), samples(held), "data")
         assert error.value.message == f"has nothing to learn: {refused}"
         return
-    found = prospects_of_labels(samples(training), samples(held), "data")
+    found = outlook_of_labels(samples(training), samples(held), "data")
     assert found.undefined == undefined
     assert bool(found.warning) == bool(undefined)
 
 
 def test_empty_masks_teach_and_score_nothing(tmp_path: Path) -> None:
     masked = [Sample(image=tmp_path / f"{i}.png", mask=tmp_path / f"m{i}.png") for i in range(3)]
-    full = prospects_of_masks(masked[:2], masked[2:], lambda _: True, "data")
-    assert full == Prospects()
+    full = outlook_of_masks(masked[:2], masked[2:], lambda _: True, "data")
+    assert full == Outlook()
     with pytest.raises(UsageError, match="nothing to learn: no lesion is in the 2 masks of the slices to train on"):
-        prospects_of_masks(masked[:2], masked[2:], lambda s: s is masked[2], "data")
-    held = prospects_of_masks(masked[:2], masked[2:], lambda s: s is masked[0], "data")
+        outlook_of_masks(masked[:2], masked[2:], lambda s: s is masked[2], "data")
+    held = outlook_of_masks(masked[:2], masked[2:], lambda s: s is masked[0], "data")
     assert held.undefined == "no lesion is in the only mask of the slices to validate on"
     assert held.warning == (
         "warning: the validation score is not defined, because no lesion is in the only mask of the slices to validate "

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from jcs_ct import models
 from jcs_ct.core.errors import UsageError
 from jcs_ct.training.losses import release_loss
-from jcs_ct.training.manners import quiet_lightning
+from jcs_ct.training.messages import quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
 from training_help import small, specs
 

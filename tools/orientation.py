@@ -17,8 +17,8 @@ from sklearn.neural_network import MLPClassifier
 
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import read_sample
-from jcs_ct.imaging.lung_box import find_field
-from jcs_ct.imaging.orientation import ANSWERS, SURE, ranks
+from jcs_ct.imaging.lung_box import find_lung_box
+from jcs_ct.imaging.orientation import ORIENTATIONS, SURE, ranks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def variants(grey: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[ND
 def jittered(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return the ranks in a box that is moved and scaled at random, or now and then in the whole picture."""
     height, width = grey.shape
-    top, left, rows, columns = find_field(grey).box if rng.random() < 0.9 else (0, 0, height, width)
+    top, left, rows, columns = find_lung_box(grey).box if rng.random() < 0.9 else (0, 0, height, width)
     high, wide = rows * np.exp(rng.uniform(-0.15, 0.25)), columns * np.exp(rng.uniform(-0.15, 0.25))
     y = top + (rows - high) / 2 + rng.uniform(-0.08, 0.08) * rows
     x = left + (columns - wide) / 2 + rng.uniform(-0.08, 0.08) * columns
@@ -73,7 +73,7 @@ def main(corpus: Path, out: Path) -> None:
     x1, y1 = table(held, rng)
     p = network().fit(x, y).predict_proba(x1)
     found = np.where(p.max(axis=1) >= SURE, p.argmax(axis=1), 0)
-    for k, answer in enumerate(ANSWERS):
+    for k, answer in enumerate(ORIENTATIONS):
         print(f"{answer}: {np.mean(found[y1 == k] == k):.4f} of {np.sum(y1 == k)} held-out slices")
     final = network().fit(np.concatenate([x, x1]), np.concatenate([y, y1]))
     arrays = {"w1": final.coefs_[0], "b1": final.intercepts_[0], "w2": final.coefs_[1], "b2": final.intercepts_[1]}

@@ -18,8 +18,8 @@ from pathlib import Path
 import pydicom
 
 from jcs_ct.app.gather import gather
-from jcs_ct.app.identity import identify, named
-from jcs_ct.app.known import note_files
+from jcs_ct.app.identity import identify, with_stable_names
+from jcs_ct.app.resume_index import record_files
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import make_phantom
 
@@ -57,14 +57,14 @@ def finish_all(top: Path) -> int:
     out = top / "out"
     model = next(out.glob("study-*/report.json")).parent
     report = json.loads((model / "report.json").read_text(encoding="utf-8"))
-    cases = named(gather([str(top / "in")]).cases, out)
+    cases = with_stable_names(gather([str(top / "in")]).cases, out)
     for case in cases:
         mine = report
         if case.name != model.name:
             shutil.copytree(model, out / case.name)
             mine = report | {"case": case.name, "source": identify(case).to_dict()}
             (out / case.name / "report.json").write_text(json.dumps(mine), encoding="utf-8")
-        note_files(out, case, mine)
+        record_files(out, case, mine)
     return len(cases)
 
 

@@ -24,7 +24,10 @@ RIGHT, LEFT = 1, 2
 """Labels of the lungs, as `jcs_ct.anatomy.lungs` gives them: the patient's right and left."""
 
 LEAST_LESION_ML = 0.1  # smaller ones count in the volume, not in the number
-NEAR_MM = 10.0  # a lesion within that distance of a lung's convex hull belongs to it
+SURFACE_MM = 2.0  # the lungs' surface is known to about one reduced pixel: what lies nearer is inside
+MOST = 0.5  # of a lesion in a slice; with that much of it inside, all of it belongs to the lung
+NEAR_MM = 10.0  # … as far as that beyond the lung's convex hull: consolidation at the pleura that was taken for wall
+HEALTHY_ML = 1.0  # a healthy chest has up to 0.6 ml marked, a nodule 0.3 ml (docs/lite.md): below is CT-0
 GROUND_GLASS = (-750, -300)
 CONSOLIDATION = (-300, 50)
 """HU. That −300 HU parts the two served best of eight limits in doi:10.1186/s12879-021-06556-z; the outer limits leave
@@ -32,7 +35,7 @@ out aerated lung and what is denser than soft tissue (contrast medium, calcifica
 
 SEVERITY_SOURCE = (
     "CT-0 to CT-4 by the affected share of the lungs (MosMedData, Morozov et al. 2020, arXiv:2005.06465), "
-    "computed from the lesion mask, not graded by a reader"
+    f"computed from the lesion mask, not graded by a reader; below {HEALTHY_ML:g} ml is CT-0, as in healthy chests"
 )
 
 
@@ -59,7 +62,7 @@ class SliceBurden:
         lung_mm2: Lung with its lesions.
         lesion_mm2: Lesions in or next to the lungs.
         share: lesion_mm2 / lung_mm2; None where the slice shows no lung.
-        ignored_mm2: Lesions away from the lungs.
+        ignored_mm2: What was marked outside of the lungs.
     """
 
     lung_mm2: float
@@ -82,7 +85,7 @@ class Burden:
         ground_glass_share: Share of lesion voxels within `GROUND_GLASS` (both ends included).
         consolidation_share: Share of lesion voxels above −300, up to 50 HU. The rest is neither.
         severity: 0 to 4; None without lungs.
-        ignored_ml: What was marked away from the lungs, and is counted nowhere else.
+        ignored_ml: What was marked outside of the lungs, and is counted nowhere else.
     """
 
     both: Part
@@ -101,7 +104,7 @@ class Burden:
     def to_dict(self) -> dict[str, Any]:
         """Return the `burden` object of report.json."""
         numbers = asdict(self)
-        del numbers["ignored_ml"]
+        numbers["outside_ml"] = numbers.pop("ignored_ml")
         if (score := self.severity) is not None:
             numbers["severity"] = {"score": score, "name": f"CT-{score}", "source": SEVERITY_SOURCE}
         return {**numbers.pop("both"), **numbers}
@@ -112,7 +115,7 @@ class Burden:
         if self.both.lung_ml is None:
             lines.append("no lungs were found: volumes and shares of the lungs are not known")
         if self.ignored_ml >= LEAST_LESION_ML:
-            lines.append(f"{self.ignored_ml:.1f} ml were marked as lesion away from the lungs and are not counted")
+            lines.append(f"{self.ignored_ml:.1f} ml were marked as lesion outside of the lungs and are not counted")
         return tuple(lines)
 
 
@@ -189,7 +192,7 @@ class BurdenCounter:
             mean_hu=self._hu / lesion if lesion else None,
             ground_glass_share=self._ground_glass / lesion if lesion else None,
             consolidation_share=self._consolidation / lesion if lesion else None,
-            severity=None if both.share is None else severity(both.share),
+            severity=None if both.share is None else severity(both.share, both.lesion_ml),
             ignored_ml=self._ignored * self._voxel_ml,
         )
 
@@ -199,9 +202,14 @@ class BurdenCounter:
         return Part(lung_ml, lesion * self._voxel_ml, lesion / lung if lung else None)
 
 
-def severity(share: float) -> int:
-    """Return the CT grade, 0 to 4, of the affected share of the lungs: none, below 25 %, 50 %, up to 75 %, above."""
-    if share <= 0:
+def severity(share: float, lesion_ml: float) -> int:
+    """Return the CT grade, 0 to 4, of the affected share of the lungs: none, below 25 %, 50 %, up to 75 %, above.
+
+    Args:
+        share: In [0, 1].
+        lesion_ml: Below `HEALTHY_ML` it counts as none.
+    """
+    if share <= 0 or lesion_ml < HEALTHY_ML:
         return 0
     return 1 + int(share >= 0.25) + int(share >= 0.5) + int(share > 0.75)
 
@@ -254,6 +262,8 @@ def _sides(lesion: Mask, lungs: Labels, spacing: tuple[float, float]) -> Labels:
     """Return the lung that each lesion pixel belongs to; 0 where there is no lesion, or none of a lung."""
     sides: Labels = np.where(lesion, lungs, np.uint8(0))
     rest = lesion & (lungs == 0)
+    if rest.any():
+        rest &= _of_the_lungs(lesion, rest, lungs > 0, spacing)
     if not rest.any():
         return sides
     right, left = (rest & _neighbourhood(lungs == side, spacing) for side in (RIGHT, LEFT))
@@ -263,6 +273,31 @@ def _sides(lesion: Mask, lungs: Labels, spacing: tuple[float, float]) -> Labels:
         right, left = right & ~(left & ~nearer), left & ~(right & nearer)
     sides[right], sides[left] = RIGHT, LEFT
     return sides
+
+
+def _of_the_lungs(lesion: Mask, rest: Mask, lungs: Mask, spacing: tuple[float, float]) -> Mask:
+    """Return what of a slice's lesions belongs to the lungs: what their surface holds, and lesions mostly in it.
+
+    A ring of chest wall that touches a lung is cut; consolidation at the pleura comes in whole, where the search for
+    the lungs left some of it out.
+    """
+    from scipy import ndimage
+
+    if not lungs.any():
+        return np.zeros(lesion.shape, bool)
+    rows, columns = (np.flatnonzero(rest.any(axis=axis)) for axis in (1, 0))
+    margins = [int(SURFACE_MM / mm) + 1 for mm in spacing]
+    box = tuple(
+        slice(max(0, int(found[0]) - m), int(found[-1]) + 1 + m)
+        for found, m in zip((rows, columns), margins, strict=True)
+    )
+    held = lesion & lungs
+    if lungs[box].any():  # else there is no distance
+        held[box] |= lesion[box] & (ndimage.distance_transform_edt(~lungs[box], spacing) <= SURFACE_MM)
+    labels, count = ndimage.label(lesion, np.ones((3, 3)))
+    whole, inside = (np.bincount(labels[mask], minlength=count + 1) for mask in (lesion, held))
+    belongs: Mask = (inside >= MOST * whole)[labels] & lesion
+    return held | belongs
 
 
 def _neighbourhood(lung: Mask, spacing: tuple[float, float]) -> Mask:

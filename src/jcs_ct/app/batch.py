@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from jcs_ct.app.identity import identify, place_of, unchanged
-from jcs_ct.app.known import KnownCase, known_cases, note_files
 from jcs_ct.app.locks import case_lock
-from jcs_ct.app.next_series import after, examine_with_lungs
+from jcs_ct.app.next_series import case_after, examine_with_lungs
+from jcs_ct.app.resume_index import FinishedCase, record_files, untouched_cases
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
 from jcs_ct.core.version import __version__
+from jcs_ct.outputs.report.words import call_of
+from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ended:
+class CaseOutcome:
     """How a study ended.
 
     Attributes:
@@ -39,7 +41,7 @@ class Ended:
         details: The traceback of a problem that was not foreseen, else "".
     """
 
-    case: Case | KnownCase
+    case: Case | FinishedCase
     status: str
     report: dict[str, Any] | None
     error: JcsError | None = None
@@ -67,7 +69,8 @@ def diagnose_cases(
     overwrite: bool = False,
     resume: bool = False,
     keep_identity: bool = False,
-) -> Iterator[Ended]:
+    progress: Callable[[int, int], object] | None = None,
+) -> Iterator[CaseOutcome]:
     """Diagnose every case and write its folder; yield how each ended.
 
     A case that another run is computing into the same folder is left for the end, and then taken as that run left it.
@@ -81,8 +84,9 @@ def diagnose_cases(
         overwrite: Replace folders that exist.
         resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
         keep_identity: Whether UIDs stand in the report as they are.
+        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
     """
-    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity)
+    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, progress)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
@@ -111,48 +115,51 @@ class _Job:
     overwrite: bool
     resume: bool
     keep_identity: bool
+    progress: Callable[[int, int], object] | None
     looked: int = 0
 
-    def run(self, case: Case) -> Ended:
+    def run(self, case: Case) -> CaseOutcome:
         """Return how a case ended; whatever one study meets, the others must still finish."""
         try:
             return self._run(case)
         except JcsError as error:
-            return Ended(case, "failed", None, error)
+            return CaseOutcome(case, "failed", None, error)
         except Exception as error:  # noqa: BLE001  # see above
-            return Ended(case, "failed", None, unforeseen(error, case.label), details=traceback.format_exc())
+            return CaseOutcome(case, "failed", None, unforeseen(error, case.label), details=traceback.format_exc())
 
-    def _run(self, case: Case) -> Ended:
+    def _run(self, case: Case) -> CaseOutcome:
         note, overwrite = "", self.overwrite
         if self.resume and not overwrite:
-            kept, note = finished(self.out / case.name, case, self.networks, self.settings)
+            kept, note = reusable_report(self.out / case.name, case, self.networks, self.settings)
             if kept is not None:
-                note_files(self.out, case, kept)
-                return Ended(case, "kept", kept)
+                record_files(self.out, case, kept)
+                return CaseOutcome(case, "kept", kept)
             overwrite = bool(note)
         if self.looked == 1:  # one study alone does not wait for it
-            settle()
+            freeze_what_is_loaded()
         self.looked += 1
         stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
-        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
         if looked_at is not case:
             stamped = identify(looked_at, keep_identity=self.keep_identity)
         result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
         report = read_report(folder)
-        note_files(self.out, case, report)
-        return Ended(case, "done", report, note=note)
+        record_files(self.out, case, report)
+        return CaseOutcome(case, "done", report, note=note)
 
 
-def settle() -> None:
+def freeze_what_is_loaded() -> None:
     """Keep Python from searching what is loaded by now, all libraries, for garbage: 0.2 s every other study."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
 
 
-def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -> tuple[dict[str, Any] | None, str]:
+def reusable_report(
+    folder: Path, case: Case, networks: Networks, settings: Settings
+) -> tuple[dict[str, Any] | None, str]:
     """Return the report of a case that an earlier run has finished, or None, and why it has to be made again.
 
     Args:
@@ -171,9 +178,9 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     if not (folder / "report.json").exists():
         return None, ""
     report = read_report(folder)
-    differ = made_otherwise(report, networks, settings)
+    differ = changed_settings(report, networks, settings)
     recorded = report.get("source")
-    then = None if recorded is None else after(case, recorded.get("passed", 0))
+    then = None if recorded is None else case_after(case, recorded.get("passed", 0))
     if recorded is None or then is None or not unchanged(then, recorded):
         differ.insert(0, "input")
     if differ:
@@ -181,17 +188,17 @@ def finished(folder: Path, case: Case, networks: Networks, settings: Settings) -
     return report, ""
 
 
-def known_to(out: Path, networks: Networks, settings: Settings) -> list[KnownCase]:
+def reusable_cases(out: Path, networks: Networks, settings: Settings) -> list[FinishedCase]:
     """Return the finished cases in `out` that the same networks and settings made, of files that were not touched."""
 
     def same(folder: Path) -> dict[str, Any] | None:
         report = read_report(folder)
-        return None if made_otherwise(report, networks, settings) else report
+        return None if changed_settings(report, networks, settings) else report
 
-    return list(known_cases(out, same))
+    return list(untouched_cases(out, same))
 
 
-def made_otherwise(report: dict[str, Any], networks: Networks, settings: Settings) -> list[str]:
+def changed_settings(report: dict[str, Any], networks: Networks, settings: Settings) -> list[str]:
     """Return in what a result differs from one that would be made now, its input aside."""
     screen, segmenter = networks.screen, networks.separate_segmenter
     checks = {
@@ -201,6 +208,7 @@ def made_otherwise(report: dict[str, Any], networks: Networks, settings: Setting
             segmenter and segmenter.card.weights_sha256,
         ),
         "patient rule": (report["settings"]["rule"], settings.rule),
+        "fit of the patient rule": (report["settings"].get("rule_fit"), rule_fit(screen.card)),
         "choice of lesions": (report["settings"]["segment"], settings.segment),
         "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
         "version": (report["jcs_ct_version"], __version__),
@@ -225,14 +233,15 @@ def _weights(segmenter: dict[str, str] | None) -> str | None:
     return None if segmenter is None else segmenter["weights_sha256"]
 
 
-def summary_row(ended: Ended) -> dict[str, Any]:
+def summary_row(ended: CaseOutcome) -> dict[str, Any]:
     """Return a study's line of the summary."""
     row: dict[str, Any] = {"case": ended.name, "status": ended.status}
-    path = ended.case.path if isinstance(ended.case, KnownCase) else place_of(ended.case)
+    path = ended.case.path if isinstance(ended.case, FinishedCase) else place_of(ended.case)
     row |= {"path": path, "kind": ended.case.kind, "slices": len(ended.case)}
     if ended.report is not None:
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
         row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}
+        row["verdict"] = call_of(verdict)
         row |= {"slices": ended.report["input"]["slices"], "seconds": ended.report["seconds"]}
         row |= {"lesion_ml": burden.get("lesion_ml", ""), "lesion_share": burden.get("share", "")}
         source = ended.report.get("source") or {}

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.forked import in_fit_thread, note_use, refuse_after_fork
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.app.next_series import examine_with_lungs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
-from jcs_ct.study.rules import rule as rule_called
-from jcs_ct.study.settings import Networks, Settings
+from jcs_ct.study.settings import Networks, Settings, rule_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     import numpy as np
@@ -27,16 +26,25 @@ if TYPE_CHECKING:
 
 
 class Diagnoser:
-    """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, no medical device.
+    """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, not a medical device.
 
     Several threads may call it; it looks at one study at a time. It can be pickled, and loads its weights anew then.
+
+    >>> from PIL import Image
+    >>> from jcs_ct.phantom import lung_window, make_phantom
+    >>> diagnoser = Diagnoser(device="cpu", runtime="torch")
+    >>> result = diagnoser([Image.fromarray(lung_window(hu)) for hu in make_phantom(slices=2, size=64).hu])
+    >>> result.lesion.shape
+    (2, 64, 64)
+    >>> sorted(result.to_dict()["verdict"])
+    ['limit', 'positive', 'probability', 'reasons', 'reliable', 'rule', 'score', 'text']
 
     Args:
         model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
             segmenter.
         device: "auto", "cpu", "cuda" or "mps".
         runtime: What runs the network, see `jcs classify --help`.
-        rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
+        rule: From slices to the patient's verdict, see `jcs_ct.study.settings`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
 
     Raises:
@@ -50,7 +58,7 @@ class Diagnoser:
         *,
         device: str = "auto",
         runtime: str = "auto",
-        rule: str = "top-k",
+        rule: str = "whole-study",
         segment: Literal["always", "positive", "never"] | None = None,
     ) -> None:
         models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
@@ -58,7 +66,7 @@ class Diagnoser:
             raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
         if segment not in {None, "always", "positive", "never"}:
             raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
-        rule_called(rule)
+        rule_for(rule, None)
         refuse_after_fork()
         note_use()
         self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment)
@@ -76,19 +84,34 @@ class Diagnoser:
         drop_odd: bool = False,
         spacing: Sequence[float] | None = None,
         affine: NDArray[np.float64] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> CaseResult:
-        """Diagnose one study. Arguments and errors as in `diagnose`."""
+        """Diagnose one study. Arguments and errors as in `diagnose`.
+
+        Args:
+            study: See `diagnose`.
+            series: See there.
+            allow_gaps: See there.
+            drop_odd: See there.
+            spacing: See there.
+            affine: See there.
+            progress: Called with (slices done, slices in all) after each slice, in another thread. What it raises ends
+                the study.
+        """
         refuse_after_fork()
         ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-        return self._examine(one_case(study, **ways, spacing=spacing, affine=affine))
+        return self._examine(case_of_object(study, **ways, spacing=spacing, affine=affine), progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the arguments: networks hold memory and threads of this process."""
         return _diagnoser, self._arguments
 
-    def _examine(self, case: Case) -> CaseResult:
+    def _examine(self, case: Case, progress: Callable[[int, int], object] | None = None) -> CaseResult:
+        def work() -> CaseResult:
+            return examine_with_lungs(case, self._networks, self._settings, progress=progress)[1]
+
         with self._lock:
-            return in_fit_thread(lambda: examine_with_lungs(case, self._networks, self._settings)[1])
+            return in_fit_thread(work)
 
 
 def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any) -> Diagnoser:
@@ -99,7 +122,7 @@ def diagnose(
     study: Any,
     *,
     model: str | Path | Sequence[str | Path] | None = None,
-    rule: str = "top-k",
+    rule: str = "whole-study",
     segment: Literal["always", "positive", "never"] | None = None,
     series: str | None = None,
     allow_gaps: bool = False,
@@ -108,7 +131,13 @@ def diagnose(
     affine: NDArray[np.float64] | None = None,
     device: str = "auto",
 ) -> CaseResult:
-    """Diagnose one study. A research tool, no medical device. For many, `Diagnoser` loads the weights once.
+    """Diagnose one study. A research tool, not a medical device. For many, `Diagnoser` loads the weights once.
+
+    >>> import numpy as np
+    >>> diagnose(np.zeros((2, 64, 64)))  # without spacing= or affine=
+    Traceback (most recent call last):
+    ...
+    jcs_ct.core.errors.UsageError: the array says nothing of its spacing
 
     Args:
         study: A file of DICOM, NIfTI, MetaImage or NRRD, a folder or an archive of one study, or pictures of
@@ -116,7 +145,7 @@ def diagnose(
             units; an image of nibabel or SimpleITK; pydicom's data sets of a series; PIL images of slices, head first.
         model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
             segmenter.
-        rule: From slices to the patient's verdict, see `jcs_ct.study.rules`.
+        rule: From slices to the patient's verdict, see `jcs_ct.study.settings`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
         series: The series to take, where there are several: its UID, number or description.
         allow_gaps: Take a volume with missing slices, with a warning.
@@ -139,5 +168,5 @@ def diagnose(
     """
     refuse_after_fork()
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-    case = one_case(study, **ways, spacing=spacing, affine=affine)
+    case = case_of_object(study, **ways, spacing=spacing, affine=affine)
     return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)

@@ -13,7 +13,7 @@ from jcs_ct.study.case import VolumeCase, picture_cases
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from jcs_ct.app.known import KnownCase
+    from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.core.errors import InputError
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.case import Case
@@ -24,7 +24,7 @@ class Gathered:
     """What the inputs come to.
 
     Attributes:
-        cases: Volumes first; names may be alike (`jcs_ct.app.identity.named`).
+        cases: Volumes first; names may be alike (`jcs_ct.app.identity.with_stable_names`).
         problems: What cannot be used, one line each.
         notes: What a user should know, a line each.
         kept: The finished cases that were not read again.
@@ -33,7 +33,7 @@ class Gathered:
     cases: tuple[Case, ...]
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
-    kept: tuple[KnownCase, ...] = ()
+    kept: tuple[FinishedCase, ...] = ()
 
 
 def gather(
@@ -43,7 +43,7 @@ def gather(
     allow_gaps: bool = False,
     drop_odd: bool = False,
     keep_identity: bool = False,
-    known: Sequence[KnownCase] = (),
+    known: Sequence[FinishedCase] = (),
 ) -> Gathered:
     """Return the cases of INPUT arguments.
 

@@ -15,7 +15,7 @@ from jcs_ct.core.whole_files import write_whole
 from jcs_ct.weights.store import home
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jcs_ct.io.files.sources import Source
     from jcs_ct.study.case import Case
@@ -70,16 +70,24 @@ def sources_of(case: Case) -> tuple[Source, ...]:
     return (*case.sources, *(source for series in passed for source in series.sources))
 
 
-def stamp_of(sources: Sequence[Source]) -> str:
+def stamp_of(sources: Iterable[Source]) -> str:
     """Return a digest of names, sizes and times of change; "" where a file cannot be looked at."""
+    try:
+        return stamp_of_files((str(source.path.resolve()), source.member) for source in sources)
+    except OSError:
+        return ""
+
+
+def stamp_of_files(files: Iterable[tuple[str, str | None]]) -> str:
+    """Return the same of files and members of archives, in any order. Raises OSError where one is not there."""
     lines = []
-    for source in sources:
-        try:
-            status = source.path.stat()
-        except OSError:
-            return ""
-        lines.append(f"{source.path.resolve()}|{source.member}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}")
-    return hashlib.sha256("\n".join(sorted(set(lines))).encode(errors="surrogateescape")).hexdigest()
+    seen: dict[str, str] = {}  # an archive holds many
+    for path, member in set(files):
+        if path not in seen:
+            status = Path(path).stat()
+            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+        lines.append(f"{path}|{member}|{seen[path]}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
 def digest_of(case: Case) -> str:
@@ -98,7 +106,7 @@ def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
     stamp = stamp_of(sources_of(case))  # before the bytes: a change in between shows
     study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
     if not keep_identity:
-        study, series = hashed(study), hashed(series)
+        study, series = hashed_uid(study), hashed_uid(series)
     files = len({(source.path, source.member) for source in sources_of(case)})
     passed = 0 if case.series is None else len(case.series.passed)
     return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series, passed)
@@ -115,7 +123,7 @@ def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
     return digest_of(case) == recorded.get("digest")
 
 
-def hashed(uid: str) -> str:
+def hashed_uid(uid: str) -> str:
     """Return a UID hashed with this machine's key: 16 hexadecimal digits; "" for ""."""
     return hmac.new(_key(), uid.encode(), hashlib.sha256).hexdigest()[:16] if uid else ""
 
@@ -134,7 +142,7 @@ def _key() -> bytes:
             return key
 
 
-def named(cases: Sequence[Case], out: Path) -> list[Case]:
+def with_stable_names(cases: Sequence[Case], out: Path) -> list[Case]:
     """Return the cases with names that depend on nothing but themselves and what lies in `out` already.
 
     A case keeps its plain name where no other input has it, here or in `out`; else a digest of its place is added.
@@ -149,11 +157,11 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:
-        place = f"{absolute(place_of(case))}|{case.kind}|{case.name}"
+        place = f"{full_path(place_of(case))}|{case.kind}|{case.name}"
         mark = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
         longer = f"{case.name}-{mark}"
         owner = owner_of(out / case.name)
-        mine = absolute(place_of(case))
+        mine = full_path(place_of(case))
         if (out / longer).exists():
             name = longer
         elif owner == mine or (owner is None and plain[case.name.casefold()] == 1):
@@ -168,7 +176,7 @@ def named(cases: Sequence[Case], out: Path) -> list[Case]:
     return result
 
 
-def absolute(place: str) -> str:
+def full_path(place: str) -> str:
     """Return a place in full; links are not followed, and "archive.zip!member" stays as it is behind the archive."""
     return str(Path.cwd() / place)
 
@@ -179,6 +187,6 @@ def owner_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return absolute(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
+        return full_path(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

@@ -28,7 +28,7 @@ TAKEN = (
 )
 
 
-def one_case(
+def case_of_object(
     study: Any,
     *,
     series: str | None = None,

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcs_ct.app.examine import examine
+from jcs_ct.app.examine import examine_case
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.study.case import VolumeCase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jcs_ct.app.examine import CaseResult
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.case import Case
@@ -22,7 +24,11 @@ NO_LUNGS = "no lungs were found in it"
 
 
 def examine_with_lungs(
-    case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None
+    case: Case,
+    networks: Networks,
+    settings: Settings,
+    patient_rule: Rule | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Case, CaseResult]:
     """Look at a study: at the first of its series in which lungs are found.
 
@@ -30,13 +36,13 @@ def examine_with_lungs(
         The case that was looked at in the end, and its result.
 
     Raises:
-        InputError: As `jcs_ct.study.scan.examine`; of the first series where none shows lungs.
+        InputError: As `jcs_ct.study.scan.scan_study`; of the first series where none shows lungs.
     """
     first: NoLungsError | None = None
     now = case
     while True:
         try:
-            return now, examine(now, networks, settings, patient_rule)
+            return now, examine_case(now, networks, settings, patient_rule, progress)
         except NoLungsError as error:
             first = first or error
             following = next_case(now)
@@ -68,7 +74,7 @@ def next_case(case: Case) -> Case | None:
     return None
 
 
-def after(case: Case, passed: int) -> Case | None:
+def case_after(case: Case, passed: int) -> Case | None:
     """Return a case with the series that is read where so many before it show no lungs; None where there is none."""
     now: Case | None = case
     for _ in range(passed):

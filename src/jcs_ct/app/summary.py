@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COLUMNS = (
-    "case", "status", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml", "lesion_share",
-    "severity", "seconds", "problem", "path", "kind", "study", "series", "reasons",
+    "case", "status", "verdict", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml",
+    "lesion_share", "severity", "seconds", "problem", "path", "kind", "study", "series", "reasons",
 )  # fmt: skip
 LOCK_SECONDS = 60.0
 

@@ -172,7 +172,7 @@ def _serve(end: Connection, job: Job, started: float) -> None:
 
 
 def _run(job: Job, started: float) -> Timed:
-    from jcs_ct.app.batch import settle
+    from jcs_ct.app.batch import freeze_what_is_loaded
     from jcs_ct.core.memory import one_arena
     from jcs_ct.inference import open_network, self_check_network
     from jcs_ct.models import MODELS
@@ -191,13 +191,13 @@ def _run(job: Job, started: float) -> Timed:
     gc.freeze()
     if job.warm:
         _look(job, networks, started)
-        settle()
+        freeze_what_is_loaded()
     return _look(job, networks, None if job.warm else started)
 
 
 def _look(job: Job, networks: Networks, started: float | None) -> Timed:
     """Look at the study once, which began now unless something was `started` before; nothing of it is kept."""
-    from jcs_ct.app.examine import examine
+    from jcs_ct.app.examine import examine_case
     from jcs_ct.app.gather import gather
     from jcs_ct.bench.worker import peak
     from jcs_ct.study.settings import Settings
@@ -215,7 +215,7 @@ def _look(job: Job, networks: Networks, started: float | None) -> Timed:
         return Timed(time.time() - started, {}, peak(), names, len(cases[0]), 0, positive=False)
     out = Path(tempfile.mkdtemp())
     try:
-        result = examine(cases[0], networks, Settings(segment=job.segment or networks.usual_segment))
+        result = examine_case(cases[0], networks, Settings(segment=job.segment or networks.usual_segment))
         result.save(out, overwrite=True)
         seconds = time.time() - started
     finally:

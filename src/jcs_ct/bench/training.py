@@ -28,10 +28,10 @@ from jcs_ct.models import build_model
 from jcs_ct.phantom import make_phantom, write_pngs
 from jcs_ct.training.config import TrainConfig, resolve
 from jcs_ct.training.losses import release_loss
-from jcs_ct.training.manners import quiet_lightning
+from jcs_ct.training.messages import quiet_lightning
 from jcs_ct.training.module import TrainingModule
-from jcs_ct.training.order import PlannedBatches, ResumableLoader
 from jcs_ct.training.samples import SliceDataset
+from jcs_ct.training.sampling import PlannedBatches, ResumableLoader
 from jcs_ct.training.schedule import poly_lr
 
 if TYPE_CHECKING:

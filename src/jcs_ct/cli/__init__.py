@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError
-from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -35,10 +35,14 @@ COMMANDS = {
     "bench": ("jcs_ct.cli.bench:bench", "Speed on this machine, against the plain published computation."),
     "serve": ("jcs_ct.cli.serve:serve", "Studies over HTTP: a page, an API, workers."),
     "work": ("jcs_ct.cli.serve:work", "Take part in the work of a `jcs serve`."),
+    "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives in an Orthanc, and send SEG and SR back."),
+    "node": ("jcs_ct.cli.node:node", "Receive studies over DICOM's network protocol."),
     "token": ("jcs_ct.cli.serve:token", "Make a token for `jcs serve`."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
-    "demo": ("jcs_ct.cli.demo:demo", "A phantom study made on the spot, and a self-check of the networks."),
+    "demo": ("jcs_ct.cli.demo:demo", "Two phantom chests, diagnosed, and a self-check."),
+    "doctor": ("jcs_ct.cli.doctor:doctor", "What is installed, what is missing, how to get it."),
+    "completion": ("jcs_ct.cli.completion:completion", "Completion of commands and options in your shell."),
 }
 
 
@@ -63,8 +67,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="jcs")
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+              help="Show the versions of jcs-ct, its weights and runtimes.")  # fmt: skip
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import click
 
 from jcs_ct.cli.bench_study import bench_study
-from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller, threads_option
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, line_printer, threads_option
+from jcs_ct.cli.groups import Group
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "--networks",
     default=NETWORKS,
@@ -76,7 +78,7 @@ def bench(
     from jcs_ct.bench.worker import matrix_speed
     from jcs_ct.inference.runtimes import RUNTIMES as TABLE
 
-    say = teller(quiet=quiet)
+    say = line_printer(quiet=quiet)
     chosen = runtimes.split(",") if runtimes else [name for name, runtime in TABLE.items() if not runtime.missing]
     asked = [size for size in sizes.split(",") if size]
     parsed = [speed_report.parse_size(size) for size in asked]
@@ -135,10 +137,10 @@ def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: 
     try:
         from jcs_ct.bench.training import TOLERANCE, WAYS, measure
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+        raise UsageError(f"{error.name} is not installed", hint=install_command("train")) from error
     import torch
 
-    say = teller(quiet=quiet)
+    say = line_printer(quiet=quiet)
     found = measure(network, size, batch, steps, turns, say)
     rows = {
         way: {

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import RUNTIMES, check_runtimes, teller, threads_option
+from jcs_ct.cli.common import RUNTIMES, check_runtimes, line_printer, threads_option
 from jcs_ct.core.errors import UsageError
 
 
@@ -50,7 +50,7 @@ def bench_study(
 
     from jcs_ct.bench import studies as speed
 
-    say = teller(quiet=quiet)
+    say = line_printer(quiet=quiet)
     models = model or ("jcs-lite",)
     with tempfile.TemporaryDirectory() as folder:
         rows = [speed.StudyRow(name, speed.Job(study, models, name, segment)) for name in names if study is not None]

@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jcs_ct.cli.common import (
     ENSEMBLE,
+    Probability,
     Run,
-    Share,
-    coded,
     common_options,
-    find,
-    inputs_argument,
-    model_option,
-    notes_of,
+    find_inputs,
     progress,
     refuse_existing,
-    strict_option,
+    report_slice,
+    slice_options,
 )
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.whole_files import whole_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.io.files.sources import Source
 
 
 @click.command()
-@inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The table, FILE.csv.")
-@model_option(ENSEMBLE)
-@click.option("--threshold", type=Share(), help="For the label; default: that of the weights.")
-@strict_option
+@slice_options("The table, FILE.csv.", ENSEMBLE)
+@click.option("--threshold", type=Probability(), help="For the label; default: that of the weights.")
 @common_options("classify")
 def classify(
     run: Run,
@@ -53,7 +48,7 @@ def classify(
     from jcs_ct.inference import apply
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     refuse_existing([out], sources, overwrite=run.overwrite, named=[*inputs, *model])
 
     network = run.mean_network(model, ["probability"], len(sources))
@@ -70,16 +65,9 @@ def classify(
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", "probability", "label", "flags"])
             for source, (notes, flags, probability) in progress(for_each(sources, work), len(sources), reporter):
-                notes_of(source.label, notes, reporter, flags)
                 label = int(probability >= cut)
                 table.writerow([source.label, f"{probability:.6f}", label, "; ".join(flags)])
-                reporter.case(
-                    f"{source.label}: p = {probability:.4f}",
-                    file=source.label,
-                    probability=probability,
-                    label=label,
-                    flags=list(flags),
-                    warnings=coded(notes, flags),
-                )
+                facts: dict[str, Any] = {"file": source.label, "probability": probability, "label": label}
+                report_slice(reporter, source, f"p = {probability:.4f}", notes, flags, **facts)
         if not reporter.done:  # an empty table would look like a result
             raise InputError("none of the slices could be classified, so there is no table", path=out)

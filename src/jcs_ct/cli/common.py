@@ -33,7 +33,7 @@ ACCEPT = "With --resume: go on though slices, labels, masks or their parts have 
 """What `--accept-changed-data` of the training commands says of itself."""
 
 
-class Share(click.FloatRange):
+class Probability(click.FloatRange):
     """A number from 0 to 1. `click.FloatRange` alone lets NaN pass, which no probability ever reaches."""
 
     def __init__(self, *, min_open: bool = False) -> None:
@@ -77,6 +77,21 @@ def strict_option(function: F) -> F:
     """Add the option `--strict` of commands that look at every slice before a network does."""
     text = "Refuse slices that may be no lung-windowed axial chest slices, instead of noting why."
     return click.option("--strict", is_flag=True, help=text)(function)
+
+
+def slice_options(out: str, model: str) -> Callable[[F], F]:
+    """Add what commands that look at slices one by one have: INPUT..., --out, --model and --strict.
+
+    Args:
+        out: Help of --out.
+        model: What several --model are for.
+    """
+
+    def decorate(function: F) -> F:
+        place = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help=out)
+        return inputs_argument(place(model_option(model)(strict_option(function))))
+
+    return decorate
 
 
 def threads_option(function: F) -> F:
@@ -138,7 +153,7 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def teller(*, quiet: bool) -> Callable[[str], None]:
+def line_printer(*, quiet: bool) -> Callable[[str], None]:
     """Return what says a line on standard error unless `quiet`, for commands that have no cases to report."""
 
     def say(text: str) -> None:
@@ -251,9 +266,9 @@ class Run:
         Raises:
             JcsError: See `jcs_ct.inference.open_network` and `jcs_ct.inference.ensemble`.
         """
-        from jcs_ct.inference.ensemble import joined
+        from jcs_ct.inference.ensemble import grouped_by_architecture
 
-        networks = joined([self.network(model, gives, slices) for model in models or (None,)])
+        networks = grouped_by_architecture([self.network(model, gives, slices) for model in models or (None,)])
         if len(networks) > 1:
             raise UsageError(
                 f"{' and '.join(n.card.name for n in networks)} are networks of several kinds, and have no mean",
@@ -275,7 +290,7 @@ class Run:
         return network
 
 
-def find(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
+def find_inputs(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[Source]:
     """Return the sources that the arguments name; what lies in the output folder is left out.
 
     Raises:
@@ -328,16 +343,14 @@ def refuse_existing(
 
 
 def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> Iterator[tuple[Source, T]]:
-    """Yield what succeeded, report what failed, and show a bar on a terminal or a line now and then in a log.
+    """Yield what succeeded, report what failed, and show a bar on a terminal or a line a minute in a log.
 
     Raises:
         UsageError: An argument was wrong after all, which no further slice can mend.
     """
-    from tqdm import tqdm
+    from jcs_ct.cli.bar import Bar
 
-    quiet = reporter.quiet or None  # None: only on a terminal
-    every = max(1, total // 10)
-    with tqdm(total=total, unit="slice", disable=quiet, leave=False) as bar:
+    with Bar(total, reporter) as bar:
         for i, outcome in enumerate(outcomes, 1):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error
@@ -346,17 +359,15 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
             else:
                 assert outcome.value is not None  # noqa: S101  # no error, so there is a value
                 yield outcome.source, outcome.value
-            bar.update()
-            if bar.disable and i % every == 0 and not reporter.verbose:
-                reporter.say(f"jcs: {i} of {total}")
+            bar.to(i)
 
 
-def coded(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
+def coded_notes(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
     """Return notes and flags of a slice for `--json`: as `cautions` of report.json."""
     return [{"code": code_of(text), "text": str(text)} for text in (*notes, *flags)]
 
 
-def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
+def report_notes(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
     """Report what was noticed when a slice was read, and what speaks against it (`jcs_ct.app.each_slice.flags_of`)."""
     for note in notes:
         reporter.note(f"{name}: {note}")
@@ -364,3 +375,12 @@ def notes_of(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequenc
         from jcs_ct.app.each_slice import flags_text
 
         reporter.note(f"{name}: {flags_text(flags)}")
+
+
+def report_slice(
+    reporter: Reporter, one: Source, summary: str, notes: Sequence[str], flags: Sequence[str], /, **facts: Any
+) -> None:
+    """Report a slice that was written: its notes and flags, a line, and `facts` for `--json`."""
+    report_notes(one.label, notes, reporter, flags)
+    warnings = coded_notes(notes, flags)
+    reporter.case(f"{one.label}: {summary}", **facts, flags=list(flags), warnings=warnings)

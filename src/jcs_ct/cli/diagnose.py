@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.app.batch import Ended
+    from jcs_ct.app.batch import CaseOutcome
     from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
     from jcs_ct.study.settings import Networks, Settings
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
               help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k", show_default=True,
+@click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
+              default="whole-study", show_default=True,
               help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
               help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
@@ -62,8 +64,9 @@ def diagnose(
     """
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
-    from jcs_ct.app.identity import named
+    from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
+    from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.app.summary import Summary
     from jcs_ct.core.memory import one_arena
     from jcs_ct.models import RESULTS
@@ -78,7 +81,9 @@ def diagnose(
     names: tuple[str | None, ...] = model or (None,)
     networks = Networks.of([run.network(name, RESULTS) for name in names]) if resume and out.is_dir() else None
     known = (
-        [] if networks is None else batch.known_to(out, networks, _settings(networks, rule, segment, no_html=no_html))
+        []
+        if networks is None
+        else batch.reusable_cases(out, networks, _settings(networks, rule, segment, no_html=no_html))
     )
     found = gather(
         inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity, known=known
@@ -96,7 +101,7 @@ def diagnose(
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
-    cases = named(found.cases, out)
+    cases = with_stable_names(found.cases, out)
     _refuse_existing(cases, out, run, resume=resume)
 
     slices = sum(len(case) for case in cases)
@@ -107,19 +112,24 @@ def diagnose(
     reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
-    kept = [batch.Ended(case, "kept", case.report) for case in found.kept]
+    kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
     total = len(cases) + len(kept)
     summary = Summary(out)
     summary.add(*map(batch.problem_row, found.problems), *rows)
-    ending = batch.diagnose_cases(
-        cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity
-    )
-    for i, ended in enumerate(chain(kept, ending), 1):
-        if i > len(kept):
-            rows.append(batch.summary_row(ended))
-            summary.add(rows[-1])
-        _say(ended, i, total, out, reporter)
+    before = 0  # slices of the studies that have ended
+    with Bar(slices, reporter) as bar:
+        ending = batch.diagnose_cases(
+            cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity,
+            progress=lambda done, _: bar.to(before + done),
+        )  # fmt: skip
+        for i, ended in enumerate(chain(kept, ending), 1):
+            if i > len(kept):
+                rows.append(batch.summary_row(ended))
+                summary.add(rows[-1])
+                before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
+                bar.to(before)
+            _say(ended, i, total, out, reporter)
     summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
@@ -148,7 +158,7 @@ def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool
             )
 
 
-def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -> None:
+def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Reporter) -> None:
     if ended.error is not None:
         reporter.problem(ended.error, ended.details)
         return
@@ -175,17 +185,14 @@ def _say(ended: Ended, number: int, total: int, out: Path, reporter: Reporter) -
     )
 
 
-VERDICTS: dict[Any, str] = {True: "positive", False: "negative"}
-
-
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<9} {'score':>7} {'lesion ml':>9}  severity"]
+    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<13} {'score':>7} {'lesion ml':>9}  severity"]
     for row in rows:
-        verdict = VERDICTS.get(row.get("positive"), "")
+        verdict = row.get("verdict", "")
         score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
         volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
         severity = row.get("severity") or ""
         lines.append(
-            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<9} {score:>7} {volume:>9}  {severity}".rstrip()
+            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<13} {score:>7} {volume:>9}  {severity}".rstrip()
         )
     return "\n".join(lines)

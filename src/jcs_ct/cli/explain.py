@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jcs_ct.cli.common import (
     Run,
-    coded,
     common_options,
-    find,
-    inputs_argument,
-    model_option,
-    notes_of,
+    find_inputs,
     progress,
     refuse_existing,
-    strict_option,
+    report_slice,
+    slice_options,
 )
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.types import METHODS
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.inference.apply import SliceAttention
     from jcs_ct.io.files.sources import Source
 
 
 @click.command()
-@inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for pictures and maps.")
-@model_option("to compare")
+@slice_options("Folder for pictures and maps.", "to compare")
 @click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="See below.")
 @click.option("--layer", help="Dotted name of the module to look at; default: the network's own.")
 @click.option("--colormap", default="plasma", show_default=True, help="A Matplotlib colour map.")
-@strict_option
 @common_options("explain")
 def explain(
     run: Run,
@@ -61,7 +56,7 @@ def explain(
 
     reporter = run.reporter
     images.colour_table(colormap)  # an unknown name ends here, not at the first slice
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
 
     networks = [run.torch_only().network(name, RESULTS) for name in model or (None,)]
     names = [network.card.name for network in networks]
@@ -105,19 +100,21 @@ def explain(
         return flags, found
 
     for source, (flags, found) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, found[0].image.notes, reporter, flags)
         for name, one in zip(names, found, strict=True):
             if one.degenerate:
                 reporter.note(f"{source.label}: the attention map of {name} is empty: {one.degenerate}")
-        reporter.case(
-            f"{source.label}: {paths(source)[0]}",
+        picture, arrays = paths(source)
+        report_slice(
+            reporter,
+            source,
+            str(picture),
+            found[0].image.notes,
+            flags,
             source=source.label,
-            picture=str(paths(source)[0]),
-            maps=[str(path) for path in paths(source)[1]],
+            picture=str(picture),
+            maps=[str(path) for path in arrays],
             probability=[one.probability for one in found],
             degenerate=[one.degenerate for one in found],
-            flags=list(flags),
-            warnings=coded(found[0].image.notes, flags),
         )
 
 

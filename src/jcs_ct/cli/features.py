@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jcs_ct.cli.common import (
     Run,
-    coded,
     common_options,
-    find,
-    inputs_argument,
-    model_option,
-    notes_of,
+    find_inputs,
     progress,
     refuse_existing,
-    strict_option,
+    report_slice,
+    slice_options,
 )
 from jcs_ct.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.io.files.sources import Source
 
 
 @click.command()
-@inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the .mat files.")
-@model_option("to compare")
+@slice_options("Folder for the .mat files.", "to compare")
 @click.option("--half", is_flag=True, help="From 256×256 pictures, like the half-size set (segmentation only).")
-@strict_option
 @common_options("features")
 def features(
     run: Run,
@@ -51,7 +46,7 @@ def features(
     from jcs_ct.io.features import ARRAYS, write_features
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     files = {source.name: out / f"{source.name}.mat" for source in sources}
     refuse_existing(files.values(), sources, overwrite=run.overwrite)
 
@@ -70,13 +65,6 @@ def features(
         return image.notes, flags, {which: list(array.shape) for which, array in arrays.items()}
 
     for source, (notes, flags, shapes) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter, flags)
         text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
-        reporter.case(
-            f"{source.label}: {text}",
-            source=source.label,
-            file=str(files[source.name]),
-            shapes=shapes,
-            flags=list(flags),
-            warnings=coded(notes, flags),
-        )
+        facts: dict[str, Any] = {"source": source.label, "file": str(files[source.name]), "shapes": shapes}
+        report_slice(reporter, source, text, notes, flags, **facts)

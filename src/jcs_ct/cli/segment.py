@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jcs_ct.cli.common import (
     ENSEMBLE,
+    Probability,
     Run,
-    Share,
-    coded,
     common_options,
-    find,
-    inputs_argument,
-    model_option,
-    notes_of,
+    find_inputs,
     progress,
     refuse_existing,
-    strict_option,
+    report_slice,
+    slice_options,
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.io.files.sources import Source
 
 
 @click.command()
-@inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder for the maps.")
-@model_option(ENSEMBLE)
+@slice_options("Folder for the maps.", ENSEMBLE)
 @click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
-@click.option("--threshold", type=Share(), help="For overlays and areas; default: that of the weights.")
-@strict_option
+@click.option("--threshold", type=Probability(), help="For overlays and areas; default: that of the weights.")
 @common_options("segment")
 def segment(
     run: Run,
@@ -55,7 +50,7 @@ def segment(
     from jcs_ct.outputs import figures, images
 
     reporter = run.reporter
-    sources = find(inputs, out, reporter)
+    sources = find_inputs(inputs, out, reporter)
     maps = {source.name: out / f"{source.name}.png" for source in sources}
     overlays = {source.name: out / "overlays" / f"{source.name}.png" for source in sources} if overlay else {}
     refuse_existing([*maps.values(), *overlays.values()], sources, overwrite=run.overwrite)
@@ -80,12 +75,13 @@ def segment(
         return notes, flags, float((probability >= cut).mean())
 
     for source, (notes, flags, share) in progress(for_each(sources, work), len(sources), reporter):
-        notes_of(source.label, notes, reporter, flags)
-        reporter.case(
-            f"{source.label}: lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
+        report_slice(
+            reporter,
+            source,
+            f"lesion on {100 * share:.2f} % of the slice at p ≥ {cut:g}",
+            notes,
+            flags,
             source=source.label,
             map=str(maps[source.name]),
             lesion_share=share,
-            flags=list(flags),
-            warnings=coded(notes, flags),
         )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.cli.common import RUNTIMES, Share, teller
+from jcs_ct.cli.common import RUNTIMES, Probability, line_printer
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +37,8 @@ def service_options(function: F) -> F:
                      help="Where the networks run."),
         click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
                      help="How the networks are executed."),
-        click.option("--rule", type=click.Choice(["top-k", "fraction", "release-count"]), default="top-k",
-                     show_default=True, help="From slices to the patient's verdict."),
+        click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
+                     default="whole-study", show_default=True, help="From slices to the patient's verdict."),
         click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
                      help="Lesions of which studies; default: always with jcs-lite, positive otherwise."),
         click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning."),
@@ -71,7 +72,7 @@ def service_options(function: F) -> F:
               help="An upload that sends nothing for so long is cut off.")  # fmt: skip
 @click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
               help="Studies that may wait; more are answered 429.")  # fmt: skip
-@click.option("--free", type=Share(), default=0.05, show_default=True,
+@click.option("--free", type=Probability(), default=0.05, show_default=True,
               help="Share of the disk; with less free, uploads are answered 503.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Only the lines of the log.")
 def serve(
@@ -87,14 +88,14 @@ def serve(
     """
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key belong together", hint="give both, or none of them")
-    service = _service(
+    service = service_of(
         shared, upload_bytes=upload * MIB, upload_files=files, idle_seconds=idle, queue=queue, free_share=free
     )
 
     from jcs_ct.service.run import Address
     from jcs_ct.service.run import serve as run
 
-    run(service, Address(host, port, cert, key, proxy), tokens, workers, teller(quiet=quiet))
+    run(service, Address(host, port, cert, key, proxy), tokens, workers, line_printer(quiet=quiet))
 
 
 @click.command()
@@ -102,11 +103,11 @@ def serve(
 @click.option("--quiet", is_flag=True, help="Problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
-    service = _service(shared)
+    service = service_of(shared)
 
     from jcs_ct.service.run import work as run
 
-    run(service, max(1, workers), teller(quiet=quiet))
+    run(service, max(1, workers), line_printer(quiet=quiet))
 
 
 @click.command()
@@ -121,10 +122,11 @@ def token(file: Path, name: str, role: tuple[str, ...]) -> None:
     click.echo(add_token(file, name, role))
 
 
-def _service(shared: dict[str, Any], **limits: Any) -> Service:
+def service_of(shared: dict[str, Any], **limits: Any) -> Service:
+    """Return the service that the options describe. Raises UsageError where the extra is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} cannot be imported", hint='install it: pip install "jcs-ct[service]"')
+        raise UsageError(f"{', '.join(missing)} cannot be imported", hint=install_command("service"))
 
     from jcs_ct.service.settings import Limits, Looking, Service, sqlite_in
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ACCEPT, teller
-from jcs_ct.cli.train_lite import lite
+from jcs_ct.cli.common import ACCEPT, line_printer
+from jcs_ct.cli.groups import Group
+from jcs_ct.cli.train_lite import chosen_fold, lite
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,9 +54,9 @@ _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 _RESUME = "Go on from RUN/last.ckpt, with the configuration it has; with a larger --epochs, the run becomes longer."
 
 
-@click.group()
+@click.group(cls=Group)
 def train() -> None:
-    """Train on one's own data. Needs the train extra: pip install 'jcs-ct[train]'."""
+    """Train on one's own data. Needs the extra train."""
 
 
 def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()) -> None:
@@ -96,7 +98,8 @@ def _train(
 
     if accept and not resume:
         raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
-    given |= {"init": init or None, "freeze": freeze or None, **_folds(given)}
+    given |= {"init": init or None, "freeze": freeze or None, **chosen_fold(given["fold"], given["folds"])}
+    given["folds"] = None if given["folds"] == "all" else given["folds"]
     config = resolve(task, data, recipe, **given)  # type: ignore[arg-type]
     if resume:
         try:
@@ -114,9 +117,9 @@ def _train(
             from jcs_ct.training.folds import train_all
             from jcs_ct.training.run import train as start
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+            raise UsageError(f"{error.name} is not installed", hint=install_command("train")) from error
 
-        say = teller(quiet=quiet or here.rank > 0)
+        say = line_printer(quiet=quiet or here.rank > 0)
         line = sys.stderr if not quiet and here.rank == 0 and sys.stderr.isatty() else None
         if config.all_folds:
             lines = train_all(config, out, resume=resume, say=say, progress=line, accept=accept)
@@ -127,20 +130,6 @@ def _train(
     for text in lines:
         say(text)
     say(f"{out}: {files}")
-
-
-def _folds(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that --fold and --folds stand for."""
-    fold, folds = given["fold"], given["folds"]
-    every = "all" in (fold, folds) or None
-    if folds == "all":
-        if fold not in (None, "all"):
-            raise UsageError(f"--folds all trains every fold, and --fold {fold} names one", hint="give one of them")
-        folds = None
-    number = None if fold in (None, "all") else fold
-    if number is not None and not (number.isascii() and number.isdigit()):
-        raise UsageError(f"--fold {fold} came, a number from 1 or all is needed")
-    return {"fold": None if number is None else int(number), "folds": folds, "all_folds": every}
 
 
 _command("segment", "Train jcs-single: slices with lesion masks.")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ACCEPT, teller
+from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -60,7 +61,7 @@ def lite(
     folds: str | None,
     **given: Any,
 ) -> None:
-    """Train jcs-lite: slices with masks and slices with labels together. Needs pip install 'jcs-ct[train,lite]'."""
+    """Train jcs-lite: slices with masks and slices with labels together. Needs the extras train and lite."""
     from jcs_ct.training.lite.config import LiteConfig
     from jcs_ct.training.processes import known_environment, place
 
@@ -69,7 +70,11 @@ def lite(
     if accept and not (resume or build):
         raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
     given["quiet"] = given.pop("quiet_slices")
-    asked = {k: v for k, v in {**given, **_folds(fold, folds)}.items() if v is not None and v != ()}
+    asked = {
+        k: v
+        for k, v in {**given, **chosen_fold(fold, folds), "folds": _number("folds", folds)}.items()
+        if v is not None and v != ()
+    }
     asked["data"] = data
     config = LiteConfig(**asked)
     if resume and not build:
@@ -83,9 +88,9 @@ def lite(
             from jcs_ct.training.lite.folds import train_all
             from jcs_ct.training.lite.run import train as start
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train,lite]'") from error
+            raise UsageError(f"{error.name} is not installed", hint=install_command("train,lite")) from error
 
-        say = teller(quiet=quiet)
+        say = line_printer(quiet=quiet)
         line = sys.stderr if not quiet and sys.stderr.isatty() else None
         if build:
             build_all(config, out, jobs=jobs, say=say, accept=accept)
@@ -111,13 +116,21 @@ def _begun(out: Path) -> LiteConfig:
         raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
 
 
-def _folds(fold: str | None, folds: str | None) -> dict[str, Any]:
-    """Return the settings that --fold and --folds stand for."""
+def chosen_fold(fold: str | None, folds: str | None) -> dict[str, Any]:
+    """Return `fold` and `all_folds`, the settings that --fold stands for; "all" may be said of either option.
+
+    Raises:
+        UsageError: --folds asks for all and --fold for one; or --fold is neither a number nor "all".
+    """
     if folds == "all" and fold not in (None, "all"):
         raise UsageError(f"--folds all trains every fold, and --fold {fold} names one", hint="give one of them")
-    numbers: dict[str, int | None] = {}
-    for name, text in (("fold", fold), ("folds", folds)):
-        if text is not None and text != "all" and not (text.isascii() and text.isdigit() and int(text)):
-            raise UsageError(f"--{name} {text} came, a number from 1 or all is needed")
-        numbers[name] = None if text in (None, "all") else int(text)
-    return {**numbers, "all_folds": "all" in (fold, folds) or None}
+    return {"fold": _number("fold", fold), "all_folds": "all" in (fold, folds) or None}
+
+
+def _number(option: str, text: str | None) -> int | None:
+    """Return the number that an option names; None for "all", or where it was not given."""
+    if text is None or text == "all":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UsageError(f"--{option} {text} came, a number from 1 or all is needed")
+    return int(text)

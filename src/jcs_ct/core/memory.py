@@ -22,7 +22,7 @@ def one_arena() -> bool:
     return "MALLOC_ARENA_MAX" not in os.environ and _set((_ARENA_MAX, 1))
 
 
-def keep_freed() -> bool:
+def reuse_freed_blocks() -> bool:
     """Keep freed blocks of up to 1 GiB for the next step of a training.
 
     Otherwise glibc returns each large map to the system and gets it back page by page, zeroed: 5 to 10 % of a step on
@@ -31,7 +31,7 @@ def keep_freed() -> bool:
     return _set((_MMAP_THRESHOLD, _LARGE), (_TRIM_THRESHOLD, _LARGE))
 
 
-def keep_everything() -> bool:
+def never_return_blocks() -> bool:
     """Keep all blocks that are freed, whatever their size: memory stays at its peak.
 
     Blocks of more than 32 MB are mapped afresh each time otherwise, whatever the size of those freed before.

@@ -21,12 +21,12 @@ STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 _noted: dict[Path, int] = {}
 
 
-def note(path: Path) -> None:
+def register(path: Path) -> None:
     """Note a temporary file or folder that is about to be made by this process."""
     _noted[path] = os.getpid()
 
 
-def settled(path: Path) -> None:
+def unregister(path: Path) -> None:
     """Forget one that is in its place, or removed."""
     _noted.pop(path, None)
 
@@ -37,7 +37,7 @@ def remove_all() -> None:
         if pid == os.getpid():  # a forked child ends without the files of its parent
             with contextlib.suppress(OSError):
                 path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
-        settled(path)
+        unregister(path)
 
 
 def _at_exit() -> None:

@@ -15,7 +15,7 @@ UNRELIABLE: dict[str, str] = {
     "tilt": "the gantry was tilted, or the axes are sheared",
     "oblique": "the slices are not axial",
     "coarse-pixels": "pixels above 1.5 mm: small lesions are not seen",
-    "thick-slices": "slices above 8.5 mm: small lesions are lost in them",
+    "thick-slices": "slices above 8 mm: small lesions are lost in them",
     "foreign-slices": "slices do not continue their neighbours: another patient's, or in another order",
     "blank-slices": "slices within the chest that show nothing",
     "mixed-patients": "images of several patients or studies",

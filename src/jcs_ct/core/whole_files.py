@@ -44,7 +44,7 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
             raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
         destination.parent.mkdir(parents=True, exist_ok=True)
         temporary = destination.with_name(f".{destination.name[:40]}.{secrets.token_hex(8)}.part")
-        unfinished.note(temporary)
+        unfinished.register(temporary)
         temporary.touch(exist_ok=False)  # with the user's umask, like any other file
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", path=destination, hint="check the folder") from error
@@ -57,7 +57,7 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-        unfinished.settled(temporary)
+        unfinished.unregister(temporary)
 
 
 def write_whole(destination: Path, data: bytes, *, overwrite: bool = False) -> None:

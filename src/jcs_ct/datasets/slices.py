@@ -11,10 +11,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.masks import read_mask
+from jcs_ct.imaging.recipes import luminance
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.nifti.labels import read_labels
@@ -55,7 +55,7 @@ def read_sample(sample: Sample) -> Pixels:
     spacing: tuple[float, float] | None = None
     if sample.index is None:
         colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
-        image: NDArray[Any] = np.asarray(Image.fromarray(colours).convert("L"), dtype=np.uint8)
+        image: NDArray[Any] = luminance(colours)
     else:
         series = open_volume(str(sample.path))
         if sample.index >= len(series):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jcs_ct.core.types import StageOneFeatures
     from jcs_ct.datasets.samples import Sample
 
-Known = Literal["same", "similar"]
+Likeness = Literal["same", "similar"]
 
 BITS = 192
 FARTHEST = 20
@@ -66,7 +66,7 @@ class TrainingSlices:
     def __len__(self) -> int:
         return len(self.digests)
 
-    def find(self, content: bytes, print_: NDArray[np.int8] | None) -> Known | None:
+    def find(self, content: bytes, print_: NDArray[np.int8] | None) -> Likeness | None:
         """Return whether a slice is known.
 
         Args:
@@ -79,7 +79,7 @@ class TrainingSlices:
             return "same"
         if print_ is None or not print_.any() or not len(self):  # nothing is like a picture without structure
             return None
-        agreeing = self._spread @ _plus_minus(looks_of(turned(print_))).T
+        agreeing = self._spread @ _plus_minus(coarse_hashes(turned(print_))).T
         return "similar" if (BITS - agreeing.max()) / 2 <= FARTHEST else None
 
     @cached_property
@@ -108,7 +108,7 @@ class TrainingSlices:
         return cls(digests, np.frombuffer(rest[slices * _DIGEST :], dtype=np.uint8).reshape(slices, _LOOKS))
 
 
-def together(every: Sequence[TrainingSlices]) -> TrainingSlices:
+def union_of(every: Sequence[TrainingSlices]) -> TrainingSlices:
     """Return the slices that at least one of several networks learned from."""
     digests, first = np.unique(np.concatenate([one.digests for one in every]), return_index=True)
     return TrainingSlices(digests, np.concatenate([one.looks for one in every])[first])
@@ -140,11 +140,11 @@ def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> Traini
     order = sorted(known)
     nothing = np.zeros(LENGTH, dtype=np.int8)
     prints = [nothing if (print_ := known[head]) is None else print_ for head in order]
-    looks = looks_of(np.stack(prints)) if prints else np.zeros((0, _LOOKS), dtype=np.uint8)
+    looks = coarse_hashes(np.stack(prints)) if prints else np.zeros((0, _LOOKS), dtype=np.uint8)
     return TrainingSlices(np.array(order, dtype=np.uint64), looks)
 
 
-def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learned: TrainingSlices) -> Known | None:
+def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learned: TrainingSlices) -> Likeness | None:
     """Return whether a network was trained on a slice.
 
     Args:
@@ -163,7 +163,7 @@ def read_training_slices(path: Path) -> TrainingSlices:
     return TrainingSlices.from_bytes(read_file(path, MAX_BYTES), path)
 
 
-def looks_of(prints: NDArray[np.int8]) -> NDArray[np.uint8]:
+def coarse_hashes(prints: NDArray[np.int8]) -> NDArray[np.uint8]:
     """Return the looks of fingerprints: slices × `LENGTH` → slices × 24, packed bits."""
     return np.packbits(prints.astype(np.float32) @ _signs() > 0, axis=1)
 

@@ -250,7 +250,7 @@ def cross_fitted(
     return [verdicts[i] for i in range(len(truth))], True
 
 
-def of_verdicts(scored: Scored, truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> Statistic:
+def verdict_statistic(scored: Scored, truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> Statistic:
     """Return AUC, sensitivity, specificity and accuracy of verdicts as a function of the patients' weights."""
 
     def scores(weights: NDArray[np.float64] | None) -> dict[str, float]:
@@ -268,6 +268,6 @@ def of_verdicts(scored: Scored, truth: NDArray[np.bool_], found: NDArray[np.bool
 def _judged(labels: Sequence[int], verdicts: Sequence[Verdict], o: Options) -> dict[str, Any]:
     """Return the scores of verdicts, each patient being a group of its own."""
     truth, found = np.asarray(labels, dtype=bool), np.array([verdict.positive for verdict in verdicts])
-    scores = of_verdicts(Scored(labels, [verdict.score for verdict in verdicts]), truth, found)
+    scores = verdict_statistic(Scored(labels, [verdict.score for verdict in verdicts]), truth, found)
     intervals = bootstrap(scores, range(len(labels)), resamples=o.resamples, seed=o.seed)
     return {**{key: vars(value) for key, value in intervals.items()}, "confusion": vars(count(truth, found))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -183,12 +184,16 @@ def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path]) -> tup
     volumes = {stem: name for name in files if (stem := volume_stem(name)) is not None}
     if not volumes:
         raise InputError("holds no volume", path=folder, hint=f"expected: {', '.join(VOLUME_ENDINGS)}")
-    named = {case.key: [stem_of(path) for path in (case.sample.path, case.sample.mask) if path] for case in cases.cases}
-    tails = {key: tuple(f"/{stem}" for stem in stems) for key, stems in named.items()}
+
+    @cache  # the slices of a volume ask for the same one
+    def called(*stems: str) -> list[str]:
+        ends = tuple(f"/{stem}" for stem in stems)
+        return [name for stem, name in volumes.items() if f"/{stem}".endswith(ends)]
+
     pairs: dict[str, str] = {}
     problems: dict[Path, InputError] = {}
     for case in cases.cases:
-        found = [name for stem, name in volumes.items() if f"/{stem}".endswith(tails[case.key])]
+        found = called(*(stem_of(path) for path in (case.sample.path, case.sample.mask) if path))
         if len(found) == 1:
             pairs[case.key] = found[0]
         else:

@@ -28,7 +28,7 @@ NAMED = 3  # so many slices of a kind are named; the others are counted
 
 
 @dataclass(frozen=True)
-class Record:
+class ScoreRecord:
     """What scores are of.
 
     Attributes:
@@ -59,7 +59,7 @@ class Record:
 
 def record_of(
     task: str, predictions: str, made_by: str | Iterable[Path], settings: Mapping[str, Any], cases: Sequence[Case]
-) -> Record:
+) -> ScoreRecord:
     """Return the record of scores.
 
     Args:
@@ -77,7 +77,7 @@ def record_of(
     # As JSON gives it back, so that what was read is compared with what is written.
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
     known = lru_cache(maxsize=None)(digest_of)  # of a volume every slice asks
-    return Record(task, predictions, made_by[:LENGTH], plain, {case.name: _digest(case, known) for case in cases})
+    return ScoreRecord(task, predictions, made_by[:LENGTH], plain, {case.name: _digest(case, known) for case in cases})
 
 
 def _digest(case: Case, digest_of: Callable[[Path], str]) -> str:
@@ -91,7 +91,7 @@ def _digest(case: Case, digest_of: Callable[[Path], str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:LENGTH]
 
 
-def read_scores(path: Path) -> tuple[dict[str, Any], Record]:
+def read_scores(path: Path) -> tuple[dict[str, Any], ScoreRecord]:
     """Read the scores in a folder, or in a `scores.json`, and what they are of.
 
     Raises:
@@ -103,7 +103,7 @@ def read_scores(path: Path) -> tuple[dict[str, Any], Record]:
         content = json.loads(file.read_text(encoding="utf-8"))
         held = dict(content["fingerprint"])
         data = held.pop("data")
-        record = Record(**held)
+        record = ScoreRecord(**held)
         if record.data != data:
             raise InputError(
                 "says that its scores are of other slices than it lists", path=file, hint="score them again"
@@ -115,7 +115,7 @@ def read_scores(path: Path) -> tuple[dict[str, Any], Record]:
         raise InputError("does not say what its scores are of", path=file, hint="score the slices again") from error
 
 
-def differences(one: Record, other: Record) -> list[str]:
+def differences(one: ScoreRecord, other: ScoreRecord) -> list[str]:
     """Return why scores cannot be compared: other slices, other settings; a line each, the first few named."""
     if one.task != other.task:
         return [f"one is of `evaluate {one.task}`, the other of `evaluate {other.task}`"]
@@ -141,7 +141,7 @@ def differences(one: Record, other: Record) -> list[str]:
     return lines
 
 
-def changes(path: Path, now: Record) -> str:
+def changes(path: Path, now: ScoreRecord) -> str:
     """Return what the scores that lie at `path` are of that new ones are not; "" where there is nothing to say."""
     try:
         _, before = read_scores(path)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.training_slices import Known, TrainingSlices
+    from jcs_ct.datasets.training_slices import Likeness, TrainingSlices
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.inference import Network
     from jcs_ct.io.files.sources import Source
@@ -40,7 +40,7 @@ class SliceReader:
     ) -> None:
         self.network, self.learned, self.strict, self._note = network, learned, strict, note
         self._flags: dict[str, tuple[str, ...]] = {}
-        self._known: dict[str, Known | None] = {}
+        self._known: dict[str, Likeness | None] = {}
 
     def read(self, case: Case) -> SliceImage | StageOneFeatures:
         """Read a slice, as a picture or as stage-1 features.

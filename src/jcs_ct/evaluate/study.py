@@ -1,7 +1,9 @@
 """Verdicts of whole studies against what is known of the patients, with intervals over patients.
 
 A verdict is read from the `report.json` that `jcs diagnose` wrote; nothing is computed again. Studies of which the
-verdict is *not reliable* are scored with the others, and once more without them.
+verdict is *not reliable* are scored with the others, and once more without them. An *indeterminate* verdict counts by
+the side of the limit on which its score lies, so that no doubt improves a figure; scores of the decided ones stand
+beside it.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 from jcs_ct.datasets.manifest import LABELS, read_rows
-from jcs_ct.evaluate.classify import of_verdicts
-from jcs_ct.evaluate.record import LENGTH, Record
+from jcs_ct.evaluate.classify import verdict_statistic
+from jcs_ct.evaluate.record import LENGTH, ScoreRecord
 from jcs_ct.io.files.names import safe_name, split_extension
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE
@@ -41,7 +43,7 @@ class Study:
         group: The patient; the study itself where patients are not named.
         score: What the rule compared, see `jcs_ct.study.rules.Verdict`.
         limit: What it had to reach.
-        positive: The verdict.
+        call: The verdict: positive, negative or indeterminate.
         reliable: Whether the report says that the verdict can be relied on.
         rule: Name of the rule.
         probability: Whether the score is a probability.
@@ -53,11 +55,20 @@ class Study:
     group: str
     score: float
     limit: float
-    positive: bool
+    call: str
     reliable: bool
     rule: str
     probability: bool
     network: tuple[str, str]
+
+    @property
+    def positive(self) -> bool:
+        """On which side of the limit the score lies, whether or not the rule is sure of it."""
+        return self.score >= self.limit
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**vars(self), "positive": self.positive}
 
 
 def read_labels(path: Path) -> dict[str, tuple[int, str]]:
@@ -117,7 +128,7 @@ def _study(name: str, label: int, group: str, content: dict[str, Any]) -> Study:
         group=group,
         score=float(verdict["score"]),
         limit=float(verdict["limit"]),
-        positive=bool(verdict["positive"]),
+        call=str(verdict.get("call") or ("positive" if verdict["positive"] else "negative")),
         reliable=bool(verdict["reliable"]),
         rule=str(verdict["rule"]),
         probability=verdict["probability"] is not None,
@@ -156,7 +167,7 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
     if len(ways) > 1:
         told = ", ".join(f"{rule} by {name} {digest[:8]}" for rule, name, digest in ways[:3])
         raise InputError(f"holds verdicts of {len(ways)} kinds ({told}); scores of one are needed", path=results)
-    reliable = [s for s in studies if s.reliable]
+    reliable, decided = [s for s in studies if s.reliable], [s for s in studies if s.call != "indeterminate"]
     content: dict[str, Any] = {
         "task": "studies",
         "jcs_ct": __version__,
@@ -166,7 +177,8 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         "bootstrap": {"resamples": resamples, "seed": seed, "confidence": CONFIDENCE, "unit": "group"},
         "overall": scores(studies, resamples, seed),
         "reliable": scores(reliable, resamples, seed) if reliable else None,
-        "studies": [vars(s) for s in studies],
+        "decided": scores(decided, resamples, seed) if len(decided) < len(studies) and decided else None,
+        "studies": [s.to_dict() for s in studies],
     }
     one = {s.label for s in studies}
     if len(one) == 1:
@@ -175,11 +187,11 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
     return content
 
 
-def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> Record:
+def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> ScoreRecord:
     """Return what scores of verdicts are of: the studies by name, with label and patient."""
     first = studies[0]
     known = {s.name: hashlib.sha256(json.dumps([s.name, s.label, s.group]).encode()).hexdigest() for s in studies}
-    return Record("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
+    return ScoreRecord("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
 
 
 def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any]:
@@ -188,7 +200,9 @@ def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any
     top = max(1.0, *values)  # counts of slices are ranked as shares of the highest one
     scored = Scored(labels, [value / top for value in values])
     truth, found = np.array(labels, bool), np.array([s.positive for s in studies])
-    intervals = bootstrap(of_verdicts(scored, truth, found), [s.group for s in studies], resamples=resamples, seed=seed)
+    intervals = bootstrap(
+        verdict_statistic(scored, truth, found), [s.group for s in studies], resamples=resamples, seed=seed
+    )
     calibration = None
     if all(s.probability for s in studies):
         calibration = {

@@ -20,7 +20,9 @@ _TITLES = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specifici
 def to_markdown(content: Mapping[str, Any]) -> bytes:
     """Return the report that `jcs_ct.evaluate.study.report` made."""
     b, sets = content["bootstrap"], {"all": content["overall"], "reliable ones": content["reliable"]}
+    sets["decided ones"] = content["decided"]
     known = {name: found for name, found in sets.items() if found is not None}
+    grey = sum(s["call"] == "indeterminate" for s in content["studies"])
     header = ["studies", "number", "COVID-19", *(_TITLES[name] for name in NAMES), "found", "missed", "false alarms"]
     rows = [
         [name, str(found["studies"]), str(found["positives"])]
@@ -41,6 +43,10 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"from {b['resamples']} resamples of patients (seed {b['seed']}).",
         f"{content['undefined']}." if "undefined" in content else "",
         tables.markdown(header, rows),
+        f"{grey} of {len(content['studies'])} verdicts are indeterminate; all others are decided. In the rows *all* "
+        "and *reliable ones* an indeterminate verdict counts by the side of the limit on which its score lies."
+        if grey
+        else "",
         stated,
         "## Wrong verdicts",
         _wrong(content["studies"]),
@@ -49,16 +55,22 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
 
 def _wrong(studies: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [s["name"], "COVID-19" if s["label"] else "no COVID-19", f"{s['score']:.3f}", "yes" if s["reliable"] else "no"]
+        [
+            s["name"],
+            "COVID-19" if s["label"] else "no COVID-19",
+            s["call"],
+            f"{s['score']:.3f}",
+            "yes" if s["reliable"] else "no",
+        ]
         for s in studies
         if bool(s["label"]) != s["positive"]
     ]
-    return tables.markdown(["study", "is", "score", "called reliable"], rows) if rows else "None."
+    return tables.markdown(["study", "is", "verdict", "score", "called reliable"], rows) if rows else "None."
 
 
 def to_csv(studies: Sequence[Study]) -> bytes:
     """Return the studies as a table."""
-    columns = ("name", "label", "group", "score", "positive", "reliable")
+    columns = ("name", "label", "group", "score", "call", "positive", "reliable")
     return tables.to_csv([{name: getattr(s, name) for name in columns} for s in studies])
 
 

@@ -32,7 +32,7 @@ SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or 
 
 
 @dataclass(frozen=True)
-class Field:
+class LungBox:
     """A box on a slice.
 
     Attributes:
@@ -153,20 +153,20 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     return 0, 0, height, width
 
 
-def find_field(grey: NDArray[np.uint8]) -> Field:
+def find_lung_box(grey: NDArray[np.uint8]) -> LungBox:
     """Find the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
     top, left, rows, columns = content_box(grey)
     found = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
     y, x, height, width = found.box
-    return Field((top + y, left + x, height, width), found.lungs)
+    return LungBox((top + y, left + x, height, width), found.lungs)
 
 
-def _find_within(grey: NDArray[np.uint8]) -> Field:
+def _find_within(grey: NDArray[np.uint8]) -> LungBox:
     height, width = grey.shape
     factor = max(1.0, max(height, width) / SIDE)
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     regions = lung_regions(np.asarray(Image.fromarray(grey).resize(small, Image.Resampling.BOX), dtype=np.uint8))
-    whole = Field((0, 0, height, width), 0.0)
+    whole = LungBox((0, 0, height, width), 0.0)
     if regions.mean() < LEAST_SHARE:
         return whole
     down, across = np.flatnonzero(regions.any(axis=1)), np.flatnonzero(regions.any(axis=0))
@@ -180,4 +180,4 @@ def _find_within(grey: NDArray[np.uint8]) -> Field:
     y0, y1 = max(0, round(top - by)), min(height, round(bottom + by))
     x0, x1 = max(0, round(left - bx)), min(width, round(right + bx))
     share = float(regions.sum() * (height / small[1]) * (width / small[0]) / ((y1 - y0) * (x1 - x0)))
-    return Field((y0, x0, y1 - y0, x1 - x0), share)
+    return LungBox((y0, x0, y1 - y0, x1 - x0), share)

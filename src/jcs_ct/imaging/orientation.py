@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from jcs_ct.imaging.lung_box import find_field
+from jcs_ct.imaging.lung_box import find_lung_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIDE = 32
-ANSWERS = ("upright", "turned", "upside down", "inverted")
+ORIENTATIONS = ("upright", "turned", "upside down", "inverted")
 ASSET = "assets/orientation.npz"
 SURE = 0.97  # probability from which an answer counts
 HALF = 0.5  # mean probability from which the answers for many slices count together
@@ -36,7 +36,7 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
         grey: The picture.
         box: (top, left, rows, columns); by default what is dark and enclosed, so that scanners do not differ.
     """
-    top, left, rows, columns = find_field(grey).box if box is None else box
+    top, left, rows, columns = find_lung_box(grey).box if box is None else box
     box = (left, top, left + columns, top + rows)
     small = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
     values = np.asarray(small, dtype=np.float32).ravel()
@@ -45,24 +45,23 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
     return (middle[places.ravel()] / (values.size - 1) * 2 - 1).astype(np.float32)
 
 
-def orientation_of(grey: NDArray[np.uint8]) -> str:
-    """Return how a picture lies, one of `ANSWERS`; "upright" where the network is not sure."""
-    p = answer(grey)
+def sure_orientation(p: NDArray[np.float32]) -> str:
+    """Return how a picture lies, one of `ORIENTATIONS`, by their probabilities; "upright" where none is sure."""
     best = int(p.argmax())
-    return ANSWERS[best] if p[best] >= SURE else ANSWERS[0]
+    return ORIENTATIONS[best] if p[best] >= SURE else ORIENTATIONS[0]
 
 
-def together(answers: Sequence[NDArray[np.float32]]) -> str:
+def mean_orientation(answers: Sequence[NDArray[np.float32]]) -> str:
     """Return how the slices of a study lie, by the mean of what is answered of each: surer than any one of them."""
     if not answers:
-        return ANSWERS[0]
+        return ORIENTATIONS[0]
     mean = np.mean(answers, axis=0)
     best = int(mean.argmax())
-    return ANSWERS[best] if mean[best] > HALF else ANSWERS[0]
+    return ORIENTATIONS[best] if mean[best] > HALF else ORIENTATIONS[0]
 
 
-def answer(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the probabilities of `ANSWERS` for a picture."""
+def orientation_probabilities(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the probabilities of `ORIENTATIONS` for a picture."""
     weights = _weights()
     hidden = np.maximum(ranks(grey) @ weights["w1"] + weights["b1"], 0)
     logits = hidden @ weights["w2"] + weights["b2"]

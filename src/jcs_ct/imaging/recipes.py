@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.core.errors import ShapeError, UsageError
-from jcs_ct.imaging.lung_box import find_field
+from jcs_ct.imaging.lung_box import find_lung_box
 from jcs_ct.imaging.resampling import resize_bilinear_8bit
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
         )
     height, width = pixels.shape[:2]
     if how.field:
-        slice_grey = grey(pixels)
-        box = find_field(slice_grey).box
+        slice_grey = luminance(pixels)
+        box = find_lung_box(slice_grey).box
         values = stretch(crop_resized(slice_grey, box, (how.size, how.columns)))
         return values[None], Placement((height, width), (height, width), box)
     if how.keep_aspect:
@@ -152,7 +152,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     return np.ascontiguousarray(values.transpose(2, 0, 1)), placement
 
 
-def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def luminance(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the luminance (ITU-R 601) of rows × columns × 3, uint8 rows × columns."""
     return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
 

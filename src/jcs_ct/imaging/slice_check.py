@@ -14,7 +14,8 @@ from PIL import Image
 
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.lung_box import SIDE, lung_regions
-from jcs_ct.imaging.orientation import orientation_of
+from jcs_ct.imaging.orientation import orientation_probabilities, sure_orientation
+from jcs_ct.imaging.recipes import luminance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ LEAST_INSIDE = 14.0  # mean grey value of the lungs: soft-tissue windows make th
 LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
 ROUGHEST = 0.32  # see `Measured.roughness`
 MOST_PARTS = 8  # dark regions: lungs, airways, lobes that consolidation divides
+LEAST_SIDE = 0.02  # share of the lungs in the smaller half of the picture
 LEAST_LEVELS = 24  # distinct grey values of a slice
 
 
@@ -35,22 +37,23 @@ MISORIENTED = {
 }
 
 
-SAYS = {
+FLAG_TEXTS = {
     "black-lungs": "the lungs are black; a lung window shows them grey",
     "no-lungs-in-slice": "no lungs were found: no chest, a slice above or below them, or another window",
     "coloured": "the picture is coloured; a CT slice is grey",
+    "few-greys": "the picture has {levels} grey values; a CT slice has many",
     "rough": "the picture is as rough as noise or text; a CT slice is smoother",
     "dark": "nearly everything is dark; an axial slice shows the body around the lungs",
     "low-contrast": "lungs and body differ little; another window, or no CT slice",
     "scattered": "dark regions are scattered; an axial chest slice shows two lungs",
     "one-sided": "dark regions lie on one side only; an axial chest slice shows two lungs",
 }
-"""Code → what it says of a slice; besides "few-greys", and those of `MISORIENTED`."""
+"""Code → what it says of a slice; besides those of `MISORIENTED`."""
 _ORIENTATION_CODES = {"inverted": "inverted", "turned": "turned", "upside down": "turned"}
 
 
 @dataclass(frozen=True)
-class Measured:
+class PictureMeasurements:
     """What the rules look at.
 
     Attributes:
@@ -74,7 +77,7 @@ class Measured:
     sides: float
 
 
-def measure(pixels: NDArray[np.uint8]) -> Measured:
+def measure_picture(pixels: NDArray[np.uint8]) -> PictureMeasurements:
     """Measure a picture, uint8 rows × columns × 3 (RGB)."""
     from scipy import ndimage
 
@@ -94,7 +97,7 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     inside = float(values[lungs].mean()) if lungs.any() else 0.0
     down, across = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(columns)
     chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
-    return Measured(
+    return PictureMeasurements(
         colour=float(colour.mean()),
         levels=int(np.count_nonzero(np.reshape(picture.histogram(), (3, 256)).any(axis=0))),
         lung=float(lungs.mean()),
@@ -106,39 +109,36 @@ def measure(pixels: NDArray[np.uint8]) -> Measured:
     )
 
 
-def check_slice(pixels: NDArray[np.uint8]) -> tuple[CodedWarning, ...]:
+def check_slice(pixels: NDArray[np.uint8], orientation: NDArray[np.float32] | None = None) -> tuple[CodedWarning, ...]:
     """Return what speaks against a lung-windowed axial chest slice, a line and a code each; nothing where nothing does.
 
     Args:
         pixels: uint8, rows × columns × 3 (RGB).
+        orientation: What `orientation_probabilities` says of it in grey, where that is known already.
     """
-    found = measure(pixels)
-    flags: list[CodedWarning] = []
-
-    def say(code: str) -> None:
-        flags.append(CodedWarning(code, SAYS[code]))
-
+    found = measure_picture(pixels)
+    codes: list[str] = []
     if found.colour > COLOURED:
-        say("coloured")
+        codes.append("coloured")
     if found.levels < LEAST_LEVELS:
-        flags.append(CodedWarning("few-greys", f"the picture has {found.levels} grey values; a CT slice has many"))
+        codes.append("few-greys")
     if found.roughness > ROUGHEST:
-        say("rough")
+        codes.append("rough")
+    looks_like_ct = not codes
     if found.lung < LEAST_LUNG:
-        say("no-lungs-in-slice")
+        codes.append("no-lungs-in-slice")
     elif found.lung > MOST_LUNG:
-        say("dark")
+        codes.append("dark")
     elif found.inside < LEAST_INSIDE:
-        say("black-lungs")
+        codes.append("black-lungs")
     elif found.contrast < LEAST_CONTRAST:
-        say("low-contrast")
+        codes.append("low-contrast")
     elif found.parts > MOST_PARTS:
-        say("scattered")
-    elif found.sides < 0.02:
-        flags.append(
-            CodedWarning("one-sided", "dark regions lie on one side only; an axial chest slice shows two lungs")
-        )
-    if found.colour <= COLOURED and found.levels >= LEAST_LEVELS and found.roughness <= ROUGHEST:
-        how = orientation_of(np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8))
+        codes.append("scattered")
+    elif found.sides < LEAST_SIDE:
+        codes.append("one-sided")
+    flags = [CodedWarning(code, FLAG_TEXTS[code].format(levels=found.levels)) for code in codes]
+    if looks_like_ct:
+        how = sure_orientation(orientation_probabilities(luminance(pixels)) if orientation is None else orientation)
         flags += [CodedWarning(_ORIENTATION_CODES[how], MISORIENTED[how])] if how in MISORIENTED else []
     return tuple(flags)

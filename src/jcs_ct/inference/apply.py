@@ -161,7 +161,7 @@ def explain(image: SliceImage, network: Network, method: str, layer: str | None 
         found = attention.of_class_evidence(*passed)
     else:
         module: Any = network.module()
-        found = attention.attend(
+        found = attention.attention_of_slice(
             module,
             network.tensors([values]),
             layer,

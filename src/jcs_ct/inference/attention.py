@@ -69,7 +69,7 @@ def of_class_evidence(logits: NDArray[np.float32], evidence: NDArray[np.float32]
 
 
 @contextmanager
-def watch(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
+def cut_at(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
     """Cut the graph at `layer` while the block runs: append its output to `seen`, as a leaf that gradients reach.
 
     Nothing before the layer keeps its activations, so memory does not depend on the depth of the network.
@@ -102,7 +102,7 @@ def watch(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
             parameter.requires_grad_()
 
 
-def attend(
+def attention_of_slice(
     model: nn.Module,
     inputs: Sequence[Tensor],
     layer: str,
@@ -124,7 +124,7 @@ def attend(
         UsageError: Unknown layer or method, or a layer that the network did not run.
     """
     seen: list[Tensor] = []
-    with torch.enable_grad(), watch(model, layer, seen):
+    with torch.enable_grad(), cut_at(model, layer, seen):
         output = head(model(*inputs))
         if not seen:
             raise UsageError(f"the network did not run layer {layer!r} on this input", hint="name another layer")

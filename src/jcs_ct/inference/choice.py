@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jcs_ct.inference.preparation import Workload
-    from jcs_ct.inference.records import Record
+    from jcs_ct.inference.records import ParityRecord
     from jcs_ct.inference.runtimes import Engine, Runtime
     from jcs_ct.models import Load
 
@@ -97,7 +97,7 @@ def _fastest(workload: Workload, slices: int, say: Callable[[str], None]) -> Cho
 
     Every runtime with a record counts; without any, the first for which that pays is prepared now.
     """
-    ready: list[tuple[float, Runtime, Record, Engine | None]] = []
+    ready: list[tuple[float, Runtime, ParityRecord, Engine | None]] = []
     for name, costs in COSTS.items():
         runtime, cost = RUNTIMES[name], costs.get(workload.spec.load)
         if cost is None or not runtime.fits(workload.spec, workload.device) or slices < cost.opening:

@@ -135,6 +135,7 @@ def _card_of(cards: Sequence[WeightsCard]) -> WeightsCard:
         threshold_from=f"mean of the thresholds of {', '.join(names)}",
         temperature=1.0,
         patient=_patient([card.patient for card in cards]),
+        whole_study=None,  # fitted on what one network marks
         notes=(f"mean of the probabilities of {len(cards)} networks: {', '.join(names)}", *first.notes[-1:]),
     )
 
@@ -150,7 +151,7 @@ def _patient(rules: Sequence[tuple[float, float] | None]) -> tuple[float, float]
     return None if slope is None or intercept is None else (slope, intercept)
 
 
-def joined(networks: Sequence[Network]) -> list[Network]:
+def grouped_by_architecture(networks: Sequence[Network]) -> list[Network]:
     """Return the networks, those of one architecture made one ensemble, in the order they first came."""
     if len(networks) < 2:
         return list(networks)

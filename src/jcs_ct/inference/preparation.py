@@ -16,7 +16,7 @@ import torch
 from jcs_ct.core.errors import JcsError, OutputError
 from jcs_ct.inference import records
 from jcs_ct.inference.parity import check_arrays, check_shape, compare
-from jcs_ct.inference.records import Record
+from jcs_ct.inference.records import ParityRecord
 from jcs_ct.inference.runtimes import RUNTIMES, file_engine, module_engine
 from jcs_ct.weights.store import sha256_of
 
@@ -58,7 +58,7 @@ class Workload:
     network: Callable[[], nn.Module]
 
 
-def known_record(workload: Workload, runtime: Runtime) -> Record | None:
+def known_record(workload: Workload, runtime: Runtime) -> ParityRecord | None:
     """Return the record of an earlier check that still counts."""
     where = records.folder(runtime, workload.spec.name, workload.weights, workload.inputs, workload.device)
     record = records.read(where)
@@ -66,7 +66,9 @@ def known_record(workload: Workload, runtime: Runtime) -> Record | None:
     return record if record is not None and record.fits(*about) else None
 
 
-def open_checked(workload: Workload, runtime: Runtime, say: Callable[[str], None]) -> tuple[Engine | None, Record]:
+def open_checked(
+    workload: Workload, runtime: Runtime, say: Callable[[str], None]
+) -> tuple[Engine | None, ParityRecord]:
     """Open a runtime that passed its check, now or before; None in place of the engine when it did not.
 
     Raises:
@@ -89,7 +91,7 @@ def open_checked(workload: Workload, runtime: Runtime, say: Callable[[str], None
 
 def _prepare(
     workload: Workload, runtime: Runtime, where: Path, say: Callable[[str], None]
-) -> tuple[Engine | None, Record]:
+) -> tuple[Engine | None, ParityRecord]:
     """Convert, check, and write down the outcome."""
     network = workload.network()
     path, engine, lasting = where / f"network-{token_hex(4)}{runtime.suffix}", None, True
@@ -110,7 +112,7 @@ def _prepare(
     except Exception as error:  # noqa: BLE001  # whatever a library meets is the outcome of the check
         text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
     file = path.name if ok and runtime.suffix else ""
-    record = Record(
+    record = ParityRecord(
         runtime.name,
         records.versions(runtime),
         records.machine(workload.device),

@@ -24,7 +24,7 @@ SCHEMA = "jcs-ct/runtime/1"
 
 
 @dataclass(frozen=True)
-class Record:
+class ParityRecord:
     """The outcome of a check.
 
     Attributes:
@@ -92,22 +92,22 @@ def folder(runtime: Runtime, architecture: str, weights: str, inputs: str, devic
     return home() / "runtimes" / f"{architecture}-{inputs}-{weights[:16]}-{runtime.name}{where}"
 
 
-def read(where: Path) -> Record | None:
+def read(where: Path) -> ParityRecord | None:
     """Return the record in a folder; None when there is none, or none that can be used."""
     try:
         values: Any = json.loads((where / "record.json").read_bytes())
-        return Record(**values)
+        return ParityRecord(**values)
     except (OSError, ValueError, TypeError):
         return None
 
 
-def write(where: Path, record: Record) -> None:
+def write(where: Path, record: ParityRecord) -> None:
     """Write a record. Raises OutputError when the disk refuses it."""
     text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
     write_whole(where / "record.json", text.encode(), overwrite=True)
 
 
-def checked_file(where: Path, record: Record) -> Path:
+def checked_file(where: Path, record: ParityRecord) -> Path:
     """Return the converted file of a record.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct.core.memory import keep_everything
+from jcs_ct.core.memory import never_return_blocks
 from jcs_ct.inference.fuse import FusedNetwork
 from jcs_ct.models import spec_of
 
@@ -62,7 +62,7 @@ class TunedEngine:
         with torch.inference_mode(False):
             tuned: Any = FusedNetwork(network)  # has parameters of its own, so that `network` keeps its memory format
             self.network = tuned.to(self.device, memory_format=torch.channels_last)
-        kept = self.device.type == "cpu" and self.network.spec.load == "heavy" and keep_everything()
+        kept = self.device.type == "cpu" and self.network.spec.load == "heavy" and never_return_blocks()
         self.facts = _facts() | {"memory format": "channels last", "memory": "kept" if kept else "as the system has it"}
 
     def run(self, arrays: Arrays) -> list[NDArray[np.float32]]:

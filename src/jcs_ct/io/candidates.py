@@ -107,10 +107,10 @@ def series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: 
         images: Its images, or its other objects where it has no images.
         usable: Whether they are images.
     """
-    from jcs_ct.io.dicom.checks import plane
+    from jcs_ct.io.dicom.checks import plane_of
 
     first = images[0]
-    planes = [plane(image) for image in images] if usable else ["unknown"]
+    planes = [plane_of(image) for image in images] if usable else ["unknown"]
     distance = first.distance or first.thickness
     spacing = (distance, *first.spacing[:2]) if distance and first.spacing is not None else None
     return SeriesRow(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jcs_ct.core.geometry import Geometry
 
 FEW = 10  # slices, below which a study is flagged whatever its extent
-THICK_MM, TOO_THICK_MM = 5.0, 8.5  # between slices: said; not reliable
+THICK_MM, TOO_THICK_MM = 5.0, 8.0  # between slices: said; not reliable
 COARSE_MM = 1.5  # pixels
 LEAST_LUNG = 0.1
 """Share of the body in a slice, below which what is enclosed and as thin as lung is no lung. Five real chests reach 0.2
@@ -37,7 +37,7 @@ def extent_warnings(geometry: Geometry) -> list[CodedWarning]:
         warnings.append(CodedWarning("partial-chest", text))
     if down > THICK_MM + 0.01:
         text = f"thick slices: {down:.3g} mm; small lesions are lost between them"
-        warnings.append(CodedWarning("thick-slices" if down > TOO_THICK_MM else "slice-distance", text))
+        warnings.append(CodedWarning("thick-slices" if down > TOO_THICK_MM + 0.01 else "slice-distance", text))
     if max(rows, columns) > COARSE_MM + 0.01:
         text = f"coarse pixels: {rows:.3g} × {columns:.3g} mm; small lesions are not seen"
         warnings.append(CodedWarning("coarse-pixels", text))

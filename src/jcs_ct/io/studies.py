@@ -38,7 +38,7 @@ READERS = {
 """What reads a volume that is one file, by its kind; imported when one comes."""
 
 
-class Settled(Protocol):
+class FinishedStudy(Protocol):
     """A study that need not be read again unless there are new files of it."""
 
     @property
@@ -81,7 +81,7 @@ def find_series(
     series: str | None = None,
     allow_gaps: bool = False,
     drop_odd: bool = False,
-    settled: Sequence[Settled] = (),
+    settled: Sequence[FinishedStudy] = (),
 ) -> FoundSeries:
     """Return the CT volumes that `inputs` name: one a study, chosen as the module says.
 
@@ -190,7 +190,7 @@ class _Finder:
     def add_dicom(
         self,
         sources: Sequence[Source],
-        settled: dict[int, Settled] | None = None,
+        settled: dict[int, FinishedStudy] | None = None,
         by_file: Mapping[tuple[str, str | None], Source] | None = None,
     ) -> None:
         """Add what a number of DICOM files hold, study by study.
@@ -252,11 +252,11 @@ class _Finder:
         return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
-        from jcs_ct.io.dicom.odd import torn
+        from jcs_ct.io.dicom.odd_images import join_single_slices
         from jcs_ct.io.dicom.series import case_name, open_series
 
         candidates: list[Candidate] = []
-        for group in torn(groups):
+        for group in join_single_slices(groups):
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
             self._numbers |= {group[0].number} if group[0].number is not None else set()

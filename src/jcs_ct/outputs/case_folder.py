@@ -65,15 +65,15 @@ def save_case(
     staging, old = (out / f".{name}.{os.getpid()}{end}" for end in (PART, OLD))
     try:
         shutil.rmtree(staging, ignore_errors=True)
-        unfinished.note(staging)
+        unfinished.register(staging)
         staging.mkdir(parents=True)
         _Writer(study, pictures, report, staging).write()
         if folder.exists():
             folder.rename(old)
             staging.rename(folder)
-            unfinished.note(old)
+            unfinished.register(old)
             shutil.rmtree(old, ignore_errors=True)
-            unfinished.settled(old)
+            unfinished.unregister(old)
         else:
             staging.rename(folder)
     except OSError as error:
@@ -84,7 +84,7 @@ def save_case(
         if old.exists() and not folder.exists():  # stopped between the two renames
             old.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
-        unfinished.settled(staging)
+        unfinished.unregister(staging)
     return folder
 
 

@@ -10,9 +10,9 @@ from jcs_ct.outputs.figures import (
     colour_bar,
     finish,
     head,
-    heated,
     lesion_swatch,
-    marked,
+    with_attention,
+    with_lesions,
 )
 from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, mean_side, resized, whole_factor
 from jcs_ct.outputs.sheet import Sheet
@@ -59,8 +59,8 @@ def diagnosed_slice(
     head(sheet, title)
     panels = (
         ("CT slice", plain),
-        ("lesions", marked(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
-        ("attention for COVID-19" if heat.any() else ZERO, heated(plain, heat, table)),
+        ("lesions", with_lesions(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
+        ("attention for COVID-19" if heat.any() else ZERO, with_attention(plain, heat, table)),
     )
     for number, (label, pixels) in enumerate(panels):
         top, left = sheet.y, number * (width + gap)

@@ -132,7 +132,7 @@ def attention_overlay(
         hidden[:] = True
         hidden[box[0] * factor : box[2] * factor, box[1] * factor : box[3] * factor] = False
     if reason is None:
-        picture = heated(picture, np.where(hidden, 0, heat), table)
+        picture = with_attention(picture, np.where(hidden, 0, heat), table)
     if hidden.any():
         picture = blend(picture, (0, 0, 0), np.where(hidden, _DIMMED, 0))
         picture = blend(picture, INK, 1.0 * dashed(border(np.pad(~hidden, 1), sheet.px(1))[1:-1, 1:-1], sheet.px(5)))
@@ -187,7 +187,7 @@ def compare_attention(
         notes = [] if probability is None else [f"p(COVID-19) = {probability:.2f}"]
         if not attention.any():
             notes.append(ZERO)
-        panels.append((label, notes, heated(plain, heat, table)))
+        panels.append((label, notes, with_attention(plain, heat, table)))
 
     height, width = plain.shape[:2]
     columns = len(panels) if width <= 2 * height else 2  # a row of wide slices would be a thin strip
@@ -204,7 +204,7 @@ def compare_attention(
             sheet.line(note, size=12, left=left, width=cell, align="center")
         sheet.gap(3)
         sheet.picture(
-            pixels if truth is None else marked(pixels, truth, sheet.px(1.5), fill=0),
+            pixels if truth is None else with_lesions(pixels, truth, sheet.px(1.5), fill=0),
             left + (cell - width) // 2,
         )
         sheet.gap(8)
@@ -223,7 +223,7 @@ def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str,
     picture = resized(grey, factor)
     sheet = _single_sheet(picture)
     head(sheet, title)
-    picture = marked(picture, resized(mask, factor), sheet.px(1), fill=FILL)
+    picture = with_lesions(picture, resized(mask, factor), sheet.px(1), fill=FILL)
     sheet.picture(picture, (sheet.width - picture.shape[1]) // 2)
     sheet.gap(8)
     if mask.any():
@@ -236,7 +236,7 @@ def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str,
 def lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
     """Write the line of the legend that says what lesions look like."""
     patch = np.full((*sheet.swatch_shape, 3), _LUNG_GREY, np.uint8)
-    sheet.swatch(marked(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
+    sheet.swatch(with_lesions(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
 
 
 def _single_sheet(picture: Pixels) -> Sheet:
@@ -245,12 +245,12 @@ def _single_sheet(picture: Pixels) -> Sheet:
     return Sheet(max(picture.shape[1], round(460 * unit)), unit)
 
 
-def marked(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
+def with_lesions(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
     """Return the picture with the mask filled and outlined; the outline lies inside the mask."""
     return blend(pixels, LESION, np.maximum(fill * mask, 1.0 * border(mask, width)))
 
 
-def heated(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
+def with_attention(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
     """Return the picture with the colours of an attention map, the fainter the lower its value."""
     share = _STRONGEST * attention * (1.6 - 0.6 * attention)  # rises from 0 to the strongest, faster at first
     return blend(pixels, table[np.rint(255 * attention).astype(np.uint8)], share)
@@ -260,7 +260,7 @@ def colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
     """Draw the scale of attention as it looks over lung, with its ends and middle named."""
     length, height = min(sheet.width, sheet.px(300)), sheet.px(12)
     scale = np.broadcast_to(np.linspace(0, 1, length), (height, length))
-    sheet.picture(heated(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
+    sheet.picture(with_attention(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
     sheet.gap(2)
     for words, align in (("0", "left"), ("0.5", "center"), ("1", "right")):
         sheet.line(words, size=11, colour=FAINT, width=length, align=align, advance=align == "right")

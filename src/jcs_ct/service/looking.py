@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.service.settings import Looking
 
-VERDICT = ("positive", "score", "limit", "rule", "text", "reliable", "reasons")
+VERDICT = ("call", "positive", "score", "limit", "rule", "text", "reliable", "reasons")
 
 
 class Look:

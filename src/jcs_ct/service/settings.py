@@ -29,7 +29,7 @@ class Looking:
     models: tuple[str, ...] = ()
     device: str = "auto"
     runtime: str = "auto"
-    rule: str = "top-k"
+    rule: str = "whole-study"
     segment: str | None = None
     allow_gaps: bool = False
     keep_identity: bool = False

@@ -40,9 +40,9 @@ def write_ct(folder: Path, target: Path, *, gaps: bool, passed: int) -> None:
     found = gather([STUDY], allow_gaps=gaps)
     case = found.cases[0] if found.cases else None
     if case is not None and passed:
-        from jcs_ct.app.next_series import after
+        from jcs_ct.app.next_series import case_after
 
-        case = after(case, passed)
+        case = case_after(case, passed)
     if case is None or case.series is None:
         raise found.problems[0] if found.problems else InputError("holds no volume", path=STUDY)
     write_nifti_slices(target, case.series.read, np.int16, case.series, overwrite=True, level=LEVEL)

@@ -12,6 +12,7 @@ from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError, NoLungsError
 from jcs_ct.core.warning import CodedWarning
+from jcs_ct.imaging.recipes import luminance
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.study.flow import in_order
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 LEAST_LUNG_MM2 = 300.0  # of a slice that networks look at; less is the very apex or the recess behind the liver
 
 
-class Measured(NamedTuple):
+class SliceMeasurements(NamedTuple):
     """What was measured of a slice, as in `jcs_ct.study.result.SliceResult`.
 
     Attributes:
@@ -63,7 +64,7 @@ class Measures(Protocol):
         """Tell whether the networks should look at a slice."""
         ...
 
-    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> Measured:
+    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> SliceMeasurements:
         """Measure a slice, each once, in order. `lesion`: what a network drew; None where nothing was looked for."""
         ...
 
@@ -105,15 +106,14 @@ class PictureMeasures:
         """See `Measures`."""
         return True
 
-    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> Measured:
+    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> SliceMeasurements:
         """See `Measures`."""
         self._sizes[item.image.pixels.shape[:2]] += 1
-        if self._orientation.asks(index):
-            self._orientation.add(index, item.image.pixels[..., 1])
-        flags = check_slice(item.image.pixels)
+        orientation = self._orientation.add(index, luminance(item.image.pixels))
+        flags = check_slice(item.image.pixels, orientation)
         if lesion is None:
-            return Measured(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
-        return Measured(lesion, None, None, int(np.count_nonzero(lesion)) / lesion.size, flags)
+            return SliceMeasurements(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
+        return SliceMeasurements(lesion, None, None, int(np.count_nonzero(lesion)) / lesion.size, flags)
 
     def burden(self) -> None:
         """See `Measures`."""
@@ -145,16 +145,16 @@ class VolumeMeasures:
         """See `Measures`."""
         return self._lung_mm2[index] >= LEAST_LUNG_MM2
 
-    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> Measured:
+    def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> SliceMeasurements:
         """See `Measures`."""
         assert item.hu is not None  # noqa: S101  # slices of volumes have them
         drawn = np.zeros(item.hu.shape, bool) if lesion is None else lesion
         lung_mm2 = self._counter.add(index, item.hu, drawn, self._lungs[index].levels()).lung_mm2
         counted = self._counter.counted
         if lesion is None:
-            return Measured(counted, lung_mm2, None, None)
+            return SliceMeasurements(counted, lung_mm2, None, None)
         lesion_mm2 = int(np.count_nonzero(counted)) * self._area
-        return Measured(counted, lung_mm2, lesion_mm2, min(1.0, lesion_mm2 / lung_mm2) if lung_mm2 else 0.0)
+        return SliceMeasurements(counted, lung_mm2, lesion_mm2, min(1.0, lesion_mm2 / lung_mm2) if lung_mm2 else 0.0)
 
     def burden(self) -> Burden:
         """See `Measures`."""

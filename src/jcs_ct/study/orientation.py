@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.imaging.orientation import ANSWERS, answer, together
+from jcs_ct.imaging.orientation import ORIENTATIONS, mean_orientation, orientation_probabilities
 from jcs_ct.imaging.slice_check import MISORIENTED
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ class OrientationCheck:
         """Return whether slice `index` is to be added, and was not."""
         return index in self._asked and index not in self._answers
 
-    def add(self, index: int, grey: NDArray[np.uint8]) -> None:
-        """Look at slice `index`: lung-windowed, uint8 rows × columns."""
-        self._answers[index] = answer(grey)
+    def add(self, index: int, grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Look at slice `index` (lung-windowed, uint8 rows × columns); return the probabilities of `ORIENTATIONS`."""
+        self._answers[index] = answer = orientation_probabilities(grey)
+        return answer
 
     def warnings(self) -> list[CodedWarning]:
         """Return what is wrong with the study, of volumes and of pictures in the same words."""
-        how, some = together(list(self._answers.values())), "most of them look"
+        how, some = mean_orientation(list(self._answers.values())), "most of them look"
         if how not in MISORIENTED:
             how, number = self._several()
             some = f"{number} of {len(self._answers)} look"
@@ -53,7 +54,7 @@ class OrientationCheck:
 
     def _several(self) -> tuple[str, int]:
         """Return how several slices lie, and how many; pictures may have been gathered from several places."""
-        best = [ANSWERS[int(one.argmax())] for one in self._answers.values()]
+        best = [ORIENTATIONS[int(one.argmax())] for one in self._answers.values()]
         wrong = Counter(one for one in best if one in MISORIENTED)
         how, number = max(wrong.items(), key=lambda item: item[1], default=("", 0))
         return (how, number) if number >= max(2, SEVERAL * len(best)) else ("", 0)

@@ -6,13 +6,15 @@
 | `fraction` | at least 10 % of the slices have p ≥ 0.5 | the limit is a choice, not a measurement |
 | `top-k` | the aggregate of the 10 % highest slices reaches 0.5 | needs `TopK.fit` on patients to be calibrated |
 
+A fourth, `whole-study`, sees more than probabilities: `jcs_ct.study.whole_study`.
+
 The score of a rule is what its limit is compared with; patients can be ranked by it (ROC curve).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import expit, logit
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
 _CLIP = 1e-6  # probabilities of 0 and 1 have no finite log-odds
 
 
+Call = Literal["positive", "negative", "indeterminate"]
+
+
+class Term(NamedTuple):
+    """One number that a verdict follows from.
+
+    Attributes:
+        feature: Its name, a key of `jcs_ct.study.whole_study.FEATURES`.
+        value: What was measured, in the feature's own unit.
+        effect: What it adds to the log-odds of COVID-19, against the mean of the studies that the rule was fitted on.
+    """
+
+    feature: str
+    value: float
+    effect: float
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a rule says about one patient.
@@ -35,13 +54,24 @@ class Verdict:
         rule: Its name.
         score: What was compared: a number of slices, a share, or a probability.
         limit: What the score had to reach.
-        positive: Whether it did.
+        positive: Whether it did, and the rule is sure of it.
+        interval: Of the score, as far as the fit of the rule is sure; None of rules that were not fitted with one.
+        terms: What the score follows from, where the rule was fitted on whole studies.
     """
 
     rule: str
     score: float
     limit: float
     positive: bool
+    interval: tuple[float, float] | None = None
+    terms: tuple[Term, ...] = ()
+
+    @property
+    def call(self) -> Call:
+        """The verdict in a word; "indeterminate" where the interval reaches across the limit."""
+        if self.interval is not None and self.interval[0] < self.limit <= self.interval[1]:
+            return "indeterminate"
+        return "positive" if self.positive else "negative"
 
 
 class Rule(Protocol):

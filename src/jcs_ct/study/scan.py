@@ -20,11 +20,12 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.inference import apply
 from jcs_ct.study.flow import Clock, batches, concurrently, in_order
-from jcs_ct.study.noticed import noticed
+from jcs_ct.study.notes import note_warnings
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult, StudyResult
-from jcs_ct.study.settings import rule_for
+from jcs_ct.study.settings import rule_for, whole_study_rule
 from jcs_ct.study.slices import Unreadable
+from jcs_ct.study.whole_study import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -66,11 +67,11 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-Read = tuple[int, "CaseSlice | Unreadable"]
-NOTHING = Answer()
+ReadSlice = tuple[int, "CaseSlice | Unreadable"]
+NO_ANSWER = Answer()
 
 
-def examine(
+def scan_study(
     case: Case,
     networks: Networks,
     settings: Settings,
@@ -90,18 +91,25 @@ def examine(
         InputError: It cannot be read, or shows no lungs.
     """
     started, clock = time.perf_counter(), Clock()
-    rule = patient_rule or rule_for(settings.rule, networks.screen.card.patient)
+    card, whole = networks.screen.card, None
+    rule = patient_rule or rule_for(settings.rule, card.patient)
+    if patient_rule is None and networks.one_pass:  # it was fitted on what this network marks
+        whole = whole_study_rule(settings.rule, card)
     scan = _Scan(case, networks, case.measures(clock), clock, listener)
     if networks.one_pass and settings.segment != "positive":
         wanted = settings.segment == "always"
         slices = scan.in_one_pass(lesions=wanted)
         verdict = rule(_probabilities(case, slices))
+        burden = scan.measures.burden() if wanted else None
+        if whole is not None and burden is not None and burden.both.share is not None:
+            verdict = whole(_evidence(slices, burden.both.share))
     else:
         screened = scan.screened()
         verdict = rule(_probabilities(case, screened))
         wanted = settings.segment == "always" or (settings.segment == "positive" and verdict.positive)
         wanted = wanted and networks.segment is not None
         slices = scan.after_screening(screened, lesions=wanted)
+        burden = scan.measures.burden() if wanted else None
     unread = (
         CodedWarning("unread-slices", f"slice {one.index} could not be read: {one.unread}")
         for one in slices
@@ -113,8 +121,8 @@ def examine(
         settings,
         verdict,
         tuple(slices),
-        scan.measures.burden() if wanted else None,
-        (*case.warnings, *scan.measures.warnings, *unread, *noticed(slices)),
+        burden,
+        (*case.warnings, *scan.measures.warnings, *unread, *note_warnings(slices)),
         time.perf_counter() - started,
         clock,
     )
@@ -135,14 +143,14 @@ class _Scan:
         """Return the results of all slices, of which one pass of a network says everything."""
         network, worth = self.networks.screen, set(self._worth)
 
-        def answer(group: Sequence[Read]) -> list[Answer]:
+        def answer(group: Sequence[ReadSlice]) -> list[Answer]:
             chosen = [item.image for i, item in group if i in worth and not isinstance(item, Unreadable)]
             with self._clock("network"):
                 found = iter(apply.diagnose_slices(chosen, network) if chosen else ())
             return [
                 _of_one_pass(next(found), network.threshold if lesions else None)
                 if i in worth and not isinstance(item, Unreadable)
-                else NOTHING
+                else NO_ANSWER
                 for i, item in group
             ]
 
@@ -156,20 +164,20 @@ class _Scan:
         """Return probability and attention of all slices, and keep those that were looked at."""
         network = self.networks.screen
 
-        def answer(read: Read) -> Answer:
+        def answer(read: ReadSlice) -> Answer:
             if isinstance(read[1], Unreadable):
                 return Answer(unread=read[1].reason)
             with self._clock("network"):
                 return Answer(*apply.screen_slice(read[1].image, network))
 
-        def keep(pair: tuple[Read, Answer]) -> Answer:
+        def keep(pair: tuple[ReadSlice, Answer]) -> Answer:
             (index, item), said = pair
             if isinstance(item, Unreadable):
                 return said
             self._decoded.put(index, item.decoded)
             return replace(said, attention=_packed(said.attention, item), notes=item.image.notes)
 
-        answers = [NOTHING] * len(self.case)
+        answers = [NO_ANSWER] * len(self.case)
         with network.concurrent_calls(len(self._worth)) as calls:
             for ((index, _), _), said in in_order(keep, concurrently(answer, self._slices(self._worth), calls)):
                 answers[index] = said
@@ -179,7 +187,7 @@ class _Scan:
         """Return the results of all slices, of which the lesions are still to be found, where they are wanted."""
         network, worth = self.networks.segment if lesions else None, set(self._worth)
 
-        def answer(read: Read) -> Answer:
+        def answer(read: ReadSlice) -> Answer:
             index, item = read
             if network is None or index not in worth or isinstance(item, Unreadable):
                 return screened[index]
@@ -189,7 +197,7 @@ class _Scan:
         with nullcontext(1) if network is None else network.concurrent_calls(len(worth)) as calls:
             return self._measured(concurrently(answer, self._slices(range(len(self.case))), calls), lesions=lesions)
 
-    def _slices(self, indices: Iterable[int]) -> Iterator[Read]:
+    def _slices(self, indices: Iterable[int]) -> Iterator[ReadSlice]:
         """Yield slices, read ahead."""
 
         def read(index: int) -> CaseSlice | Unreadable:
@@ -200,10 +208,10 @@ class _Scan:
 
         return in_order(read, indices)
 
-    def _measured(self, answered: Iterable[tuple[Read, Answer]], *, lesions: bool) -> list[SliceResult]:
+    def _measured(self, answered: Iterable[tuple[ReadSlice, Answer]], *, lesions: bool) -> list[SliceResult]:
         """Return the results of slices, which are measured in order in a thread beside the network."""
 
-        def measure(pair: tuple[Read, Answer]) -> SliceResult:
+        def measure(pair: tuple[ReadSlice, Answer]) -> SliceResult:
             (index, item), said = pair
             if isinstance(item, Unreadable):
                 result = self._unread(index, item.reason)
@@ -262,3 +270,9 @@ def _probabilities(case: Case, found: Sequence[Answer | SliceResult]) -> list[fl
         why = next((f": slice {i} could not be read: {one.unread}" for i, one in enumerate(found, 1) if one.unread), "")
         raise InputError(f"no slice of it could be looked at{why}", path=case.label, hint="check the slices")
     return looked
+
+
+def _evidence(slices: Sequence[SliceResult], affected: float) -> Evidence:
+    """Return what a rule for whole studies looks at; at least one slice was looked at."""
+    looked = [(one.probability, one.positive) for one in slices if one.probability is not None]
+    return Evidence([p for p, _ in looked], [positive for _, positive in looked], affected)

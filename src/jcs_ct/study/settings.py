@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.study.rules import Rule, TopK, rule
+from jcs_ct.study.rules import RULES, Rule, TopK, rule
+from jcs_ct.study.whole_study import NAME, WholeStudy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcs_ct.inference import Network
     from jcs_ct.weights import WeightsCard
+
+
+RULE_NAMES = (NAME, *RULES)
+"""Every patient rule; the first is the usual one."""
 
 
 class UsedNetwork(NamedTuple):
@@ -75,9 +82,9 @@ class Networks:
         Raises:
             UsageError: They do not make a pipeline.
         """
-        from jcs_ct.inference.ensemble import joined
+        from jcs_ct.inference.ensemble import grouped_by_architecture
 
-        networks = joined(networks)
+        networks = grouped_by_architecture(networks)
         screens = [n for n in networks if n.spec.gives_probability]
         segmenters = [n for n in networks if n.spec.gives_lesions and not n.spec.gives_probability]
         if len(screens) == 1 and len(segmenters) <= 1 and len(networks) == 1 + len(segmenters):
@@ -96,12 +103,13 @@ class Settings:
     """How a study is looked at.
 
     Attributes:
-        rule: Name of the patient rule, see `jcs_ct.study.rules`.
+        rule: Name of the patient rule, see `jcs_ct.study.rules`; `whole-study` means top-k where weights have no rule
+            of that name, or a case does not show what it looks at.
         segment: Lesions of every study, of those with a positive verdict, or of none.
         frames: Whether pictures for the report are made.
     """
 
-    rule: str = "top-k"
+    rule: str = NAME
     segment: Literal["always", "positive", "never"] = "always"
     frames: bool = True
 
@@ -117,8 +125,26 @@ def _used(network: Network) -> UsedNetwork:
 
 
 def rule_for(name: str, patient: tuple[float, float] | None) -> Rule:
-    """Return the patient rule of a name, top-k as it was fitted. Raises UsageError for an unknown name."""
-    chosen = rule(name)
+    """Return the patient rule of a name that probabilities are enough for, top-k as it was fitted.
+
+    Raises UsageError for an unknown name.
+    """
+    if name not in RULE_NAMES:
+        raise UsageError(f"no patient rule is called {name!r}", hint=f"known: {', '.join(RULE_NAMES)}")
+    chosen = rule(TopK().name if name == NAME else name)
     if isinstance(chosen, TopK) and patient is not None:
         return replace(chosen, slope=patient[0], intercept=patient[1])
     return chosen
+
+
+def whole_study_rule(name: str, card: WeightsCard) -> WholeStudy | None:
+    """Return the rule of weights that was fitted on whole studies, where it was asked for and they have one.
+
+    Raises WeightsError where what the card holds is no such rule.
+    """
+    return WholeStudy.from_dict(card.whole_study) if name == NAME and card.whole_study is not None else None
+
+
+def rule_fit(card: WeightsCard) -> str:
+    """Return a digest of the fitted patient rules of weights: another fit of the same weights gives other verdicts."""
+    return hashlib.sha256(json.dumps([card.patient, card.whole_study], sort_keys=True).encode()).hexdigest()[:16]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def quicken(network: nn.Module) -> int:
+def use_fast_layers(network: nn.Module) -> int:
     """Let the network's modules compute in the cheaper way; return how many do. State dict and hooks stay."""
     ways: dict[type[nn.Module], Callable[..., Tensor]] = {
         ConvNormReLU: _conv_norm_relu,

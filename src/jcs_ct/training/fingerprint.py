@@ -182,7 +182,7 @@ def read_fingerprint(folder: Path) -> Fingerprint:
         raise InputError(f"is not what a run has written: {error}", path=path, hint=_AGAIN) from error
 
 
-def settle(folder: Path, now: Fingerprint, *, accept: bool, say: Callable[[str], None]) -> Fingerprint:
+def compare_with_start(folder: Path, now: Fingerprint, *, accept: bool, say: Callable[[str], None]) -> Fingerprint:
     """Compare what a run is to be resumed on with what it was started on; return what counts from now on.
 
     Slices stand in the order of the start, new ones behind them.

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.fingerprint import settle
-from jcs_ct.training.lock import alone
-from jcs_ct.training.parts import checked, fingerprint_of, open_data, outlook, parts_of
-from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.fingerprint import compare_with_start
+from jcs_ct.training.lock import locked
+from jcs_ct.training.outlook import UNDEFINED
+from jcs_ct.training.parts import check_samples, fingerprint_of, open_data, outlook_of, parts_of
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
 from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from jcs_ct.training.config import TrainConfig
     from jcs_ct.training.fingerprint import Fingerprint
 
+    Checked = tuple[Sequence[str], Callable[[], Fingerprint]]  # warnings of a run; gives what it would start on
+
 TABLE = "folds.csv"
 COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
 
-Ended = TypeVar("Ended")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class FoldRuns(Generic[Ended]):
+class FoldRuns(Generic[R]):
     """What the runs of one command are, fold by fold.
 
     Attributes:
@@ -47,14 +49,12 @@ class FoldRuns(Generic[Ended]):
 
     folds: tuple[int, ...]
     config: str
-    look: Callable[[int], tuple[Sequence[str], Callable[[], Fingerprint]]]
-    start: Callable[[int, Path, bool], Ended]
-    finished: Callable[[Path], Ended | None]
+    look: Callable[[int], Checked]
+    start: Callable[[int, Path, bool], R]
+    finished: Callable[[Path], R | None]
 
 
-def one_by_one(
-    runs: FoldRuns[Ended], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]
-) -> dict[int, Ended]:
+def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]) -> dict[int, R]:
     """Look at every fold, then train each into `OUT/fold_N`; return how they ended.
 
     Args:
@@ -65,13 +65,13 @@ def one_by_one(
         say: Where to say what happens.
 
     Raises:
-        JcsError: As `look`, `settle` and `start`; another process trains into the folder.
+        JcsError: As `look`, `compare_with_start` and `start`; another process trains into the folder.
     """
-    with alone(out):
+    with locked(out):
         looks = {out / f"fold_{n}": (f"fold {n}", partial(runs.look, n)) for n in runs.folds}
-        look_ahead(looks, accept, say)
+        check_ahead(looks, accept, say)
         write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
-        results: dict[int, Ended] = {}
+        results: dict[int, R] = {}
         for number in runs.folds:
             folder = out / f"fold_{number}"
             done = runs.finished(folder) if resume else None
@@ -84,8 +84,8 @@ def one_by_one(
     return results
 
 
-def look_ahead(
-    runs: Mapping[Path, tuple[str, Callable[[], tuple[Sequence[str], Callable[[], Fingerprint]]]]],
+def check_ahead(
+    runs: Mapping[Path, tuple[str, Callable[[], Checked]]],
     accept: bool,
     say: Callable[[str], None],
 ) -> None:
@@ -104,7 +104,7 @@ def look_ahead(
         for warning in warnings:
             say(f"{name}: {warning}")
         if (folder / LAST).is_file():
-            settle(folder, now(), accept=accept, say=lambda _: None)
+            compare_with_start(folder, now(), accept=accept, say=lambda _: None)
 
 
 def train_all(
@@ -141,14 +141,14 @@ def train_all(
     dataset = open_data(config)
     if not dataset.folds:
         raise UsageError("has no folds", path=config.data, hint="`jcs data split` makes them")
-    empty = checked(dataset, dataset.samples)
+    empty = check_samples(dataset, dataset.samples)
 
     def one(number: int) -> TrainConfig:
         return replace(config, fold=number, all_folds=False)
 
     def look(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
         parts = parts_of(one(number))
-        warning = outlook(one(number), *parts, empty).warning
+        warning = outlook_of(one(number), *parts, empty).warning
         return [warning] if warning else [], lambda: fingerprint_of(one(number), *parts)
 
     def start(number: int, folder: Path, begun: bool) -> Result:
@@ -159,7 +159,7 @@ def train_all(
         return done if done is not None and done.epochs >= config.epochs else None
 
     runs = FoldRuns(dataset.folds, config.to_json(), look, start, finished)
-    results = one_by_one(runs, out, resume=resume, accept=accept, say=say)
+    results = train_each(runs, out, resume=resume, accept=accept, say=say)
     rows = table_of(results)
     write_table(out, COLUMNS, rows)
     name = next(iter(results.values())).score_name
@@ -210,10 +210,18 @@ def write_table(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, s
 
 
 def printed(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:
-    """Return the table as lines of equal columns."""
-    table = [dict(zip(columns, columns, strict=True)), *rows]
+    """Return the table as lines of equal columns; why a figure is not defined stands below it."""
+    short = UNDEFINED.split(",")[0]
+    table = [dict(zip(columns, columns, strict=True))]
+    table += [{name: short if row[name].startswith(UNDEFINED) else row[name] for name in columns} for row in rows]
     widths = {name: max(len(row[name]) for row in table) for name in columns}
-    return ["  ".join(row[name].rjust(widths[name]) for name in columns).rstrip() for row in table]
+    lines = ["  ".join(row[name].rjust(widths[name]) for name in columns).rstrip() for row in table]
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for name in columns:
+            if row[name].startswith(UNDEFINED):
+                reasons.setdefault(f"{name} is {row[name]}", []).append(row["fold"])
+    return lines + [f"fold {', '.join(folds)}: {reason}" for reason, folds in reasons.items()]
 
 
 def cell(value: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.training_slices import read_training_slices, together, training_hashes
+from jcs_ct.datasets.training_slices import read_training_slices, training_hashes, union_of
 from jcs_ct.weights.hashes import hashes_path
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ def keep_hashes(weights: Path, samples: Iterable[Sample]) -> None:
     path = hashes_path(weights)
     learned = training_hashes(samples)
     if path.exists():
-        learned = together([read_training_slices(path), learned])
+        learned = union_of([read_training_slices(path), learned])
     write_whole(path, learned.to_bytes(), overwrite=True)

@@ -17,7 +17,7 @@ NAME = ".lock"
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which the system takes back when the process ends, however it ends.
 
     Where the file system knows no locks, nothing is held.

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.memory import keep_freed
+from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.models import MODELS, build_model
-from jcs_ct.training.fast import quicken
-from jcs_ct.training.longer import stretch
+from jcs_ct.training.extension import extend_schedule
+from jcs_ct.training.fast import use_fast_layers
 from jcs_ct.training.losses import f_measure_loss, release_loss
 from jcs_ct.training.schedule import poly_lr
 from jcs_ct.training.scores import Validation
@@ -83,8 +83,8 @@ class TrainingModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Take the cheaper ways of a processor, where the network is going to be trained on one."""
         if self.device.type == "cpu":
-            quicken(self.network)
-            keep_freed()
+            use_fast_layers(self.network)
+            reuse_freed_blocks()
 
     def apply_freezing(self) -> list[str]:
         """Freeze what the configuration names and what features leave without work; return the names.
@@ -229,7 +229,7 @@ class TrainingModule(L.LightningModule):
         """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
         if checkpoint.get("epochs", self.config.epochs) == self.config.epochs:
             return
-        stretch(checkpoint, self.schedule_of)
+        extend_schedule(checkpoint, self.schedule_of)
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

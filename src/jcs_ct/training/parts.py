@@ -12,8 +12,8 @@ from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import relative_name
 from jcs_ct.training.config import NO_MATTER
-from jcs_ct.training.fingerprint import Entry, Fingerprint, config_facts, entries_of, in_order, settle
-from jcs_ct.training.prospects import Prospects, prospects_of_labels, prospects_of_masks
+from jcs_ct.training.fingerprint import Entry, Fingerprint, compare_with_start, config_facts, entries_of, in_order
+from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
 from jcs_ct.training.start import versions
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sa
     return dataset, train, held
 
 
-def verify(config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) -> Prospects:
+def verify(config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) -> Outlook:
     """Read every sample once, so that bad data ends the run at its start; return whether it can be scored.
 
     Raises:
@@ -73,27 +73,27 @@ def verify(config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held:
     """
     parts = [replace(s, split="training", fold=None) for s in train]
     parts += [replace(s, split="validation", fold=None) for s in held]
-    return outlook(config, dataset, train, held, checked(dataset, parts))
+    return outlook_of(config, dataset, train, held, check_samples(dataset, parts))
 
 
-def outlook(
+def outlook_of(
     config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample], empty: set[str]
-) -> Prospects:
+) -> Outlook:
     """Return what can be learned and scored, where `empty` are the names of slices whose masks are empty.
 
     Raises:
         UsageError: There is nothing to learn.
     """
     if config.task == "classify":
-        return prospects_of_labels(train, held, str(dataset.root))
+        return outlook_of_labels(train, held, str(dataset.root))
 
     def lesion(sample: Sample) -> bool:
         return sample.mask is not None and not sample.empty and relative_name(sample.path, dataset.root) not in empty
 
-    return prospects_of_masks(train, held, lesion, str(dataset.root))
+    return outlook_of_masks(train, held, lesion, str(dataset.root))
 
 
-def checked(dataset: Dataset, samples: Sequence[Sample]) -> set[str]:
+def check_samples(dataset: Dataset, samples: Sequence[Sample]) -> set[str]:
     """Read the samples of a data set; return the names of those whose mask is empty. Raises InputError as `verify`."""
     report = check(replace(dataset, samples=tuple(samples)), similarity=None)
     bad = [fault.error().line() for fault in report.faults]
@@ -123,7 +123,7 @@ def fingerprint_of(
     return Fingerprint(entries, config_facts(config, NO_MATTER), versions())
 
 
-def go_on_with(
+def resume_parts(
     out: Path,
     now: Fingerprint,
     training: Sequence[Sample],
@@ -139,13 +139,13 @@ def go_on_with(
         now: What is there now: the slices to train on first, then those to validate on.
         training: The samples of `now` to train on.
         held: Those to validate on.
-        accept: As in `settle`.
-        say: As in `settle`.
+        accept: As in `compare_with_start`.
+        say: As in `compare_with_start`.
 
     Raises:
-        InputError: As `settle`.
+        InputError: As `compare_with_start`.
     """
-    settled = settle(out, now, accept=accept, say=say)
+    settled = compare_with_start(out, now, accept=accept, say=say)
     count = len(training)
     return (
         settled,

@@ -1,13 +1,16 @@
-"""How a run ended: what its folder keeps of it, and what is said at the end."""
+"""How a run ended: what its folder keeps of it, what is said at the end, and the card of its weights."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.version import __version__
 from jcs_ct.training.scores import Score
+from jcs_ct.weights import WeightsCard
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +55,28 @@ class Result:
             return cls(held["epochs"], best, held["score"], (held["slices"][0], held["slices"][1]))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None
+
+
+def run_card(config: str, out: Path, **facts: Any) -> WeightsCard:
+    """Return the card of the weights of a run; their own checksum and the date are put in when they are written.
+
+    Args:
+        config: Of the run, as JSON.
+        out: Its folder, which names them.
+        facts: What differs from run to run, as in `WeightsCard`.
+    """
+    return WeightsCard(
+        name=out.resolve().name,
+        source_file="config.json",
+        source_kind="training run",
+        source_sha256=hashlib.sha256(config.encode()).hexdigest(),
+        source_url=None,
+        weights_sha256="0" * 64,
+        imported_at="",
+        jcs_ct_version=__version__,
+        threshold=0.5,
+        threshold_from="not tuned",
+        citation="",
+        bn_eps_folded=0.0,
+        **facts,
+    )

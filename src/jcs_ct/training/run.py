@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
@@ -11,24 +11,24 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.datasets.unpacked import UnpackedSlices
 from jcs_ct.models import MODELS
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
-from jcs_ct.training.manners import plain_errors, quiet_lightning
+from jcs_ct.training.messages import plain_errors, quiet_lightning
 from jcs_ct.training.module import TrainingModule, initialise
-from jcs_ct.training.order import PlannedBatches, ResumableLoader, balanced_weights
-from jcs_ct.training.parts import fingerprint_of, go_on_with, parts_of, verify
+from jcs_ct.training.outlook import Outlook
+from jcs_ct.training.parts import fingerprint_of, parts_of, resume_parts, verify
 from jcs_ct.training.progress import Progress
-from jcs_ct.training.prospects import Prospects
-from jcs_ct.training.reading import check_shared_memory
 from jcs_ct.training.records import Records, WholeCheckpoints
-from jcs_ct.training.result import Result
+from jcs_ct.training.result import Result, run_card
 from jcs_ct.training.samples import SliceDataset
+from jcs_ct.training.sampling import PlannedBatches, ResumableLoader, balanced_weights
 from jcs_ct.training.scores import NAMES, Score
-from jcs_ct.training.start import LAST, RESULT, at_work, check_folder, write_down
-from jcs_ct.weights import WeightsCard, load, write
+from jcs_ct.training.shared_memory import check_shared_memory
+from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
+from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Sample
     from jcs_ct.training.config import TrainConfig
+    from jcs_ct.weights import WeightsCard
 
 
 def train(
@@ -58,27 +59,43 @@ def train(
         accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
 
     Raises:
-        JcsError: As `at_work`, `check_folder`, `parts_of`, `verify`, `check_shared_memory`, `settle`, `initialise`;
+        JcsError: As `hold_folder`, `check_folder`, `parts_of`, `verify`, `check_shared_memory`, `compare_with_start`,
+            `initialise`;
             what stops a run in its middle (a full disk, a killed worker, a loss of NaN).
     """
-    with at_work(out, config.threads, config.devices) as here:
-        return _train(config, out, here.rank, Progress(say, progress), resume=resume, accept=accept)
+    with hold_folder(out, config.threads, config.devices) as here, ExitStack() as until_the_end:
+        progress_lines = Progress(say, progress)
+        return _train(config, out, here.rank, progress_lines, until_the_end, resume=resume, accept=accept)
 
 
-def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, resume: bool, accept: bool) -> Result:
+def _train(
+    config: TrainConfig,
+    out: Path,
+    rank: int,
+    progress: Progress,
+    until_the_end: ExitStack,
+    *,
+    resume: bool,
+    accept: bool,
+) -> Result:
     # A further process is silent: the first one has read and said everything before it started the others.
     last, say = out / LAST, _nothing if rank else progress.line
     check_folder(out, LAST, resume=resume, holds=() if rank else (LAST,))
     dataset, training, held = parts_of(config)
     say(f"{config.network}: {len(training)} slices to train on, {len(held)} to validate on ({dataset.layout})")
-    prospects = verify(config, dataset, training, held) if rank == 0 else Prospects()
-    if prospects.undefined:
-        say(prospects.warning)
+    outlook = verify(config, dataset, training, held) if rank == 0 else Outlook()
+    if outlook.undefined:
+        say(outlook.warning)
     # A further process needs it for the order of the slices alone.
     now = fingerprint_of(config, dataset, training, held) if resume or not rank else Fingerprint((), {}, {})
     if resume:
-        now, training, held = go_on_with(out, now, training, held, accept=accept or rank > 0, say=say)
-    data = SliceDataset(training, config, train=True)
+        now, training, held = resume_parts(out, now, training, held, accept=accept or rank > 0, say=say)
+    unpacked = until_the_end.enter_context(
+        closing(
+            UnpackedSlices([*training, *held], out / f"slices_{rank}.tmp")
+        )  # of volumes; pictures stay where they are
+    )
+    data = SliceDataset(training, config, train=True, unpacked=unpacked)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
     if rank == 0:
@@ -99,7 +116,7 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
         say(f"{len(frozen)} parameters are frozen")
     task = MODELS[config.network].task
     if rank == 0:
-        write_down(config.to_json(), out, now, (len(training), len(held)))
+        record_start(config.to_json(), out, now, (len(training), len(held)))
 
     def best(trained: TrainingModule, score: Score) -> None:
         card = card_of(config, out, score, NAMES[task], now.accepted)
@@ -111,9 +128,9 @@ def _train(config: TrainConfig, out: Path, rank: int, progress: Progress, *, res
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
-    records = Records(out, config.every, task, prospects.undefined, now.digest, known, best, look, progress)
+    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, look, progress)
     loader = ResumableLoader(data, batches, config.workers)
-    checked = validation_loader(held, config, rank)
+    checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
             accelerator=config.accelerator,
@@ -150,12 +167,12 @@ def _nothing(_text: str) -> None:
 
 
 def validation_loader(
-    held: Sequence[Sample], config: TrainConfig, rank: int
+    held: Sequence[Sample], config: TrainConfig, rank: int, unpacked: UnpackedSlices
 ) -> torch.utils.data.DataLoader[Any] | None:
     """Return the validation slices of one process: every `devices`-th, none twice; read in this process."""
     if not held:
         return None
-    dataset = SliceDataset(held[rank :: config.devices], config, train=False)
+    dataset = SliceDataset(held[rank :: config.devices], config, train=False, unpacked=unpacked)
     return torch.utils.data.DataLoader(dataset, batch_size=config.batch)
 
 
@@ -197,22 +214,12 @@ def card_of(config: TrainConfig, out: Path, score: Score, name: str, accepted: S
     """Return the card of weights of the run."""
     spec = MODELS[config.network]
     notes = (f"epoch {score.epoch}, {score.words(name)}", score.painting(), *accepted)
-    return WeightsCard(
-        name=out.resolve().name,
+    return run_card(
+        config.to_json(),
+        out,
         architecture=spec.name,
-        source_file="config.json",
-        source_kind="training run",
-        source_sha256=hashlib.sha256(config.to_json().encode()).hexdigest(),
-        source_url=None,
-        weights_sha256="0" * 64,
-        imported_at="",
-        jcs_ct_version=__version__,
         recipe=config.recipe_name,
         classes=("lesion",) if spec.task == "segmentation" else ("no COVID-19", "COVID-19"),
-        threshold=0.5,
-        threshold_from="not tuned",
         licence="that of the data it was trained on",
-        citation="",
-        bn_eps_folded=0.0,
         notes=tuple(note for note in notes if note),
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.datasets.samples import Sample
+    from jcs_ct.datasets.unpacked import UnpackedSlices
     from jcs_ct.training.config import TrainConfig
 
 Item = dict[str, Tensor]
@@ -41,10 +42,15 @@ class SliceDataset(TorchDataset[Item]):
         samples: What to read.
         config: Of the run.
         train: Whether to augment.
+        unpacked: Where the slices of volumes are found; without it, each is read out of its volume.
     """
 
-    def __init__(self, samples: Sequence[Sample], config: TrainConfig, *, train: bool) -> None:
+    def __init__(
+        self, samples: Sequence[Sample], config: TrainConfig, *, train: bool, unpacked: UnpackedSlices | None = None
+    ) -> None:
         self.samples = tuple(samples)
+        self.pixels_of = pixels_of if unpacked is None else unpacked.pixels
+        self.mask_of = mask_of if unpacked is None else unpacked.mask
         self.seed = config.seed
         self.from_features = config.inputs == "features"
         self.arrays = model_spec(config.network).feature_arrays
@@ -65,10 +71,10 @@ class SliceDataset(TorchDataset[Item]):
         return item
 
     def _image(self, sample: Sample) -> Item:
-        pixels = pixels_of(sample)
+        pixels = self.pixels_of(sample)
         values, placement = prepare(pixels, self.how)
         item = {"input0": torch.from_numpy(values)}
-        mask = _mask(sample, pixels.shape[:2])
+        mask = self._mask(sample, pixels.shape[:2])
         top, left, rows, columns = placement.crop
         if mask is None:
             item["mask"] = torch.full((rows, columns), -1.0)
@@ -84,29 +90,28 @@ class SliceDataset(TorchDataset[Item]):
         arrays = [array for which in self.arrays if (array := held[which]) is not None]
         item = {f"input{i}": torch.from_numpy(dequantise(a)) for i, a in enumerate(arrays)}
         shape = (arrays[0].shape[1], arrays[0].shape[2])
-        mask = _mask(sample, None)
+        mask = self._mask(sample, None)
         target = np.full(shape, -1.0) if mask is None else _nearest(mask, shape)
         item["mask"] = torch.from_numpy(target.astype(np.float32))
         return item
+
+    def _mask(self, sample: Sample, shape: tuple[int, ...] | None) -> NDArray[np.bool_] | None:
+        if sample.mask is None:
+            return None
+        mask = self.mask_of(sample)
+        if shape is not None and mask.shape != tuple(shape):
+            raise InputError(
+                f"is {mask.shape[0]}×{mask.shape[1]}, its slice {sample.path.name} is {shape[0]}×{shape[1]}",
+                path=sample.mask,
+                hint="a mask has the size of its slice",
+            )
+        return mask
 
     def _augmented(self, item: Item, position: int, epoch: int) -> Item:
         transform: Any = self.augment
         transform.set_random_state(seed=int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
         moved = transform({"image": item["input0"], "mask": item["mask"][None]})
         return {"input0": moved["image"].as_tensor(), "mask": moved["mask"].as_tensor()[0]}
-
-
-def _mask(sample: Sample, shape: tuple[int, ...] | None) -> NDArray[np.bool_] | None:
-    if sample.mask is None:
-        return None
-    mask = mask_of(sample)
-    if shape is not None and mask.shape != tuple(shape):
-        raise InputError(
-            f"is {mask.shape[0]}×{mask.shape[1]}, its slice {sample.path.name} is {shape[0]}×{shape[1]}",
-            path=sample.mask,
-            hint="a mask has the size of its slice",
-        )
-    return mask
 
 
 def _nearest(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from jcs_ct.metrics import roc_auc
-from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.outlook import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

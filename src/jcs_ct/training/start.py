@@ -16,7 +16,7 @@ from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.processors import threads
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.lock import alone
+from jcs_ct.training.lock import locked
 from jcs_ct.training.processes import known_environment, place
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_folder(out: Path, needed: str, *, resume: bool, holds: Sequence[str] =
 
 
 @contextmanager
-def at_work(out: Path, given: int, devices: int = 1) -> Iterator[Place]:
+def hold_folder(out: Path, given: int, devices: int = 1) -> Iterator[Place]:
     """Hold the folder of a run, and compute with its share of the processors, until the run ends.
 
     Args:
@@ -66,7 +66,7 @@ def at_work(out: Path, given: int, devices: int = 1) -> Iterator[Place]:
     """
     here = place(devices)
     before = torch.get_num_threads()
-    with known_environment(here), alone(out) if here.rank == 0 else nullcontext():
+    with known_environment(here), locked(out) if here.rank == 0 else nullcontext():
         count = threads(given, devices)
         torch.set_num_threads(count)
         if here.world > 1:  # else Lightning would divide the machine's processors
@@ -84,7 +84,7 @@ def versions() -> dict[str, str]:
     return own | {name: version(name) for name in ("torch", "lightning", "monai", "numpy", "scipy", "pillow")}
 
 
-def write_down(config: str, out: Path, started: Fingerprint, slices: tuple[int, int]) -> None:
+def record_start(config: str, out: Path, started: Fingerprint, slices: tuple[int, int]) -> None:
     """Write the configuration (as JSON), what the run is on, and its circumstances.
 
     Args:

@@ -43,7 +43,7 @@ INPUT, KERNEL, OUTPUT = (torch.kron(m, m).float() for m in (_INPUT, _KERNEL, _OU
 _buffers: dict[str, Tensor] = {}
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
+def is_cheaper(x: Tensor, weight: Tensor) -> bool:
     """Tell whether the transforms cost less than they save: wide layers on maps that are not tiny, float32, CPU."""
     return (
         x.device.type == "cpu"
@@ -57,7 +57,7 @@ def pays(x: Tensor, weight: Tensor) -> bool:
 
 def conv3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the 3×3 convolution of N×C×H×W with padding 1 and stride 1, in the cheaper of two ways."""
-    if not pays(x, weight):
+    if not is_cheaper(x, weight):
         return F.conv2d(x, weight, bias, padding=1)
     apply: Any = _Winograd.apply
     y: Tensor = apply(x, weight, bias)

@@ -21,7 +21,7 @@ LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
 # Of the one-pass network; left out where they say nothing.
-_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None}
+_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None, "whole_study": None}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class WeightsCard:
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
         patient: Slope and intercept of the patient rule top-k (`jcs_ct.study.rules.TopK`), as fitted for these weights.
+        whole_study: The patient rule fitted on whole studies, see `jcs_ct.study.whole_study.WholeStudy.to_dict`.
         schema_version: Version of this layout.
     """
 
@@ -74,6 +75,7 @@ class WeightsCard:
     covid_threshold: float | None = None
     mirror: bool = False
     patient: tuple[float, float] | None = None
+    whole_study: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -145,6 +147,8 @@ def _fits(name: str, value: object) -> bool:
             and len(value) == 2
             and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value)
         )
+    if name == "whole_study":  # its numbers are checked where it is used
+        return value is None or isinstance(value, dict)
     if name == "mirror":
         return isinstance(value, bool)
     if name == "temperature":

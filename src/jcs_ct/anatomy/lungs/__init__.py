@@ -19,7 +19,7 @@ import numpy as np
 
 from jcs_ct.anatomy.lungs.air import aerated, find_airways, without_gas
 from jcs_ct.anatomy.lungs.morphology import LEFT, RIGHT, dilate_in_slices, mean_filtered
-from jcs_ct.anatomy.lungs.sides import bridge, close, part_lungs
+from jcs_ct.anatomy.lungs.sides import bridge, close_outline, split_sides
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,10 +154,10 @@ def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
     lungs = without_gas(hu, lungs, smooth, spacing)
     del smooth
     pipes = find_airways(hu, lungs, spacing)
-    part_lungs(hu, lungs & ~dilate_in_slices(pipes, 1), spacing, labels)
+    split_sides(hu, lungs & ~dilate_in_slices(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
     for side in (RIGHT, LEFT):
-        labels[close(bridged == side, spacing) & ~pipes & (labels == 0)] = side
+        labels[close_outline(bridged == side, spacing) & ~pipes & (labels == 0)] = side
     return labels, ""
 
 

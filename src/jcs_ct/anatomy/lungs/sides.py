@@ -30,15 +30,15 @@ if TYPE_CHECKING:
 
     from jcs_ct.anatomy.lungs.morphology import Mask, Spacing, Volume
 
-PART_MM = 30.0  # how far from the rest a part may lie
-BALANCE = 0.06  # the smaller lung's least share of both
-ACROSS = 0.06  # share of a lung that may lie beyond the middle between the outer edges of both
+FARTHEST_PART_MM = 30.0  # how far from the rest a part may lie
+LEAST_SMALLER_SHARE = 0.06  # the smaller lung's least share of both
+MOST_CROSSING_SHARE = 0.06  # share of a lung that may lie beyond the middle between the outer edges of both
 CLOSING_MM = 12.0
 GAP_MM = 50.0  # the longest gap along the body that is bridged
 MIDDLE_MM = 5.0  # half of the least thickness by which something is connected to the mediastinum
 
 
-def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
+def split_sides(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uint8]) -> None:
     """Write the sides of `lungs` into `labels` (zeros)."""
     from scipy import ndimage
     from skimage.segmentation import watershed
@@ -74,7 +74,7 @@ def part_lungs(hu: Volume, lungs: Mask, spacing: Spacing, labels: NDArray[np.uin
         to = [axis[rest] for axis in nearest]
         away = np.sqrt(sum(((a - b) * mm) ** 2 for a, b, mm in zip(to, places, spacing, strict=True)))
         close = ndimage.minimum(away, parts, range(1, count + 1))
-        belongs = np.isin(parts, 1 + np.flatnonzero(np.asarray(close) <= PART_MM))
+        belongs = np.isin(parts, 1 + np.flatnonzero(np.asarray(close) <= FARTHEST_PART_MM))
         labels[tuple(axis[belongs] for axis in places)] = labels[tuple(axis[belongs] for axis in to)]
 
 
@@ -98,16 +98,16 @@ def _pair(lungs: Mask, middle: float) -> NDArray[np.uint8] | None:
     right, left = label_sizes(regions[:, :, :cut], count)[1:], label_sizes(regions[:, :, cut:], count)[1:]
     first, second = int(np.argmax(right)), int(np.argmax(left))
     both = right + left
-    if first == second or min(both[first], both[second]) < BALANCE * both.sum():
+    if first == second or min(both[first], both[second]) < LEAST_SMALLER_SHARE * both.sum():
         return None
-    if left[first] > ACROSS * both[first] or right[second] > ACROSS * both[second]:
+    if left[first] > MOST_CROSSING_SHARE * both[first] or right[second] > MOST_CROSSING_SHARE * both[second]:
         return None
     seeds = np.zeros(lungs.shape, np.uint8)
     seeds[regions == first + 1], seeds[regions == second + 1] = RIGHT, LEFT
     return seeds
 
 
-def close(lung: Mask, spacing: Spacing) -> Mask:
+def close_outline(lung: Mask, spacing: Spacing) -> Mask:
     """Close a lung by a ball of `CLOSING_MM`; beyond the first and last slice it is taken to go on as it is there."""
     if not lung.any():
         return lung

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ENSEMBLE, Run, Share, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, Probability, Run, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
-    cut_of,
-    each,
-    matched,
-    one_of,
-    opened,
+    exactly_one_of,
+    open_reader,
     out_option,
     refuse_itself,
-    selection,
-    write,
+    report_unmatched,
+    score_each,
+    selection_options,
+    threshold_of,
+    write_scores,
 )
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 @click.option("--against", type=PATH, help="Another model's table, to compare with on the same slices.")
 @model_option(ENSEMBLE)
 @out_option
-@click.option("--threshold", type=Share(), help="COVID-19 where p reaches it; default 0.5.")
-@selection
+@click.option("--threshold", type=Probability(), help="COVID-19 where p reaches it; default 0.5.")
+@selection_options
 @strict_option
 @common_options("evaluate classify")
 def classify(
@@ -59,14 +59,14 @@ def classify(
 
     names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    one_of(predictions=predictions, model=model or None)
+    exactly_one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)
-    reader = opened(run, cases, model, "probability", strict=strict)
+    reader = open_reader(run, cases, model, "probability", strict=strict)
     network = None if reader is None else reader.network
-    cut = cut_of(threshold, network, covid=True)
+    cut = threshold_of(threshold, network, covid=True)
     tables = [table for table in (predictions, against) if table is not None]
-    found = [matched(run.reporter, inputs.match_table(cases, table)) for table in tables]
+    found = [report_unmatched(run.reporter, inputs.match_table(cases, table)) for table in tables]
     computed: dict[str, float] = {}
 
     def work(case: Case) -> None:
@@ -76,7 +76,7 @@ def classify(
             computed[case.key] = apply.classify(reader.read(case), reader.network)
 
     usable = [case for case in cases.cases if all(case.key in values for values in found)]
-    done = each(usable, work, run.reporter)
+    done = score_each(usable, work, run.reporter)
     if not done:
         return
     columns = [computed, *found] if network is not None else found
@@ -90,4 +90,4 @@ def classify(
     drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
     made_by = network.card.weights_sha256 if network is not None else tables[:1]
     record = record_of("classify", title, made_by, {"threshold": cut, "resamples": resamples, "seed": seed}, done)
-    write(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn}, record)
+    write_scores(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn}, record)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.whole_files import write_whole
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
-    from jcs_ct.evaluate.record import Record
+    from jcs_ct.evaluate.record import ScoreRecord
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
@@ -38,7 +39,7 @@ map_values_option = click.option(
 masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
 
 
-def selection(function: Callable[..., None]) -> Callable[..., None]:
+def selection_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose slices, and those of the bootstrap."""
     for option in (
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap."),
@@ -57,7 +58,7 @@ def selection(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def one_of(**options: object) -> None:
+def exactly_one_of(**options: object) -> None:
     """Raise UsageError unless exactly one of two options was given."""
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
@@ -79,7 +80,7 @@ def masked_cases(data: Path | None, masks: Path | None, model: Sequence[str], ch
     """
     from jcs_ct.evaluate import inputs
 
-    one_of(data=data, masks=masks)
+    exactly_one_of(data=data, masks=masks)
     if data is not None:
         return inputs.from_dataset(data, "segment", **chosen)
     if model or any(value is not None for value in chosen.values()):
@@ -88,7 +89,9 @@ def masked_cases(data: Path | None, masks: Path | None, model: Sequence[str], ch
     return inputs.from_masks(masks)
 
 
-def opened(run: Run, cases: Cases, model: Sequence[str], gives: Gives, *, strict: bool = False) -> SliceReader | None:
+def open_reader(
+    run: Run, cases: Cases, model: Sequence[str], gives: Gives, *, strict: bool = False
+) -> SliceReader | None:
     """Report the notes on the slices, and return what reads slices for the network, if one was named.
 
     Raises:
@@ -102,8 +105,8 @@ def opened(run: Run, cases: Cases, model: Sequence[str], gives: Gives, *, strict
         run.reporter.note(note)
     if not model:
         return None
-    from jcs_ct.cli.common import notes_of
-    from jcs_ct.datasets.training_slices import read_training_slices, together
+    from jcs_ct.cli.common import report_notes
+    from jcs_ct.datasets.training_slices import read_training_slices, union_of
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference.ensemble import Ensemble
     from jcs_ct.weights.hashes import find_hashes
@@ -112,13 +115,13 @@ def opened(run: Run, cases: Cases, model: Sequence[str], gives: Gives, *, strict
     members = network.members if isinstance(network, Ensemble) else (network,)
     hashes = [find_hashes(name, member.card) for name, member in zip(model, members, strict=True)]
     known = [read_training_slices(path) for path in hashes if path is not None]
-    learned = together(known) if len(known) == len(hashes) else None
+    learned = union_of(known) if len(known) == len(hashes) else None
     return SliceReader(
-        network, learned, strict=strict, note=lambda name, notes, flags: notes_of(name, notes, run.reporter, flags)
+        network, learned, strict=strict, note=lambda name, notes, flags: report_notes(name, notes, run.reporter, flags)
     )
 
 
-def cut_of(threshold: float | None, network: Network | None, *, covid: bool = False) -> float:
+def threshold_of(threshold: float | None, network: Network | None, *, covid: bool = False) -> float:
     """Return the threshold: the one given, else that of the weights (`covid`: of a slice's label), else 0.5."""
     of_weights = None
     if network is not None and network.card.threshold is not None:
@@ -132,7 +135,7 @@ def refuse_itself(predictions: Path | None, against: Path | None) -> None:
         raise UsageError("--predictions and --against are the same", path=against, hint="give another model's")
 
 
-def matched(reporter: Reporter, found: tuple[T, Matched]) -> T:
+def report_unmatched(reporter: Reporter, found: tuple[T, Matched]) -> T:
     """Report what did not match, and return what did."""
     values, match = found
     for problem in match.problems:
@@ -143,32 +146,34 @@ def matched(reporter: Reporter, found: tuple[T, Matched]) -> T:
     return values
 
 
-def stored_as(reporter: Reporter, folders: Sequence[Maps]) -> None:
+def report_storage(reporter: Reporter, folders: Sequence[Maps]) -> None:
     """Report how maps are stored, where that is not plain."""
     for maps in folders:
         if maps.stored.note:
             reporter.note(maps.stored.note)
 
 
-def each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
-    """Do `work` for each slice, with a bar on a terminal; report what fails, and return what succeeded."""
-    from tqdm import tqdm
-
+def score_each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
+    """Do `work` for each slice, and show how far it is; report what fails, and return what succeeded."""
     done = []
-    for case in tqdm(cases, unit="slice", disable=reporter.quiet or None, leave=False):
-        try:
-            work(case)
-        except UsageError:
-            raise  # an argument was wrong after all, which no further slice can mend
-        except JcsError as error:
-            reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
-        else:
-            reporter.case(f"{case.key}: scored", slice=case.name)
-            done.append(case)
+    with Bar(len(cases), reporter) as bar:
+        for i, case in enumerate(cases, 1):
+            try:
+                work(case)
+            except UsageError:
+                raise  # an argument was wrong after all, which no further slice can mend
+            except JcsError as error:
+                reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
+            else:
+                reporter.case(f"{case.key}: scored", slice=case.name)
+                done.append(case)
+            bar.to(i)
     return done
 
 
-def write(run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes], record: Record) -> None:
+def write_scores(
+    run: Run, out: Path, content: Mapping[str, Any], files: Mapping[str, bytes], record: ScoreRecord
+) -> None:
     """Write scores.json, with what the scores are of, and the other files; hand the scores to `--json`."""
     from jcs_ct.evaluate import tables
     from jcs_ct.evaluate.record import changes

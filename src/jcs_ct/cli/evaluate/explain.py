@@ -10,16 +10,16 @@ from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing
 from jcs_ct.cli.evaluate.common import (
     PATH,
     data_option,
-    each,
     map_values_option,
     masked_cases,
     masks_option,
-    matched,
-    opened,
+    open_reader,
     out_option,
-    selection,
-    stored_as,
-    write,
+    report_storage,
+    report_unmatched,
+    score_each,
+    selection_options,
+    write_scores,
 )
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--tolerance", type=click.FloatRange(0), default=0, show_default=True, help="Of the pointing game, pixels."
 )
 @click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Of deletion and insertion.")
-@selection
+@selection_options
 @strict_option
 @common_options("evaluate explain")
 def explain(
@@ -71,14 +71,14 @@ def explain(
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
     named = (model,) if model else ()
     cases = masked_cases(data, masks, named, chosen)
-    reader = opened(run, cases, named, "probability", strict=strict)
+    reader = open_reader(run, cases, named, "probability", strict=strict)
     answer = None
     if reader is not None:
         from jcs_ct.evaluate import predict
 
         answer = predict.classifier(reader.network)
-    found = matched(run.reporter, inputs.match_maps(cases, maps, map_values))
-    stored_as(run.reporter, [found])
+    found = report_unmatched(run.reporter, inputs.match_maps(cases, maps, map_values))
+    report_storage(run.reporter, [found])
     collector = scoring.Collector(str(maps), tolerance=tolerance, steps=steps, resamples=resamples, seed=seed)
 
     def work(case: Case) -> None:
@@ -87,7 +87,7 @@ def explain(
         pixels = None if reader is None else reader.read_picture(case).pixels
         collector.add(case.name, case.group, attention, mask, pixels, answer)
 
-    done = each([case for case in cases.cases if case.key in found.files], work, run.reporter)
+    done = score_each([case for case in cases.cases if case.key in found.files], work, run.reporter)
     if not done:
         return
     content = collector.report()
@@ -99,4 +99,4 @@ def explain(
     settings = {"tolerance": tolerance, "steps": steps, "resamples": resamples, "seed": seed, "map_values": map_values}
     settings |= {"model": None if reader is None else reader.network.card.weights_sha256}
     record = record_of("explain", str(maps), [found.files[case.key] for case in done], settings, done)
-    write(run, out, content, written, record)
+    write_scores(run, out, content, written, record)

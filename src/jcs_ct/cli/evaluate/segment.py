@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ENSEMBLE, Run, Share, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, Probability, Run, common_options, model_option, refuse_existing, strict_option
 from jcs_ct.cli.evaluate.common import (
     PATH,
-    cut_of,
     data_option,
-    each,
+    exactly_one_of,
     labels_option,
     map_values_option,
     masked_cases,
     masks_option,
-    matched,
-    one_of,
-    opened,
+    open_reader,
     out_option,
     refuse_itself,
-    selection,
-    stored_as,
-    write,
+    report_storage,
+    report_unmatched,
+    score_each,
+    selection_options,
+    threshold_of,
+    write_scores,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @labels_option
 @model_option(ENSEMBLE)
 @out_option
-@click.option("--threshold", type=Share(min_open=True), help="Lesion where p reaches it; default 0.5.")
+@click.option("--threshold", type=Probability(min_open=True), help="Lesion where p reaches it; default 0.5.")
 @click.option(
     "--empty",
     type=click.Choice(["exclude", "one"]),
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     help="Score of an empty mask with an empty prediction: left out and counted, or 1.",
 )
 @click.option("--spacing", type=float, nargs=2, help="Pixel size in mm, row and column, for HD95 in mm.")
-@selection
+@selection_options
 @strict_option
 @common_options("evaluate segment")
 def segment(
@@ -93,19 +93,19 @@ def segment(
         *(["per_image_against.csv"] if against else []),
     ]
     refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
-    one_of(predictions=predictions, model=model or None)
+    exactly_one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     if labels is not None:
         chosen["lesions"] = lesion_labels(labels)
     cases = masked_cases(data, masks, model, chosen)
-    reader = opened(run, cases, model, "lesions", strict=strict)
+    reader = open_reader(run, cases, model, "lesions", strict=strict)
     network = None if reader is None else reader.network
-    cut = cut_of(threshold, network)
+    cut = threshold_of(threshold, network)
     options = Options(cut, empty, spacing, resamples, seed)
     folders = [folder for folder in (predictions, against) if folder is not None]
     collectors = [Collector(str(label), options) for label in ([network.card.name] if network else []) + folders]
-    found = [matched(run.reporter, inputs.match_maps(cases, folder, map_values)) for folder in folders]
-    stored_as(run.reporter, found)
+    found = [report_unmatched(run.reporter, inputs.match_maps(cases, folder, map_values)) for folder in folders]
+    report_storage(run.reporter, found)
     usable = [case for case in cases.cases if all(case.key in maps.files for maps in found)]
     resized: Counter[tuple[int, ...]] = Counter()
 
@@ -125,7 +125,7 @@ def segment(
         for collector, (probability, _), mask in zip(collectors, pairs, truth, strict=True):
             collector.add(case.name, case.group, probability, mask, inputs.volume_of(case))
 
-    done = each(usable, work, run.reporter)
+    done = score_each(usable, work, run.reporter)
     for (rows, columns), number in (+resized).items():
         run.reporter.note(
             f"{number} maps of {rows} × {columns}, as stage-1 features give, were brought to the grid of their masks"
@@ -149,4 +149,4 @@ def segment(
     settings = {"threshold": cut, "empty": empty, "spacing": spacing, "resamples": resamples, "seed": seed}
     made_by = network.card.weights_sha256 if network is not None else [found[0].files[case.key] for case in done]
     record = record_of("segment", collectors[0].label, made_by, settings | {"map_values": map_values}, done)
-    write(run, out, content, files, record)
+    write_scores(run, out, content, files, record)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jcs_ct.cli.common import Run, common_options, refuse_existing
-from jcs_ct.cli.evaluate.common import PATH, out_option, write
+from jcs_ct.cli.evaluate.common import PATH, out_option, write_scores
 from jcs_ct.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
         raise InputError("names no study that has a result", path=labels, hint=f"the results lie in {results}")
     content = report(found, str(results), resamples=resamples, seed=seed)
     limits = {s.limit for s in found}
-    write(
+    write_scores(
         run,
         out,
         content,

@@ -25,7 +25,7 @@ _PROJECTIONS = {"MIP", "MINIP", "MIN IP", "PROJECTION IMAGE", "VOLUME_MIP", "MAX
 _HOUNSFIELD = re.compile(r"HU?|H(O?U)?NSF(IE|EI)?LDS?( UNITS?)?|HOUN[DS]*FIELDS?( UNITS?)?", re.IGNORECASE)
 
 
-def plane(image: ImageHeader) -> str:
+def plane_of(image: ImageHeader) -> str:
     """Return "axial", "sagittal", "coronal", "oblique", or "unknown" without an orientation."""
     if image.orientation is None:
         return "unknown"
@@ -36,7 +36,7 @@ def plane(image: ImageHeader) -> str:
     return ("sagittal", "coronal", "axial")[axis]
 
 
-def lacking(image: ImageHeader) -> list[str]:
+def missing_rescale(image: ImageHeader) -> list[str]:
     """Return which of RescaleSlope and RescaleIntercept an image does not have."""
     values = zip(RESCALE, (image.slope, image.intercept), strict=True)
     return [keyword for keyword, value in values if value is None and keyword not in image.faulty]
@@ -56,7 +56,7 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     """Return why the images of a series cannot be read as a CT volume, most telling first; empty where nothing is."""
     reasons = []
     total = len(images)
-    most = Counter(plane(image) for image in images).most_common(1)[0][0]
+    most = Counter(plane_of(image) for image in images).most_common(1)[0][0]
     modality = next((image.modality for image in images if image.modality not in {"", "CT"}), "")
     if modality:
         reasons.append(f"is {_code(modality)}, not CT")
@@ -94,7 +94,7 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         if faulty:
             where = f"in {len(faulty)} of {total} images, the first {_file_of(faulty[0])}"
             reasons.append(f"has a {keyword} that is not one number {where}")
-        missing = [image for image in images if keyword in lacking(image)]
+        missing = [image for image in images if keyword in missing_rescale(image)]
         if 0 < len(missing) < total:
             where = f"in {len(missing)} of {total} images, the first {_file_of(missing[0])}"
             reasons.append(f"lacks {keyword} {where}")
@@ -114,7 +114,7 @@ def by_grid(images: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
     """Return the images of each grid (size, pixel spacing, orientation) together, those of the commonest one first."""
     grids: list[list[ImageHeader]] = []
     for image in images:
-        grid = next((grid for grid in grids if alike(grid[0], image)), None)
+        grid = next((grid for grid in grids if same_geometry(grid[0], image)), None)
         if grid is None:
             grids.append([image])
         else:
@@ -141,7 +141,7 @@ def _mixed(images: Sequence[ImageHeader]) -> list[str]:
     return [f"mixes grids: {count} of {len(images)} images differ in {' and '.join(what)}"]
 
 
-def alike(a: ImageHeader, b: ImageHeader) -> bool:
+def same_geometry(a: ImageHeader, b: ImageHeader) -> bool:
     """Return whether two images have one size, pixel spacing and orientation, as far as they say."""
     same = (a.rows, a.columns) == (b.rows, b.columns)
     return same and _near(a.spacing, b.spacing, 1e-3) and _near(a.orientation, b.orientation, 1e-3)
@@ -155,7 +155,7 @@ def _near(a: Sequence[float] | None, b: Sequence[float] | None, tolerance: float
 
 def normal_of(image: ImageHeader) -> NDArray[np.float64]:
     """Return the unit vector at right angles to the image plane, from which columns and rows turn right-handed."""
-    assert image.orientation is not None  # noqa: S101  # `plane` and `unsuitable` see to it
+    assert image.orientation is not None  # noqa: S101  # `plane_of` and `unsuitable` see to it
     return np.cross(np.array(image.orientation[:3]), np.array(image.orientation[3:]))
 
 

@@ -131,12 +131,12 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         if (
             max(first * slope, last * slope) + intercept > HIGHEST_PADDING
         ):  # tissue may have these values: only what reaches the edge is air
-            filled = around(filled)
+            filled = touching_edge(filled)
         hu[filled] = LOWEST
     return hu
 
 
-def around(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def touching_edge(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the parts of a mask that reach the edge of the picture."""
     from scipy import ndimage
 

@@ -18,9 +18,16 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_localizer, lacking, normal_of, unsuitable
+from jcs_ct.io.dicom.checks import is_localizer, missing_rescale, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
-from jcs_ct.io.dicom.odd import LEAVE_OUT, are_few, dropped_warning, joined, other_grids, without_other_grids
+from jcs_ct.io.dicom.odd_images import (
+    LEAVE_OUT,
+    are_few,
+    dropped_warning,
+    joined_warnings,
+    other_grids,
+    without_other_grids,
+)
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
 from jcs_ct.io.plausibility import NO_LUNG, implausible, sample_of, shows_lung
@@ -107,7 +114,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
         images: Their headers, in any order.
         allow_gaps: Accept missing slices and uneven distances: they are told as a warning, and the volume gets the mean
             distance.
-        drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd`), with a warning.
+        drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd_images`), with a warning.
 
     Raises:
         InputError: It must not be read, for all reasons named; or a file cannot be read.
@@ -131,7 +138,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
         raise RefusedError(images, reasons, path=where, hint=hint)
     samples = [_read(stacked, index) for index in sample_of(len(images))]
     reasons = implausible(samples)
-    if reasons and (missing := lacking(images[0])):
+    if reasons and (missing := missing_rescale(images[0])):
         reasons = [f"lacks {' and '.join(missing)}, and the stored values are none: it {reasons[0]}"]
     lungs = shows_lung(samples)
     if not lungs and part in OTHER_PARTS:
@@ -139,7 +146,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     if reasons:
         raise RefusedError(images, reasons, path=where, hint=_GIVE)
     warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
-    warnings += [*dropped, *joined(images), *stacked.warnings]
+    warnings += [*dropped, *joined_warnings(images), *stacked.warnings]
     if part in OTHER_PARTS:
         warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))
     if not lungs:

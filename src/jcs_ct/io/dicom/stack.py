@@ -14,7 +14,7 @@ import numpy as np
 
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_original, lacking, normal_of
+from jcs_ct.io.dicom.checks import is_original, missing_rescale, normal_of
 from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
         )
     if not is_original(images):
         warnings.append(CodedWarning("derived", "the slices are derived, not as the scanner made them"))
-    if missing := lacking(images[0]):  # then all lack it
+    if missing := missing_rescale(images[0]):  # then all lack it
         zero_or_one = {"RescaleSlope": "1 is", "RescaleIntercept": "0 is"}[missing[0]]
         verb, taken = ("are", "1 and 0 are") if len(missing) == 2 else ("is", zero_or_one)
         text = f"{' and '.join(missing)} {verb} missing; {taken} taken, and the values look like it"

@@ -139,7 +139,7 @@ class Voxels:
         Raises:
             InputError: The file is truncated, damaged or unreasonably packed, or its values are no Hounsfield units.
         """
-        seen = Seen()
+        seen = ValueSummary()
         with self._lock:
             self._kept.clear()
             self._kept.append((self, self._load(seen)))
@@ -155,7 +155,7 @@ class Voxels:
         piece = stored[index]
         return hounsfield(self._scaled(piece)) if isinstance(stored, np.memmap) else piece
 
-    def _load(self, seen: Seen | None) -> NDArray[Any]:
+    def _load(self, seen: ValueSummary | None) -> NDArray[Any]:
         """Return the mapped file, or a new array of HU; show all values to `seen`."""
         count, plane = int(np.prod(self.shape)), self.shape[0] * self.shape[1]
         needed = self.offset + count * self.dtype.itemsize
@@ -199,12 +199,12 @@ class HeldVoxels:
     """
 
     values: NDArray[np.int16]
-    seen: Seen
+    seen: ValueSummary
 
     @classmethod
     def of(cls, stored: NDArray[Any], slope: float = 1.0, inter: float = 0.0) -> HeldVoxels:
         """Return the values of an array of three axes; it may change afterwards."""
-        seen, values = Seen(), np.empty(stored.shape, np.int16, order="F" if stored.flags.f_contiguous else "C")
+        seen, values = ValueSummary(), np.empty(stored.shape, np.int16, order="F" if stored.flags.f_contiguous else "C")
         axis = 2 if stored.flags.f_contiguous else 0
         for source, target in zip(np.moveaxis(stored, axis, 0), np.moveaxis(values, axis, 0), strict=True):
             piece = scaled(source, slope, inter)
@@ -248,7 +248,7 @@ def hounsfield(values: NDArray[Any]) -> NDArray[np.int16]:
     return values.clip(LOWEST, HIGHEST).astype(np.int16)
 
 
-class Seen:
+class ValueSummary:
     """What the values of a volume are like, gathered piece by piece."""
 
     def __init__(self) -> None:

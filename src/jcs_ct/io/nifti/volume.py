@@ -123,7 +123,7 @@ def placed_series(
         InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
     """
     try:
-        possible(affine)
+        axes_of(affine)
     except ValueError as error:
         raise InputError(f"has an impossible orientation: {error}", path=source.label, hint="check it") from error
     header, ras = nibabel_library().Nifti1Header(), LPS @ affine
@@ -289,7 +289,7 @@ def _affine(
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
     known = [np.asarray(LPS @ scale @ affine, dtype=np.float64) for affine in known]
     try:
-        turned = [possible(affine) for affine in known]
+        turned = [axes_of(affine) for affine in known]
     except ValueError as error:
         raise broken(label, f"its orientation is impossible: {error}") from error
     if len(known) == 2:
@@ -310,7 +310,7 @@ def _affine(
     return known[0], warnings, facts
 
 
-def possible(affine: NDArray[np.float64]) -> Axes:
+def axes_of(affine: NDArray[np.float64]) -> Axes:
     """Return how a volume is turned. Raises ValueError where its voxels have no possible size, or no volume."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if not (np.isfinite(affine).all() and sizes.min() >= LEAST_MM and sizes.max() <= MOST_MM):

@@ -19,8 +19,8 @@ from jcs_ct.io.nifti.values import HeldVoxels
 from jcs_ct.io.nifti.volume import (
     LPS,
     ReadSlice,
+    axes_of,
     placed_series,
-    possible,
     scaling,
     series_on,
     volume_shape,
@@ -78,7 +78,7 @@ def series_of_array(
     placed = np.diag([0.0, 0.0, 0.0, 1.0])
     placed[2, 0], placed[1, 1], placed[0, 2] = -slices, rows, columns
     try:
-        possible(placed)
+        axes_of(placed)
     except ValueError as error:
         raise UsageError(f"spacing is impossible: {error}", hint="give mm between slices, rows, columns") from None
     geometry = Geometry((values.shape[0], values.shape[1], values.shape[2]), placed)

@@ -15,6 +15,7 @@ RESEARCH = "Research use only, no medical device"
 COVID_19 = Code("840539006", "SCT", "Disease caused by SARS-CoV-2 (COVID-19)")
 POSITIVE = Code("10828004", "SCT", "Positive")
 NEGATIVE = Code("260385009", "SCT", "Negative")
+INDETERMINATE = codes.SCT.Indeterminate
 YES = Code("373066001", "SCT", "Yes")
 NO = Code("373067005", "SCT", "No")
 LESION = codes.SCT.Lesion

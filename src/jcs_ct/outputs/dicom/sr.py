@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SERIES_NUMBER = 9002
 UNVERIFIED = f"{codes.RESEARCH}. Computed without a human observer and not verified by anyone."
+CALLS = {"positive": codes.POSITIVE, "negative": codes.NEGATIVE, "indeterminate": codes.INDETERMINATE}
 DEVICE_UID = "2.25.96853618108681642995385531141888295025"
 """Stands for this software as an observer, made once."""
 
@@ -151,7 +152,7 @@ def _patient(report: Mapping[str, Any]) -> Group:
         _number(codes.PROBABILITY, verdict["probability"], codes.UNITY),
     ]
     evaluations = [
-        sr.QualitativeEvaluation(codes.COVID_19, codes.POSITIVE if verdict["positive"] else codes.NEGATIVE),
+        sr.QualitativeEvaluation(codes.COVID_19, CALLS[words.call_of(verdict)]),
         sr.QualitativeEvaluation(codes.RELIABLE, codes.YES if verdict["reliable"] else codes.NO),
     ]
     severity = _severity(report)

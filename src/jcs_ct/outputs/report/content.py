@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.core.version import __version__
 from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
+from jcs_ct.outputs.report import words
+from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from jcs_ct.weights import WeightsCard
 
 SCHEMA = "jcs-ct/report/1"
+CALIBRATED = {"whole-study", "top-k"}  # rules whose score is a probability
 DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."
 
 
@@ -53,6 +56,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
         "segmenter": segmenter,
         "settings": {
             "rule": study.settings.rule,
+            "rule_fit": rule_fit(card),
             "segment": study.settings.segment,
             "window_hu": list(LUNG) if series else None,
             "runtime": study.screen.runtime,
@@ -62,7 +66,12 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "score": round(verdict.score, 6),
             "limit": verdict.limit,
             "positive": verdict.positive,
-            "probability": round(verdict.score, 6) if verdict.rule == "top-k" else None,
+            "call": verdict.call,
+            "probability": round(verdict.score, 6) if verdict.rule in CALIBRATED else None,
+            "interval": None if verdict.interval is None else [round(end, 6) for end in verdict.interval],
+            "terms": [
+                {"feature": t.feature, "value": round(t.value, 6), "effect": round(t.effect, 4)} for t in verdict.terms
+            ],
             "text": verdict_text(study),
             "reliable": not reasons,
             "reasons": reasons,
@@ -98,12 +107,15 @@ def verdict_text(study: StudyResult) -> str:
     """Return the verdict as a sentence."""
     verdict, looked = study.verdict, study.scored
     positive, score, limit = sum(one.positive for one in looked), verdict.score, verdict.limit
+    sure = "" if verdict.interval is None else " ({:.2f} to {:.2f})".format(*verdict.interval)
     what = {
+        "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, limit {limit:.2f}",
         "top-k": f"probability {score_text(score, limit)} from the highest slices, limit {limit:.2f}",
         "fraction": f"{100 * score:.0f} % of the slices are positive, limit {100 * limit:.0f} %",
         "release-count": f"{score:.0f} slices are positive, limit {limit:.0f}",
     }.get(verdict.rule, f"score {score:.3g}, limit {limit:.3g}")
-    found = "Signs of COVID-19 found" if verdict.positive else "No signs of COVID-19 found"
+    opacities = study.burden is not None and bool(study.burden.severity)
+    found = words.finding(verdict.call, opacities=opacities, positive=positive / max(1, len(looked)))
     return f"{found}: {what}; {positive} of {len(looked)} slices positive."
 
 

@@ -107,7 +107,7 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         "strongest": contact.STRONGEST,
         "fill": contact.FILL,
         "places": make_chart(report).places,
-        "start": words.start(report),
+        "start": words.first_shown(report),
         "slices": report["slices"],
     }
     yield f'{htmlsafe_json_dumps(data)[:-1]}, "frames": ['

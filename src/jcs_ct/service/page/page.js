@@ -96,7 +96,7 @@ function told(study) {
   if (study.verdict) {
     const more = study.lesion_ml == null ? "" : `, lesions ${study.lesion_ml.toFixed(0)} ml`;
     const doubt = study.verdict.reliable ? "" : `; not reliable: ${study.verdict.reasons.join("; ")}`;
-    return made("span", `${VERDICTS[study.verdict.positive]}, ${study.verdict.score.toFixed(2)}${more}${doubt}`);
+    return made("span", `${study.verdict.call || VERDICTS[study.verdict.positive]}, ${study.verdict.score.toFixed(2)}${more}${doubt}`);
   }
   return made("span", "");
 }

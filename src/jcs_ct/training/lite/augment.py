@@ -56,7 +56,7 @@ def jitter(box: tuple[int, int, int, int], shape: tuple[int, int], rng: np.rando
     return y - height / 2, x - width / 2, height, width
 
 
-def moved(
+def random_view(
     picture: NDArray[np.uint8],
     mask: NDArray[np.uint8] | None,
     box: Box,
@@ -101,7 +101,7 @@ def _cut(values: NDArray[np.uint8], box: Box, shape: tuple[int, int], around: An
     return Image.fromarray(values).resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=place)
 
 
-def disguise(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def vary_appearance(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return a grey picture with other compression, sharpness, marks and borders."""
     if rng.random() < 0.4:  # the resolution of another scanner or of a figure in a paper
         factor = rng.uniform(0.35, 0.9)
@@ -135,7 +135,7 @@ def disguise(picture: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return picture
 
 
-def looks(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def vary_contrast(values: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return an image in −1 … 1 with other contrast and noise."""
     if rng.random() < 0.5:
         gamma = np.float32(np.exp(rng.uniform(math.log(0.65), math.log(1.5))))

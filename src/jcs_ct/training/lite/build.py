@@ -21,16 +21,16 @@ from scipy.special import expit
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.processors import threads
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.folds import look_ahead
+from jcs_ct.training.folds import check_ahead
 from jcs_ct.training.lite.calibrate import Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.corpus import folds_of, open_sets
-from jcs_ct.training.lite.folds import seen
+from jcs_ct.training.lite.folds import look_at_run
 from jcs_ct.training.lite.outlook import with_lesions
 from jcs_ct.training.lite.run import BEST, LiteResult
 from jcs_ct.training.lite.score import Row, read_table, table
-from jcs_ct.training.lite.sources import tell_sources
-from jcs_ct.training.lock import alone
+from jcs_ct.training.lite.sources import source_accuracy
+from jcs_ct.training.lock import locked
 from jcs_ct.training.start import LAST, RESULT
 from jcs_ct.weights import load, write
 from jcs_ct.weights.hashes import hashes_path
@@ -78,10 +78,10 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
     lesions = with_lesions([s for d in datasets for s in d.samples])
 
     def look(folder: Path) -> tuple[Sequence[str], Callable[[], Fingerprint]]:
-        return seen(configs[folder], datasets, lesions)
+        return look_at_run(configs[folder], datasets, lesions)
 
-    with alone(out):
-        look_ahead({folder: (folder.name, partial(look, folder)) for folder in configs}, accept, say)
+    with locked(out):
+        check_ahead({folder: (folder.name, partial(look, folder)) for folder in configs}, accept, say)
         run_all(list(configs.items()), jobs, say, accept=accept)
         folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
         card = finish(out, folds, load(out / "all" / BEST), say)
@@ -99,7 +99,7 @@ def refuse_uncalibrated(config: LiteConfig, datasets: Sequence[Dataset]) -> None
     for sample in (s for d in datasets for s in d.samples if s.fold is not None):
         row = {"label": "" if sample.label is None else sample.label, "source": sample.source or ""}
         rows.setdefault(sample.fold or 0, []).append(row)
-    both = sum({r["label"] for r in fold} == {0, 1} for fold in told_apart(list(rows.values())))
+    both = sum({r["label"] for r in fold} == {0, 1} for fold in rows_of_mixed_sources(list(rows.values())))
     if both < 2:
         raise UsageError(
             f"--build fits the final probabilities on the held-out slices of two folds or more, and {both} hold slices "
@@ -177,7 +177,7 @@ def by_group(rows: Sequence[Row], scaling: Calibration) -> list[tuple[NDArray[np
     return found
 
 
-def told_apart(folds: Sequence[Sequence[Row]]) -> list[list[Row]]:
+def rows_of_mixed_sources(folds: Sequence[Sequence[Row]]) -> list[list[Row]]:
     """Return, fold by fold, the labelled rows of the sources that hold both labels."""
     labels: dict[str, set[str]] = {}
     for row in (row for rows in folds for row in rows if row["label"] != ""):
@@ -199,13 +199,13 @@ def finish(
         network: Tensors and card of the run on everything.
         say: Where to say what happens.
     """
-    labelled = told_apart(folds)
+    labelled = rows_of_mixed_sources(folds)
     calibration = calibrate(
         [(np.array([float(r["logit"]) for r in f]), np.array([float(r["label"]) for r in f])) for f in labelled]
     )
     scores = collect(folds)
     patient = fit_patients(by_group([row for fold in labelled for row in fold], calibration))
-    told = tell_sources(out, say)
+    told = source_accuracy(out, say)
     tensors, card = network
     tensors["offset"] = tensors["offset"] + calibration.offset * calibration.temperature
     half = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}

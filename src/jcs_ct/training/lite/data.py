@@ -14,10 +14,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from jcs_ct.datasets.slices import Pixels, read_sample
-from jcs_ct.imaging.lung_box import content_box, find_field
+from jcs_ct.imaging.lung_box import content_box, find_lung_box
 from jcs_ct.imaging.recipes import recipe, stretch
-from jcs_ct.training.lite.augment import disguise, jitter, looks, moved, recurved, windowed
-from jcs_ct.training.order import balanced_weights
+from jcs_ct.training.lite.augment import jitter, random_view, recurved, vary_appearance, vary_contrast, windowed
+from jcs_ct.training.sampling import balanced_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Item = dict[str, Tensor]
 
 
-def evened(samples: Sequence[Sample]) -> NDArray[np.float64]:
+def balanced_shares(samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Return how often to draw each sample: by source, then by group, then by slice.
 
     A source counts as the fourth root of slices times groups: large sets say more, and small ones are not drowned.
@@ -104,12 +104,12 @@ class LiteSlices(TorchDataset[Item]):
         shape = self.shape if step >= self.coarse else (self.shape[0] * 3 // 4, self.shape[1] * 3 // 4)
         hounsfield = raw.dtype == np.int16
         if position not in self.boxes:
-            self.boxes[position] = find_field(read.grey).box
+            self.boxes[position] = find_lung_box(read.grey).box
         box = jitter(self.boxes[position], (raw.shape[0], raw.shape[1]), rng)
         picture = windowed(self._thick(position, rng), rng) if hounsfield else recurved(raw, rng)
         target = None if mask is None else mask.astype(np.uint8) * np.uint8(255)
-        seen, lesion = moved(picture, target, box, shape, rng)
-        values = looks(stretch(disguise(seen, rng)), rng)
+        seen, lesion = random_view(picture, target, box, shape, rng)
+        values = vary_contrast(stretch(vary_appearance(seen, rng)), rng)
         label = self.samples[position].label
         return {
             "image": torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None],
@@ -140,7 +140,7 @@ class LiteSteps(Sampler[list[tuple[int, int, int]]]):
             self.parts.append((corpus.labelled, weights, config.labelled))
         for positions, count in ((corpus.lesions, config.lesions), (corpus.quiet, config.quiet)):
             if positions:
-                self.parts.append((positions, evened([pick(i) for i in positions]), count))
+                self.parts.append((positions, balanced_shares([pick(i) for i in positions]), count))
         self.start = 0  # the first step of the next iteration (see `ResumableLoader`)
 
     def __len__(self) -> int:

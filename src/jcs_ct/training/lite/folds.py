@@ -6,11 +6,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from jcs_ct.training.folds import FoldRuns, cell, one_by_one, over_folds, printed, write_table
+from jcs_ct.training.folds import FoldRuns, cell, over_folds, printed, train_each, write_table
 from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets, root_of
-from jcs_ct.training.lite.outlook import look, refuse_copies, with_lesions
+from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.run import LiteResult, train
-from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
 
 if TYPE_CHECKING:
@@ -60,16 +60,16 @@ def train_all(
         return done if done is not None and done.steps >= config.steps else None
 
     def look_at(number: int | None) -> tuple[list[str], Callable[[], Fingerprint]]:
-        return seen(replace(config, fold=number, all_folds=False), datasets, lesions)
+        return look_at_run(replace(config, fold=number, all_folds=False), datasets, lesions)
 
     runs = FoldRuns(folds_of(datasets), config.to_json(), look_at, start, finished)
-    results = one_by_one(runs, out, resume=resume, accept=accept, say=say)
+    results = train_each(runs, out, resume=resume, accept=accept, say=say)
     columns, rows = table_of(results)
     write_table(out, columns, rows)
     return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns)]
 
 
-def seen(
+def look_at_run(
     config: LiteConfig, datasets: Sequence[Dataset], lesions: set[Key]
 ) -> tuple[list[str], Callable[[], Fingerprint]]:
     """Look at one run before it starts; return its warnings, and its fingerprint once it is called.
@@ -80,7 +80,7 @@ def seen(
     corpus = divide(config, datasets)
     now = fingerprint_of(config, corpus, root_of(datasets))
     refuse_copies(config, now)
-    return look(config, corpus, lesions).warnings, lambda: now
+    return outlook_of(config, corpus, lesions).warnings, lambda: now
 
 
 def table_of(results: Mapping[int, LiteResult]) -> tuple[tuple[str, ...], list[dict[str, str]]]:

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models.lite import LiteNetwork, LiteOutput
+from jcs_ct.training.extension import extend_schedule
 from jcs_ct.training.lite.depthwise import speed_up
-from jcs_ct.training.longer import stretch
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -116,7 +116,7 @@ class LiteModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
         if checkpoint.get("steps", self.config.steps) != self.config.steps:
-            stretch(checkpoint, self.schedule_of)
+            extend_schedule(checkpoint, self.schedule_of)
 
 
 def loudest(logits: Tensor) -> Tensor:

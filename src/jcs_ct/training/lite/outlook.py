@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.datasets.slices import read_sample
-from jcs_ct.training.prospects import UNDEFINED, only_label, some_masks
+from jcs_ct.training.outlook import UNDEFINED, only_label, some_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ NAMED = 10  # faults that a message names
 
 
 @dataclass(frozen=True)
-class Outlook:
+class LiteOutlook:
     """What can be said before a run starts.
 
     Attributes:
@@ -71,7 +71,7 @@ def with_lesions(samples: Sequence[Sample], read: Callable[[int], Pixels] | None
     return found
 
 
-def look(config: LiteConfig, corpus: Corpus, lesions: set[Key]) -> Outlook:
+def outlook_of(config: LiteConfig, corpus: Corpus, lesions: set[Key]) -> LiteOutlook:
     """Return what can be learned and scored.
 
     Args:
@@ -103,7 +103,7 @@ def look(config: LiteConfig, corpus: Corpus, lesions: set[Key]) -> Outlook:
         lacking.append(f"the probability learns nothing: all {len(drawn):,} slices to train on have {one}")
     if not seen:
         lacking.append(f"the lesion maps learn nothing: no lesion is in {some_masks(drawn)} of the slices to train on")
-    return Outlook(tuple(lacking), _undefined(corpus.held, lesions) if corpus.held else {})
+    return LiteOutlook(tuple(lacking), _undefined(corpus.held, lesions) if corpus.held else {})
 
 
 def _undefined(held: Sequence[Sample], lesions: set[Key]) -> dict[str, str]:

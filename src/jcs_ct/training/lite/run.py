@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
-from jcs_ct.core.memory import keep_freed
-from jcs_ct.core.version import __version__
+from jcs_ct.core.duration import duration
+from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
@@ -21,22 +20,24 @@ from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_set
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
-from jcs_ct.training.lite.outlook import look, refuse_copies, with_lesions
+from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.score import score, summary, table
-from jcs_ct.training.manners import plain_errors, quiet_lightning
-from jcs_ct.training.order import ResumableLoader
-from jcs_ct.training.parts import go_on_with
-from jcs_ct.training.progress import Progress, duration
-from jcs_ct.training.prospects import UNDEFINED
+from jcs_ct.training.messages import plain_errors, quiet_lightning
+from jcs_ct.training.outlook import UNDEFINED
+from jcs_ct.training.parts import resume_parts
+from jcs_ct.training.progress import Progress
 from jcs_ct.training.records import WholeCheckpoints
-from jcs_ct.training.start import LAST, RESULT, at_work, check_folder, write_down
-from jcs_ct.weights import WeightsCard, load, write
+from jcs_ct.training.result import run_card
+from jcs_ct.training.sampling import ResumableLoader
+from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
+from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.training.lite.config import LiteConfig
+    from jcs_ct.weights import WeightsCard
 
 BEST = "best.safetensors"
 
@@ -146,10 +147,10 @@ def train(
         accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
 
     Raises:
-        JcsError: As `at_work`, `check_folder`, `divide`, `with_lesions`, `look`, `settle` and `load_imagenet`; what
-            stops a run in its middle.
+        JcsError: As `hold_folder`, `check_folder`, `divide`, `with_lesions`, `outlook_of`, `compare_with_start` and
+            `load_imagenet`; what stops a run in its middle.
     """
-    with at_work(out, config.threads):
+    with hold_folder(out, config.threads):
         return _train(config, out, Progress(say, progress), resume=resume, accept=accept)
 
 
@@ -165,14 +166,14 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
     now = fingerprint_of(config, corpus, root_of(datasets))
     refuse_copies(config, now)
     if resume:
-        now, *parts = go_on_with(out, now, corpus.samples, corpus.held, accept=accept, say=say)
+        now, *parts = resume_parts(out, now, corpus.samples, corpus.held, accept=accept, say=say)
         corpus = Corpus(*parts)
     slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
-    seen = look(config, corpus, with_lesions(corpus.samples, slices.pixels) | with_lesions(corpus.held))
+    seen = outlook_of(config, corpus, with_lesions(corpus.samples, slices.pixels) | with_lesions(corpus.held))
     say("all slices are read")
     for warning in seen.warnings:
         say(warning)
-    keep_freed()
+    reuse_freed_blocks()
     torch.manual_seed(config.seed)
     module = LiteModule(config)
     if not resume:
@@ -182,7 +183,7 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
             load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
     sizes = len(corpus.samples), len(corpus.held)
-    write_down(config.to_json(), out, now, sizes)
+    record_start(config.to_json(), out, now, sizes)
 
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
@@ -231,23 +232,13 @@ def floats(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def card_of(config: LiteConfig, out: Path, scores: Mapping[str, float], notes: Sequence[str]) -> WeightsCard:
     """Return the card of weights of the run."""
-    return WeightsCard(
-        name=out.resolve().name,
+    return run_card(
+        config.to_json(),
+        out,
         architecture="jcs-lite",
-        source_file="config.json",
-        source_kind="training run",
-        source_sha256=hashlib.sha256(config.to_json().encode()).hexdigest(),
-        source_url=None,
-        weights_sha256="0" * 64,
-        imported_at="",
-        jcs_ct_version=__version__,
         recipe="lung-field",
         classes=("COVID-19", "lesion"),
-        threshold=0.5,
-        threshold_from="not tuned",
         licence="research use: that of the data it was trained on",
-        citation="",
-        bn_eps_folded=0.0,
         notes=(*(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()), *notes),
         covid_threshold=0.5,
         mirror=True,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST = 200  # slices of a source in a fold: enough for a figure with two digits
 
 
-def tell_sources(out: Path, say: Callable[[str], None]) -> dict[str, float]:
+def source_accuracy(out: Path, say: Callable[[str], None]) -> dict[str, float]:
     """Return "balanced_accuracy", the mean over the folds' networks, and "chance"; empty with fewer than two sources.
 
     Args:

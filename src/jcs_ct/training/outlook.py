@@ -20,7 +20,7 @@ _NAMES = ("no COVID-19", "COVID-19")
 
 
 @dataclass(frozen=True)
-class Prospects:
+class Outlook:
     """What can be said of the scores of a run before it starts.
 
     Attributes:
@@ -41,8 +41,8 @@ class Prospects:
         )
 
 
-def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Prospects:
-    """Return the prospects of a classifier.
+def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Outlook:
+    """Return the outlook of a classifier.
 
     Args:
         training: Slices to train on; those without a label teach nothing.
@@ -62,17 +62,17 @@ def prospects_of_labels(training: Sequence[Sample], held: Sequence[Sample], wher
         )
     one = only_label(held) if held else None
     if one is None:
-        return Prospects()
-    return Prospects(
+        return Outlook()
+    return Outlook(
         f"{_all(held, 'to validate on')} {one}",
         "put slices of both classes into the validation part; `jcs data split` does",
     )
 
 
-def prospects_of_masks(
+def outlook_of_masks(
     training: Sequence[Sample], held: Sequence[Sample], lesion: Callable[[Sample], bool], where: str
-) -> Prospects:
-    """Return the prospects of a segmentation.
+) -> Outlook:
+    """Return the outlook of a segmentation.
 
     Args:
         training: Slices to train on.
@@ -90,8 +90,8 @@ def prospects_of_masks(
             hint="add slices with lesions, or choose another --fold or split; `jcs data check` lists the empty masks",
         )
     if not held or any(lesion(s) for s in held):
-        return Prospects()
-    return Prospects(
+        return Outlook()
+    return Outlook(
         f"no lesion is in {some_masks(held)} of the slices to validate on",
         "put slices with lesions into the validation part",
     )

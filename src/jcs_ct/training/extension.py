@@ -17,7 +17,7 @@ OF_THE_OLD_LENGTH = ("total_steps", "_schedule_phases")  # of one cycle; the new
 SCHEDULED = ("lr", "betas")
 
 
-def stretch(checkpoint: dict[str, Any], schedule_of: Callable[[Optimizer], LRScheduler]) -> None:
+def extend_schedule(checkpoint: dict[str, Any], schedule_of: Callable[[Optimizer], LRScheduler]) -> None:
     """Give the optimiser and the schedule in a checkpoint the values of a longer run, at the step they are at.
 
     Args:

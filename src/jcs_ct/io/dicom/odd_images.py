@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import alike, by_grid, is_localizer, plane
+from jcs_ct.io.dicom.checks import by_grid, is_localizer, plane_of, same_geometry
 from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def dropped_warning(number: int, what: str, first: ImageHeader) -> CodedWarning:
     return CodedWarning("dropped-images", f"{number} {what} left out (--drop-odd){place}")
 
 
-def torn(groups: Sequence[Sequence[ImageHeader]]) -> list[list[ImageHeader]]:
+def join_single_slices(groups: Sequence[Sequence[ImageHeader]]) -> list[list[ImageHeader]]:
     """Return the series of a study, those joined that hold one slice each and lie on one grid at different positions.
 
     Some exports give every image a series UID of its own. Each would be a study of one slice.
@@ -77,7 +77,7 @@ def torn(groups: Sequence[Sequence[ImageHeader]]) -> list[list[ImageHeader]]:
     return whole
 
 
-def joined(images: Sequence[ImageHeader]) -> list[CodedWarning]:
+def joined_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     """Return what is to be said of a series that was joined."""
     series = {image.series for image in images}
     if len(series) < 2:
@@ -89,10 +89,12 @@ def joined(images: Sequence[ImageHeader]) -> list[CodedWarning]:
 def _may_be_a_piece(group: Sequence[ImageHeader]) -> bool:
     if len(group) != 1 or not group[0].is_image or group[0].frame is not None or not group[0].series:
         return False
-    return group[0].position is not None and plane(group[0]) == "axial" and not is_localizer(group[0])
+    return group[0].position is not None and plane_of(group[0]) == "axial" and not is_localizer(group[0])
 
 
 def _continues(a: ImageHeader, b: ImageHeader) -> bool:
     same = ("modality", "image_type", "thickness", "description", "slope", "intercept", "patient", "sop_class")
     kernels = a.facts.get("kernel"), b.facts.get("kernel")
-    return alike(a, b) and kernels[0] == kernels[1] and all(getattr(a, name) == getattr(b, name) for name in same)
+    return (
+        same_geometry(a, b) and kernels[0] == kernels[1] and all(getattr(a, name) == getattr(b, name) for name in same)
+    )

@@ -7,28 +7,27 @@ Thousands of headers take minutes to read. So the files of each case are written
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.identity import hashed, place_of, sources_of
+from jcs_ct.app.identity import hashed_uid, place_of, sources_of, stamp_of_files
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from jcs_ct.study.case import Case
 
 FOLDER = ".inputs"
-File = tuple[str, "str | None"]
+InputFile = tuple[str, "str | None"]
 """Path in full, without links, and member of an archive."""
 
 
 @dataclass(frozen=True)
-class KnownCase:
+class FinishedCase:
     """A finished case that need not be read.
 
     Attributes:
@@ -43,25 +42,25 @@ class KnownCase:
     kind: str
     path: str
     report: dict[str, Any] = field(repr=False)
-    files: frozenset[File] = field(repr=False)
+    files: frozenset[InputFile] = field(repr=False)
 
     def __len__(self) -> int:
         return int(self.report["input"]["slices"])
 
     def holds(self, study: str) -> bool:
         """Return whether a new file may belong to its study, by a UID, or by a folder (or "archive!") without one."""
-        if study in {self.report["source"]["study"], ""} or hashed(study) == self.report["source"]["study"]:
+        if study in {self.report["source"]["study"], ""} or hashed_uid(study) == self.report["source"]["study"]:
             return True
         return study in {str(Path(path).parent) if member is None else f"{path}!" for path, member in self.files}
 
 
-def note_files(out: Path, case: Case, report: dict[str, Any]) -> None:
+def record_files(out: Path, case: Case, report: dict[str, Any]) -> None:
     """Write down the files of a finished case. Without it the case is only read again, so a full disk is no problem."""
     if case.series is None or not report["source"]["stamp"]:
         return  # folders of pictures are told as fast from what is gathered
     files = sorted({(str(s.path.resolve()), s.member) for s in (*sources_of(case), *case.series.beside)}, key=str)
     try:
-        stamp = _stamp(files)
+        stamp = stamp_of_files(files)
         content = {"label": case.label, "path": place_of(case), "source": report["source"]["stamp"]}
         text = json.dumps(content | {"stamp": stamp, "files": files}, ensure_ascii=False)
         write_whole(out / FOLDER / f"{case.name}.json", text.encode("utf-8", "surrogateescape"), overwrite=True)
@@ -69,7 +68,7 @@ def note_files(out: Path, case: Case, report: dict[str, Any]) -> None:
         return
 
 
-def known_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) -> Iterator[KnownCase]:
+def untouched_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) -> Iterator[FinishedCase]:
     """Yield the finished cases in `out` whose files are as they were.
 
     Args:
@@ -80,26 +79,14 @@ def known_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) -> Ite
         try:
             noted = json.loads(path.read_bytes())
             files = [(name, member) for name, member in noted["files"]]
-            if _stamp(files) != noted["stamp"]:
+            if stamp_of_files(files) != noted["stamp"]:
                 continue
             report = same(out / path.stem)
             if report is None or report["source"]["stamp"] != noted["source"]:
                 continue
-            known = KnownCase(
+            known = FinishedCase(
                 path.stem, noted["label"], report["source"]["kind"], noted["path"], report, frozenset(files)
             )
         except (OSError, ValueError, KeyError, TypeError, OutputError):  # it is read again, which says what is wrong
             continue
         yield known
-
-
-def _stamp(files: Iterable[File]) -> str:
-    """Return a digest of names, sizes and times of files. Raises OSError where one is not there."""
-    lines = []
-    seen: dict[str, str] = {}  # an archive holds many
-    for path, member in files:
-        if path not in seen:
-            status = Path(path).stat()
-            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
-        lines.append(f"{path}|{member}|{seen[path]}")
-    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

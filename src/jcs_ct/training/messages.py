@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
-from jcs_ct.training.reading import WAY_OUT
+from jcs_ct.training.shared_memory import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ NO_ROOM = "shared memory (/dev/shm) is too small for what reading processes hand
 READER = "DataLoader worker"  # how PyTorch's words on a dead reading process begin
 LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero", "lightning_utilities")
 HARMLESS = (
+    r".*`srun` command is available.*",  # on a cluster's machines it is; a run of one process needs none
     r".*does not have many workers.*",  # how many is the user's choice
     r".*module\(s\) in eval mode.*",  # frozen batch norm
     r".*but have no `val_dataloader`.*",  # a run without validation says so itself

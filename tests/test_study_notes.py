@@ -13,7 +13,7 @@ from jcs_ct.app.gather import gather
 from jcs_ct.core.warning import CodedWarning, code_of
 from jcs_ct.inference import apply
 from jcs_ct.phantom import lung_window
-from jcs_ct.study.noticed import noticed
+from jcs_ct.study.notes import note_warnings
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.result import SliceResult
 from jcs_ct.study.settings import Networks, Settings
@@ -65,6 +65,6 @@ def test_a_note_is_one_warning_however_many_slices_have_it() -> None:
         SliceResult(i, "", None, 0.5, True, None, None, None, (), nothing, nothing, notes=tuple(found))
         for i, found in enumerate(notes, 1)
     ]
-    whole, plain = noticed(slices)
+    whole, plain = note_warnings(slices)
     assert (whole, code_of(whole)) == ("all 2 slices: coloured (1.0% of the pixels); a CT slice is grey", "coloured")
     assert (plain, code_of(plain)) == ("slice 2: a plain note", "note")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jcs_ct.study.result import SliceResult
 
 
-def noticed(slices: Sequence[SliceResult]) -> list[CodedWarning]:
+def note_warnings(slices: Sequence[SliceResult]) -> list[CodedWarning]:
     """Return a warning for each note of slices, in the words that the commands on slices use."""
     where: dict[str, list[int]] = {}
     notes: dict[str, str] = {}
