@@ -23,7 +23,7 @@ pytest.importorskip("fastapi")
 from service_help import Server, dicom, nifti, serving, until, zipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MIB = 2**20
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -76,7 +76,7 @@ def lying_zip() -> bytes:
     return bytes(data)
 
 
-HOSTILE = {
+HOSTILE: dict[str, Callable[[], bytes]] = {
     "a bomb in a bomb": bomb_in_bomb,
     "a bomb as NIfTI": lambda: gzip.compress(bytes(400 * MIB)),
     "a climber": lambda: zipped({"../../../evil.nii": nifti(60), "..\\..\\evil.nii": b"x", "/etc/evil.nii": b"y"}),
