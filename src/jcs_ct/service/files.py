@@ -116,8 +116,9 @@ class Folders:
             study = known.get(path.name)
             if study is None:
                 stale += [path] if path.stat().st_mtime < old else []
-            elif study.state == "done":
-                stale += [p for p in path.iterdir() if p.name != str(study.attempt)]
+            elif study.state in {"done", "failed"}:
+                keep = str(study.attempt) if study.state == "done" else None
+                stale += [p for p in path.iterdir() if p.name != keep]
         for path in stale:
             shutil.rmtree(path, ignore_errors=True)
         return len(stale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -142,7 +143,9 @@ def open_engine(url: str) -> Engine:
         raise UsageError("--database is no URL of a database", hint=hint) from error
     name = parsed.get_backend_name()
     if name == "postgresql":
-        # A connection that a restart of the database has cut is noticed before it is used.
+        # A connection that a restart of the database has cut is noticed before it is used. That it cannot even be
+        # closed is no news then, and a traceback is no line of the log.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         return create_engine(parsed.set(drivername="postgresql+pg8000"), pool_pre_ping=True)
     if name != "sqlite" or parsed.database in {None, "", ":memory:"}:
         raise UsageError("--database is neither a file of SQLite nor PostgreSQL", hint=hint)
