@@ -7,6 +7,7 @@ import importlib
 import sys
 import types
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 from PIL import Image
@@ -57,22 +58,15 @@ def test_every_public_name_has_an_example() -> None:
     assert [name for name in names if ">>>" not in (getattr(jcs_ct, name).__doc__ or "")] == []
 
 
-def test_weights_are_loaded_once_for_many_studies(pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_loaded_once_for_many_studies(pictures: list[Image.Image]) -> None:
     from jcs_ct.weights import loading
+    from jcs_ct.weights.unpickle import read_tensors
 
-    loads: list[Any] = []
-    read = loading.read_tensors
-
-    def counted(path: Any) -> Any:
-        loads.append(path)
-        return read(path)
-
-    monkeypatch.setattr(loading, "read_tensors", counted)
-    diagnoser = jcs_ct.Diagnoser(device="cpu", runtime="torch")
-    assert len(loads) == 1
-    for _ in range(5):
-        diagnoser(pictures[0])
-    assert len(loads) == 1
+    with patch.object(loading, "read_tensors", wraps=read_tensors) as loads:
+        diagnoser = jcs_ct.Diagnoser(device="cpu", runtime="torch")
+        for _ in range(5):
+            diagnoser(pictures[0])
+    assert loads.call_count == 1
 
 
 def test_progress_counts_every_slice(diagnoser: jcs_ct.Diagnoser, pictures: list[Image.Image]) -> None:

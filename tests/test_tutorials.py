@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,11 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
 
 def script_of(page: Path, titles: tuple[str, ...] = ("",)) -> str:
     """Return the page as one script of the shell: its Python stands in it as documents of `python -`."""
+    chosen = [(language, code) for language, title, code in blocks(page) if title in titles]
     parts = ["set -euo pipefail"]
-    for language, title, code in blocks(page):
-        if title in titles:
-            parts.append(code if language == "sh" else f"python - <<'END_OF_PYTHON'\n{code}END_OF_PYTHON\n")
+    for language, codes in groupby(chosen, key=lambda block: block[0]):  # Python goes on where the last block ended
+        code = "".join(code for _, code in codes)
+        parts.append(code if language == "sh" else f"python - <<'END_OF_PYTHON'\n{code}END_OF_PYTHON\n")
     text = "\n".join(parts).replace(MAKE_DATA, "")
     for long, short in SHORT.items():
         text = text.replace(long, short)

@@ -39,6 +39,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(dist), str(ROOT)], check=True,
                        stdout=subprocess.DEVNULL)  # fmt: skip
         subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *map(str, dist.iterdir())], check=True)
+        os.environ.pop("PYTHONPATH", None)  # an environment is empty only without it
         faults = [python for python in found if not works(python, dist, Path(folder))]
     sys.exit(f"install_check: does not work with {', '.join(faults)}" if faults else 0)
 
@@ -48,6 +49,8 @@ def find(version: str) -> str | None:
     if sys.version.startswith(f"{version}."):
         return sys.executable
     path = shutil.which(f"python{version}")
+    if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode:
+        path = None  # a shim of pyenv for a version that is not switched on
     if path is None and (uv := shutil.which("uv")):
         done = subprocess.run([uv, "python", "find", "--no-python-downloads", version], capture_output=True, text=True,
                               check=False)  # fmt: skip
@@ -66,7 +69,6 @@ def works(python: str, dist: Path, folder: Path) -> bool:
         pip(inside / "python", "install", "--constraint", str(CONSTRAINTS), str(file))
         subprocess.run([str(inside / "python"), "-c", PHANTOM], cwd=place, check=True)
         environment = os.environ | {"JCS_HOME": str(place / "home")}
-        environment.pop("PYTHONPATH", None)
         for words in (["--version"], ["doctor"], ["diagnose", "study", "-o", "results"]):
             done = subprocess.run([str(inside / "jcs"), *words], cwd=place, env=environment, capture_output=True,
                                   text=True, check=False)  # fmt: skip
