@@ -233,7 +233,7 @@ def test_the_viewer_tells_what_it_shows(browser: Browser, pages: dict[str, Path]
     browser("press", key="End")
     browser.slice()
     assert not shown(browser, "#flags")
-    assert "not looked at" in text(browser, "readout")
+    assert "not assessed" in text(browser, "readout")
     browser("click", selector="a[data-slice='8']")
     assert browser.slice() == 8
 

@@ -206,6 +206,7 @@ def changed_settings(report: dict[str, Any], networks: Networks, settings: Setti
         ),
         "patient rule": (report["settings"]["rule"], settings.rule),
         "fit of the patient rule": (report["settings"].get("rule_fit"), rule_fit(screen.card)),
+        "language": (report["settings"].get("language", "en"), settings.language),
         "choice of lesions": (report["settings"]["segment"], settings.segment),
         "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
         "version": (report["jcs_ct_version"], __version__),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Diagnoser:
-    """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, no medical device.
+    """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, not a medical device.
 
     Several threads may call it; it looks at one study at a time. It can be pickled, and loads its weights anew then.
 
@@ -107,7 +107,7 @@ def diagnose(
     affine: NDArray[np.float64] | None = None,
     device: str = "auto",
 ) -> CaseResult:
-    """Diagnose one study. A research tool, no medical device. For many, `Diagnoser` loads the weights once.
+    """Diagnose one study. A research tool, not a medical device. For many, `Diagnoser` loads the weights once.
 
     Args:
         study: A file of DICOM, NIfTI, MetaImage or NRRD, a folder or an archive of one study, or pictures of

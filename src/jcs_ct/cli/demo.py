@@ -83,5 +83,5 @@ def demo(run: Run, out: Path, slices: int, seed: int) -> None:
     reporter.say(
         f"\nOpen {folder / 'report.html'} in a browser; the drawn lesions are in {out / 'phantom-truth.png'}.\n"
         "A phantom is no patient: what the network says of it shows that everything runs, not how well.\n"
-        "With your own studies: jcs diagnose STUDY -o results. A research tool, no medical device."
+        "With your own studies: jcs diagnose STUDY -o results. A research tool, not a medical device."
     )

@@ -10,6 +10,7 @@ import click
 
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.outputs.report.language import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 @click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
               help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
+@click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
+              help="Language of report.html; the other files stay English.")  # fmt: skip
 @click.option("--no-html", is_flag=True, help="Leave out report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
@@ -48,6 +51,7 @@ def diagnose(
     series: str | None,
     allow_gaps: bool,
     drop_odd: bool,
+    language: str,
     no_html: bool,
     keep_identity: bool,
     resume: bool,
@@ -59,7 +63,7 @@ def diagnose(
     report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and
     OUT/summary.csv.
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
@@ -81,7 +85,7 @@ def diagnose(
     known = (
         []
         if networks is None
-        else batch.reusable_cases(out, networks, _settings(networks, rule, segment, no_html=no_html))
+        else batch.reusable_cases(out, networks, _settings(networks, rule, segment, language, no_html=no_html))
     )
     found = gather(
         inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity, known=known
@@ -106,7 +110,7 @@ def diagnose(
     networks = networks or Networks.of([run.network(name, RESULTS, slices) for name in names])
     for network in networks.all:
         network.slices = max(1, slices)
-    settings = _settings(networks, rule, segment, no_html=no_html)
+    settings = _settings(networks, rule, segment, language, no_html=no_html)
     reporter.result |= {"model": [n.card.name for n in networks.all]}
     if resume and (removed := remove_debris(out)):
         reporter.note(f"{removed} half-written studies of a run that was killed were removed")
@@ -128,11 +132,11 @@ def diagnose(
         reporter.say(_table(rows))
 
 
-def _settings(networks: Networks, rule: str, segment: str | None, *, no_html: bool) -> Settings:
+def _settings(networks: Networks, rule: str, segment: str | None, language: str, *, no_html: bool) -> Settings:
     from jcs_ct.study.settings import Settings
 
     chosen: Any = segment or networks.usual_segment
-    return Settings(rule, chosen, frames=not no_html)
+    return Settings(rule, chosen, frames=not no_html, language=language)
 
 
 def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool) -> None:
