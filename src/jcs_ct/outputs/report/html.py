@@ -21,7 +21,7 @@ from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
 from jcs_ct.outputs.report.explained import card_entries, meaning_of
 from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
-from jcs_ct.outputs.report.language import language_of
+from jcs_ct.outputs.report.language import PROBES, language_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,6 +130,7 @@ def _viewer(
         "places": make_chart(report).places,
         "start": words.first_shown(report),
         "slices": [_said(one, report, language) for one in report["slices"]],
+        "probe": PROBES.get(language.code, ""),
         "words": {
             "broken": language.say("This browser cannot show slice %(index)s.", index="{}"),
             "unwindowed": language.say("as it came"),

@@ -31,6 +31,9 @@ LANGUAGES = {
 }
 """Code of each language (ISO 639-1) → its own name. Chinese is simplified."""
 
+PROBES = {"zh": "\u80f8\u80ba", "ja": "\u80f8\u80ba"}
+"""Language whose script many computers have no font for → two letters that look alike only where it is missing."""
+
 TRANSLATIONS = tuple(code for code in LANGUAGES if code != "en")
 
 

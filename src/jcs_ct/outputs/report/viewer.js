@@ -266,6 +266,16 @@
   theme.hidden = false;
   label();
 
+  // Two letters that look the same are the box that stands for letters without a font.
+  const looks = (letter) => {
+    const sheet = document.createElement("canvas"), ink = sheet.getContext("2d", { willReadFrequently: true });
+    sheet.width = sheet.height = 32;
+    ink.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+    ink.fillText(letter, 2, 26);
+    return ink.getImageData(0, 0, 32, 32).data.join();
+  };
+  if (data.probe && looks(data.probe[0]) === looks(data.probe[1])) $("no-font").hidden = false;
+
   for (const part of ["viewer", "help"]) $(part).hidden = false;
   new ResizeObserver(() => draw()).observe(stage);
   show();
