@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 
-    A research tool, no medical device: it must not be used to diagnose or treat anyone.
+    A research tool, not a medical device: it must not be used to diagnose or treat anyone.
 
     Exit status: 0 done, 1 some case failed (each named, the others written), 2 wrong arguments or unusable input.
     """

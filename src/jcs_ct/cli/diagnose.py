@@ -13,6 +13,7 @@ import click
 from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.outputs.report.language import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 @click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
               help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
+@click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
+              help="Language of report.html; the other files stay English.")  # fmt: skip
 @click.option("--no-html", is_flag=True, help="Leave out report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
@@ -62,6 +65,7 @@ def diagnose(
     series: str | None,
     allow_gaps: bool,
     drop_odd: bool,
+    language: str,
     no_html: bool,
     keep_identity: bool,
     resume: bool,
@@ -78,7 +82,7 @@ def diagnose(
     report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and
     OUT/summary.csv. INPUT and OUT may be URLs such as s3://bucket/folder (docs/scale.md).
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     from jcs_ct.app.shares import Share
     from jcs_ct.archive.places import is_url
@@ -92,7 +96,7 @@ def diagnose(
         raise UsageError("--part-by says what --part shares", hint="give --part K/N too")
     if engine != "ray" and (address is not None or workers is not None):
         raise UsageError("--address and --workers are of a cluster", hint="give --engine ray too")
-    with_networks = _WithNetworks(run, model, rule, segment, no_html)
+    with_networks = _WithNetworks(run, model, rule, segment, language, no_html)
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd, "keep_identity": keep_identity}
     if any(is_url(text) for text in (*inputs, target)):
         from jcs_ct.cli.archive import GUESS, diagnose_archive
@@ -115,6 +119,7 @@ class _WithNetworks:
     models: tuple[str, ...]
     rule: str
     segment: str | None
+    language: str
     no_html: bool
 
     @property
@@ -133,7 +138,7 @@ class _WithNetworks:
         from jcs_ct.study.settings import Settings
 
         chosen: Any = self.segment or networks.usual_segment
-        return Settings(self.rule, chosen, frames=not self.no_html)
+        return Settings(self.rule, chosen, frames=not self.no_html, language=self.language)
 
 
 def _diagnose_here(

@@ -84,7 +84,7 @@ def serve(
     FOLDER holds what was sent, the results and, unless --database is given, the record. A page for people is at /, the
     API's documentation at /docs.
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key belong together", hint="give both, or none of them")
