@@ -201,7 +201,7 @@ def _diagnose_here(
             reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     summary.add(*map(batch.problem_row, found.problems), *rows)
     total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
-    with Bar(sum(len(case) for case in cases), reporter) as bar:
+    with Bar(sum(len(case) for case in cases), reporter.say, quiet=reporter.quiet) as bar:
         if networks is not None and (cases or kept):
             ending = _ending(
                 with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume,
