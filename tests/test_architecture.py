@@ -44,7 +44,7 @@ HOMES = {  # library → where it may be imported
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "matplotlib": {"outputs"},
-    "requests": {"weights/download.py"},
+    "requests": {"weights/download.py", "service/watch/orthanc.py"},
     "safetensors": {"weights"},
     "scipy": {
         "io/features.py",
@@ -84,7 +84,8 @@ HOMES = {  # library → where it may be imported
         "service/viewing.py",
     },
     "uvicorn": {"service/run.py"},
-    "sqlalchemy": {"service/record.py", "service/tables.py"},
+    "sqlalchemy": {"service/record.py", "service/tables.py", "service/watch/ledger.py"},
+    "pynetdicom": {"service/node"},
     "prometheus_client": {"service/metrics.py"},
     "fsspec": {"archive/places.py"},
     "ray": {"archive/workers.py"},

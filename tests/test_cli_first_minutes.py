@@ -129,7 +129,7 @@ def test_an_extra_of_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_missing_of_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     needs = ["click>=8", "lightning>=2.4; extra == 'train'", 'no-such-thing[a]>=1; extra == "train"']
-    monkeypatch.setattr(installing.metadata, "requires", lambda _: needs)
+    monkeypatch.setattr(metadata, "requires", lambda _: needs)
     assert [name for name in installing.missing_of("train") if name != "lightning"] == ["no-such-thing"]
     assert installing.missing_of("service") == []
 

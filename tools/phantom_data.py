@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -50,7 +51,8 @@ def write_mask(study: PhantomStudy, path: Path) -> None:
     for axis in range(3):  # NIfTI counts mm to the right, front and head; the phantom to the left, back and head
         affine[:3, axis] = np.array(study.direction[axis]) * study.spacing[axis] * (-1, -1, 1)
     affine[:3, 3] = np.array(study.origin) * (-1, -1, 1)
-    nib.save(nib.Nifti1Image(study.lesions.astype(np.uint8), affine), path)
+    image: Any = nib.Nifti1Image  # nibabel has few types
+    nib.save(image(study.lesions.astype(np.uint8), affine), path)
 
 
 def pictures(study: PhantomStudy, name: str, folder: Path) -> list[list[str]]:

@@ -70,6 +70,7 @@ def diagnose_cases(
     resume: bool = False,
     keep_identity: bool = False,
     place: Callable[[str], str] | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Iterator[CaseOutcome]:
     """Diagnose every case and write its folder; yield how each ended.
 
@@ -86,8 +87,9 @@ def diagnose_cases(
         keep_identity: Whether UIDs stand in the report as they are.
         place: Puts into a text where the inputs came from, in place of where they lie for now; such results are told
             again by whoever fetched the inputs.
+        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
     """
-    job = Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, place)
+    job = Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, place, progress)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
@@ -119,6 +121,7 @@ class Job:
     resume: bool = False
     keep_identity: bool = False
     place: Callable[[str], str] | None = None
+    progress: Callable[[int, int], object] | None = None
     looked: int = 0
 
     def run(self, case: Case) -> CaseOutcome:
@@ -142,7 +145,7 @@ class Job:
             freeze_what_is_loaded()
         self.looked += 1
         stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
-        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
         if looked_at is not case:
             stamped = identify(looked_at, keep_identity=self.keep_identity)
         if self.place is not None:

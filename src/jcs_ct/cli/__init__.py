@@ -36,6 +36,8 @@ COMMANDS = {
     "bench": ("jcs_ct.cli.bench:bench", "Speed on this machine, against the plain published computation."),
     "serve": ("jcs_ct.cli.serve:serve", "Studies over HTTP: a page, an API, workers."),
     "work": ("jcs_ct.cli.serve:work", "Take part in the work of a `jcs serve`."),
+    "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives in an Orthanc, and send SEG and SR back."),
+    "node": ("jcs_ct.cli.node:node", "Receive studies over DICOM's network protocol."),
     "token": ("jcs_ct.cli.serve:token", "Make a token for `jcs serve`."),
     "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jcs_ct.app.batch import CaseOutcome
     from jcs_ct.app.shares import Share
@@ -151,6 +152,7 @@ def _diagnose_here(
     from jcs_ct.app.gather import gather
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
+    from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.app.summary import Summary
 
     run, reporter = with_networks.run, with_networks.run.reporter
@@ -185,21 +187,26 @@ def _diagnose_here(
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
     ending: Iterator[CaseOutcome] = iter(())
+    slices = max(1, sum(len(case) for case in cases))
+    before, bar = 0, Bar(slices, reporter)  # slices of the studies that have ended
     if cases or kept:
-        slices = max(1, sum(len(case) for case in cases))
         networks = networks or with_networks.open(slices)
         for network in networks.all:
             network.slices = slices
         if resume and (removed := remove_debris(out)):
             reporter.note(f"{removed} half-written studies of a run that was killed were removed")
-        ending = _ending(with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume)
+        ending = _ending(with_networks, networks, cases, out, cluster, ways["keep_identity"],
+                         resume=resume, progress=lambda done, _: bar.to(before + done))  # fmt: skip
     summary.add(*map(batch.problem_row, found.problems), *rows)
     total = len(cases) + len(kept)
-    for i, ended in enumerate(chain(kept, ending), 1):
-        if i > len(kept):
-            rows.append(batch.summary_row(ended))
-            summary.add(rows[-1])
-        _say(ended, i, total, out, reporter)
+    with bar:
+        for i, ended in enumerate(chain(kept, ending), 1):
+            if i > len(kept):
+                rows.append(batch.summary_row(ended))
+                summary.add(rows[-1])
+                before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
+                bar.to(before)
+            _say(ended, i, total, out, reporter)
     summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
@@ -214,6 +221,7 @@ def _ending(
     keep_identity: bool,
     *,
     resume: bool,
+    progress: Callable[[int, int], object],
 ) -> Iterator[CaseOutcome]:
     """Return what computes the cases, here or on a cluster."""
     from jcs_ct.app.batch import diagnose_cases
@@ -221,7 +229,7 @@ def _ending(
     run, settings = with_networks.run, with_networks.settings(networks)
     how: Any = {"overwrite": run.overwrite, "resume": resume, "keep_identity": keep_identity}
     if cluster is None:
-        return diagnose_cases(cases, networks, settings, out, **how)
+        return diagnose_cases(cases, networks, settings, out, progress=progress, **how)
     from jcs_ct.archive.workers import Orders, diagnose_on_ray
 
     orders = Orders(with_networks.names, run.device, run.runtime, settings, out, **how)
