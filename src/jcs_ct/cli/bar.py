@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from jcs_ct.core.duration import duration
 
@@ -11,9 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from jcs_ct.cli.common import Reporter
-
 EVERY = 60.0  # seconds between lines in a log
+
+
+class Speaker(Protocol):
+    """What says the lines: `jcs_ct.cli.common.Reporter`."""
+
+    quiet: bool
+
+    def say(self, text: str) -> None:
+        """Say a line."""
+        ...
 
 
 class Bar:
@@ -25,7 +33,7 @@ class Bar:
         now: The clock, in seconds.
     """
 
-    def __init__(self, total: int, reporter: Reporter, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, total: int, reporter: Speaker, now: Callable[[], float] = time.monotonic) -> None:
         from tqdm import tqdm
 
         self._total, self._reporter, self._now = total, reporter, now
