@@ -374,7 +374,12 @@ SMALL_DEMO = ("demo", "-o", "d", "--slices", "32", "--size", "128")
 
 def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr("jcs_ct.cli.demo.show", lambda page: bool(opened.append(page)) or True)
+
+    def show(page: Path) -> bool:
+        opened.append(page)
+        return True
+
+    monkeypatch.setattr("jcs_ct.cli.demo.show", show)
     status, out, err = jcs(*SMALL_DEMO, "--json", "--open")
     assert status == 0, err
     assert err.count(" ok\n") == 3
