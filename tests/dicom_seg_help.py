@@ -35,7 +35,7 @@ SHAPE = (4, 21, 19)  # stored; 399 pixels are no multiple of 8
 REPORT: dict[str, Any] = {
     "schema": "jcs-ct/report/1",
     "jcs_ct_version": "0",
-    "disclaimer": "A research tool, no medical device.",
+    "disclaimer": "A research tool, not a medical device.",
     "case": "case",
     "input": {"kind": "dicom", "slices": SHAPE[0], "shape": [21, 19], "spacing_mm": list(SPACING), "facts": {}},
     "model": {

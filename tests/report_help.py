@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jcs_ct.outputs.report.content import DISCLAIMER
 from jcs_ct.outputs.report.frames import EncodedFrame, encode_frame
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"
@@ -37,7 +38,7 @@ def sample_report(slices: int = 12, kind: str = "dicom", case: str = "case-1") -
     return {
         "schema": "jcs-ct/report/1",
         "jcs_ct_version": "0.0.0",
-        "disclaimer": "Research tool, no medical device. Not for diagnosis, triage or treatment of patients.",
+        "disclaimer": DISCLAIMER,
         "case": case,
         "input": {
             "kind": kind,

@@ -117,11 +117,11 @@ def test_what_it_says(seg: Any, files: list[Path]) -> None:
     assert seg.FrameOfReferenceUID == source.FrameOfReferenceUID
     assert seg.SeriesInstanceUID != source.SeriesInstanceUID
     assert (seg.Modality, seg.Manufacturer, seg.SegmentsOverlap) == ("SEG", "jcs-ct", "YES")
-    assert "no medical device" in seg.ContentDescription
+    assert "not a medical device" in seg.ContentDescription
     lesion, right, left = seg.SegmentSequence
     for segment, category, kind in ((lesion, "49755003", "52988006"), (right, "123037004", "39607008")):
         assert segment.SegmentAlgorithmType == "AUTOMATIC"
-        assert "Research use only, no medical device" in segment.SegmentDescription
+        assert "Research use only, not a medical device" in segment.SegmentDescription
         assert segment.SegmentedPropertyCategoryCodeSequence[0].CodeValue == category
         assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == kind
     assert lesion.AnatomicRegionSequence[0].CodeValue == "39607008"

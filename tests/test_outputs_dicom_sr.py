@@ -137,7 +137,13 @@ def test_nobody_checked_it(sr_path: Path, files: list[Path]) -> None:
     (observer,) = (i for i in document.ContentSequence if name_of(i) == "Observer Type")
     assert observer.ConceptCodeSequence[0].CodeMeaning == "Device"
     text = comment(document)
-    for words in ("Research use only, no medical device", "not verified", "calibrated", "0.91 ≥ 0.5", "not reliable"):
+    for words in (
+        "Research use only, not a medical device",
+        "not verified",
+        "calibrated",
+        "0.91 ≥ 0.5",
+        "not reliable",
+    ):
         assert words in text
     assert "the chest is cut off" in text
     assert "partial chest" in text
@@ -162,7 +168,7 @@ def test_a_verdict_between_is_indeterminate(files: list[Path], seg_path: Path, t
     write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
     document = pydicom.dcmread(tmp_path / "sr.dcm")
     assert read_groups(document)["jcs-ct: patient"]["Disease caused by SARS-CoV-2 (COVID-19)"] == "Indeterminate"
-    assert "The fit is not sure on which side of the threshold this study lies." in comment(document)
+    assert "A few more studies in the fit could have put it on the other side of the threshold." in comment(document)
 
 
 def test_every_reservation_of_the_page_stands_in_it(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_every_reservation_of_the_page_stands_in_it(files: list[Path], seg_path:
     lines = comment(pydicom.dcmread(tmp_path / "sr.dcm")).splitlines()
     for sentence in explanation(report):
         assert sentence in lines
-    assert "This does not rule out the disease." in lines
+    assert "This result does not rule out COVID-19." in lines
     assert lines[lines.index("The verdict is not reliable because") + 1] == "- the chest is cut off"
     assert lines.count("Warning: partial chest") == 1
     assert "Warning: the chest is cut off" not in lines

@@ -181,7 +181,7 @@ def test_lesion_overlay_touches_the_lesion_only(ct: NDArray[np.uint8], words: li
     assert 0.6 < share < 0.9  # the slice shows through
     assert words[0] == "case/slice_7"
     assert f"lesion, p ≥ 0.50: {100 * mask.mean():.1f} % of the slice" in words
-    assert words[-3:] == ["jcs-joint", "official recipe", "jcs-ct · research tool, no medical device"]
+    assert words[-3:] == ["jcs-joint", "official recipe", "jcs-ct · research tool, not a medical device"]
     assert lesion_overlay(ct, probability, 0.5, title="case/slice_7", caption=("jcs-joint", "official recipe")) == png
 
 

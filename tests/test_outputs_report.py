@@ -342,7 +342,7 @@ def test_the_page_holds_everything_and_admits_nothing_else() -> None:
         assert "style" not in attributes, tag  # the policy would drop it
         for name in ("src", "href"):
             assert str(attributes.get(name, "#")).startswith(("data:image/", "#")), (tag, attributes)
-    assert [w for w in page.words if "no medical device" in w][1:], "at the top and at the bottom"
+    assert [w for w in page.words if "not a medical device" in w][1:], "at the top and at the bottom"
 
 
 def test_frames_must_match_the_slices() -> None:
@@ -373,10 +373,10 @@ def spoken(report: dict[str, Any]) -> str:
 
 def test_the_verdict_is_told_in_words() -> None:
     text = spoken(sample_report())
-    assert "Signs of COVID-19 found" in text
-    assert "The probability of COVID-19 is 87 %; a study counts as positive from 50 %." in text
-    assert "3 of the 11 slices that were looked at are positive (50 % or more)." in text
-    assert "Not reliable" not in text
+    assert "This study shows signs of COVID-19: study probability 87 % (threshold 50 %)." in text
+    assert "Lesions fill 7.5 % of the lungs (300 ml) and lie on both sides. Most of it is ground glass." in text
+    assert "Positive slices (probability from 50 %): 3 of the 11 that were assessed." in text
+    assert "Do not rely" not in text
     assert "1 warning" in text
 
     doubtful = sample_report()
@@ -388,12 +388,13 @@ def test_the_verdict_is_told_in_words() -> None:
         "score": 0.123,
     }
     text = spoken(doubtful)
-    assert text.index("Not reliable because") < text.index("partial chest") < text.index("COVID-19 unlikely")
+    assert text.index("Do not rely on this result. One thing speaks against it:") < text.index("partial chest")
+    assert text.index("partial chest") < text.index("COVID-19 is unlikely")
     assert "No signs" not in text, "300 ml of lesion stand beside it"
-    assert "Opacities found, COVID-19 unlikely" in text
-    assert "300 ml of opacities, 7.5 % of the lungs" in text
-    assert "The probability of COVID-19 is 12 %" in text
-    assert "This does not rule out the disease." in text
+    assert "This study shows opacities, but COVID-19 is unlikely: study probability 12 %" in text
+    assert "Lesions fill 7.5 % of the lungs (300 ml)" in text
+    assert "study probability 12 % (threshold 50 %)" in text
+    assert "This result does not rule out COVID-19." in text
     assert text.count("partial chest") == 1, "said once, where it matters most"
 
 
@@ -412,13 +413,13 @@ def test_a_verdict_between_says_what_was_found() -> None:
         ],
     }
     text = spoken(report)
-    assert "Indeterminate: opacities found, COVID-19 can neither be said nor ruled out" in text
-    assert "The probability of COVID-19 is 49.96 % (as far as the fit is sure: 20 to 80 %); a study" in text
     assert (
-        "7.5 % of the lungs are marked as lesion, and the highest tenth of the slices have a probability of 63 %"
+        "This study shows opacities, but the model cannot tell whether they are COVID-19: study probability 49.96 %"
         in text
     )
-    assert "300 ml of opacities, 7.5 % of the lungs. COVID-19 is not told from other pneumonias" in text
+    assert "The rule was fitted on few studies: the probability may lie between 20 % and 80 %." in text
+    assert "It follows from: 7.5 % of the lungs are marked as lesion; the highest tenth of the slices have a" in text
+    assert "Opacities alone do not tell COVID-19 from another pneumonia" in text
     assert not [wrong for wrong in ("No signs", "Signs of", "unlikely") if wrong in text]
     page = render(report, [])
     assert 'class="verdict indeterminate' in page
@@ -428,11 +429,11 @@ def test_a_verdict_between_says_what_was_found() -> None:
 @pytest.mark.parametrize(
     ("call", "opacities", "positive", "expected"),
     [
-        ("positive", True, 0.9, "Signs of COVID-19 found"),
-        ("negative", False, 0.05, "No signs of COVID-19 found"),
-        ("negative", False, 0.6, "COVID-19 unlikely"),
-        ("negative", True, 0.0, "Opacities found, COVID-19 unlikely"),
-        ("indeterminate", False, 0.6, "Indeterminate: COVID-19 can neither be said nor ruled out"),
+        ("positive", True, 0.9, "This study shows signs of COVID-19"),
+        ("negative", False, 0.05, "This study shows no signs of COVID-19"),
+        ("negative", False, 0.6, "COVID-19 is unlikely in this study"),
+        ("negative", True, 0.0, "This study shows opacities, but COVID-19 is unlikely"),
+        ("indeterminate", False, 0.6, "The model cannot tell whether this study shows COVID-19"),
     ],
 )
 def test_the_headline_agrees_with_what_else_was_found(
@@ -444,9 +445,9 @@ def test_the_headline_agrees_with_what_else_was_found(
 @pytest.mark.parametrize(
     ("rule", "score", "limit", "words_"),
     [
-        ("release-count", 23, 19, "23 slices are positive; a study counts as positive from 19 slices."),
-        ("fraction", 0.314, 0.1, "31 % of the slices are positive; a study counts as positive from 10 %."),
-        ("another", 2.5, 1.25, "The score is 2.5; a study counts as positive from 1.25."),
+        ("release-count", 23, 19, "COVID-19: 23 positive slices (threshold 19)."),
+        ("fraction", 0.314, 0.1, "COVID-19: 31 % of the slices are positive (threshold 10 %)."),
+        ("another", 2.5, 1.25, "COVID-19: score 2.50 (threshold 1.25)."),
     ],
 )
 def test_rules_without_a_probability(rule: str, score: float, limit: float, words_: str) -> None:
@@ -469,18 +470,18 @@ def test_a_study_that_was_not_looked_at_gets_no_verdict() -> None:
         row |= {"probability": None, "positive": False, "lesion_mm2": None, "lesion_share": None}
     text = spoken(report)
     assert "No verdict" in text
-    assert "probability of COVID-19 is" not in text
+    assert "study probability" not in text
 
 
 def test_why_nothing_was_measured_is_said() -> None:
-    assert "Pictures have no millimetres" in spoken(sample_report(kind="pictures"))
+    assert "Pictures have no scale" in spoken(sample_report(kind="pictures"))
     never = sample_report()
     never["settings"]["segment"] = "never"  # whatever was counted: lesions that nobody looked for are not "0 %"
-    assert "as it was asked for" in spoken(never)
+    assert "the run was told not to" in spoken(never)
     assert "of the lungs affected" not in spoken(never)
     for segment, positive, expected in [
-        ("positive", False, "the verdict is negative"),
-        ("always", True, "nothing was"),
+        ("positive", False, "this one is not positive"),
+        ("always", True, "Nothing was measured"),
     ]:
         report = sample_report()
         report["settings"]["segment"] = segment

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from browser_help import Browser, require_browser
 from jcs_ct.outputs.report.html import write_html
+from jcs_ct.outputs.report.language import TRANSLATIONS, language_of
 from report_help import HOSTILE, sample_frames, sample_report
 
 if TYPE_CHECKING:
@@ -50,6 +52,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "long": sample_report(300),
         "hostile": hostile,
     }
+    for code in TRANSLATIONS:
+        reports[code] = sample_report()
+        reports[code]["settings"]["language"] = code
     for name, report in reports.items():
         slices = len(report["slices"])
         frames = sample_frames(min(slices, 12), report["input"]["kind"], SIZE) * max(1, slices // 12)
@@ -87,7 +92,7 @@ def shown(browser: Browser, selector: str) -> bool:
 def test_keys_wheel_buttons_slider_chart_and_drag_scroll(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["long"])
     assert browser.slice() == 6  # the most affected
-    assert text(browser, "readout").startswith("Slice 6 of 300 · probability 70 %, positive · lesion 60.0 cm²")
+    assert text(browser, "readout").startswith("Slice 6 of 300 · probability 70 %, positive · lesion 60.0\u00a0cm²")
     browser("focus", selector="#stage")
     for key, expected in [
         ("ArrowDown", 7), ("ArrowRight", 8), ("PageDown", 18), ("PageUp", 8), ("ArrowUp", 7), ("ArrowLeft", 6),
@@ -229,11 +234,11 @@ def test_the_viewer_tells_what_it_shows(browser: Browser, pages: dict[str, Path]
         assert value.startswith("Slice 2 of 12")
     assert shown(browser, "#flags")
     assert text(browser, "flags") == "bright for a lung window"
-    assert "z 95.0 mm" in text(browser, "place")
+    assert "z 95.0\u00a0mm" in text(browser, "place")
     browser("press", key="End")
     browser.slice()
     assert not shown(browser, "#flags")
-    assert "not looked at" in text(browser, "readout")
+    assert "not assessed" in text(browser, "readout")
     browser("click", selector="a[data-slice='8']")
     assert browser.slice() == 8
 
@@ -287,6 +292,28 @@ def test_a_phone_is_wide_enough(browser: Browser, pages: dict[str, Path], name: 
     assert name != "study" or browser("axe") == []
     width = browser("evaluate", code="document.getElementById('canvas').getBoundingClientRect().width")
     assert width > 330, "the picture takes the width of the screen"
+
+
+@pytest.mark.parametrize("code", TRANSLATIONS)
+def test_everyone_can_use_it_in_every_language(browser: Browser, pages: dict[str, Path], code: str) -> None:
+    browser.open(pages[code], viewport={"width": 390, "height": 844}, isMobile=True, colorScheme="dark")
+    assert browser("evaluate", code="document.documentElement.scrollWidth") <= 390
+    browser.open(pages[code], viewport={"width": 1300, "height": 900}, colorScheme="light")
+    browser("evaluate", code="document.querySelector('details').open = true")
+    assert browser("axe") == []
+    assert browser("heard") == []
+    assert text(browser, "readout").startswith(language_of(code).say("Slice %(index)s of %(total)s", index=6, total=12))
+    fonts = subprocess.run(["fc-list", f":lang={code}"], capture_output=True, text=True, check=False).stdout
+    assert shown(browser, "#no-font") is (code in {"zh", "ja"} and not fonts), "boxes are not shown in silence"
+
+
+def test_the_first_printed_sheet_shows_a_slice(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["doubtful"], viewport={"width": 695, "height": 1024})  # A4 within its margins
+    assert not shown(browser, ".key-picture"), "on a screen the viewer shows it"
+    browser("media", media={"media": "print"})
+    assert shown(browser, ".key-picture img")
+    bottom = "document.querySelector('.key-picture').getBoundingClientRect().bottom"
+    assert browser("evaluate", code=bottom) < 1024
 
 
 def test_light_and_dark(browser: Browser, pages: dict[str, Path]) -> None:

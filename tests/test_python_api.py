@@ -114,7 +114,7 @@ def test_a_bar_says_the_time_left_once_a_minute() -> None:
     said: list[str] = []
     clock = iter([0.0, 10.0, 61.0, 70.0, 125.0, 130.0])
     reporter: Any = types.SimpleNamespace(quiet=True, say=said.append)  # quiet: no bar on a terminal either
-    with Bar(100, reporter, now=lambda: next(clock)) as bar:
+    with Bar(100, reporter.say, quiet=reporter.quiet, now=lambda: next(clock)) as bar:
         for done in (5, 20, 25, 50, 100):
             bar.to(done)
     assert said == ["jcs: 20 of 100 slices, 4 min left", "jcs: 50 of 100 slices, 2 min left"]

@@ -51,7 +51,7 @@ class Client:
         answer = self.ask("POST", f"/infer/{model}?image={query}", files=fields | files)
         assert answer.status_code == 200, answer.text
         head = f"Content-Type: {answer.headers['Content-Type']}\r\n\r\n".encode()
-        parts = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + answer.content).iter_parts()
+        parts: Any = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + answer.content).iter_parts()
         named = {part.get_param("name", header="content-disposition"): part for part in parts}
         assert named["image"].get_filename() == f"{model}.nii.gz"
         return named["image"].get_payload(decode=True), json.loads(named["params"].get_payload(decode=True))

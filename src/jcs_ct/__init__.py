@@ -1,4 +1,4 @@
-"""jcs-ct: COVID-19 on chest CT by joint classification and segmentation. A research tool, no medical device."""
+"""jcs-ct: COVID-19 on chest CT by joint classification and segmentation. A research tool, not a medical device."""
 
 from __future__ import annotations
 

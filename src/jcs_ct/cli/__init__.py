@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
     "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Studies in, reports out: probability, attention, lesions, verdict."),
+    "collect": ("jcs_ct.cli.collect:collect", "Results of shares into one folder; what is missing."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
     "segment": ("jcs_ct.cli.segment:segment", "Lesion maps of slices."),
     "classify": ("jcs_ct.cli.classify:classify", "COVID-19 probability of slices."),
@@ -35,7 +36,10 @@ COMMANDS = {
     "bench": ("jcs_ct.cli.bench:bench", "Speed on this machine, against the plain published computation."),
     "serve": ("jcs_ct.cli.serve:serve", "Studies over HTTP: a page, an API, workers."),
     "work": ("jcs_ct.cli.serve:work", "Take part in the work of a `jcs serve`."),
+    "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives in an Orthanc, and send SEG and SR back."),
+    "node": ("jcs_ct.cli.node:node", "Receive studies over DICOM's network protocol."),
     "token": ("jcs_ct.cli.serve:token", "Make a token for `jcs serve`."),
+    "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
     "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
     "demo": ("jcs_ct.cli.demo:demo", "Two phantom chests, diagnosed, and a self-check."),
@@ -71,7 +75,7 @@ class LazyGroup(click.Group):
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 
-    A research tool, no medical device: it must not be used to diagnose or treat anyone.
+    A research tool, not a medical device: it must not be used to diagnose or treat anyone.
 
     Exit status: 0 done, 1 some case failed (each named, the others written), 2 wrong arguments or unusable input.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from jcs_ct.core.duration import duration
 
@@ -14,31 +14,24 @@ if TYPE_CHECKING:
 EVERY = 60.0  # seconds between lines in a log
 
 
-class Speaker(Protocol):
-    """What says the lines: `jcs_ct.cli.common.Reporter`."""
-
-    quiet: bool
-
-    def say(self, text: str) -> None:
-        """Say a line."""
-        ...
-
-
 class Bar:
     """Shows how many of `total` slices are done. A context: the bar is gone when it ends.
 
     Args:
         total: How many there are.
-        reporter: Says the lines; quiet, there are none.
+        say: Says a line.
+        quiet: There is neither bar nor line.
         now: The clock, in seconds.
     """
 
-    def __init__(self, total: int, reporter: Speaker, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, total: int, say: Callable[[str], object], *, quiet: bool, now: Callable[[], float] = time.monotonic
+    ) -> None:
         from tqdm import tqdm
 
-        self._total, self._reporter, self._now = total, reporter, now
+        self._total, self._say, self._quiet, self._now = total, say, quiet, now
         self._began = self._said = now()
-        self._bar = tqdm(total=total, unit="slice", disable=reporter.quiet or None, leave=False)
+        self._bar = tqdm(total=total, unit="slice", disable=quiet or None, leave=False)
 
     def __enter__(self) -> Bar:
         return self
@@ -54,8 +47,8 @@ class Bar:
             self._bar.update(done - self._bar.n)
             return
         now = self._now()
-        if now - self._said < EVERY or not 0 < done < self._total:
+        if self._quiet or now - self._said < EVERY or not 0 < done < self._total:
             return
         self._said = now
         left = duration((now - self._began) / done * (self._total - done))
-        self._reporter.say(f"jcs: {done} of {self._total} slices, {left} left")
+        self._say(f"jcs: {done} of {self._total} slices, {left} left")

@@ -350,7 +350,7 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
     """
     from jcs_ct.cli.bar import Bar
 
-    with Bar(total, reporter) as bar:
+    with Bar(total, reporter.say, quiet=reporter.quiet) as bar:
         for i, outcome in enumerate(outcomes, 1):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error

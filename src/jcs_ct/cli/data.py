@@ -220,7 +220,7 @@ def _bar(reporter: Reporter) -> Callable[[Iterable[Inspected], int], Iterable[In
     """Return what shows a progress bar on a terminal, and a line a minute in a log."""
 
     def watch(found: Iterable[Inspected], total: int) -> Iterable[Inspected]:
-        with Bar(total, reporter) as bar:
+        with Bar(total, reporter.say, quiet=reporter.quiet) as bar:
             for i, inspected in enumerate(found, 1):
                 yield inspected
                 bar.to(i)

@@ -84,11 +84,11 @@ def serve(
     FOLDER holds what was sent, the results and, unless --database is given, the record. A page for people is at /, the
     API's documentation at /docs.
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key belong together", hint="give both, or none of them")
-    service = _service(
+    service = service_of(
         shared, upload_bytes=upload * MIB, upload_files=files, idle_seconds=idle, queue=queue, free_share=free
     )
 
@@ -103,7 +103,7 @@ def serve(
 @click.option("--quiet", is_flag=True, help="Problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
-    service = _service(shared)
+    service = service_of(shared)
 
     from jcs_ct.service.run import work as run
 
@@ -122,7 +122,8 @@ def token(file: Path, name: str, role: tuple[str, ...]) -> None:
     click.echo(add_token(file, name, role))
 
 
-def _service(shared: dict[str, Any], **limits: Any) -> Service:
+def service_of(shared: dict[str, Any], **limits: Any) -> Service:
+    """Return the service that the options describe. Raises UsageError where the extra is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UsageError(f"{', '.join(missing)} cannot be imported", hint=install_command("service"))

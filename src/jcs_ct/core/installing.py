@@ -13,7 +13,10 @@ DISTRIBUTION = "jcs-ct"
 EXTRAS = {
     "train": "training, folds and scores: jcs train, jcs data split, jcs bench train",
     "lite": "ImageNet weights to start the training of jcs-lite from: jcs train lite",
-    "service": "studies over HTTP: jcs serve, jcs work, jcs token",
+    "service": "studies over HTTP and from an Orthanc: jcs serve, jcs work, jcs token, jcs watch",
+    "node": "studies by DICOM's network protocol: jcs node",
+    "cloud": "inputs and results in object stores: s3://…",
+    "ray": "studies on a cluster: jcs diagnose --engine ray",
     "openvino": "a faster runtime on Intel and AMD processors",
     "onnx": "a faster runtime on other processors, and the ONNX export",
     "native": "a C compiler, for the kernels of the runtime `native`",

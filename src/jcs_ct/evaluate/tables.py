@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-RESEARCH = "Research tool, no medical device."
+RESEARCH = "Research tool, not a medical device."
 
 
 def plain(value: Any) -> Any:

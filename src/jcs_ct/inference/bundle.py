@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcs_ct.inference.fuse import FusedNetwork
     from jcs_ct.weights import WeightsCard
 
-DISCLAIMER = "A research tool, no medical device: it must not be used to diagnose or treat anyone."
+DISCLAIMER = "A research tool, not a medical device: it must not be used to diagnose or treat anyone."
 
 
 def main_output(names: Sequence[str]) -> str:

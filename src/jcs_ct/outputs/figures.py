@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Map = NDArray[np.floating]
     Mask = NDArray[np.bool_]
 
-FOOTER = "jcs-ct · research tool, no medical device"
+FOOTER = "jcs-ct · research tool, not a medical device"
 LESION: Colour = (86, 180, 233)
 _SCALE = "attention, min–max scaled, 0–1"
 ZERO = "attention map is zero everywhere"

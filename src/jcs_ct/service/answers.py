@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(BaseModel):
-    """The patient's verdict, as in report.json. Of a research tool, no medical device."""
+    """The patient's verdict, as in report.json. Of a research tool, not a medical device."""
 
     call: Literal["positive", "negative", "indeterminate"] | None = Field(None, description="None: an older result")
     positive: bool

@@ -52,7 +52,7 @@ def build_app(desk: Desk) -> FastAPI:
     app = FastAPI(
         title="jcs-ct",
         version=__version__,
-        description="COVID-19 on chest CT. A research tool, no medical device: it must not be used on patients.",
+        description="COVID-19 on chest CT. A research tool, not a medical device: it must not be used on patients.",
         docs_url=None,
         redoc_url=None,
         responses=REFUSALS,

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request  # noqa: TC002  # read by FastAPI when it runs
 from fastapi.responses import FileResponse
@@ -33,24 +33,26 @@ def add_viewing(app: FastAPI, desk: Desk) -> None:
         """The CT that was looked at, as NIfTI in HU on the grid of the results. Made on the first request."""
         who = await run_in_threadpool(desk.who, request, "read")
         study = await run_in_threadpool(desk.study, study_id)
-        report = await run_in_threadpool(_report, desk, study)
+        passed = await run_in_threadpool(_passed, desk, study)
         target = desk.folders.attempt(study) / CT
         await run_in_threadpool(desk.log.audit, who.name, "read", study)
         async with one_at_a_time:
             if not target.is_file():
-                await _make(desk, study, target, int(report["source"].get("passed", 0)))
+                await _make(desk, study, target, passed)
         return FileResponse(target, media_type="application/octet-stream", filename=f"{study.id}.nii.gz")
 
 
-def _report(desk: Desk, study: Study) -> dict[str, dict[str, Any]]:
-    """Return report.json. Raises RefusedError where the study has no results, or is no volume."""
+def _passed(desk: Desk, study: Study) -> int:
+    """Return how many series were read before the one that was looked at.
+
+    Raises:
+        RefusedError: The study has no results yet, or is no volume.
+    """
     desk.files(study)
-    report: dict[str, dict[str, Any]] = json.loads(
-        (desk.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8")
-    )
+    report = json.loads((desk.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8"))
     if report["input"]["kind"] == "pictures":
         raise RefusedError(409, "is a study of pictures, it has no volume")
-    return report
+    return int(report["source"].get("passed", 0))
 
 
 async def _make(desk: Desk, study: Study, target: Path, passed: int) -> None:

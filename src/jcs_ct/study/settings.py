@@ -107,11 +107,13 @@ class Settings:
             of that name, or a case does not show what it looks at.
         segment: Lesions of every study, of those with a positive verdict, or of none.
         frames: Whether pictures for the report are made.
+        language: Of report.html, see `jcs_ct.outputs.report.language`.
     """
 
     rule: str = NAME
     segment: Literal["always", "positive", "never"] = "always"
     frames: bool = True
+    language: str = "en"
 
 
 def _used(network: Network) -> UsedNetwork:

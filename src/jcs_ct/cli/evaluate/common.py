@@ -156,7 +156,7 @@ def report_storage(reporter: Reporter, folders: Sequence[Maps]) -> None:
 def score_each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
     """Do `work` for each slice, and show how far it is; report what fails, and return what succeeded."""
     done = []
-    with Bar(len(cases), reporter) as bar:
+    with Bar(len(cases), reporter.say, quiet=reporter.quiet) as bar:
         for i, case in enumerate(cases, 1):
             try:
                 work(case)

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 PRODUCT = "jcs-ct"
-RESEARCH = "Research use only, no medical device"
+RESEARCH = "Research use only, not a medical device"
 
 COVID_19 = Code("840539006", "SCT", "Disease caused by SARS-CoV-2 (COVID-19)")
 POSITIVE = Code("10828004", "SCT", "Positive")

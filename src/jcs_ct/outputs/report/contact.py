@@ -11,6 +11,7 @@ import numpy as np
 
 from jcs_ct.outputs.images import blend, border
 from jcs_ct.outputs.report.frames import levels_to_hu
+from jcs_ct.outputs.report.language import mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,7 +33,7 @@ STRONGEST = 0.72
 FILL = 0.22
 """Share of colour inside the contour of a lesion."""
 
-WINDOWS = {"lung": ("Lung", -600, 1500), "soft": ("Soft tissue", 40, 400)}
+WINDOWS = {"lung": (mark("Lung"), -600, 1500), "soft": (mark("Soft tissue"), 40, 400)}
 """Name, centre and width in HU of the presets."""
 
 _WIDTH = 384  # pixels of a picture

@@ -8,6 +8,7 @@ from jcs_ct.core.version import __version__
 from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
+from jcs_ct.outputs.report.language import mark
 from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "jcs-ct/report/1"
 CALIBRATED = {"whole-study", "top-k"}  # rules whose score is a probability
-DISCLAIMER = "Research tool, no medical device. Not for diagnosis, triage or treatment of patients."
+DISCLAIMER = mark(
+    "This is a research tool, not a medical device. Do not use it for the diagnosis, triage or treatment of patients."
+)
 
 
 def build_report(study: StudyResult) -> dict[str, Any]:
@@ -60,6 +63,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "segment": study.settings.segment,
             "window_hu": list(LUNG) if series else None,
             "runtime": study.screen.runtime,
+            "language": study.settings.language,
         },
         "verdict": {
             "rule": verdict.rule,

@@ -19,15 +19,19 @@ from jcs_ct.core.errors import ShapeError
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
+from jcs_ct.outputs.report.explained import card_entries, meaning_of
 from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
+from jcs_ct.outputs.report.language import PROBES, language_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jinja2 import Template
+    from markupsafe import Markup
 
     from jcs_ct.outputs.report.frames import EncodedFrame
+    from jcs_ct.outputs.report.language import Language
 
 
 def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
@@ -75,12 +79,21 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterat
         "base-uri 'none'; form-action 'none'"
     )
     affected = words.affected(report)
+    language = language_of(report["settings"].get("language", "en"))
     with ThreadPoolExecutor(2) as pool:
         pictures = [pool.submit(contact.contact_pictures, frames[r["index"] - 1], aspect) for r in affected if frames]
         shown = [(r, p.result() if p else None) for r, p in zip_longest(affected, pictures)]
     return _template().generate(
         report=report,
         words=words,
+        language=language,
+        _=language.say,
+        count=language.count,
+        markup=language.markup,
+        keys=_keys,
+        titles=words.titles(report, language),
+        card=card_entries(report, language),
+        meaning_of=meaning_of,
         chart=make_chart(report),
         affected=shown,
         policy=policy,
@@ -88,17 +101,25 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterat
         script=script,
         windows=contact.WINDOWS,
         attention=contact.ATTENTION,
-        viewer=_viewer(report, frames, aspect) if frames else None,
+        viewer=_viewer(report, frames, aspect, language) if frames else None,
     )
 
 
-def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: float) -> Iterator[str]:
+def _keys(*names: str) -> Markup:
+    """Return names of keys as HTML."""
+    from markupsafe import Markup
+
+    return Markup(" ").join(Markup("<kbd>%s</kbd>") % name for name in names)
+
+
+def _viewer(
+    report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: float, language: Language
+) -> Iterator[str]:
     """Yield the JSON that the script needs: how to draw, what to say, and the packed slices; one slice at a time."""
     from jinja2.utils import htmlsafe_json_dumps  # what `tojson` does: no "<" or "&" is left
 
     data = {
         "aspect": aspect,
-        "sides": report["input"]["kind"] != "pictures",  # a picture does not tell which side is which
         "huPoints": HU_POINTS,
         "levelPoints": LEVEL_POINTS,
         "windows": {key: [centre, width] for key, (_, centre, width) in contact.WINDOWS.items()},
@@ -108,7 +129,15 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         "fill": contact.FILL,
         "places": make_chart(report).places,
         "start": words.first_shown(report),
-        "slices": report["slices"],
+        "slices": [_said(one, report, language) for one in report["slices"]],
+        "probe": PROBES.get(language.code, ""),
+        "words": {
+            "broken": language.say("This browser cannot show slice %(index)s.", index="{}"),
+            "unwindowed": language.say("as it came"),
+            "light": language.say("Light"),
+            "dark": language.say("Dark"),
+            "chart": language.say("Slice, on the chart of probability and lesions"),
+        },
     }
     yield f'{htmlsafe_json_dumps(data)[:-1]}, "frames": ['
     for number, frame in enumerate(frames):
@@ -122,6 +151,15 @@ def _viewer(report: Mapping[str, Any], frames: Sequence[EncodedFrame], aspect: f
         }
         yield f"{', ' if number else ''}{htmlsafe_json_dumps(packed)}"
     yield "]}"
+
+
+def _said(one: Mapping[str, Any], report: Mapping[str, Any], language: Language) -> dict[str, Any]:
+    """Return what the viewer says of a slice: numbers are written here, in one way for the whole page."""
+    place = f"{one['index']} / {len(report['slices'])}"
+    if one["z_mm"] is not None:
+        place += f"\nz {language.amount(one['z_mm'], 'mm', digits=1)}"
+    flags = "; ".join(words.flags(one, language))
+    return {"index": one["index"], "words": words.describe(one, report, language), "place": place, "flags": flags}
 
 
 def _text(data: bytes | None) -> str | None:

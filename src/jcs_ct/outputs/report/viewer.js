@@ -92,7 +92,7 @@
     try {
       slice = await unpacked(index);
     } catch {
-      $("readout").textContent = `Slice ${index + 1} cannot be shown by this browser.`;
+      $("readout").textContent = data.words.broken.replace("{}", index + 1);
       return;
     }
     if (turn !== drawing) return;
@@ -147,40 +147,23 @@
   }
 
   // --- words -------------------------------------------------------------------------------------------------------
-  const percent = (share) => {
-    const value = 100 * share;
-    if (value > 0 && value < 0.1) return "< 0.1 %";
-    if (value >= 99.5 && value < 100) return "> 99 %";
-    return `${value >= 10 || value === 0 ? value.toFixed(0) : value.toFixed(1)} %`;
-  };
-
-  function describe(slice) {
-    const parts = [`Slice ${slice.index} of ${slices.length}`];
-    if (slice.name) parts.push(slice.name);
-    parts.push(slice.probability === null ? "not looked at" : `probability ${percent(slice.probability)}, ${slice.positive ? "positive" : "below the threshold"}`);
-    if (slice.lesion_mm2) parts.push(`lesion ${(slice.lesion_mm2 / 100).toFixed(1)} cm²`);
-    if (slice.lesion_share === 0) parts.push("no lesion");
-    else if (slice.lesion_share) parts.push(`${percent(slice.lesion_share)} of the ${data.sides ? "lung" : "picture"}`);
-    return parts.join(" · ");
-  }
-
   const signed = (value) => value.replace("-", "\u2212");
   let speaking = 0;
   function show() {
-    const slice = slices[state.index], words = describe(slice), flags = $("flags");
+    const slice = slices[state.index], words = slice.words, flags = $("flags");
     slider.value = String(slice.index);
     slider.setAttribute("aria-valuetext", words);
     $("readout").textContent = words;
-    $("place").textContent = slice.z_mm === null ? `${slice.index} / ${slices.length}` : `${slice.index} / ${slices.length}\nz ${signed(slice.z_mm.toFixed(1))} mm`;
-    flags.hidden = slice.flags.length === 0;
-    flags.textContent = slice.flags.join("; ");
+    $("place").textContent = slice.place;
+    flags.hidden = slice.flags === "";
+    flags.textContent = slice.flags;
     for (const cursor of document.querySelectorAll(".cursor")) cursor.setAttribute("transform", `translate(${state.index} 0)`);
     if (chart) {
       chart.setAttribute("aria-valuenow", String(slice.index));
       chart.setAttribute("aria-valuetext", words);
     }
     const window_ = data.windows[state.window];
-    $("window-name").textContent = frames[state.index].hounsfield ? signed(`W ${window_[1]}  L ${window_[0]}`) : "as it came";
+    $("window-name").textContent = frames[state.index].hounsfield ? signed(`W ${window_[1]}  L ${window_[0]}`) : data.words.unwindowed;
     window.clearTimeout(speaking);
     speaking = window.setTimeout(() => { $("live").textContent = words; }, 400); // not every slice that flies past
     draw();
@@ -261,7 +244,7 @@
   }
 
   if (chart) {
-    const values = { role: "slider", tabindex: "0", "aria-label": "Slice, on the chart of probability and lesions", "aria-valuemin": "1", "aria-valuemax": String(slices.length), "aria-orientation": "horizontal" };
+    const values = { role: "slider", tabindex: "0", "aria-label": data.words.chart, "aria-valuemin": "1", "aria-valuemax": String(slices.length), "aria-orientation": "horizontal" };
     for (const [name, value] of Object.entries(values)) chart.setAttribute(name, value);
     chart.classList.add("live");
     const point = (event) => {
@@ -277,11 +260,21 @@
   // --- light and dark ----------------------------------------------------------------------------------------------
   const theme = $("theme"), root = document.documentElement;
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : window.matchMedia("(prefers-color-scheme: dark)").matches);
-  const label = () => { theme.textContent = dark() ? "Light" : "Dark"; theme.setAttribute("aria-label", `${theme.textContent} page`); };
+  const label = () => { theme.textContent = dark() ? data.words.light : data.words.dark; };
   theme.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; label(); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", label);
   theme.hidden = false;
   label();
+
+  // Two letters that look the same are the box that stands for letters without a font.
+  const looks = (letter) => {
+    const sheet = document.createElement("canvas"), ink = sheet.getContext("2d", { willReadFrequently: true });
+    sheet.width = sheet.height = 32;
+    ink.font = `24px ${getComputedStyle(document.body).fontFamily}`;
+    ink.fillText(letter, 2, 26);
+    return ink.getImageData(0, 0, 32, 32).data.join();
+  };
+  if (data.probe && looks(data.probe[0]) === looks(data.probe[1])) $("no-font").hidden = false;
 
   for (const part of ["viewer", "help"]) $(part).hidden = false;
   new ResizeObserver(() => draw()).observe(stage);

@@ -1,64 +1,39 @@
-"""Numbers of a report as a reader says them."""
+"""The sentences of a report, in the language of its reader. SR and report.json take the English ones.
+
+The first sentence says what a radiologist would say first: the verdict with its number and its threshold, then where
+the lesions lie. Each sentence is translated whole; none is put together from words.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.warning import UNRELIABLE
+from jcs_ct.outputs.report.language import ENGLISH, UNKNOWN, mark
 from jcs_ct.study.whole_study import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-UNKNOWN = "–"
-MOST_DIGITS = 6
+    from jcs_ct.outputs.report.language import Language
+
 MANY_POSITIVE = 0.1  # of the slices: beside so many that are positive nobody says "no signs"
+ONE_SIDED = 0.05  # of the lesions; where the other lung holds less, they "lie in one lung"
 
 
 def percent(share: float | None) -> str:
-    """Return a share in [0, 1] in percent, with a digit behind the point below 10 %, and never rounded to 0 or 100."""
-    if share is None:
-        return UNKNOWN
-    value = 100 * share
-    if 0 < value < 0.1:
-        return "< 0.1 %"
-    if 99.5 <= value < 100:
-        return "> 99 %"
-    return f"{value:.0f} %" if value >= 10 or value == 0 else f"{value:.1f} %"
+    """Return a share in [0, 1] in percent, see `Language.percent`."""
+    return ENGLISH.percent(share)
 
 
 def percent_beside(share: float, limit: float) -> str:
-    """Return a share in percent with as many digits as tell it from a limit: never "50 %" beside "from 50 %" and below.
-
-    Args:
-        share: In [0, 1].
-        limit: What it is compared with, shown by `percent`.
-    """
-    text = percent(share)
-    digits = 1
-    while share != limit and digits < MOST_DIGITS and _number(text) == _number(percent(limit)):
-        text = f"{100 * share:.{digits}f} %"
-        digits += 1
-    return text
-
-
-def _number(text: str) -> float | None:
-    number = text.removesuffix(" %")
-    return float(number) if number.replace(".", "", 1).isdigit() else None
+    """Return a share in percent, told apart from a limit, see `Language.percent_beside`."""
+    return ENGLISH.percent_beside(share, limit)
 
 
 def amount(value: float | None, unit: str = "") -> str:
-    """Return a number with three digits that count, large ones with a thin space between thousands."""
-    if value is None:
-        return UNKNOWN
-    size = abs(value)
-    digits = 0 if size >= 100 or value == 0 else 1 if size >= 10 else 2
-    text = f"{value:,.{digits}f}".replace(",", "\u202f").replace("-", "\u2212")
-    return f"{text}\u00a0{unit}" if unit else text
-
-
-def count(number: int, what: str) -> str:
-    """Return "1 slice", "2 slices"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """Return a number with three digits that count, see `Language.amount`."""
+    return ENGLISH.amount(value, unit)
 
 
 def call_of(verdict: Mapping[str, Any]) -> str:
@@ -67,7 +42,7 @@ def call_of(verdict: Mapping[str, Any]) -> str:
 
 
 def finding(call: str, *, opacities: bool, positive: float) -> str:
-    """Return a verdict in a few words that agree with what else was found.
+    """Return a verdict as an English clause that agrees with what else was found.
 
     Args:
         call: positive, negative or indeterminate.
@@ -75,12 +50,16 @@ def finding(call: str, *, opacities: bool, positive: float) -> str:
         positive: Share of the slices that are positive, in [0, 1].
     """
     if call == "positive":
-        return "Signs of COVID-19 found"
+        return mark("This study shows signs of COVID-19")
     if call == "indeterminate":
-        return f"Indeterminate: {'opacities found, ' if opacities else ''}COVID-19 can neither be said nor ruled out"
+        if opacities:
+            return mark("This study shows opacities, but the model cannot tell whether they are COVID-19")
+        return mark("The model cannot tell whether this study shows COVID-19")
     if opacities:
-        return "Opacities found, COVID-19 unlikely"
-    return "COVID-19 unlikely" if positive >= MANY_POSITIVE else "No signs of COVID-19 found"
+        return mark("This study shows opacities, but COVID-19 is unlikely")
+    if positive >= MANY_POSITIVE:
+        return mark("COVID-19 is unlikely in this study")
+    return mark("This study shows no signs of COVID-19")
 
 
 def has_opacities(report: Mapping[str, Any]) -> bool:
@@ -89,72 +68,147 @@ def has_opacities(report: Mapping[str, Any]) -> bool:
     return severity is not None and severity["score"] > 0
 
 
-def headline(report: Mapping[str, Any]) -> str:
-    """Return the verdict in a few words."""
+def first_line(report: Mapping[str, Any], language: Language = ENGLISH) -> str:
+    """Return the verdict with its number and its threshold, as a sentence."""
     looked = [s for s in report["slices"] if s["probability"] is not None]
     if not looked:
-        return "No verdict: no slice could be looked at"
-    share = sum(s["positive"] for s in looked) / len(looked)
-    return finding(call_of(report["verdict"]), opacities=has_opacities(report), positive=share)
-
-
-def explanation(report: Mapping[str, Any]) -> list[str]:
-    """Return the verdict in sentences: score and limit of its rule, and what it does not say."""
+        return language.say("No verdict: none of the slices could be assessed.")
     verdict = report["verdict"]
-    looked = [s for s in report["slices"] if s["probability"] is not None]
-    if not looked:
-        return ["Nothing is said of this study."]
-    score, limit, rule = verdict["score"], verdict["limit"], verdict["rule"]
-    positive = sum(s["positive"] for s in looked)
+    score, limit = verdict["score"], verdict["limit"]
+    share = sum(s["positive"] for s in looked) / len(looked)
+    clause = language.say(finding(call_of(verdict), opacities=has_opacities(report), positive=share))
     if verdict["probability"] is not None:
-        first = f"The probability of COVID-19 is {percent_beside(verdict['probability'], limit)}{_interval(verdict)}; "
-        first += f"a study counts as positive from {percent(limit)}."
-    elif rule == "fraction":
-        share = percent_beside(score, limit)
-        first = f"{share} of the slices are positive; a study counts as positive from {percent(limit)}."
-    elif rule == "release-count":
-        are = "is" if round(score) == 1 else "are"
-        first = f"{count(round(score), 'slice')} {are} positive; "
-        first += f"a study counts as positive from {count(round(limit), 'slice')}."
-    else:
-        first = f"The score is {score:.3g}; a study counts as positive from {limit:.3g}."
-    whole = len(looked) == len(report["slices"])
-    second = f"{positive} of {'the ' if not whole else ''}{count(len(looked), 'slice')}"
-    second += f"{'' if whole else ' that were looked at'} {'is' if positive == 1 else 'are'} positive"
-    threshold = report["model"]["covid_threshold"]
-    second += "." if threshold is None else f" ({percent(threshold)} or more)."
-    return [first, *_terms(verdict), second, *_what_it_does_not_say(report)]
+        number = {"score": language.percent_beside(score, limit), "limit": language.percent(limit)}
+        return language.say("%(finding)s: study probability %(score)s (threshold %(limit)s).", finding=clause, **number)
+    if verdict["rule"] == "fraction":
+        number = {"score": language.percent_beside(score, limit), "limit": language.percent(limit)}
+        text = mark("%(finding)s: %(score)s of the slices are positive (threshold %(limit)s).")
+        return language.say(text, finding=clause, **number)
+    if verdict["rule"] == "release-count":
+        number = {"score": language.amount(score, digits=0), "limit": language.amount(limit, digits=0)}
+        text = mark("%(finding)s: %(score)s positive slices (threshold %(limit)s).")
+        return language.say(text, finding=clause, **number)
+    number = {"score": language.amount(score), "limit": language.amount(limit)}
+    return language.say("%(finding)s: score %(score)s (threshold %(limit)s).", finding=clause, **number)
 
 
-def _interval(verdict: Mapping[str, Any]) -> str:
-    """Return what the fit of the rule is sure of, in brackets."""
+def explanation(report: Mapping[str, Any], language: Language = ENGLISH) -> list[str]:
+    """Return the first line, then what it rests on, what was found in the lungs, and what it does not say."""
+    looked = [s for s in report["slices"] if s["probability"] is not None]
+    first = first_line(report, language)
+    if not looked:
+        return [first]
+    sentences = [first, *_lesions(report, language), *_interval(report["verdict"], language)]
+    sentences += [*_terms(report["verdict"], language), _positive_slices(report, language)]
+    return sentences + _what_it_does_not_say(report, language)
+
+
+def _lesions(report: Mapping[str, Any], language: Language) -> list[str]:
+    """Return how much of which lung is affected, and by what."""
+    burden = report["burden"]
+    if burden is None or report["settings"]["segment"] == "never":
+        return []
+    if not burden["lesion_ml"]:
+        return [language.say("No lesions were found in the lungs.")]
+    volume = language.amount(burden["lesion_ml"], "ml")
+    if burden["share"] is None:
+        return [language.say("Lesions of %(volume)s were found, but not the lungs around them.", volume=volume)]
+    right, left = burden["right"]["lesion_ml"], burden["left"]["lesion_ml"]
+    where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie on both sides.")
+    if left < ONE_SIDED * burden["lesion_ml"]:
+        where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie in the right lung.")
+    elif right < ONE_SIDED * burden["lesion_ml"]:
+        where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie in the left lung.")
+    sentences = [language.say(where, share=language.percent(burden["share"]), volume=volume)]
+    if (burden["ground_glass_share"] or 0) > 0.5:
+        sentences.append(language.say("Most of it is ground glass."))
+    elif (burden["consolidation_share"] or 0) > 0.5:
+        sentences.append(language.say("Most of it is consolidation."))
+    return sentences
+
+
+def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
+    """Return how far the probability may be off."""
     interval = verdict.get("interval")
     if interval is None:
-        return ""
-    low, high = (percent_beside(end, verdict["limit"]).removesuffix(" %") for end in interval)
-    return f" (as far as the fit is sure: {low} to {high} %)"
-
-
-def _terms(verdict: Mapping[str, Any]) -> list[str]:
-    """Return what the probability follows from, in a sentence."""
-    terms = [FEATURES[t["feature"]].words.format(percent(t["value"])) for t in verdict.get("terms") or ()]
-    if not terms:
         return []
-    listed = terms[0] if len(terms) == 1 else f"{', '.join(terms[:-1])}, and {terms[-1]}"
-    return [f"It follows from this: {listed}."]
+    low, high = (language.percent_beside(end, verdict["limit"]) for end in interval)
+    text = mark("The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s.")
+    return [language.say(text, low=low, high=high)]
 
 
-def _what_it_does_not_say(report: Mapping[str, Any]) -> list[str]:
+def _terms(verdict: Mapping[str, Any], language: Language) -> list[str]:
+    """Return what the probability follows from, in a sentence."""
+    terms = [
+        language.say(FEATURES[t["feature"]].words).format(language.percent(t["value"]))
+        for t in verdict.get("terms") or ()
+    ]
+    return [language.say("It follows from: %(terms)s.", terms="; ".join(terms))] if terms else []
+
+
+def _positive_slices(report: Mapping[str, Any], language: Language) -> str:
+    slices = report["slices"]
+    looked = [s for s in slices if s["probability"] is not None]
+    positive = language.amount(sum(s["positive"] for s in looked), digits=0)
+    threshold = report["model"]["covid_threshold"]
+    values = {"positive": positive, "limit": language.percent(threshold)}
+    text = mark("Positive slices (probability from %(limit)s): %(positive)s of %(n)s.")
+    if len(looked) < len(slices):
+        text = mark("Positive slices (probability from %(limit)s): %(positive)s of the %(n)s that were assessed.")
+    return language.say(text, n=language.amount(len(looked), digits=0), **values)
+
+
+def _what_it_does_not_say(report: Mapping[str, Any], language: Language) -> list[str]:
     call, opacities = call_of(report["verdict"]), has_opacities(report)
     sentences = []
     if call == "indeterminate":
-        sentences.append("The fit is not sure on which side of the threshold this study lies.")
-    if call != "positive" and opacities:
-        found = f"{amount(report['burden']['lesion_ml'], 'ml')} of opacities, {percent(report['burden']['share'])} of"
-        sentences.append(f"Found: {found} the lungs. COVID-19 is not told from other pneumonias or tumours by them.")
+        sentences.append(
+            language.say("A few more studies in the fit could have put it on the other side of the threshold.")
+        )
+    if opacities:
+        sentences.append(language.say("Opacities alone do not tell COVID-19 from another pneumonia or from a tumour."))
     if call != "positive":
-        sentences.append("This does not rule out the disease.")
+        sentences.append(language.say("This result does not rule out COVID-19."))
     return sentences
+
+
+def describe(slice_: Mapping[str, Any], report: Mapping[str, Any], language: Language = ENGLISH) -> str:
+    """Return what the viewer says of a slice, in a line."""
+    total = len(report["slices"])
+    parts = [language.say("Slice %(index)s of %(total)s", index=slice_["index"], total=total)]
+    if slice_["name"]:
+        parts.append(slice_["name"])
+    probability, share = slice_["probability"], slice_["lesion_share"]
+    if probability is None:
+        parts.append(language.say("not assessed"))
+    else:
+        text = (
+            mark("probability %(p)s, positive")
+            if slice_["positive"]
+            else mark("probability %(p)s, below the threshold")
+        )
+        parts.append(language.say(text, p=language.percent(probability)))
+    if slice_["lesion_mm2"]:
+        parts.append(language.say("lesion %(area)s", area=language.amount(slice_["lesion_mm2"] / 100, "cm²")))
+    if share == 0:
+        parts.append(language.say("no lesion"))
+    elif share:
+        of = (
+            mark("%(share)s of the picture") if report["input"]["kind"] == "pictures" else mark("%(share)s of the lung")
+        )
+        parts.append(language.say(of, share=language.percent(share)))
+    return " · ".join(parts)
+
+
+def flags(slice_: Mapping[str, Any], language: Language = ENGLISH) -> list[str]:
+    """Return what speaks against a slice; a remark that the language does not have stays English."""
+    return [language.text(flag) for flag in slice_["flags"]]
+
+
+def titles(report: Mapping[str, Any], language: Language) -> dict[str, str]:
+    """Return a title in the reader's language for each warning whose kind is known; its details are English."""
+    cautions = report.get("cautions", ())
+    return {c["text"]: language.text(UNRELIABLE[c["code"]]) for c in cautions if c["code"] in UNRELIABLE}
 
 
 def affected(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -182,14 +236,16 @@ def other_files(report: Mapping[str, Any]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "report.html"]
 
 
-def lesion_extent(report: Mapping[str, Any]) -> str:
+def lesion_extent(report: Mapping[str, Any], language: Language = ENGLISH) -> str:
     """Return from which to which slice there are lesions, and how many mm that is."""
     burden = report["burden"]
     first, last = burden["first_slice"], burden["last_slice"]
     if first is None or last is None:
         return UNKNOWN
-    text = f"slice {first}" if first == last else f"slices {first}–{last}"
+    if first == last:
+        return language.say("slice %(first)s", first=first)
+    text = language.say("slices %(first)s–%(last)s", first=first, last=last)
     z = {s["index"]: s["z_mm"] for s in report["slices"]}
-    if first != last and z.get(first) is not None and z.get(last) is not None:
-        text += f", {amount(abs(z[first] - z[last]), 'mm')}"
+    if z.get(first) is not None and z.get(last) is not None:
+        text += f" ({language.amount(abs(z[first] - z[last]), 'mm')})"
     return text

@@ -213,7 +213,7 @@ function told(study) {
   if (!verdict) return "";
   const doubt = verdict.reliable ? "" : `not reliable: ${verdict.reasons.join("; ")}`;
   const lesions = study.lesion_ml == null ? "" : `lesions ${study.lesion_ml.toFixed(0)} ml`;
-  return words([`${verdict.positive ? "positive" : "negative"}, ${verdict.score.toFixed(2)}`, lesions, doubt]);
+  return words([`${verdict.call || (verdict.positive ? "positive" : "negative")}, ${verdict.score.toFixed(2)}`, lesions, doubt]);
 }
 
 function showAll() { for (const panel of panels) if (panel.nv) panel.show(); }
