@@ -374,15 +374,22 @@ SMALL_DEMO = ("demo", "-o", "d", "--slices", "32", "--size", "128")
 
 def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr("jcs_ct.cli.demo.show", lambda page: bool(opened.append(page)) or True)
+
+    def show(page: Path) -> bool:
+        opened.append(page)
+        return True
+
+    monkeypatch.setattr("jcs_ct.cli.demo.show", show)
     status, out, err = jcs(*SMALL_DEMO, "--json", "--open")
     assert status == 0, err
     assert err.count(" ok\n") == 3
     cases = json.loads(out)["cases"]
     assert [c["network"] for c in cases if "network" in c] == list(NAMES)
-    # A whole chest of an adult's size: both verdicts can be relied on, and they differ.
-    verdicts = [c["verdict"] for c in cases if "verdict" in c]
-    assert [(v["positive"], v["reliable"]) for v in verdicts] == [(True, True), (False, True)], err
+    # A whole chest of an adult's size: they differ, and only what makes this test quick speaks against the verdicts.
+    ill, healthy = (c["verdict"] for c in cases if "verdict" in c)
+    assert ill["score"] > 0.5 > 0.2 > healthy["score"], err
+    reasons = {reason.partition(":")[0] for reason in (*ill["reasons"], *healthy["reasons"])}
+    assert reasons == {"coarse pixels", "thick slices"}
     assert opened == [Path("d/diagnosis/phantom-with-lesions/report.html")]
     assert (tmp_path / "d/diagnosis/phantom-healthy/report.html").is_file()
     assert len(list((tmp_path / "d/phantom-healthy/dicom").glob("*.dcm"))) == 32

@@ -110,9 +110,13 @@ def test_without_pandas_the_table_is_named(result: CaseResult, monkeypatch: pyte
 def test_a_bar_says_the_time_left_once_a_minute() -> None:
     from jcs_ct.cli.bar import Bar
 
-    said: list[str] = []
-    clock = iter([0.0, 10.0, 61.0, 70.0, 125.0, 130.0])
-    with Bar(100, said.append, quiet=True, now=lambda: next(clock)) as bar:
-        for done in (5, 20, 25, 50, 100):
-            bar.to(done)
-    assert said == ["jcs: 20 of 100 slices, 4 min left", "jcs: 50 of 100 slices, 2 min left"]
+    def said(*, quiet: bool) -> list[str]:
+        lines: list[str] = []
+        clock = iter([0.0, 10.0, 61.0, 70.0, 125.0, 130.0])
+        with Bar(100, lines.append, quiet=quiet, now=lambda: next(clock)) as bar:
+            for done in (5, 20, 25, 50, 100):
+                bar.to(done)
+        return lines
+
+    assert said(quiet=False) == ["jcs: 20 of 100 slices, 4 min left", "jcs: 50 of 100 slices, 2 min left"]
+    assert said(quiet=True) == []

@@ -19,8 +19,8 @@ class Bar:
 
     Args:
         total: How many there are.
-        say: Says a line, unless the command is to be quiet.
-        quiet: There is no bar on a terminal either.
+        say: Says a line.
+        quiet: There is neither bar nor line.
         now: The clock, in seconds.
     """
 
@@ -29,7 +29,7 @@ class Bar:
     ) -> None:
         from tqdm import tqdm
 
-        self._total, self._say, self._now = total, say, now
+        self._total, self._say, self._quiet, self._now = total, say, quiet, now
         self._began = self._said = now()
         self._bar = tqdm(total=total, unit="slice", disable=quiet or None, leave=False)
 
@@ -47,7 +47,7 @@ class Bar:
             self._bar.update(done - self._bar.n)
             return
         now = self._now()
-        if now - self._said < EVERY or not 0 < done < self._total:
+        if self._quiet or now - self._said < EVERY or not 0 < done < self._total:
             return
         self._said = now
         left = duration((now - self._began) / done * (self._total - done))
