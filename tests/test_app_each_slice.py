@@ -110,9 +110,9 @@ def test_flags_and_notes_are_said(door: str, jcs: Jcs, folder: Path) -> None:
     notes = json.loads(out)["notes"]
     flags = flags_of_noise(folder)
     assert "the picture is as rough as noise or text; a CT slice is smoother" in flags
-    flagged = [note for note in notes if "may be no lung-windowed axial chest slice" in note]
+    flagged = [note for note in notes if "not look like an axial chest slice" in note]
     assert len(flagged) == 1
-    assert flagged[0].endswith(f"z.png: may be no lung-windowed axial chest slice: {'; '.join(flags)}")
+    assert flagged[0].endswith(f"z.png: does not look like an axial chest slice in a lung window: {'; '.join(flags)}")
     assert [note for note in notes if note.endswith("b.png: partly transparent; laid over black")]
     assert all(f"jcs: note: {note}" in err for note in notes)
 
@@ -128,7 +128,7 @@ def test_flags_are_in_the_scores(door: str, jcs: Jcs, folder: Path) -> None:
     assert jcs(*DOORS[door])[0] == 0
     scores = json.loads((folder / "out/scores.json").read_text())
     assert scores["guard"] == {"flagged": 1, "slices": {"z": list(flags_of_noise(folder))}}
-    assert "1 may be no lung-windowed axial chest slices" in (folder / "out/scores.md").read_text()
+    assert "1 do not look like axial chest slices in a lung window" in (folder / "out/scores.md").read_text()
 
 
 def test_the_table_ends_with_the_flags(jcs: Jcs, folder: Path) -> None:
@@ -148,7 +148,7 @@ def test_strict_refuses_what_is_flagged(door: str, jcs: Jcs, folder: Path) -> No
     assert status == 1
     found = json.loads(out)
     assert [failed["source"].rpartition("/")[2] for failed in found["failed"]] == ["z.png"]
-    assert "may be no lung-windowed axial chest slice: the picture is as rough" in found["failed"][0]["message"]
+    assert "an axial chest slice in a lung window: the picture is as rough" in found["failed"][0]["message"]
     assert len(found["cases"]) == 3
     assert "3 done, 1 failed" in err
     assert not list(folder.glob("out/z.*"))

@@ -255,7 +255,7 @@ def test_an_unforeseen_fault_is_one_line_and_the_others_go_on(
     monkeypatch.setattr(apply, "classify", faulty)
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
     assert status == 1
-    assert "failed: RuntimeError: boom (unforeseen" in err
+    assert "failed: RuntimeError: boom (unexpected" in err
 
 
 def test_a_fault_outside_of_a_case_is_one_line(
@@ -264,7 +264,7 @@ def test_a_fault_outside_of_a_case_is_one_line(
     monkeypatch.setattr("jcs_ct.inference.open_network", lambda *_a, **_k: 1 / 0)
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
     assert status == 1
-    assert "unforeseen ZeroDivisionError" in err
+    assert "unexpected ZeroDivisionError" in err
 
 
 def test_weights_that_give_nan_write_nothing(

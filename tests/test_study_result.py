@@ -53,7 +53,7 @@ def test_the_most_affected_slices_lie_apart() -> None:
     [
         (0, "", []),
         (9, "too dark", []),
-        (10, "too dark", ["10 of 20 slices may be no lung-windowed axial chest slices: too dark"]),
+        (10, "too dark", ["10 of 20 slices do not look like axial chest slices in a lung window: too dark"]),
         (4, MISORIENTED["turned"], []),
         (5, MISORIENTED["turned"], [f"of 20 slices 5 look wrong: {MISORIENTED['turned']}"]),
     ],
@@ -83,8 +83,8 @@ def test_a_score_is_told_from_its_limit(score: float, limit: float, text: str) -
 def test_the_report_says_what_the_result_says() -> None:
     found = study(slices([0.1, None, 0.3]), warnings=(CodedWarning("gaps", "a gap"),))
     report = build_report(found)
-    assert verdict_text(found).startswith("No signs of COVID-19 found: probability 0.25 ")
-    assert verdict_text(found).endswith("limit 0.50; 0 of 3 slices positive.")
+    assert verdict_text(found).startswith("This study shows no signs of COVID-19: probability 0.25 ")
+    assert verdict_text(found).endswith("threshold 0.50; 0 of 3 slices positive.")
     assert report["verdict"]["reasons"] == found.doubts()
     assert report["cautions"] == [{"code": "gaps", "text": "a gap"}]
     assert (report["segmenter"], report["seconds"], report["input"]["shape"]) == (None, 1.23, [4, 4])

@@ -79,7 +79,7 @@ def test_what_is_wrong_is_seen() -> None:
     for status, said, digest in (
         (0, "jcs: 1 done", "b"),  # other numbers
         (0, "jcs: 1 done\nlibrary: a line of its own", "a"),
-        (1, "jcs: error: unforeseen KeyError: 'HOME'", ""),
+        (1, "jcs: error: unexpected KeyError: 'HOME'", ""),
         (2, "jcs: error: one\njcs: error: two", ""),
         (2, "Traceback\njcs: error: one", ""),
         (139, "", ""),

@@ -210,7 +210,7 @@ def verdict(ran: Ran, plain: Ran, surrounding: Surrounding) -> str:
     """Return "as everywhere", the one line that says what is wrong, or "WRONG: " and what was seen."""
     shown = [line.strip() for line in ran.said.splitlines() if line.strip()]
     errors = [line for line in shown if line.startswith("jcs: error: ")]
-    ours = len(errors) == 1 and "unforeseen" not in errors[0] and not strange(ran)
+    ours = len(errors) == 1 and "unexpected" not in errors[0] and not strange(ran)
     if ran.status in (1, 2) and ours:
         return errors[0].removeprefix("jcs: error: ")
     if ran.status == 1 and not strange(ran) and not errors and surrounding.streams == "gone reader":

@@ -115,7 +115,7 @@ class Burden:
         if self.both.lung_ml is None:
             lines.append("no lungs were found: volumes and shares of the lungs are not known")
         if self.ignored_ml >= LEAST_LESION_ML:
-            lines.append(f"{self.ignored_ml:.1f} ml were marked as lesion outside of the lungs and are not counted")
+            lines.append(f"{self.ignored_ml:.1f} ml of detected lesion lies outside the lungs and was excluded")
         return tuple(lines)
 
 

@@ -90,4 +90,4 @@ def flags_of(item: SliceImage | StageOneFeatures, *, strict: bool = False) -> tu
 
 def flags_text(flags: Sequence[str]) -> str:
     """Return the flags of a slice as one line."""
-    return f"may be no lung-windowed axial chest slice: {'; '.join(flags)}"
+    return f"does not look like an axial chest slice in a lung window: {'; '.join(flags)}"

@@ -50,7 +50,7 @@ def gather(
     Args:
         inputs: Files, folders, archives, lists.
         series: UID, number or description of the series to take.
-        allow_gaps: Take volumes with missing slices, with a warning.
+        allow_gaps: Accept volumes with missing slices and warn.
         drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
         keep_identity: Name DICOM cases after the patient's ID, and put the patient into the facts of the report.
         known: Finished cases, which are not read again where all their files are there and no others of their study.

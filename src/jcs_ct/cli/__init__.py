@@ -21,30 +21,30 @@ if TYPE_CHECKING:
 
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
-    "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Studies in, reports out: probability, attention, lesions, verdict."),
-    "collect": ("jcs_ct.cli.collect:collect", "Results of shares into one folder; what is missing."),
+    "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Diagnose studies: report, lesions, attention and verdict."),
+    "collect": ("jcs_ct.cli.collect:collect", "Put the results of shares into one folder; name what is missing."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
-    "segment": ("jcs_ct.cli.segment:segment", "Lesion maps of slices."),
-    "classify": ("jcs_ct.cli.classify:classify", "COVID-19 probability of slices."),
+    "segment": ("jcs_ct.cli.segment:segment", "Write the lesion map of every slice."),
+    "classify": ("jcs_ct.cli.classify:classify", "Print the COVID-19 probability of every slice."),
     "explain": (
         "jcs_ct.cli.explain:explain",
-        "Attention maps of slices, of one checkpoint or several side by side.",
+        "Write attention maps of slices, for one model or several side by side.",
     ),
-    "features": ("jcs_ct.cli.features:features", "Stage-1 features in the COVID-CS format (.mat)."),
-    "evaluate": ("jcs_ct.cli.evaluate:evaluate", "Scores of a model or of precomputed maps."),
-    "train": ("jcs_ct.cli.train:train", "Train the networks on one's own data."),
-    "bench": ("jcs_ct.cli.bench:bench", "Speed on this machine, against the plain published computation."),
-    "serve": ("jcs_ct.cli.serve:serve", "Studies over HTTP: a page, an API, workers."),
-    "work": ("jcs_ct.cli.serve:work", "Take part in the work of a `jcs serve`."),
+    "features": ("jcs_ct.cli.features:features", "Write stage-1 features in the COVID-CS format (.mat)."),
+    "evaluate": ("jcs_ct.cli.evaluate:evaluate", "Score a model, or maps that were computed before."),
+    "train": ("jcs_ct.cli.train:train", "Train the networks on your own data."),
+    "bench": ("jcs_ct.cli.bench:bench", "Measure the speed on this machine."),
+    "serve": ("jcs_ct.cli.serve:serve", "Serve studies over HTTP: a page, an API and workers."),
+    "work": ("jcs_ct.cli.serve:work", "Start a worker for a running `jcs serve`."),
     "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives in an Orthanc, and send SEG and SR back."),
     "node": ("jcs_ct.cli.node:node", "Receive studies over DICOM's network protocol."),
-    "token": ("jcs_ct.cli.serve:token", "Make a token for `jcs serve`."),
-    "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
-    "models": ("jcs_ct.cli.models:models", "Weights: list, show, import, download."),
-    "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage; make folds."),
-    "demo": ("jcs_ct.cli.demo:demo", "Two phantom chests, diagnosed, and a self-check."),
-    "doctor": ("jcs_ct.cli.doctor:doctor", "What is installed, what is missing, how to get it."),
-    "completion": ("jcs_ct.cli.completion:completion", "Completion of commands and options in your shell."),
+    "token": ("jcs_ct.cli.serve:token", "Create an access token for `jcs serve`."),
+    "mercure": ("jcs_ct.cli.mercure:mercure", "Run as a module of mercure: the container's entry point."),
+    "models": ("jcs_ct.cli.models:models", "List, show, import and download weights."),
+    "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage, or split it into folds."),
+    "demo": ("jcs_ct.cli.demo:demo", "Diagnose two phantom chests, and check the networks."),
+    "doctor": ("jcs_ct.cli.doctor:doctor", "Show what is installed, what is missing, and how to get it."),
+    "completion": ("jcs_ct.cli.completion:completion", "Complete commands and options in your shell."),
 }
 
 
@@ -134,6 +134,6 @@ def main(arguments: list[str] | None = None) -> None:
         if "--verbose" in words:
             traceback.print_exc()
         text = (str(error).splitlines() or [""])[0]
-        click.echo(f"jcs: error: unforeseen {type(error).__name__}: {text} (run it again with --verbose)", err=True)
+        click.echo(f"jcs: error: unexpected {type(error).__name__}: {text} (run it again with --verbose)", err=True)
         status = 1
     sys.exit(status if isinstance(status, int) else 0)

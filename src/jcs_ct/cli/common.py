@@ -75,7 +75,7 @@ def _only_one(_context: click.Context, _option: click.Parameter, given: tuple[st
 
 def strict_option(function: F) -> F:
     """Add the option `--strict` of commands that look at every slice before a network does."""
-    text = "Refuse slices that may be no lung-windowed axial chest slices, instead of noting why."
+    text = "Refuse slices that do not look like axial chest slices in a lung window; by default they are noted."
     return click.option("--strict", is_flag=True, help=text)(function)
 
 
@@ -131,8 +131,8 @@ def common_options(command: str) -> Callable[[Callable[..., None]], Callable[...
 def _with_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option("--verbose", is_flag=True, help="More lines, and tracebacks."),
-        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--verbose", is_flag=True, help="Print more details, and tracebacks of errors."),
+        click.option("--quiet", is_flag=True, help="Print problems only."),
         click.option("--overwrite", is_flag=True, help="Replace files that exist."),
         click.option(
             "--runtime",

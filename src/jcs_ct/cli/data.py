@@ -26,7 +26,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
         click.option("--verbose", is_flag=True, help="All findings instead of the first of each kind, and tracebacks."),
-        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--quiet", is_flag=True, help="Print problems only."),
         click.option("--overwrite", is_flag=True, help="Replace files that exist."),
         click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that read."),
         click.option(

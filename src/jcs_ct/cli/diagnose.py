@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 @inputs_argument
 @click.option("-o", "--out", "target", metavar="OUT", required=True, help="Folder or URL: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-              help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments.")  # fmt: skip
+              help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions.")  # fmt: skip
 @click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
               default="whole-study", show_default=True,
-              help="From slices to the patient's verdict, see docs/methods.md.")  # fmt: skip
+              help="How slice probabilities become the patient's verdict; see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-              help="Lesions of which studies; default: always with jcs-lite, positive otherwise.")  # fmt: skip
-@click.option("--series", metavar="UID|NUMBER|TEXT", help="The series to take, see `jcs inspect`.")
-@click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+              help="Studies whose lesions are segmented (default: always with jcs-lite, else positive).")  # fmt: skip
+@click.option("--series", metavar="UID|NUMBER|TEXT", help="Read this series of each study; `jcs inspect` lists them.")
+@click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
+              help="Skip a few images that do not fit: of another size, or at a taken position.")  # fmt: skip
 @click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
               help="Language of report.html; the other files stay English.")  # fmt: skip
-@click.option("--no-html", is_flag=True, help="Leave out report.html.")
+@click.option("--no-html", is_flag=True, help="Do not write report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
 @click.option("--part", metavar="K/N", help="Only the K-th of N disjoint shares of the studies, longest first; "

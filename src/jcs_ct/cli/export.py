@@ -20,7 +20,7 @@ FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_c
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
-@click.option("--quiet", is_flag=True, help="Problems only.")
+@click.option("--quiet", is_flag=True, help="Print problems only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
 @threads_option
 def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:

@@ -20,9 +20,9 @@ _HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices",
 @click.command()
 @inputs_argument
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: UID, number, description or case.")
-@click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning.")
+@click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Leave out the few images that do not fit: another size, or a taken position.")  # fmt: skip
+              help="Skip a few images that do not fit: of another size, or at a taken position.")  # fmt: skip
 @click.option("--quiet", is_flag=True, help="Table and problems only.")
 @click.option("--verbose", is_flag=True, help="Tracebacks.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")

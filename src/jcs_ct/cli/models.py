@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jcs_ct.weights.store import Stored
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-quiet_option = click.option("--quiet", is_flag=True, help="Problems only.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print problems only.")
 verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
 

@@ -32,7 +32,7 @@ def service_options(function: F) -> F:
         click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
                      help="Processes that diagnose; with a GPU: one for each."),
         click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-                     help="Weights; default: the shipped jcs-lite. Twice: what screens, and what segments."),
+                     help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
                      help="Where the networks run."),
         click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
@@ -40,8 +40,8 @@ def service_options(function: F) -> F:
         click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
                      default="whole-study", show_default=True, help="From slices to the patient's verdict."),
         click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-                     help="Lesions of which studies; default: always with jcs-lite, positive otherwise."),
-        click.option("--allow-gaps", is_flag=True, help="Take volumes with missing slices, with a warning."),
+                     help="Studies in which lesions are segmented (default: always with jcs-lite, else positive)."),
+        click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn."),
         click.option("--keep-identity", is_flag=True, help="UIDs stand in reports as they are."),
         click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
                      help="A study may take."),
@@ -100,7 +100,7 @@ def serve(
 
 @click.command()
 @service_options
-@click.option("--quiet", is_flag=True, help="Problems only.")
+@click.option("--quiet", is_flag=True, help="Print problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
     service = service_of(shared)

@@ -31,27 +31,30 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--network",), {"help": "Another network of the same task."}),
     (("--inputs",), {"type": click.Choice(["image", "features"]), "help": "Pictures, or stage-1 features (.mat)."}),
     (("--size",), {"type": int, "help": "Side of the network's input; default: the recipe's 512 (224)."}),
-    (("--epochs",), {"type": int, "help": "Passes over the training slices."}),
-    (("--batch",), {"type": int, "help": "Slices of a step on each device."}),
+    (("--epochs",), {"type": int, "help": "Number of passes over the training slices."}),
+    (("--batch",), {"type": int, "help": "Slices in each step, on each device."}),
     (("--lr",), {"type": float, "help": "Peak learning rate."}),
-    (("--loss",), {"type": click.Choice(["release", "f-measure"]), "help": "Of segmentation."}),
+    (("--loss",), {"type": click.Choice(["release", "f-measure"]), "help": "Loss of the segmentation."}),
     (("--augment/--no-augment",), {"default": None, "help": "Random moves, contrast, blur and noise."}),
-    (("--seed",), {"type": int, "help": "Of everything random."}),
-    (("--workers",), {"type": int, "help": "Processes that read ahead."}),
+    (("--seed",), {"type": int, "help": "Seed of the random numbers."}),
+    (("--workers",), {"type": int, "help": "Number of processes that load data."}),
     (("--precision",), {"help": "32-true (default), bf16-mixed or 16-mixed."}),
     (("--device", "accelerator"), {"type": click.Choice(["auto", "cpu", "cuda", "mps"]), "help": "Where to train."}),
     (("--devices",), {"type": int, "help": "Number of devices; processes on a CPU."}),
-    (("--every",), {"type": int, "help": "Steps between checkpoints besides those after each epoch."}),
-    (("--threads",), {"type": int, "help": "Of each process; default: OMP_NUM_THREADS, else what it may use."}),
+    (("--every",), {"type": int, "help": "Also save a checkpoint every so many steps."}),
+    (
+        ("--threads",),
+        {"type": int, "help": "PyTorch threads of each process (default: OMP_NUM_THREADS, otherwise what is free)."},
+    ),
 )
 _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--mix",), {"type": float, "help": "Mix slices and labels; α of the Beta distribution of λ."}),
-    (("--pixel-weight",), {"type": float, "help": "Weight of pixel supervision where masks exist."}),
+    (("--pixel-weight",), {"type": float, "help": "Weight of the loss against lesion masks, where they exist."}),
     (("--class-weights/--no-class-weights",), {"default": None, "help": "Weigh classes by their rarity."}),
     (("--balance/--no-balance",), {"default": None, "help": "Draw sources, labels and groups equally often."}),
 )
 
-_RESUME = "Go on from RUN/last.ckpt, with the configuration it has; with a larger --epochs, the run becomes longer."
+_RESUME = "Continue from RUN/last.ckpt with the configuration it has; with a larger --epochs, the run becomes longer."
 
 
 @click.group(cls=Group)
@@ -68,10 +71,12 @@ def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str,
         function = click.option(*names, **settings)(function)
     for decorate in (
         click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks."),
-        click.option("--quiet", is_flag=True, help="Problems only."),
+        click.option("--quiet", is_flag=True, help="Print problems only."),
         click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT),
         click.option("--resume", is_flag=True, help=_RESUME),
-        click.option("--freeze", multiple=True, help="Parameters that begin with this keep their values; repeatable."),
+        click.option(
+            "--freeze", multiple=True, help="Do not train parameters whose names begin with this; repeatable."
+        ),
         click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from; repeatable."),
         click.option("--recipe", type=click.Choice(["release", "modern"]), default="release", show_default=True),
         click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="RUN, the folder of the run."),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
 
 _RESUME = (
-    "Go on from RUN/last.ckpt, with the configuration it has; with more --steps, the run becomes longer. "
+    "Continue from RUN/last.ckpt with the configuration it has; with more --steps, the run becomes longer. "
     "--build does so by itself."
 )
 
@@ -33,21 +33,29 @@ _RESUME = (
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
 @click.option("--lr", type=float, help="Peak learning rate.")
 @click.option("--mix", type=click.FloatRange(0), help="α of the Beta distribution of λ, for mixed slices; 0: none.")
-@click.option("--attention", type=click.FloatRange(0), help="Weight of pixel supervision of the attention map.")
-@click.option("--silence", type=click.FloatRange(0), help="Weight of empty slices in the loss of lesion maps.")
+@click.option(
+    "--attention", type=click.FloatRange(0), help="Weight of the loss that compares attention with lesion masks."
+)
+@click.option(
+    "--silence", type=click.FloatRange(0), help="Weight of slices without lesions in the loss of lesion maps."
+)
 @click.option("--coarse", type=click.FloatRange(0, 1), help="Share of the steps, the first ones, at 3/4 of the size.")
 @click.option("--labelled", type=click.IntRange(0), help="Slices with labels alone in a step.")
 @click.option("--lesions", type=click.IntRange(0), help="Slices with lesion masks in a step.")
 @click.option("--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Slices without lesions in a step.")
 @click.option("--init", help="Start from these weights (jcs-lite, or a file) instead of ImageNet's.")
 @click.option("--freeze", multiple=True, help="Keep parameters whose names begin so ('encoder.'); repeatable.")
-@click.option("--precision", type=click.Choice(["bf16", "fp32"]), help="Of the arithmetic while training.")
-@click.option("--seed", type=int, help="Of everything random.")
+@click.option(
+    "--precision", type=click.Choice(["bf16", "fp32"]), help="Number format of the computation during training."
+)
+@click.option("--seed", type=int, help="Seed of the random numbers.")
 @click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")
-@click.option("--threads", type=click.IntRange(0), help="Of a run; default: OMP_NUM_THREADS, else what it may use.")
+@click.option(
+    "--threads", type=click.IntRange(0), help="Threads of each run (default: OMP_NUM_THREADS, otherwise what is free)."
+)
 @click.option("--resume", is_flag=True, help=_RESUME)
 @click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT)
-@click.option("--quiet", is_flag=True, help="Problems only.")
+@click.option("--quiet", is_flag=True, help="Print problems only.")
 @click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
 def lite(
     data: tuple[str, ...],

@@ -72,5 +72,5 @@ def unforeseen(error: Exception, label: str) -> JcsError:
     return JcsError(
         f"failed: {type(error).__name__}: {text}"[:300],
         path=label,
-        hint="unforeseen; run it again with --verbose and report it",
+        hint="unexpected; run it again with --verbose and report it",
     )

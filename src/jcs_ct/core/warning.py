@@ -27,7 +27,7 @@ UNRELIABLE: dict[str, str] = {
     "lung-volume": "lungs outside of what adults have",
     "one-lung": "one lung is missing or was not found",
     "no-lung": "no lung where some is expected",
-    "flagged-slices": "many slices look like no lung-windowed axial chest slices",
+    "flagged-slices": "many slices do not look like axial chest slices in a lung window",
     "inverted": "pictures with black and white exchanged",
     "turned": "pictures that are turned or upside down",
     "mixed-pictures": "pictures of several people in one folder",

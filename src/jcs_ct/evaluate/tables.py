@@ -63,7 +63,7 @@ def slices_seen(content: Mapping[str, Any]) -> str:
     if "training_data" not in content:
         return ""
     text, flagged = content["training_data"]["text"], content["guard"]["flagged"]
-    note = f" {flagged} may be no lung-windowed axial chest slices (named in scores.json)." if flagged else ""
+    note = f" {flagged} do not look like axial chest slices in a lung window (named in scores.json)." if flagged else ""
     return (
         f"{text[0].upper()}{text[1:]}.{note}" if not reservation(content) else f"**{text[0].upper()}{text[1:]}.**{note}"
     )

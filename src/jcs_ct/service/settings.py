@@ -22,7 +22,7 @@ class Looking:
         device, runtime: As `jcs diagnose` has them.
         rule: From slices to the patient.
         segment: "always", "positive", "never"; None: the usual one of the networks.
-        allow_gaps: Take volumes with missing slices, with a warning.
+        allow_gaps: Accept volumes with missing slices and warn.
         keep_identity: Whether UIDs stand in the report as they are.
     """
 

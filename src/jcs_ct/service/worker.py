@@ -88,7 +88,7 @@ class Worker:
             self.record.give_back(self.name, "unforeseen", error.line(), self.service.limits.attempts)
             time.sleep(POLL_SECONDS)
         except JcsError as error:
-            self._fail(study, "unforeseen" if "unforeseen" in (error.hint or "") else "input", error.line())
+            self._fail(study, "unforeseen" if "unexpected" in (error.hint or "") else "input", error.line())
         except Exception as error:  # noqa: BLE001  # a study must not stop the others
             self._fail(study, "unforeseen", f"failed: {type(error).__name__}")
         else:

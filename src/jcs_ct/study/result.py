@@ -141,7 +141,7 @@ def _flagged(looked: Sequence[SliceResult]) -> list[str]:
     flagged = [one for one in looked if one.flags]
     if looked and len(flagged) >= MANY_FLAGGED * len(looked):
         share = f"{len(flagged)} of {len(looked)} slices"
-        return [f"{share} may be no lung-windowed axial chest slices: {flagged[0].flags[0]}"]
+        return [f"{share} do not look like axial chest slices in a lung window: {flagged[0].flags[0]}"]
     reasons = []
     for how in MISORIENTED.values():
         lying = sum(how in one.flags for one in looked)

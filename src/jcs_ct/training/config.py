@@ -49,7 +49,7 @@ class TrainConfig:
         init: Stored weights or files to start from, first to last; later ones win.
         freeze: Parameters that begin with one of these keep their values.
         seed: Of initialisation, order, augmentation and mixing.
-        workers: Processes that read ahead.
+        workers: Number of processes that load data.
         precision: One of `PRECISIONS`.
         accelerator: "auto", "cpu", "gpu" …
         devices: Number of devices (processes, on a CPU).

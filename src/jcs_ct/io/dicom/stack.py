@@ -190,7 +190,9 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
         text = f"the header says an age of {min(ages):.3g} years; only adults were tested"
         warnings.append(CodedWarning("child", text))
     if any(image.annotated for image in images):
-        warnings.append(CodedWarning("burnt-in-text", "the header says that text is burnt into the pixels"))
+        warnings.append(
+            CodedWarning("burnt-in-text", "the header says that text is burnt into the pixels; it may name the patient")
+        )
     if any(image.lossy for image in images):
         warnings.append(CodedWarning("lossy", "was compressed with loss"))
     return warnings

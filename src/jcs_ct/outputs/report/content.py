@@ -113,11 +113,11 @@ def verdict_text(study: StudyResult) -> str:
     positive, score, limit = sum(one.positive for one in looked), verdict.score, verdict.limit
     sure = "" if verdict.interval is None else " ({:.2f} to {:.2f})".format(*verdict.interval)
     what = {
-        "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, limit {limit:.2f}",
-        "top-k": f"probability {score_text(score, limit)} from the highest slices, limit {limit:.2f}",
-        "fraction": f"{100 * score:.0f} % of the slices are positive, limit {100 * limit:.0f} %",
-        "release-count": f"{score:.0f} slices are positive, limit {limit:.0f}",
-    }.get(verdict.rule, f"score {score:.3g}, limit {limit:.3g}")
+        "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, threshold {limit:.2f}",
+        "top-k": f"probability {score_text(score, limit)} from the highest slices, threshold {limit:.2f}",
+        "fraction": f"{100 * score:.0f} % of the slices are positive, threshold {100 * limit:.0f} %",
+        "release-count": f"{score:.0f} slices are positive, threshold {limit:.0f}",
+    }.get(verdict.rule, f"score {score:.3g}, threshold {limit:.3g}")
     opacities = study.burden is not None and bool(study.burden.severity)
     found = words.finding(verdict.call, opacities=opacities, positive=positive / max(1, len(looked)))
     return f"{found}: {what}; {positive} of {len(looked)} slices positive."

@@ -60,7 +60,7 @@ class LiteSlices(TorchDataset[Item]):
 
     Args:
         samples: The slices.
-        seed: Of everything random.
+        seed: Seed of the random numbers.
         coarse: Steps, from the first on, at three quarters of the size.
     """
 
