@@ -3,15 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: demo test docs clean
 
-demo:  ## a phantom study made on the spot, and the self-check of the networks
+demo:  ## two phantom chests made on the spot and diagnosed, and the self-check of the networks
 	$(PYTHON) tools/setup.py --venv $(VENV)
 	$(BIN)/jcs demo -o demo-out --overwrite
 
-test:  ## lint, types, and the whole test suite with branch coverage
+test:  ## programs that some tests need (as root, on Debian), lint, types, and the whole test suite with branch coverage
+	bash tools/system.sh
 	$(PYTHON) tools/setup.py --venv $(VENV) --dev
 	$(BIN)/python tools/check.py
 
+docs:  ## the documentation site, into site/
+	$(PYTHON) tools/setup.py --venv $(VENV) --dev
+	$(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) demo-out dist build .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-out dist build site .coverage* .mypy_cache .ruff_cache .pytest_cache

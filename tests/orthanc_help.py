@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 SECONDS = 60
@@ -47,57 +48,89 @@ class Orthanc:
         response.raise_for_status()
         return response
 
+    def answers(self) -> bool:
+        """Whether it is there. Raises where it is not."""
+        return bool(self.get("/system").json()["Name"] == "test")
+
+
+class Machine:
+    """An Orthanc that can be stopped, killed and started again with the same data, at the same ports.
+
+    Args:
+        folder: Its data are below it; nobody but this machine may speak to it.
+        more: Of its configuration.
+    """
+
+    def __init__(self, folder: Path, **more: Any) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        http, dicom = free_ports()
+        self.server = Orthanc(f"http://127.0.0.1:{http}", dicom)
+        configuration = {
+            "Name": "test",
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "index"),
+            "Plugins": [str(PLUGIN)],
+            "HttpPort": http,
+            "DicomPort": dicom,
+            "DicomAet": self.server.title,
+            "DicomCheckCalledAet": True,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "DicomAlwaysAllowEcho": False,
+            "DicomAlwaysAllowStore": False,
+            "DicomCheckModalityHost": True,
+            "DicomModalities": {"test": ["STORESCU", "127.0.0.1", 104]},
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            "SaveJobs": False,
+        }
+        (folder / "orthanc.json").write_text(json.dumps(configuration | more))
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, answers: Callable[[], bool] | None = None) -> None:
+        """Start it and wait until it answers, or until that which is given is true."""
+        binary = program()
+        assert binary is not None
+        log = self._folder / "orthanc.log"
+        with log.open("ab") as file:
+            self._process = subprocess.Popen([binary, str(self._folder / "orthanc.json")], stdout=file, stderr=file)
+        wait(self._process, answers or self.server.answers, log)
+
+    def end(self, name: str = "SIGTERM") -> None:
+        """Send it a signal that ends it, and wait for that."""
+        if self._process is None:
+            return
+        self._process.send_signal(getattr(signal, name))
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
 
 @contextmanager
 def running(folder: Path) -> Iterator[Orthanc]:
-    """Run an Orthanc whose data are below `folder`; nobody but this machine may speak to it."""
-    binary = program()
-    assert binary is not None
-    http, dicom = free_ports()
-    server = Orthanc(f"http://127.0.0.1:{http}", dicom)
-    configuration = {
-        "Name": "test",
-        "StorageDirectory": str(folder / "storage"),
-        "IndexDirectory": str(folder / "index"),
-        "Plugins": [str(PLUGIN)],
-        "HttpPort": http,
-        "DicomPort": dicom,
-        "DicomAet": server.title,
-        "DicomCheckCalledAet": True,
-        "RemoteAccessAllowed": False,
-        "AuthenticationEnabled": False,
-        "DicomAlwaysAllowEcho": False,
-        "DicomAlwaysAllowStore": False,
-        "DicomCheckModalityHost": True,
-        "DicomModalities": {"test": ["STORESCU", "127.0.0.1", 104]},
-        "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        "SaveJobs": False,
-    }
-    (folder / "orthanc.json").write_text(json.dumps(configuration))
-    with (folder / "orthanc.log").open("wb") as log:
-        process = subprocess.Popen([binary, str(folder / "orthanc.json")], stdout=log, stderr=log)
+    """Run an Orthanc for as long as the block lasts."""
+    machine = Machine(folder)
     try:
-        wait(process, server, folder / "orthanc.log")
-        yield server
+        machine.start()
+        yield machine.server
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        machine.end()
 
 
-def wait(process: subprocess.Popen[bytes], server: Orthanc, log: Path) -> None:
+def wait(process: subprocess.Popen[bytes], answers: Callable[[], bool], log: Path) -> None:
     """Return once the server answers; fail with its log where it ends before, or never does."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         try:
-            if server.get("/system").json()["Name"] == "test":
+            if answers():
                 return
         except requests.RequestException:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     raise AssertionError(f"Orthanc does not answer: {log.read_text(errors='replace')[-2000:]}")
 
 

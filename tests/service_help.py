@@ -40,7 +40,7 @@ def nifti(seed: int = 0, slices: int = 14, size: int = 64) -> bytes:
     """Return a phantom chest as a NIfTI file; each seed gives another."""
     spacing = (240 / slices, 358 / size, 358 / size)
     study = make_phantom(slices=slices, size=size, seed=seed, lesions=1, spacing=spacing)
-    affine = np.diag([-spacing[2], -spacing[1], spacing[0], 1.0])
+    affine = np.diag([-spacing[2], spacing[1], spacing[0], 1.0])
     image: Any = nib.Nifti1Image(study.hu.transpose(2, 1, 0)[:, ::-1, ::-1], affine)  # type: ignore[no-untyped-call]
     return bytes(image.to_bytes())
 

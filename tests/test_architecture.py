@@ -25,7 +25,7 @@ LAYERS = [
     {"study"},
     {"outputs"},
     {"app"},
-    {"evaluate", "training", "service"},
+    {"evaluate", "training", "service", "archive", "hospital"},
     {"bench"},
     {"cli"},
 ]
@@ -44,7 +44,7 @@ HOMES = {  # library → where it may be imported
     "onnx": {"inference"},
     "onnxruntime": {"inference"},
     "matplotlib": {"outputs"},
-    "requests": {"weights/download.py"},
+    "requests": {"weights/download.py", "service/watch/orthanc.py"},
     "safetensors": {"weights"},
     "scipy": {
         "io/features.py",
@@ -76,10 +76,19 @@ HOMES = {  # library → where it may be imported
     },
     "sklearn": {"datasets/split.py", "training/lite/sources.py"},
     "click": {"cli"},
-    "fastapi": {"service/app.py", "service/desk.py", "service/uploads.py"},
+    "fastapi": {
+        "service/app.py",
+        "service/desk.py",
+        "service/uploads.py",
+        "service/monailabel.py",
+        "service/viewing.py",
+    },
     "uvicorn": {"service/run.py"},
-    "sqlalchemy": {"service/record.py", "service/tables.py"},
+    "sqlalchemy": {"service/record.py", "service/tables.py", "service/watch/ledger.py"},
+    "pynetdicom": {"service/node"},
     "prometheus_client": {"service/metrics.py"},
+    "fsspec": {"archive/places.py"},
+    "ray": {"archive/workers.py"},
     "python_multipart": {"service/receive.py"},
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -369,22 +369,53 @@ def test_one_network_segments_and_then_explains(jcs: Callable[..., Any], slice_p
         apply.explain(image, network, "cam")
 
 
+SMALL_DEMO = ("demo", "-o", "d", "--slices", "32", "--size", "128")
+
+
 def test_demo(jcs: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    status, out, err = jcs("demo", "-o", "d", "--slices", "3", "--json")
+    opened: list[Path] = []
+    monkeypatch.setattr("jcs_ct.cli.demo.show", lambda page: bool(opened.append(page)) or True)
+    status, out, err = jcs(*SMALL_DEMO, "--json", "--open")
     assert status == 0, err
     assert err.count(" ok\n") == 3
-    assert [c["network"] for c in json.loads(out)["cases"] if "network" in c] == list(NAMES)
-    assert len(list((tmp_path / "d/dicom").glob("*.dcm"))) == 3
+    cases = json.loads(out)["cases"]
+    assert [c["network"] for c in cases if "network" in c] == list(NAMES)
+    # A whole chest of an adult's size: both verdicts can be relied on, and they differ.
+    verdicts = [c["verdict"] for c in cases if "verdict" in c]
+    assert [(v["positive"], v["reliable"]) for v in verdicts] == [(True, True), (False, True)], err
+    assert opened == [Path("d/diagnosis/phantom-with-lesions/report.html")]
+    assert (tmp_path / "d/diagnosis/phantom-healthy/report.html").is_file()
+    assert len(list((tmp_path / "d/phantom-healthy/dicom").glob("*.dcm"))) == 32
     assert (tmp_path / "d/phantom-truth.png").is_file()
-    maps = {p.relative_to(tmp_path / "d").parts[0] for p in (tmp_path / "d").rglob("*.png")}
-    assert maps == {"png", "phantom-truth.png", "diagnosis"}
-    assert jcs("demo", "-o", "d", "--slices", "3")[0] == 2
+    assert jcs(*SMALL_DEMO)[0] == 2
+
+
+def test_demo_tells_of_networks_that_compute_something_else(
+    jcs: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from jcs_ct.inference import golden
 
     monkeypatch.setattr(golden, "check", lambda: [golden.Parity("jcs-single", 1.0, 1e-5)])
-    status, _, err = jcs("demo", "-o", "d", "--slices", "3", "--overwrite")
+    monkeypatch.setattr("jcs_ct.cli.demo._diagnosed", lambda *_: [Path("a"), Path("b")])
+    status, _, err = jcs(*SMALL_DEMO)
     assert status == 1
     assert "self-check failed: jcs-single" in err
+
+
+def test_a_browser_is_opened_where_somebody_sits_in_front_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jcs_ct.cli import desktop
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    for name in ("CI", "SSH_CONNECTION", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert desktop.has_desktop()
+    monkeypatch.setenv("SSH_CONNECTION", "somewhere")
+    assert not desktop.has_desktop()
+    monkeypatch.delenv("SSH_CONNECTION")
+    monkeypatch.delenv("DISPLAY")
+    assert not desktop.has_desktop()
 
 
 def test_two_backbones_make_one_feature_file(

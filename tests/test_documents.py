@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+COMMAND = re.compile(r"(?:^|&& )jcs +(\w(?:(?! && )[^\n])*)", re.MULTILINE)
 LINE = re.compile(r"^\| (?P<what>[^|]+) \| (?P<happens>[^|]+) \| (?P<tests>`[^|]+`) \|$", re.MULTILINE)
 
 
@@ -37,9 +38,35 @@ def test_every_group_of_inputs_has_tests_that_exist() -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     links = [
         (document, target)
-        for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8"))
+        for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"))
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
     ]
     assert len(links) > 10
     broken = [f"{document.name}: {target}" for document, target in links if not (document.parent / target).exists()]
     assert broken == []
+
+
+def test_commands_in_the_documents_exist() -> None:
+    """Every `jcs …` of README and documents names a command, and options that this command has."""
+    import click
+
+    from jcs_ct.cli import jcs
+
+    wrong, seen = [], 0
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
+        if document.name == "CHANGELOG.md":  # it also tells of what is gone
+            continue
+        for line in COMMAND.findall(document.read_text(encoding="utf-8")):
+            words = line.split("  #")[0].split()
+            command: click.Command | None = jcs
+            while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                command = command.get_command(click.Context(command), words.pop(0))
+            known = {"--help", "-h"} | {
+                name for one in (command.params if command else []) for name in (*one.opts, *one.secondary_opts)
+            }
+            given = [word.strip("[]").split("=")[0] for word in words if word.lstrip("[").startswith("-")]
+            seen += 1
+            if command is None or not set(given) <= known:
+                wrong.append(f"{document.name}: jcs {line}: {sorted(set(given) - known)}")
+    assert seen > 40
+    assert wrong == []

@@ -226,7 +226,7 @@ def test_a_missing_runtime_names_the_command(runtime: str, monkeypatch: pytest.M
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "")
     extra = RUNTIMES[runtime].extra
-    with pytest.raises(UsageError, match=rf"not installed \(pip install 'jcs-ct\[{extra}\]'\)"):
+    with pytest.raises(UsageError, match=rf'not installed \(pip install .*\[{extra}\]"'):
         lite(runtime).start()
     said: list[str] = []
     assert lite("auto", said).start().name == "torch-tuned"

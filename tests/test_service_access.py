@@ -101,6 +101,12 @@ ALLOWED = {  # what each role is let through to: then the study is not there, or
     ("GET", f"/api/studies/{ID}/report"): {"submit": 403, "read": 404, "admin": 404},
     ("DELETE", f"/api/studies/{ID}"): {"submit": 403, "read": 403, "admin": 404},
     ("GET", "/metrics"): {"submit": 200, "read": 200, "admin": 200},
+    ("GET", f"/api/studies/{ID}/ct"): {"submit": 403, "read": 404, "admin": 404},
+    ("GET", "/info/"): {"submit": 200, "read": 200, "admin": 200},
+    ("PUT", "/session/"): {"submit": 400, "read": 403, "admin": 400},
+    ("GET", f"/session/{ID}"): {"submit": 404, "read": 404, "admin": 404},
+    ("DELETE", f"/session/{ID}"): {"submit": 403, "read": 403, "admin": 404},
+    ("POST", "/infer/lesions"): {"submit": 403, "read": 403, "admin": 400},  # without a session: both roles
 }
 
 
@@ -119,11 +125,15 @@ def test_roles(server: Server, tokens: tuple[Path, dict[str, str]], method: str,
 def test_every_request_of_the_api_is_in_the_table(server: Server) -> None:
     described = server.ask("GET", "/openapi.json").json()["paths"]
     found = {
-        (method.upper(), re.sub(r"\{key\}", "report.html", re.sub(r"\{(study_id|upload)\}", ID, path)))
+        (
+            method.upper(),
+            re.sub(r"\{(study_id|upload|session_id)\}", ID, path).format(key="report.html", model="lesions"),
+        )
         for path, methods in described.items()
         for method in methods
     }
-    assert found - set(ALLOWED) == {("GET", "/healthz"), ("GET", "/readyz"), ("OPTIONS", "/api/uploads")}
+    open_to_all = {("GET", "/healthz"), ("GET", "/readyz"), ("OPTIONS", "/api/uploads")}
+    assert found - set(ALLOWED) == open_to_all | {("GET", "/auth/"), ("POST", "/auth/token")}
     assert set(ALLOWED) <= found
 
 
@@ -210,7 +220,17 @@ def test_headers_of_every_answer(open_server: Server) -> None:
 
 
 def test_pages_load_from_here_only(open_server: Server) -> None:
-    for path in ("/", "/docs", "/page/page.js", "/page/page.css", "/page/login.html"):
+    pages = (
+        "/",
+        "/docs",
+        f"/view/{ID}",
+        "/page/page.js",
+        "/page/page.css",
+        "/page/login.html",
+        "/page/view.js",
+        "/page/view.css",
+    )
+    for path in pages:
         answer = open_server.ask("GET", path)
         assert answer.status_code == 200
         assert not re.search(r"(https?:)?//[a-z0-9]+\.", answer.text), path

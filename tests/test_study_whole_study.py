@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import importlib.util
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from jcs_ct.app.in_memory import one_case
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference import apply
 from jcs_ct.outputs.report.content import build_report
@@ -21,13 +24,28 @@ from jcs_ct.study.rules import TopK
 from jcs_ct.study.scan import scan_study
 from jcs_ct.study.settings import Networks, Settings, rule_fit, rule_for
 from jcs_ct.study.whole_study import FEATURES, LEAST_SHARE, Evidence, WholeStudy, values_of
+from jcs_ct.weights import WeightsCard
 from study_help import BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom
 from weights_help import card_for
+
+ROOT = Path(__file__).resolve().parent.parent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PAIR = ("affected", "highest")
+
+
+def _tool() -> Any:
+    spec = importlib.util.spec_from_file_location("study_rule", ROOT / "tools/study_rule.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+study_rule = _tool()
 
 
 def studies(seed: int = 3, number: int = 24) -> tuple[list[list[float]], list[int]]:
@@ -166,7 +184,7 @@ def looked_at(
 ) -> Any:
     network: Any = BandNetwork()
     network.card = replace(network.card, whole_study=None if rule is None else rule.to_dict())
-    case = one_case(volume, spacing=small_phantom().spacing)
+    case = case_of_object(volume, spacing=small_phantom().spacing)
     return scan_study(case, Networks(network, network), Settings(name, segment, frames=False))
 
 
@@ -199,3 +217,42 @@ def test_else_the_old_rule_stays(volume: NDArray[np.int16], segment: str, fitted
     assert (found.verdict.rule, found.verdict.interval) == (used, None)
     if used == "top-k":
         assert found.verdict == TopK()([one.probability for one in found.scored])
+
+
+def test_the_shipped_rule_is_that_of_the_table_in_the_documents() -> None:
+    with (ROOT / "docs/lite/studies.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    card = WeightsCard.read(ROOT / "src/jcs_ct/assets/jcs-lite.json")
+    assert card.whole_study is not None
+    shipped, anew = WholeStudy.from_dict(card.whole_study), study_rule.fitted(rows)
+    assert (shipped.features, shipped.studies, shipped.positives) == (PAIR, 16, 9)
+    for name in ("mean", "deviation", "weights", "covariance"):
+        assert_allclose(getattr(anew, name), getattr(shipped, name), atol=1e-4)
+    for row, verdict in zip(rows, study_rule.left_out(rows), strict=True):
+        assert verdict.score == pytest.approx(float(row["probability"]), abs=6e-4)
+        assert verdict.call == row["verdict"]
+
+
+def test_the_tool_reads_results_and_writes_what_is_scored(tmp_path: Path) -> None:
+    for folder, share in (("all", 0.2), ("held", 0.1)):
+        for name, p in (("a", 0.9), ("b", 0.7), ("c", 0.3), ("d", 0.2)):
+            report = {
+                "slices": [{"probability": p, "positive": p >= 0.5}, {"probability": None, "positive": False}],
+                "burden": {"share": share * p, "lesion_ml": 5.0, "outside_ml": 0.5, "lung_ml": 3000.0},
+                "verdict": {"rule": "top-k", "score": p, "reliable": True},
+                "input": {"spacing_mm": [5.0, 0.7, 0.7]},
+                "cautions": [{"code": "gaps", "text": "a gap"}],
+            }
+            (tmp_path / folder / name).mkdir(parents=True)
+            (tmp_path / folder / name / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    labels, table, card = tmp_path / "labels.csv", tmp_path / "table.csv", tmp_path / "card.json"
+    rows = [f"{study},{int(study < 'c')}\n" for study in "abcd"]
+    labels.write_text("".join(["study,label\n", *rows]), encoding="utf-8")
+    study_rule.main(["table", *map(str, (labels, table, tmp_path / "all", tmp_path / "held"))])
+    found = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    assert [row["affected"] for row in found] == ["0.090000", "0.070000", "0.030000", "0.020000"]
+    assert {(row["lesions_by"], row["codes"], row["slices"]) for row in found} == {("held", "gaps", "1")}
+    card.write_text(card_for("jcs-lite").to_json(), encoding="utf-8")
+    with pytest.raises(UsageError, match="two studies of each class"):  # one of two is left out
+        study_rule.main(["fit", str(table), str(card), str(tmp_path / "scores")])
+    assert WeightsCard.read(card).whole_study is None

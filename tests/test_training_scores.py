@@ -14,12 +14,13 @@ from sklearn.metrics import average_precision_score
 
 from datasets_help import lesion, picture, save
 from jcs_ct import models
+from jcs_ct.core.duration import duration
 from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.outputs.curves import training_curves
 from jcs_ct.training.module import TrainingModule
 from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
-from jcs_ct.training.progress import Progress, duration
+from jcs_ct.training.progress import Progress
 from jcs_ct.training.records import table_of
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train

@@ -18,9 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jcs_ct
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.evaluate.study import read_labels
-from jcs_ct.study.rules import TopK
+from jcs_ct.study.settings import rule_for
 from jcs_ct.study.whole_study import Evidence, WholeStudy, values_of
 from jcs_ct.weights.card import WeightsCard
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.study.rules import Verdict
 
+SHIPPED_CARD = Path(jcs_ct.__file__).parent / "assets/jcs-lite.json"
 FEATURES = ("affected", "highest")
 CONFIDENCE = 0.8  # of the interval: one fit in five may lie beyond it, one in ten on the wrong side
 COLUMNS = (
@@ -39,7 +41,7 @@ COLUMNS = (
 
 def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a row for each study; its verdict is still to be found."""
-    rows = []
+    rows, by_slices = [], rule_for("top-k", WeightsCard.read(SHIPPED_CARD).patient)
     for study, (label, group) in read_labels(labels).items():
         found = [
             (out, json.loads((out / study / "report.json").read_text(encoding="utf-8")))
@@ -53,7 +55,6 @@ def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
         burden = last["burden"]
         evidence = Evidence([s["probability"] for s in looked], [s["positive"] for s in looked], burden["share"])
         affected, highest = values_of(evidence, FEATURES)
-        top = TopK(slope=1.0).evidence(evidence.probabilities) if report["verdict"]["rule"] != "top-k" else None
         rows.append(
             {
                 "study": study, "label": label, "group": group, "affected": f"{affected:.6f}",
@@ -63,7 +64,7 @@ def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
                 "spacing_mm": " ".join(f"{mm:.3g}" for mm in report["input"]["spacing_mm"]),
                 "reliable": int(report["verdict"]["reliable"]),
                 "codes": " ".join(sorted({one["code"] for one in report["cautions"]})), "lesions_by": by.name,
-                "top_k_probability": "" if top is not None else f"{report['verdict']['score']:.3f}",
+                "top_k_probability": f"{by_slices(evidence.probabilities).score:.3f}",
             }
         )  # fmt: skip
     return rows

@@ -10,9 +10,13 @@ need() { # package, then a program or a file of it
 PATH="$PATH:/usr/sbin"
 need dicom3tools dciodvfy
 need dcmtk storescu
+need openssl openssl
 need orthanc Orthanc
 need orthanc-dicomweb /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing+=(postgresql)  # 60 MB
+need slurmctld slurmctld  # with slurmd, 13 MB
+need slurmd slurmd
+need slurm-client sbatch
 need gcc cc
 need libc6-dev /usr/include/stdio.h
 need chromium chromium
@@ -29,7 +33,7 @@ if ! command -v apt-get >/dev/null; then
     exit 0
 fi
 if [ "$(id -u)" -ne 0 ]; then
-    echo "system: not root; tests that need these will be skipped; sudo apt-get install ${missing[*]} installs them"
+    echo "system: not root, so tests that need ${missing[*]} will be skipped; sudo bash tools/system.sh installs them"
     exit 0
 fi
 export DEBIAN_FRONTEND=noninteractive

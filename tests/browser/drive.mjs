@@ -46,6 +46,16 @@ const commands = {
     await page.hover(selector);
     await page.mouse.wheel(0, down);
   },
+  async hover({ selector, position }) { await page.hover(selector, { position }); },
+  async drag({ selector, from, to, button = "left" }) { // positions within the element
+    const box = await page.locator(selector).boundingBox();
+    await page.mouse.move(box.x + from.x, box.y + from.y);
+    await page.mouse.down({ button });
+    for (let step = 1; step <= 4; step += 1) {
+      await page.mouse.move(box.x + from.x + ((to.x - from.x) * step) / 4, box.y + from.y + ((to.y - from.y) * step) / 4);
+    }
+    await page.mouse.up({ button });
+  },
   async swipe({ selector, across }) {
     const session = await context.newCDPSession(page);
     await page.locator(selector).scrollIntoViewIfNeeded();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
@@ -20,7 +20,7 @@ from jcs_ct.outputs.report.words import call_of
 from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -69,6 +69,8 @@ def diagnose_cases(
     overwrite: bool = False,
     resume: bool = False,
     keep_identity: bool = False,
+    progress: Callable[[int, int], object] | None = None,
+    place: Callable[[str], str] | None = None,
 ) -> Iterator[CaseOutcome]:
     """Diagnose every case and write its folder; yield how each ended.
 
@@ -83,8 +85,11 @@ def diagnose_cases(
         overwrite: Replace folders that exist.
         resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
         keep_identity: Whether UIDs stand in the report as they are.
+        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
+        place: Puts into a text where the inputs came from, in place of where they lie for now; such results are told
+            again by whoever fetched the inputs.
     """
-    job = _Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity)
+    job = Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, progress, place)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
@@ -105,14 +110,18 @@ def diagnose_cases(
 
 
 @dataclass
-class _Job:
+class Job:
+    """What cases are diagnosed with; `diagnose_cases` says what the fields are."""
+
     networks: Networks
     settings: Settings
     out: Path
-    patient_rule: Rule | None
-    overwrite: bool
-    resume: bool
-    keep_identity: bool
+    patient_rule: Rule | None = None
+    overwrite: bool = False
+    resume: bool = False
+    keep_identity: bool = False
+    progress: Callable[[int, int], object] | None = None
+    place: Callable[[str], str] | None = None
     looked: int = 0
 
     def run(self, case: Case) -> CaseOutcome:
@@ -120,7 +129,7 @@ class _Job:
         try:
             return self._run(case)
         except JcsError as error:
-            return CaseOutcome(case, "failed", None, error)
+            return CaseOutcome(case, "failed", None, error if self.place is None else moved(error, self.place))
         except Exception as error:  # noqa: BLE001  # see above
             return CaseOutcome(case, "failed", None, unforeseen(error, case.label), details=traceback.format_exc())
 
@@ -136,9 +145,12 @@ class _Job:
             freeze_what_is_loaded()
         self.looked += 1
         stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
-        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule)
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
         if looked_at is not case:
             stamped = identify(looked_at, keep_identity=self.keep_identity)
+        if self.place is not None:
+            stamped = replace(stamped, path=self.place(stamped.path), stamp="")
+            result.report.update({name: _moved_in(value, self.place) for name, value in result.report.items()})
         result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
@@ -197,21 +209,47 @@ def reusable_cases(out: Path, networks: Networks, settings: Settings) -> list[Fi
 
 def changed_settings(report: dict[str, Any], networks: Networks, settings: Settings) -> list[str]:
     """Return in what a result differs from one that would be made now, its input aside."""
-    screen, segmenter = networks.screen, networks.separate_segmenter
-    checks = {
-        "weights": (report["model"]["weights_sha256"], screen.card.weights_sha256),
-        "segmenter": (
-            _weights(report.get("segmenter")),
-            segmenter and segmenter.card.weights_sha256,
-        ),
-        "patient rule": (report["settings"]["rule"], settings.rule),
-        "fit of the patient rule": (report["settings"].get("rule_fit"), rule_fit(screen.card)),
-        "language": (report["settings"].get("language", "en"), settings.language),
-        "choice of lesions": (report["settings"]["segment"], settings.segment),
-        "threshold": (report["model"]["covid_threshold"], screen.covid_threshold),
-        "version": (report["jcs_ct_version"], __version__),
+    before = {
+        "weights": report["model"]["weights_sha256"],
+        "segmenter": _weights(report.get("segmenter")),
+        "patient rule": report["settings"]["rule"],
+        "fit of the patient rule": report["settings"].get("rule_fit"),
+        "language": report["settings"].get("language", "en"),
+        "choice of lesions": report["settings"]["segment"],
+        "threshold": report["model"]["covid_threshold"],
+        "version": report["jcs_ct_version"],
     }
-    return [what for what, (before, now) in checks.items() if before != now]
+    return [what for what, now in made_with(networks, settings).items() if before[what] != now]
+
+
+def made_with(networks: Networks, settings: Settings) -> dict[str, Any]:
+    """Return what a result depends on, its input aside."""
+    screen, segmenter = networks.screen, networks.separate_segmenter
+    return {
+        "weights": screen.card.weights_sha256,
+        "segmenter": segmenter and segmenter.card.weights_sha256,
+        "patient rule": settings.rule,
+        "fit of the patient rule": rule_fit(screen.card),
+        "language": settings.language,
+        "choice of lesions": settings.segment,
+        "threshold": screen.covid_threshold,
+        "version": __version__,
+    }
+
+
+def moved(error: JcsError, place: Callable[[str], str]) -> JcsError:
+    """Return an error that names the place a user knows."""
+    return type(error)(place(error.message), path=None if error.path is None else place(error.path), hint=error.hint)
+
+
+def _moved_in(value: Any, place: Callable[[str], str]) -> Any:
+    """Return a part of a report with every text of it changed by `place`."""
+    if isinstance(value, str):
+        changed = place(value)
+        return value if changed == value else changed  # a warning keeps its code
+    if isinstance(value, dict):
+        return {name: _moved_in(one, place) for name, one in value.items()}
+    return [_moved_in(one, place) for one in value] if isinstance(value, list) else value
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from jcs_ct.models import RESULTS
 from jcs_ct.study.settings import Networks, Settings, rule_for
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     import numpy as np
@@ -29,6 +29,15 @@ class Diagnoser:
     """Diagnoses studies, one after the other, with weights that are loaded once. A research tool, not a medical device.
 
     Several threads may call it; it looks at one study at a time. It can be pickled, and loads its weights anew then.
+
+    >>> from PIL import Image
+    >>> from jcs_ct.phantom import lung_window, make_phantom
+    >>> diagnoser = Diagnoser(device="cpu", runtime="torch")
+    >>> result = diagnoser([Image.fromarray(lung_window(hu)) for hu in make_phantom(slices=2, size=64).hu])
+    >>> result.lesion.shape
+    (2, 64, 64)
+    >>> result.to_dict()["verdict"]["reliable"]  # two slices say little about a patient
+    False
 
     Args:
         model: Name or file of the weights; by default the shipped `jcs-lite`. Two: a classifier (or `jcs-lite`) and a
@@ -75,19 +84,34 @@ class Diagnoser:
         drop_odd: bool = False,
         spacing: Sequence[float] | None = None,
         affine: NDArray[np.float64] | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> CaseResult:
-        """Diagnose one study. Arguments and errors as in `diagnose`."""
+        """Diagnose one study. Arguments and errors as in `diagnose`.
+
+        Args:
+            study: See `diagnose`.
+            series: See there.
+            allow_gaps: See there.
+            drop_odd: See there.
+            spacing: See there.
+            affine: See there.
+            progress: Called with (slices done, slices in all) after each slice, in another thread. What it raises ends
+                the study.
+        """
         refuse_after_fork()
         ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
-        return self._examine(case_of_object(study, **ways, spacing=spacing, affine=affine))
+        return self._examine(case_of_object(study, **ways, spacing=spacing, affine=affine), progress)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the arguments: networks hold memory and threads of this process."""
         return _diagnoser, self._arguments
 
-    def _examine(self, case: Case) -> CaseResult:
+    def _examine(self, case: Case, progress: Callable[[int, int], object] | None = None) -> CaseResult:
+        def work() -> CaseResult:
+            return examine_with_lungs(case, self._networks, self._settings, progress=progress)[1]
+
         with self._lock:
-            return in_fit_thread(lambda: examine_with_lungs(case, self._networks, self._settings)[1])
+            return in_fit_thread(work)
 
 
 def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any) -> Diagnoser:
@@ -108,6 +132,12 @@ def diagnose(
     device: str = "auto",
 ) -> CaseResult:
     """Diagnose one study. A research tool, not a medical device. For many, `Diagnoser` loads the weights once.
+
+    >>> import numpy as np
+    >>> diagnose(np.zeros((2, 64, 64)))  # without spacing= or affine=
+    Traceback (most recent call last):
+    ...
+    jcs_ct.core.errors.UsageError: the array says nothing of its spacing
 
     Args:
         study: A file of DICOM, NIfTI, MetaImage or NRRD, a folder or an archive of one study, or pictures of

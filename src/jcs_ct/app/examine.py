@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.errors import UsageError
 from jcs_ct.outputs.case_folder import save_case
 from jcs_ct.outputs.case_pictures import CasePictures
 from jcs_ct.outputs.report.content import build_report
 from jcs_ct.study import scan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
+    from pandas import DataFrame
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.result import SliceResult, StudyResult
     from jcs_ct.study.rules import Rule, Verdict
     from jcs_ct.study.settings import Networks, Settings
+    from jcs_ct.study.slices import CaseSlice
 
 
 @dataclass(frozen=True)
 class CaseResult:
     """The result of one study, with everything that its files are made of.
+
+    >>> from PIL import Image
+    >>> from jcs_ct import diagnose
+    >>> from jcs_ct.phantom import lung_window, make_phantom
+    >>> picture = Image.fromarray(lung_window(make_phantom(slices=3, size=64).hu[1]))
+    >>> result = diagnose(picture)  # one slice says little about a patient: not reliable
+    >>> [row["index"] for row in result.table()], result.to_dict()["verdict"]["reliable"]
+    ([1], False)
+    >>> result.lesion.shape, str(result.lesion.dtype)
+    ((1, 64, 64), 'uint8')
 
     Attributes:
         study: What was found.
@@ -55,6 +71,33 @@ class CaseResult:
         """The lesion mask: uint8 0 or 1, slice × row × column (head to feet, front to back, right to left)."""
         return self.study.lesion
 
+    @property
+    def attention(self) -> NDArray[np.uint8]:
+        """The attention: uint8, 255 is 1, slice × row × column, as `lesion`."""
+        return self.study.attention
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `report.json` holds, as JSON values of the caller's own: changing them changes no report."""
+        return deepcopy(self.report)
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return a dictionary for each slice, head first, with what `slices.csv` holds of it."""
+        return [one.to_dict() for one in self.slices]
+
+    def frame(self) -> DataFrame:
+        """Return `table` as a pandas data frame, indexed by the number of the slice.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            from pandas import DataFrame as Frame
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                "a data frame needs pandas, which is not installed", hint="pip install pandas; or use table()"
+            ) from error
+        return Frame(self.table()).set_index("index")
+
     def save(self, out: str | Path, *, overwrite: bool = False) -> Path:
         """Write all files into the folder `out/NAME`, which appears whole or not at all; return it.
 
@@ -65,9 +108,29 @@ class CaseResult:
             return save_case(self.study, self.pictures, self.report, Path(out), overwrite=overwrite)
 
 
-def examine_case(case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None) -> CaseResult:
-    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.scan_study`."""
+def examine_case(
+    case: Case,
+    networks: Networks,
+    settings: Settings,
+    patient_rule: Rule | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> CaseResult:
+    """Look at one study. Arguments and errors as of `jcs_ct.study.scan.scan_study`.
+
+    Args:
+        case: See there.
+        networks: See there.
+        settings: See there.
+        patient_rule: See there.
+        progress: Called with (slices done, slices in all) after each slice, in another thread.
+    """
     pictures = CasePictures(len(case), frames=settings.frames)
-    study = scan.scan_study(case, networks, settings, patient_rule, pictures)
+
+    def watched(result: SliceResult, item: CaseSlice | None) -> None:
+        pictures(result, item)
+        if progress is not None:
+            progress(result.index, len(case))
+
+    study = scan.scan_study(case, networks, settings, patient_rule, watched)
     pictures.keep_what_is_drawn(study)
     return CaseResult(study, build_report(study), pictures)

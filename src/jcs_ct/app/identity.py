@@ -142,7 +142,27 @@ def _key() -> bytes:
             return key
 
 
-def with_stable_names(cases: Sequence[Case], out: Path) -> list[Case]:
+def digest_key(text: str) -> str:
+    """Return 8 hexadecimal digits of the SHA-256 of a text: what tells shares apart, and names of one kind."""
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def share_key(case: Case) -> str:
+    """Return what decides to which share of the work a case belongs: all series of a study have the same."""
+    study = "" if case.series is None else case.series.study_uid
+    return digest_key(study or _place_key(case))
+
+
+def _place_key(case: Case) -> str:
+    return f"{full_path(place_of(case))}|{case.kind}|{case.name}"
+
+
+def longer_name(case: Case) -> str:
+    """Return the name of a case with a digest of its place, which no other case has."""
+    return f"{case.name}-{digest_key(_place_key(case))}"
+
+
+def with_stable_names(cases: Sequence[Case], out: Path, *, alone: bool = False) -> list[Case]:
     """Return the cases with names that depend on nothing but themselves and what lies in `out` already.
 
     A case keeps its plain name where no other input has it, here or in `out`; else a digest of its place is added.
@@ -150,6 +170,8 @@ def with_stable_names(cases: Sequence[Case], out: Path) -> list[Case]:
     Args:
         cases: As they were gathered.
         out: The folder of results.
+        alone: Others may write cases into `out` that are not known here: a plain name is only taken where a result of
+            the same input has it.
     """
     plain: dict[str, int] = {}
     for case in cases:
@@ -157,14 +179,12 @@ def with_stable_names(cases: Sequence[Case], out: Path) -> list[Case]:
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:
-        place = f"{full_path(place_of(case))}|{case.kind}|{case.name}"
-        mark = hashlib.sha256(place.encode(errors="surrogateescape")).hexdigest()[:8]
-        longer = f"{case.name}-{mark}"
+        longer = longer_name(case)
         owner = owner_of(out / case.name)
         mine = full_path(place_of(case))
         if (out / longer).exists():
             name = longer
-        elif owner == mine or (owner is None and plain[case.name.casefold()] == 1):
+        elif owner == mine or (owner is None and not alone and plain[case.name.casefold()] == 1):
             name = case.name
         else:
             name = longer

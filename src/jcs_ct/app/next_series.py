@@ -12,6 +12,8 @@ from jcs_ct.core.warning import CodedWarning
 from jcs_ct.study.case import VolumeCase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jcs_ct.app.examine import CaseResult
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.case import Case
@@ -22,7 +24,11 @@ NO_LUNGS = "no lungs were found in it"
 
 
 def examine_with_lungs(
-    case: Case, networks: Networks, settings: Settings, patient_rule: Rule | None = None
+    case: Case,
+    networks: Networks,
+    settings: Settings,
+    patient_rule: Rule | None = None,
+    progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Case, CaseResult]:
     """Look at a study: at the first of its series in which lungs are found.
 
@@ -36,7 +42,7 @@ def examine_with_lungs(
     now = case
     while True:
         try:
-            return now, examine_case(now, networks, settings, patient_rule)
+            return now, examine_case(now, networks, settings, patient_rule, progress)
         except NoLungsError as error:
             first = first or error
             following = next_case(now)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.identity import hashed_uid, place_of, sources_of, stamp_of_files
+from jcs_ct.app.identity import hashed_uid, place_of, share_key, sources_of, stamp_of_files
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 
@@ -35,6 +35,7 @@ class FinishedCase:
         path: Where its input lies, as `jcs_ct.app.identity.place_of` says.
         report: What `report.json` holds.
         files: All files of its study.
+        key: Decides to which share of the work it belongs, see `jcs_ct.app.identity.share_key`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FinishedCase:
     path: str
     report: dict[str, Any] = field(repr=False)
     files: frozenset[InputFile] = field(repr=False)
+    key: str = ""
 
     def __len__(self) -> int:
         return int(self.report["input"]["slices"])
@@ -61,7 +63,8 @@ def record_files(out: Path, case: Case, report: dict[str, Any]) -> None:
     files = sorted({(str(s.path.resolve()), s.member) for s in (*sources_of(case), *case.series.beside)}, key=str)
     try:
         stamp = stamp_of_files(files)
-        content = {"label": case.label, "path": place_of(case), "source": report["source"]["stamp"]}
+        content = {"label": case.label, "path": place_of(case), "key": share_key(case)}
+        content |= {"source": report["source"]["stamp"]}
         text = json.dumps(content | {"stamp": stamp, "files": files}, ensure_ascii=False)
         write_whole(out / FOLDER / f"{case.name}.json", text.encode("utf-8", "surrogateescape"), overwrite=True)
     except (OSError, OutputError, UnicodeError):
@@ -84,9 +87,8 @@ def untouched_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) ->
             report = same(out / path.stem)
             if report is None or report["source"]["stamp"] != noted["source"]:
                 continue
-            known = FinishedCase(
-                path.stem, noted["label"], report["source"]["kind"], noted["path"], report, frozenset(files)
-            )
+            kind, key = report["source"]["kind"], noted["key"]
+            known = FinishedCase(path.stem, noted["label"], kind, noted["path"], report, frozenset(files), key)
         except (OSError, ValueError, KeyError, TypeError, OutputError):  # it is read again, which says what is wrong
             continue
         yield known

@@ -72,6 +72,11 @@ class Summary:
         return []
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return a whole table of these lines."""
+    return _lines(rows, header=True)
+
+
 def last_states(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the last line of each case, and of each input that made none.
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError
-from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
     "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Diagnose studies: report, lesions, attention and verdict."),
+    "collect": ("jcs_ct.cli.collect:collect", "Collect the results of shares in one folder, and list what is missing."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
     "segment": ("jcs_ct.cli.segment:segment", "Write the lesion map of every slice."),
     "classify": ("jcs_ct.cli.classify:classify", "Print the COVID-19 probability of every slice."),
@@ -35,10 +36,15 @@ COMMANDS = {
     "bench": ("jcs_ct.cli.bench:bench", "Measure the speed on this machine."),
     "serve": ("jcs_ct.cli.serve:serve", "Serve studies over HTTP: a page, an API and workers."),
     "work": ("jcs_ct.cli.serve:work", "Start a worker for a running `jcs serve`."),
+    "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives at an Orthanc server, and send SEG and SR back."),
+    "node": ("jcs_ct.cli.node:node", "Receive studies over DICOM's network protocol."),
     "token": ("jcs_ct.cli.serve:token", "Create an access token for `jcs serve`."),
+    "mercure": ("jcs_ct.cli.mercure:mercure", "Entry point of the container, as a module of mercure."),
     "models": ("jcs_ct.cli.models:models", "List, show, import and download weights."),
     "data": ("jcs_ct.cli.data:data", "Check a data set for faults and leakage, or split it into folds."),
     "demo": ("jcs_ct.cli.demo:demo", "Diagnose a phantom study that is made on the spot, and check the networks."),
+    "doctor": ("jcs_ct.cli.doctor:doctor", "What is installed, what is missing, how to get it."),
+    "completion": ("jcs_ct.cli.completion:completion", "Completion of commands and options in your shell."),
 }
 
 
@@ -63,8 +69,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="jcs")
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+              help="Show the versions of jcs-ct, its weights and runtimes.")  # fmt: skip
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 

@@ -11,12 +11,14 @@ import click
 
 from jcs_ct.cli.bench_study import bench_study
 from jcs_ct.cli.common import RUNTIMES, check_runtimes, line_printer, threads_option
+from jcs_ct.cli.groups import Group
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "--networks",
     default=NETWORKS,
@@ -135,7 +137,7 @@ def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: 
     try:
         from jcs_ct.bench.training import TOLERANCE, WAYS, measure
     except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+        raise UsageError(f"{error.name} is not installed", hint=install_command("train")) from error
     import torch
 
     say = line_printer(quiet=quiet)

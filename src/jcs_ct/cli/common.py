@@ -343,16 +343,14 @@ def refuse_existing(
 
 
 def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> Iterator[tuple[Source, T]]:
-    """Yield what succeeded, report what failed, and show a bar on a terminal or a line now and then in a log.
+    """Yield what succeeded, report what failed, and show a bar on a terminal or a line a minute in a log.
 
     Raises:
         UsageError: An argument was wrong after all, which no further slice can mend.
     """
-    from tqdm import tqdm
+    from jcs_ct.cli.bar import Bar
 
-    quiet = reporter.quiet or None  # None: only on a terminal
-    every = max(1, total // 10)
-    with tqdm(total=total, unit="slice", disable=quiet, leave=False) as bar:
+    with Bar(total, reporter.say, quiet=reporter.quiet) as bar:
         for i, outcome in enumerate(outcomes, 1):
             if isinstance(outcome.error, UsageError):
                 raise outcome.error
@@ -361,9 +359,7 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
             else:
                 assert outcome.value is not None  # noqa: S101  # no error, so there is a value
                 yield outcome.source, outcome.value
-            bar.update()
-            if bar.disable and i % every == 0 and not reporter.verbose:
-                reporter.say(f"jcs: {i} of {total}")
+            bar.to(i)
 
 
 def coded_notes(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:

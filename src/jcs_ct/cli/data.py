@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Probability, Reporter
+from jcs_ct.cli.groups import Group
 from jcs_ct.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Check a data set for faults and leakage; make folds.
 
@@ -215,11 +217,12 @@ def _refuse(paths: list[Path], *, overwrite: bool) -> None:
 
 
 def _bar(reporter: Reporter) -> Callable[[Iterable[Inspected], int], Iterable[Inspected]]:
-    """Return what shows a progress bar on a terminal, and nothing in a log."""
-    from tqdm import tqdm
+    """Return what shows a progress bar on a terminal, and a line a minute in a log."""
 
     def watch(found: Iterable[Inspected], total: int) -> Iterable[Inspected]:
-        bar: Iterable[Inspected] = tqdm(found, total=total, unit="slice", disable=reporter.quiet or None, leave=False)
-        return bar
+        with Bar(total, reporter.say, quiet=reporter.quiet) as bar:
+            for i, inspected in enumerate(found, 1):
+                yield inspected
+                bar.to(i)
 
     return watch

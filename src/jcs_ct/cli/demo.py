@@ -1,87 +1,151 @@
-"""`jcs demo`: a phantom study made on the spot, the self-check of the networks, and the whole of `jcs diagnose`."""
+"""`jcs demo`: two phantom chests made on the spot, the self-check of the networks, and the whole of `jcs diagnose`."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from jcs_ct.cli.common import Run, common_options
+from jcs_ct.cli.desktop import has_desktop, show
 from jcs_ct.core.errors import JcsError, OutputError
+
+if TYPE_CHECKING:
+    from jcs_ct.phantom import PhantomStudy
 
 
 @click.command()
 @click.option("-o", "--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Folder.")
-@click.option("--slices", type=click.IntRange(1, 400), default=24, show_default=True, help="Slices of the phantom.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the phantom.")
+@click.option("--slices", type=click.IntRange(32, 400), default=54, show_default=True, help="Slices of each phantom.")
+@click.option("--size", type=click.IntRange(128, 1024), default=512, show_default=True, help="Rows and columns.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the phantoms.")
+@click.option("--open/--no-open", "open_it", default=None, help="Open the report in a browser. Default: on a desktop.")
 @common_options("demo")
-def demo(run: Run, out: Path, slices: int, seed: int) -> None:
-    """Make a chest phantom with known lesions (PNG and DICOM), check the networks, and diagnose the phantom.
+def demo(run: Run, out: Path, slices: int, size: int, seed: int, open_it: bool | None) -> None:
+    """Make two phantom chests, one with lesions and one without, and diagnose both.
 
-    The self-check computes the published networks' numbers with deterministic weights; the features of one slice are
-    made with the same weights. The diagnosis is that of the shipped jcs-lite, which has never seen a phantom.
+    The phantoms are computed on the spot: no patient is in them. They are written as DICOM and PNG, with the lesions
+    that were drawn. The self-check compares the published networks with their published numbers. The diagnosis is that
+    of the shipped jcs-lite, which has never seen a phantom.
     """
-    from jcs_ct.app.examine import examine_case
-    from jcs_ct.app.gather import gather
-    from jcs_ct.core.types import SliceImage
-    from jcs_ct.core.whole_files import write_whole
-    from jcs_ct.inference import apply, self_check_network
-    from jcs_ct.inference.golden import check
-    from jcs_ct.io.features import write_features
-    from jcs_ct.outputs.figures import truth_overlay
-    from jcs_ct.phantom import lung_window, make_phantom, write_dicom, write_pngs
-    from jcs_ct.study.settings import Networks, Settings
-
-    reporter = run.reporter
     if out.exists() and not run.overwrite:
         raise OutputError("exists already", path=out, hint="use --overwrite, or another -o")
-    reporter.say(f"1. A phantom study (computed, no patient): {slices} slices of 512×512, seed {seed}")
-    study = make_phantom(slices=slices, seed=seed)
-    pictures = write_pngs(study, out / "png", overwrite=run.overwrite)
-    write_dicom(study, out / "dicom", overwrite=run.overwrite)
-    most = int(study.lesions.sum(axis=(1, 2)).argmax())
-    grey = lung_window(study.hu[most])
-    image = SliceImage(pictures[most].stem, str(pictures[most]), grey[:, :, None].repeat(3, axis=2))
-    truth = truth_overlay(
-        image.pixels,
-        study.lesions[most],
-        title=f"PHANTOM {image.name}",
-        caption="lesions as they were drawn: the truth, no prediction",
-    )
-    write_whole(out / "phantom-truth.png", truth, overwrite=run.overwrite)
-    reporter.case(f"   {out / 'png'}, {out / 'dicom'}, {out / 'phantom-truth.png'}", folder=str(out))
-
+    reporter = run.reporter
+    reporter.say(f"1. Two phantom chests (computed, no patient): {slices} slices of {size}×{size}, seed {seed}")
+    lesions = _Phantom.made("phantom-with-lesions", out, slices, size, seed, run)
+    healthy = _Phantom.made("phantom-healthy", out, slices, size, seed, run, lesions=0)
+    truth = _write_truth(lesions, out / "phantom-truth.png", run)
+    reporter.case(f"   {lesions.folder}, {healthy.folder}, {truth}", folder=str(out))
     reporter.say("2. Self-check: do the networks compute the published numbers on this machine?")
+    _self_check(run)
+    reporter.say("3. Stage-1 features of one slice, with the self-check's weights (not trained)")
+    _features(lesions, out / "features", run)
+    reporter.say("4. Diagnosis of both DICOM studies with the shipped jcs-lite")
+    pages = _diagnosed((lesions, healthy), out / "diagnosis", run)
+    reporter.say(
+        f"\nOpen {pages[0]} in a browser. Beside it: {pages[1]}.\n"
+        f"The lesions that were drawn are in {truth}.\n"
+        "A phantom is no patient: what the network says of it shows that everything runs, not how well.\n"
+        "With your own studies: jcs diagnose STUDY -o results. A research tool, not a medical device."
+    )
+    wanted = has_desktop() and not reporter.quiet if open_it is None else open_it
+    if wanted and not show(pages[0]):
+        reporter.note("no browser could be opened")
+
+
+@dataclass(frozen=True)
+class _Phantom:
+    """A phantom and the folder of its files: `dicom/`, and `png/` with `png/masks/`."""
+
+    name: str
+    study: PhantomStudy
+    folder: Path
+    pictures: list[Path]
+
+    @classmethod
+    def made(cls, name: str, out: Path, slices: int, size: int, seed: int, run: Run, *, lesions: int = 8) -> _Phantom:
+        """Compute a chest of an adult's size, whatever the number of its slices, and write it."""
+        from jcs_ct.phantom import make_phantom, true_spacing, write_dicom, write_pngs
+
+        study = make_phantom(slices, size, seed, lesions, true_spacing(slices, size))
+        pictures = write_pngs(study, out / name / "png", overwrite=run.overwrite)
+        write_dicom(study, out / name / "dicom", overwrite=run.overwrite)
+        return cls(name, study, out / name, pictures)
+
+    @property
+    def most_affected(self) -> int:
+        """The slice with the most lesion, from 0."""
+        return int(self.study.lesions.sum(axis=(1, 2)).argmax())
+
+
+def _write_truth(phantom: _Phantom, path: Path, run: Run) -> Path:
+    """Draw the lesions of the most affected slice as they were put into the phantom."""
+    from jcs_ct.core.whole_files import write_whole
+    from jcs_ct.outputs.figures import truth_overlay
+    from jcs_ct.phantom import lung_window
+
+    study, most = phantom.study, phantom.most_affected
+    pixels = lung_window(study.hu[most])[:, :, None].repeat(3, axis=2)
+    drawn = truth_overlay(
+        pixels, study.lesions[most], title=f"PHANTOM slice {most + 1}",
+        caption="lesions as they were drawn: the truth, no prediction",
+    )  # fmt: skip
+    write_whole(path, drawn, overwrite=run.overwrite)
+    return path
+
+
+def _self_check(run: Run) -> None:
+    from jcs_ct.inference.golden import check
+
     wrong = []
     for parity in check():
         verdict = "ok" if parity.ok else "DIFFERS"
         figures = f"largest difference {parity.difference:.1e} (allowed {parity.allowed:.1e})"
-        reporter.say(f"   {parity.network:<15} {figures} {verdict}")
-        reporter.case(parity.network, network=parity.network, difference=parity.difference, allowed=parity.allowed)
+        run.reporter.say(f"   {parity.network:<15} {figures} {verdict}")
+        run.reporter.case(parity.network, network=parity.network, difference=parity.difference, allowed=parity.allowed)
         if not parity.ok:
             wrong.append(parity.network)
     if wrong:
         error = f"self-check failed: {', '.join(wrong)} do not compute the published numbers on this machine"
-        reporter.problem(JcsError(error, hint="report it with `python -m torch.utils.collect_env`"))
+        run.reporter.problem(JcsError(error, hint="report it with the output of `jcs doctor`"))
 
-    reporter.say("3. Stage-1 features of one slice, with the self-check's weights (not trained)")
-    network = self_check_network("jcs-joint", run.device)
-    arrays = apply.features(image, network)
-    path = out / "features" / f"{image.name}.mat"
+
+def _features(phantom: _Phantom, folder: Path, run: Run) -> None:
+    from jcs_ct.core.types import SliceImage
+    from jcs_ct.inference import apply, self_check_network
+    from jcs_ct.io.features import write_features
+    from jcs_ct.phantom import lung_window
+
+    picture = phantom.pictures[phantom.most_affected]
+    grey = lung_window(phantom.study.hu[phantom.most_affected])
+    image = SliceImage(picture.stem, str(picture), grey[:, :, None].repeat(3, axis=2))
+    arrays = apply.features(image, self_check_network("jcs-joint", run.device))
+    path = folder / f"{image.name}.mat"
     write_features(path, arrays, overwrite=run.overwrite)
     shapes = {which: list(array.shape) for which, array in arrays.items()}
     text = ", ".join(f"{which} {'×'.join(map(str, shape))} uint8" for which, shape in shapes.items())
-    reporter.say(f"   {path}: {text}")
-    reporter.case(str(path), features=str(path), shapes=shapes)
+    run.reporter.say(f"   {path}: {text}")
+    run.reporter.case(str(path), features=str(path), shapes=shapes)
 
-    reporter.say("4. Diagnosis of the DICOM study with the shipped jcs-lite")
-    networks = Networks.of([run.network(None, slices=slices)])
-    result = examine_case(gather([str(out / "dicom")]).cases[0], networks, Settings())
-    folder = result.save(out / "diagnosis", overwrite=run.overwrite)
-    reporter.say(f"   {result.report['verdict']['text']}")
-    reporter.case(f"   {folder}", folder=str(folder), verdict=result.report["verdict"])
-    reporter.say(
-        f"\nOpen {folder / 'report.html'} in a browser; the drawn lesions are in {out / 'phantom-truth.png'}.\n"
-        "A phantom is no patient: what the network says of it shows that everything runs, not how well.\n"
-        "With your own studies: jcs diagnose STUDY -o results. A research tool, not a medical device."
-    )
+
+def _diagnosed(phantoms: tuple[_Phantom, ...], out: Path, run: Run) -> list[Path]:
+    """Diagnose the phantoms with weights that are loaded once; return their reports."""
+    from jcs_ct.app.examine import examine_case
+    from jcs_ct.app.gather import gather
+    from jcs_ct.study.settings import Networks, Settings
+
+    networks = Networks.of([run.network(None, slices=sum(len(one.study.hu) for one in phantoms))])
+    pages = []
+    for phantom in phantoms:
+        case = gather([str(phantom.folder / "dicom")]).cases[0]
+        result = examine_case(replace(case, name=phantom.name), networks, Settings())
+        folder = result.save(out, overwrite=run.overwrite)
+        verdict = result.report["verdict"]
+        run.reporter.say(f"   {phantom.name}: {verdict['text']}")
+        for reason in verdict["reasons"]:
+            run.reporter.note(f"{phantom.name}: {reason}")
+        run.reporter.case(f"   {folder}", folder=str(folder), verdict=verdict)
+        pages.append(folder / "report.html")
+    return pages

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.cli.common import Run, common_options, inputs_argument
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.outputs.report.language import LANGUAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from jcs_ct.app.batch import CaseOutcome
+    from jcs_ct.app.shares import Share
     from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
     from jcs_ct.study.settings import Networks, Settings
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @inputs_argument
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder: OUT/<case>/ for each study.")
+@click.option("-o", "--out", "target", metavar="OUT", required=True, help="Folder or URL: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
               help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions.")  # fmt: skip
 @click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
@@ -40,11 +44,21 @@ if TYPE_CHECKING:
 @click.option("--no-html", is_flag=True, help="Do not write report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
+@click.option("--part", metavar="K/N", help="Only the K-th of N disjoint shares of the studies, longest first; "
+              "`jcs collect` puts shares together. docs/scale.md")  # fmt: skip
+@click.option("--part-by", type=click.Choice(["study", "entry"]), default=None,
+              help="What is shared. study (default): every header is read. entry (always, of URLs): each sub-folder, "
+              "archive and line of a list holds whole studies, and no other headers are read.")  # fmt: skip
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+              help="Where studies are computed; ray: by the workers of a cluster that sees INPUT and OUT.")  # fmt: skip
+@click.option("--address", metavar="ADDRESS", help="With --engine ray: its cluster; default: one on this machine.")
+@click.option("--workers", type=click.IntRange(1), metavar="N",
+              help="With --engine ray: how many; default: one for every two processors (or --threads).")  # fmt: skip
 @common_options("diagnose")
 def diagnose(
     run: Run,
     inputs: tuple[str, ...],
-    out: Path,
+    target: str,
     model: tuple[str, ...],
     rule: str,
     segment: str | None,
@@ -55,88 +69,179 @@ def diagnose(
     no_html: bool,
     keep_identity: bool,
     resume: bool,
+    part: str | None,
+    part_by: str | None,
+    engine: str,
+    address: str | None,
+    workers: int | None,
 ) -> None:
     """Diagnose studies: probability, attention and lesions of every slice, and the patient's verdict.
 
     INPUT is a file of DICOM, NIfTI, MetaImage or NRRD, a folder, a .zip or a .tar.gz of them, or pictures of slices,
     already lung-windowed; the pictures of a folder are one study, head first. Writes OUT/<case>/report.json,
     report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and
-    OUT/summary.csv.
+    OUT/summary.csv. INPUT and OUT may be URLs such as s3://bucket/folder (docs/scale.md).
 
     A research tool, not a medical device.
     """
+    from jcs_ct.app.shares import Share
+    from jcs_ct.archive.places import is_url
+    from jcs_ct.core.memory import one_arena
+
+    one_arena()
+    if resume and run.overwrite:
+        raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")
+    share = None if part is None else Share.parse(part)
+    if share is None and part_by is not None:
+        raise UsageError("--part-by says what --part shares", hint="give --part K/N too")
+    if engine != "ray" and (address is not None or workers is not None):
+        raise UsageError("--address and --workers are of a cluster", hint="give --engine ray too")
+    with_networks = _WithNetworks(run, model, rule, segment, language, no_html)
+    ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd, "keep_identity": keep_identity}
+    if any(is_url(text) for text in (*inputs, target)):
+        from jcs_ct.cli.archive import GUESS, diagnose_archive
+
+        if part_by == "study" or engine == "ray":
+            raise UsageError("URLs are shared by entry, and not with --engine ray", hint="start jobs with --part K/N")
+        networks = with_networks.open(GUESS)
+        settings = with_networks.settings(networks)
+        diagnose_archive(run, inputs, target, share, networks, settings, resume=resume, **ways)
+        return
+    cluster = None if engine == "local" else (address, workers)
+    _diagnose_here(with_networks, inputs, Path(target), share, part_by or "study", cluster, ways, resume=resume)
+
+
+@dataclass(frozen=True)
+class _WithNetworks:
+    """What studies are diagnosed with, opened when it is known for how much."""
+
+    run: Run
+    models: tuple[str, ...]
+    rule: str
+    segment: str | None
+    language: str
+    no_html: bool
+
+    @property
+    def names(self) -> tuple[str | None, ...]:
+        return self.models or (None,)
+
+    def open(self, slices: int = 1) -> Networks:
+        from jcs_ct.models import RESULTS
+        from jcs_ct.study.settings import Networks
+
+        networks = Networks.of([self.run.network(name, RESULTS, slices) for name in self.names])
+        self.run.reporter.result |= {"model": [network.card.name for network in networks.all]}
+        return networks
+
+    def settings(self, networks: Networks) -> Settings:
+        from jcs_ct.study.settings import Settings
+
+        chosen: Any = self.segment or networks.usual_segment
+        return Settings(self.rule, chosen, frames=not self.no_html, language=self.language)
+
+
+def _diagnose_here(
+    with_networks: _WithNetworks,
+    inputs: Sequence[str],
+    out: Path,
+    share: Share | None,
+    part_by: str,
+    cluster: tuple[str | None, int | None] | None,
+    ways: Any,
+    *,
+    resume: bool,
+) -> None:
+    """Diagnose studies that lie on disks, into a folder."""
     from jcs_ct.app import batch
     from jcs_ct.app.gather import gather
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
+    from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.app.summary import Summary
-    from jcs_ct.core.memory import one_arena
-    from jcs_ct.models import RESULTS
-    from jcs_ct.study.settings import Networks
 
-    one_arena()
-    reporter = run.reporter
-    if resume and run.overwrite:
-        raise UsageError("--resume keeps what --overwrite replaces", hint="give one of them")
+    run, reporter = with_networks.run, with_networks.run.reporter
     if out.exists() and not out.is_dir():
         raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
-    names: tuple[str | None, ...] = model or (None,)
-    networks = Networks.of([run.network(name, RESULTS) for name in names]) if resume and out.is_dir() else None
-    known = (
-        []
-        if networks is None
-        else batch.reusable_cases(out, networks, _settings(networks, rule, segment, language, no_html=no_html))
-    )
-    found = gather(
-        inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd, keep_identity=keep_identity, known=known
-    )
+    if cluster is not None:  # its workers stand in folders of their own
+        inputs, out = [os.path.abspath(item) for item in inputs], out.absolute()  # noqa: PTH100  # links stay
+    by_study, given = part_by == "study", list(inputs)
+    if share is not None and not by_study:
+        given = share.of_entries(inputs)
+    networks = with_networks.open() if resume and given and out.is_dir() else None
+    known = [] if networks is None else batch.reusable_cases(out, networks, with_networks.settings(networks))
+    found = gather(given, known=known, **ways) if given else None
+    if share is not None and by_study and found is not None:
+        found = share.of_found(found) if found.cases or found.kept or found.problems else found
+    if share is not None and (found is None or not (found.cases or found.kept or found.problems)):
+        reporter.note(f"nothing of the inputs is in share {share}")
+        Summary(out)
+        return
+    assert found is not None  # noqa: S101  # without a share something is given
     for note in found.notes:
         reporter.note(note)
     for problem in found.problems:
         reporter.problem(problem)
-    if not found.cases and not found.kept:
-        if found.problems:
-            summary = Summary(out)
-            summary.add(*map(batch.problem_row, found.problems))
-            summary.put_in_order()
-            return
+    summary = Summary(out) if found.cases or found.kept or found.problems else None
+    if summary is None:
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
-    cases = with_stable_names(found.cases, out)
+    cases = with_stable_names(found.cases, out, alone=share is not None)
     _refuse_existing(cases, out, run, resume=resume)
-
-    slices = sum(len(case) for case in cases)
-    networks = networks or Networks.of([run.network(name, RESULTS, slices) for name in names])
-    for network in networks.all:
-        network.slices = max(1, slices)
-    settings = _settings(networks, rule, segment, language, no_html=no_html)
-    reporter.result |= {"model": [n.card.name for n in networks.all]}
-    if resume and (removed := remove_debris(out)):
-        reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
-    total = len(cases) + len(kept)
-    summary = Summary(out)
+    ending: Iterator[CaseOutcome] = iter(())
+    if cases or kept:
+        slices = max(1, sum(len(case) for case in cases))
+        networks = networks or with_networks.open(slices)
+        for network in networks.all:
+            network.slices = slices
+        if resume and (removed := remove_debris(out)):
+            reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     summary.add(*map(batch.problem_row, found.problems), *rows)
-    ending = batch.diagnose_cases(
-        cases, networks, settings, out, overwrite=run.overwrite, resume=resume, keep_identity=keep_identity
-    )
-    for i, ended in enumerate(chain(kept, ending), 1):
-        if i > len(kept):
-            rows.append(batch.summary_row(ended))
-            summary.add(rows[-1])
-        _say(ended, i, total, out, reporter)
+    total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
+    with Bar(sum(len(case) for case in cases), reporter.say, quiet=reporter.quiet) as bar:
+        if networks is not None and (cases or kept):
+            ending = _ending(
+                with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume,
+                progress=lambda done, _: bar.to(before + done),
+            )  # fmt: skip
+        for i, ended in enumerate(chain(kept, ending), 1):
+            if i > len(kept):
+                rows.append(batch.summary_row(ended))
+                summary.add(rows[-1])
+                before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
+                bar.to(before)
+            _say(ended, i, total, out, reporter)
     summary.put_in_order()
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
 
 
-def _settings(networks: Networks, rule: str, segment: str | None, language: str, *, no_html: bool) -> Settings:
-    from jcs_ct.study.settings import Settings
+def _ending(
+    with_networks: _WithNetworks,
+    networks: Networks,
+    cases: Sequence[Case],
+    out: Path,
+    cluster: tuple[str | None, int | None] | None,
+    keep_identity: bool,
+    *,
+    resume: bool,
+    progress: Callable[[int, int], object],
+) -> Iterator[CaseOutcome]:
+    """Return what computes the cases, here or on a cluster."""
+    from jcs_ct.app.batch import diagnose_cases
 
-    chosen: Any = segment or networks.usual_segment
-    return Settings(rule, chosen, frames=not no_html, language=language)
+    run, settings = with_networks.run, with_networks.settings(networks)
+    how: Any = {"overwrite": run.overwrite, "resume": resume, "keep_identity": keep_identity}
+    if cluster is None:
+        return diagnose_cases(cases, networks, settings, out, progress=progress, **how)
+    from jcs_ct.archive.workers import Orders, diagnose_on_ray
+
+    orders = Orders(with_networks.names, run.device, run.runtime, settings, out, **how)
+    address, workers = cluster
+    return diagnose_on_ray(cases, orders, address=address, workers=workers, say=run.reporter.note)
 
 
 def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool) -> None:

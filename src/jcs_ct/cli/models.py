@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.export import export
+from jcs_ct.cli.groups import Group
 from jcs_ct.weights.catalogue import CATALOGUE
 from jcs_ct.weights.store import check_name, find_stored, list_stored, remove, unknown_name, weights_folder
 
@@ -27,7 +28,7 @@ verbose_option = click.option("--verbose", is_flag=True, expose_value=False, hel
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
 
 
-@click.group()
+@click.group(cls=Group)
 def models() -> None:
     """Weights: list, show, import, download, export, remove.
 

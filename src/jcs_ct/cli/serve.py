@@ -10,6 +10,7 @@ import click
 
 from jcs_ct.cli.common import RUNTIMES, Probability, line_printer
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ def serve(
     """
     if (cert is None) != (key is None):
         raise UsageError("--cert and --key belong together", hint="give both, or none of them")
-    service = _service(
+    service = service_of(
         shared, upload_bytes=upload * MIB, upload_files=files, idle_seconds=idle, queue=queue, free_share=free
     )
 
@@ -102,7 +103,7 @@ def serve(
 @click.option("--quiet", is_flag=True, help="Print problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
-    service = _service(shared)
+    service = service_of(shared)
 
     from jcs_ct.service.run import work as run
 
@@ -121,10 +122,11 @@ def token(file: Path, name: str, role: tuple[str, ...]) -> None:
     click.echo(add_token(file, name, role))
 
 
-def _service(shared: dict[str, Any], **limits: Any) -> Service:
+def service_of(shared: dict[str, Any], **limits: Any) -> Service:
+    """Return the service that the options describe. Raises UsageError where the extra is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        raise UsageError(f"{', '.join(missing)} cannot be imported", hint='install it: pip install "jcs-ct[service]"')
+        raise UsageError(f"{', '.join(missing)} cannot be imported", hint=install_command("service"))
 
     from jcs_ct.service.settings import Limits, Looking, Service, sqlite_in
 

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.common import ACCEPT, line_printer
+from jcs_ct.cli.groups import Group
 from jcs_ct.cli.train_lite import chosen_fold, lite
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,9 +57,9 @@ _CLASSIFY: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
 _RESUME = "Continue from RUN/last.ckpt with the configuration it has; with a larger --epochs, the run becomes longer."
 
 
-@click.group()
+@click.group(cls=Group)
 def train() -> None:
-    """Train on one's own data. Needs the train extra: pip install 'jcs-ct[train]'."""
+    """Train on one's own data. Needs the extra train."""
 
 
 def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()) -> None:
@@ -120,7 +122,7 @@ def _train(
             from jcs_ct.training.folds import train_all
             from jcs_ct.training.run import train as start
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train]'") from error
+            raise UsageError(f"{error.name} is not installed", hint=install_command("train")) from error
 
         say = line_printer(quiet=quiet or here.rank > 0)
         line = sys.stderr if not quiet and here.rank == 0 and sys.stderr.isatty() else None

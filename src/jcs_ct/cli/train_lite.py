@@ -11,6 +11,7 @@ import click
 from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -68,7 +69,7 @@ def lite(
     folds: str | None,
     **given: Any,
 ) -> None:
-    """Train jcs-lite: slices with masks and slices with labels together. Needs pip install 'jcs-ct[train,lite]'."""
+    """Train jcs-lite: slices with masks and slices with labels together. Needs the extras train and lite."""
     from jcs_ct.training.lite.config import LiteConfig
     from jcs_ct.training.processes import known_environment, place
 
@@ -95,7 +96,7 @@ def lite(
             from jcs_ct.training.lite.folds import train_all
             from jcs_ct.training.lite.run import train as start
         except ModuleNotFoundError as error:
-            raise UsageError(f"{error.name} is not installed", hint="pip install 'jcs-ct[train,lite]'") from error
+            raise UsageError(f"{error.name} is not installed", hint=install_command("train,lite")) from error
 
         say = line_printer(quiet=quiet)
         line = sys.stderr if not quiet and sys.stderr.isatty() else None

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class JcsError(Exception):
     """Base of all errors of this package.
 
+    >>> print(JcsError("holds no slice, one is expected", path="a.zip", hint="look into it with jcs inspect"))
+    a.zip: holds no slice, one is expected (look into it with jcs inspect)
+
     Args:
         message: What was found, and what was expected.
         path: The file, folder or archive member it is about.

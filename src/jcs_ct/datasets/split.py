@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.installing import install_command
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
@@ -162,9 +163,7 @@ def _scikit_learn() -> tuple[Any, str]:
         import sklearn  # type: ignore[import-untyped,unused-ignore]
         from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped,unused-ignore]
     except ImportError as error:
-        raise JcsError(
-            "folds are made by scikit-learn, which is missing", hint="pip install 'jcs-ct[train]'"
-        ) from error
+        raise JcsError("folds are made by scikit-learn, which is missing", hint=install_command("train")) from error
     return StratifiedGroupKFold, str(sklearn.__version__)
 
 

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -115,7 +116,7 @@ class Runtime:
         if self.missing:
             raise UsageError(
                 f"runtime {self.name} needs {self.missing}, which is not installed",
-                hint=f"pip install 'jcs-ct[{self.extra}]'",
+                hint=install_command(self.extra),
             )
 
     @property

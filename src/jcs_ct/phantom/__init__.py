@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["PhantomStudy", "lung_window", "make_phantom", "write_dicom", "write_pngs"]
+__all__ = ["PhantomStudy", "lung_window", "make_phantom", "true_spacing", "write_dicom", "write_pngs"]
 
 Vector = tuple[float, float, float]
 
@@ -123,6 +123,15 @@ def make_phantom(
     origin = (-half * spacing[2], -half * spacing[1], (slices - 1) * spacing[0])
     direction = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
     return PhantomStudy(hu, sides, truth, spacing, origin, direction, seed)
+
+
+def true_spacing(slices: int, size: int = 512) -> Vector:
+    """Return the mm between slices, rows and columns at which the phantom is as large as an adult's chest: 270 mm high.
+
+    >>> true_spacing(54)
+    (5.0, 0.7, 0.7)
+    """
+    return LENGTH / slices, FIELD_OF_VIEW / size, FIELD_OF_VIEW / size
 
 
 def lung_window(hu: NDArray[np.int16], center: float = -600, width: float = 1500) -> NDArray[np.uint8]:

@@ -18,9 +18,11 @@ from jcs_ct.service.answers import FileAnswer, Problem, StudyAnswer, file_answer
 from jcs_ct.service.archive import zipped
 from jcs_ct.service.documentation import documentation
 from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
+from jcs_ct.service.monailabel import add_monailabel
 from jcs_ct.service.receive import RETRY_SECONDS, RefusedError, take
 from jcs_ct.service.record import RecordError
 from jcs_ct.service.uploads import add_uploads
+from jcs_ct.service.viewing import add_viewing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +31,14 @@ if TYPE_CHECKING:
 
 
 PAGE_FOLDER = Path(__file__).parent / "page"
-PAGE_FILES = {"page.js": "text/javascript", "page.css": "text/css", "login.html": "text/html"}
+PAGE_FILES = {
+    "page.js": "text/javascript",
+    "page.css": "text/css",
+    "login.html": "text/html",
+    "view.js": "text/javascript",
+    "view.css": "text/css",
+    "niivue-0.69.0.js": "text/javascript",
+}
 SHOWN = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 MOST_LISTED = 200
 _ID = re.compile(r"[0-9a-f]{32}")
@@ -54,7 +63,9 @@ def build_app(desk: Desk) -> FastAPI:
     _add_health(app, desk)
     _add_studies(app, desk)
     _add_results(app, desk)
+    add_viewing(app, desk)
     add_uploads(app, desk)
+    add_monailabel(app, desk)
     _add_pages(app, desk)
     app.add_middleware(
         shield.Shield,
@@ -164,11 +175,7 @@ def _add_studies(app: FastAPI, desk: Desk) -> None:
     def delete(request: Request, study_id: str) -> None:
         """Delete a study: its files go, the record keeps its digest."""
         who = desk.who(request)
-        study = desk.study(study_id)
-        desk.log.audit(who.name, "delete", study)
-        gone = desk.record.delete(study.id)
-        if gone is not None:
-            desk.folders.remove(gone)
+        desk.delete(who, desk.study(study_id))
 
 
 def _add_results(app: FastAPI, desk: Desk) -> None:
@@ -215,13 +222,20 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
     def page(name: str) -> str:
         return (PAGE_FOLDER / name).read_text(encoding="utf-8")
 
-    @app.get("/", include_in_schema=False)
-    def start(request: Request) -> Response:
+    def opened(request: Request, name: str, *roles: str) -> Response:
         try:
-            desk.who(request, "submit", "read")
+            desk.who(request, *roles)
         except RefusedError as error:
             return HTMLResponse(page("login.html"), error.status, {"Content-Security-Policy": shield.PAGE})
-        return HTMLResponse(page("page.html"), headers={"Content-Security-Policy": shield.PAGE})
+        return HTMLResponse(page(name), headers={"Content-Security-Policy": shield.PAGE})
+
+    @app.get("/", include_in_schema=False)
+    def start(request: Request) -> Response:
+        return opened(request, "page.html", "submit", "read")
+
+    @app.get("/view/{study}", include_in_schema=False)
+    def view(request: Request) -> Response:  # of which study, its script reads from the address
+        return opened(request, "view.html", "read")
 
     @app.post("/login", include_in_schema=False)
     def login(token: Annotated[str, Form()]) -> Response:
@@ -247,7 +261,8 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
     def part(name: str) -> Response:
         if name not in PAGE_FILES:
             raise RefusedError(404, "no such file")
-        return Response(page(name), media_type=PAGE_FILES[name])
+        fixed = {"Cache-Control": "max-age=604800"} if "niivue" in name else {}  # 2 MB, and its name has its version
+        return Response(page(name), media_type=PAGE_FILES[name], headers=fixed)
 
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:

@@ -98,3 +98,10 @@ class Desk:
             self.folders.remove_input(upload)
         self.log.audit(who.name, "submit", study)
         return study, taken
+
+    def delete(self, who: Who, study: Study) -> None:
+        """Delete a study: its files go, the record keeps its digest."""
+        self.log.audit(who.name, "delete", study)
+        gone = self.record.delete(study.id)
+        if gone is not None:
+            self.folders.remove(gone)

@@ -3,10 +3,13 @@
 FOLDER/incoming/<upload>/…            being received
 FOLDER/inputs/<input>/study…          what was sent: one file, or a folder of numbered files
 FOLDER/results/<input>/<attempt>/study/…   what an attempt made, in a folder of its own
+FOLDER/outgoing/<version>/…           SEG and SR that go back to an archive
+FOLDER/arrivals/<pseudonym>/…         images that a DICOM node has received of a study
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -49,7 +52,7 @@ class Folders:
         """Make them, for nobody but this user. Raises OutputError."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            for name in ("incoming", "inputs", "results"):
+            for name in ("incoming", "inputs", "results", "outgoing", "arrivals"):
                 (self.root / name).mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
             raise OutputError(
@@ -64,6 +67,14 @@ class Folders:
         """What was sent of a study."""
         return self.root / "inputs" / name
 
+    def outgoing(self, version: str) -> Path:
+        """What goes back to an archive."""
+        return self.root / "outgoing" / version
+
+    def arrivals(self, name: str) -> Path:
+        """What a DICOM node has received of a study."""
+        return self.root / "arrivals" / name
+
     def attempt(self, study: Study) -> Path:
         """Where the results of a row's attempt are, or go."""
         return self.root / "results" / study.input / str(study.attempt)
@@ -72,9 +83,9 @@ class Folders:
         """Turn an upload into an input of the same name: from here on it is whole."""
         source, target = self.incoming(upload), self.input(upload)
         for path in (*source.rglob("*"), source):
-            _sync(path)
+            sync(path)
         source.rename(target)
-        _sync(target.parent)
+        sync(target.parent)
         return target
 
     def remove(self, study: Study) -> None:
@@ -105,8 +116,9 @@ class Folders:
             study = known.get(path.name)
             if study is None:
                 stale += [path] if path.stat().st_mtime < old else []
-            elif study.state == "done":
-                stale += [p for p in path.iterdir() if p.name != str(study.attempt)]
+            elif study.state in {"done", "failed"}:
+                keep = str(study.attempt) if study.state == "done" else None
+                stale += [p for p in path.iterdir() if p.name != keep]
         for path in stale:
             shutil.rmtree(path, ignore_errors=True)
         return len(stale)
@@ -173,11 +185,20 @@ def numbered(names: Iterable[str]) -> dict[str, str]:
     return renamed
 
 
+def digest_of_set(digests: Iterable[bytes]) -> str:
+    """Return the digest of what was sent where it is a set of images, of which none comes first.
+
+    Args:
+        digests: SHA-256 of each.
+    """
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
 def _newest(folder: Path) -> float:
     return max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Have the disk hold what was written: a study that was answered for must survive a loss of power."""
     if os.name == "nt" and path.is_dir():
         return

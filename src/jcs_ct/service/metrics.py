@@ -9,7 +9,7 @@ from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from jcs_ct.service.record import FAILURES
-from jcs_ct.service.tables import STATES
+from jcs_ct.service.tables import STATES, VERSION_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,5 +62,10 @@ class Metrics:
         for stage, (count, seconds) in self._record.seconds().items():
             stages.add_metric([stage], count, seconds)
         yield stages
+        back = self._record.sent_back()
+        versions = GaugeMetricFamily("jcs_watched_versions", "Results of watched studies by state", labels=["state"])
+        for state in VERSION_STATES:
+            versions.add_metric([state], back.get(state, 0))
+        yield versions
         yield GaugeMetricFamily("jcs_disk_free_bytes", "Free on the service's disk", value=self._folders.free_bytes())
         yield GaugeMetricFamily("jcs_workers_ready", "Workers of this process that are ready", value=self._workers())

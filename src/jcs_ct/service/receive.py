@@ -93,8 +93,17 @@ async def pieces(request: Request, limits: Limits, most: int, check: Callable[[]
         raise RefusedError(400, "was cut short") from error
 
 
-async def receive(request: Request, folder: Path, limits: Limits, check: Callable[[], None]) -> Received:
+async def receive(
+    request: Request, folder: Path, limits: Limits, check: Callable[[], None], skipped: frozenset[str] = frozenset()
+) -> Received:
     """Write the body of a request into a folder that was made for it, as `study` or `study/<number>`.
+
+    Args:
+        request: With the body.
+        folder: Empty.
+        limits: Of what is taken.
+        check: Called now and then; raises where the disk is full.
+        skipped: Names of fields of a form that may be there and tell nothing about the study.
 
     Raises:
         RefusedError: It cannot be taken.
@@ -104,7 +113,7 @@ async def receive(request: Request, folder: Path, limits: Limits, check: Callabl
     if kind.startswith(b"multipart/"):
         if not options.get(b"boundary"):
             raise RefusedError(415, "is a form without a boundary")
-        sink = _Form(folder, options[b"boundary"], limits, named=kind == b"multipart/form-data")
+        sink = _Form(folder, options[b"boundary"], limits, kind == b"multipart/form-data", skipped)
     else:
         sink = _One(folder)
     try:
@@ -143,8 +152,8 @@ class _One:
 class _Form:
     """A form, or a multipart of DICOM parts: each part with a file's name is a file."""
 
-    def __init__(self, folder: Path, boundary: bytes, limits: Limits, *, named: bool) -> None:
-        self._folder, self._limits, self._named = folder, limits, named
+    def __init__(self, folder: Path, boundary: bytes, limits: Limits, named: bool, skipped: frozenset[str]) -> None:
+        self._folder, self._limits, self._named, self._skipped = folder, limits, named, skipped
         self._parts = folder / "parts"
         self._parts.mkdir()
         self._names: list[str] = []
@@ -180,8 +189,11 @@ class _Form:
         self._field, self._value = b"", b""
 
     def _on_part(self) -> None:
-        name = parse_options_header(self._headers.get(b"content-disposition", b""))[1].get(b"filename")
+        facts = parse_options_header(self._headers.get(b"content-disposition", b""))[1]
+        name = facts.get(b"filename")
         if name is None and self._named:
+            if facts.get(b"name", b"").decode("utf-8", "replace") in self._skipped:
+                return
             raise RefusedError(400, "is a form with a field that is no file")
         if len(self._names) >= self._limits.upload_files:
             raise RefusedError(413, f"has more than {self._limits.upload_files} files")
@@ -196,7 +208,8 @@ class _Form:
             self._size += self._file.write(data[start:end])
 
     def _on_part_end(self) -> None:
-        self._digests.append(self._digest.digest())
+        if self._file is not None:
+            self._digests.append(self._digest.digest())
         self.close()
 
     def _on_end(self) -> None:
@@ -229,12 +242,19 @@ class _Form:
             self._file = None
 
 
-async def take(request: Request, folders: Folders, upload: str, limits: Limits, check: Callable[[], None]) -> Received:
-    """Receive a body as the upload of a name that is new; nothing is left of one that is refused."""
+async def take(
+    request: Request,
+    folders: Folders,
+    upload: str,
+    limits: Limits,
+    check: Callable[[], None],
+    skipped: frozenset[str] = frozenset(),
+) -> Received:
+    """Receive a body as the upload of a name that is new; nothing is left of one that is refused. See `receive`."""
     folder = folders.incoming(upload)
     try:
         folder.mkdir()
-        return await receive(request, folder, limits, check)
+        return await receive(request, folder, limits, check, skipped)
     except BaseException:  # also where the server is stopped
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, te
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from jcs_ct.core.errors import JcsError
-from jcs_ct.service.tables import AUDIT, METADATA, STUDIES, open_engine
+from jcs_ct.service.tables import AUDIT, METADATA, STUDIES, VERSIONS, open_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -240,6 +240,11 @@ class Record:
         """Return the number of failed studies by class of error."""
         query = select(STUDIES.c.error_class, func.count()).where(STUDIES.c.state == "failed")
         return self._lasting(lambda c: {str(e): int(n) for e, n in c.execute(query.group_by(STUDIES.c.error_class))})
+
+    def sent_back(self) -> dict[str, int]:
+        """Return the number of versions of watched studies by state, see `tables.VERSION_STATES`."""
+        query = select(VERSIONS.c.state, func.count()).group_by(VERSIONS.c.state)
+        return self._lasting(lambda c: {state: int(number) for state, number in c.execute(query)})
 
     def oldest_waiting(self) -> float:
         """Return for how many seconds the oldest waiting study has waited; 0 where none does."""

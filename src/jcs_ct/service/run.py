@@ -63,7 +63,7 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
         raise OutputError(
             f"{address.host} port {address.port} cannot be used: {error.strerror}", hint="give another --port"
         ) from error
-    with listener, _workers(service, workers, say) as supervisor:
+    with listener, working(service, workers, say) as supervisor:
         record = Record(service.database, patience=5.0)
         folders = Folders(service.folder)
         log = Log(record)
@@ -102,13 +102,14 @@ def work(service: Service, workers: int, say: Callable[[str], None]) -> None:
     stopped = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stopped.set())
-    with _workers(service, workers, say):
+    with working(service, workers, say):
         say(f"working with {workers} workers")
         stopped.wait()
 
 
 @contextmanager
-def _workers(service: Service, workers: int, say: Callable[[str], None]) -> Iterator[Supervisor]:
+def working(service: Service, workers: int, say: Callable[[str], None]) -> Iterator[Supervisor]:
+    """Have workers take studies as long as the block runs. Raises as `serve` does."""
     check_limits(service)
     Folders(service.folder).prepare()
     record = Record(service.database, patience=10.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.processors import threads
+from jcs_ct.service.files import Folders
 from jcs_ct.service.record import Record, RecordError
 from jcs_ct.service.worker import READY
 
@@ -38,6 +40,7 @@ class _Child:
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
     words: list[str] = field(default_factory=list)
+    study: Study | None = None  # what it had in hand last
     attempt: tuple[str, int] = ("", 0)  # what it has in hand …
     since: float = 0.0  # … and since when
 
@@ -80,6 +83,7 @@ class Supervisor:
     def __init__(self, service: Service, workers: int, say: Callable[[str], None]) -> None:
         self._service, self._wanted, self._say = service, workers, say
         self._record = Record(service.database)
+        self._folders = Folders(service.folder)
         self._children: list[_Child] = []
         self._stop = threading.Event()
         self._failures, self._not_before = 0, 0.0
@@ -164,7 +168,7 @@ class Supervisor:
         limits, now = self._service.limits, time.monotonic()
         attempt = ("", 0) if study is None else (study.id, study.attempt)
         if attempt != child.attempt:
-            child.attempt, child.since = attempt, now
+            child.attempt, child.since, child.study = attempt, now, study or child.study
         if child.ready and now - child.heard > 0.75 * limits.lease_seconds:  # before its lease ends
             self._end(child, "lost", "its worker was frozen")
         elif child.resident() > limits.memory:
@@ -179,10 +183,16 @@ class Supervisor:
         self._say(f"a worker was ended: {why}; another is started")
 
     def _give_back(self, child: _Child, error_class: str, why: str, *, counted: bool = True) -> None:
+        """Have what an ended worker held wait again, and remove what it had written of it."""
         try:
+            held = self._record.held_by([child.name]).get(child.name, child.study)  # its lease may have ended before
             self._record.give_back(child.name, error_class, why, self._service.limits.attempts, counted=counted)
+            now = None if held is None else self._record.get(held.id)
         except RecordError as error:  # its lease ends by itself
             self._say(error.line())
+            return
+        if held is not None and (now is None or (now.state, now.attempt) != ("done", held.attempt)):
+            shutil.rmtree(self._folders.attempt(held), ignore_errors=True)
 
 
 def check_limits(service: Service) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     DDL,
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     Engine,
@@ -67,6 +69,50 @@ AUDIT = Table(
     Column("digest", String(64)),
 )
 
+# What a watcher knows, see `watch.ledger`.
+CURSORS = Table(
+    "watch_cursors",
+    METADATA,
+    Column("source", String(64), primary_key=True),  # which archive
+    Column("last", BigInteger, nullable=False),  # the last change that was read
+    Column("scanned", Double),  # when all studies were last looked through
+)
+WATCHED = Table(
+    "watched_studies",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("source", String(64), nullable=False),
+    Column("study", String(64), nullable=False),  # the archive's name of it
+    Column("dirty", Boolean, nullable=False),  # something has happened since it was last looked at
+    Column("updated", String(32), nullable=False),  # the archive's time of the last change, then
+    Column("outline", String(64)),  # digest of names and sizes of its source images …
+    Column("changed", Double),  # … and since when it is this one
+    UniqueConstraint("source", "study"),
+    Index("watched_dirty", "source", "dirty"),
+)
+VERSIONS = Table(
+    "watched_versions",
+    METADATA,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("watched", Integer, nullable=False),  # number of the study
+    Column("version", Integer, nullable=False),  # 1, 2, … of the study
+    Column("key", String(64), nullable=False),  # the UIDs of the results follow from it
+    Column("digest", String(64), nullable=False),  # of the bytes of the source images
+    Column("settings", String(64), nullable=False),  # of weights and settings
+    Column("outline", String(64), nullable=False),
+    Column("job", String(32), nullable=False),  # number in the record
+    Column("state", String(8), nullable=False),  # see VERSION_STATES
+    Column("after", Integer),  # number of the version whose results these replace
+    Column("seg", Boolean),  # whether there is a SEG; an SR there always is
+    Column("tries", Integer, nullable=False),
+    Column("later", Double, nullable=False),  # not to be tried again before
+    Column("error", Text),
+    UniqueConstraint("watched", "digest", "settings"),
+    Index("versions_by_state", "state"),
+)
+VERSION_STATES = ("waiting", "pushing", "done", "failed", "dropped")
+"""For a worker; on the way back; found there; without a result; deleted here or in the archive meanwhile."""
+
 _APPEND_ONLY = {
     "sqlite": (
         "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
@@ -97,7 +143,9 @@ def open_engine(url: str) -> Engine:
         raise UsageError("--database is no URL of a database", hint=hint) from error
     name = parsed.get_backend_name()
     if name == "postgresql":
-        # A connection that a restart of the database has cut is noticed before it is used.
+        # A connection that a restart of the database has cut is noticed before it is used. That it cannot even be
+        # closed is no news then, and a traceback is no line of the log.
+        logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
         return create_engine(parsed.set(drivername="postgresql+pg8000"), pool_pre_ping=True)
     if name != "sqlite" or parsed.database in {None, "", ":memory:"}:
         raise UsageError("--database is neither a file of SQLite nor PostgreSQL", hint=hint)

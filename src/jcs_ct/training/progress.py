@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from jcs_ct.core.duration import duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -74,18 +76,3 @@ class Progress:
             self._terminal.write("\r\x1b[K")
             self._terminal.flush()
             self._shown = False
-
-
-def duration(seconds: float) -> str:
-    """Return a span of time in words, two units at most."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes:02d} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"

@@ -17,10 +17,10 @@ import lightning as L
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from jcs_ct.core.duration import duration
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import whole_file, write_whole
 from jcs_ct.training.outlook import UNDEFINED
-from jcs_ct.training.progress import duration
 from jcs_ct.training.scores import NAMES, Score, Validation, together
 
 if TYPE_CHECKING:

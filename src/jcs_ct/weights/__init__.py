@@ -47,6 +47,12 @@ _HEAVY = {
 def create_model(name: str, weights: str | Path | None = OWN, inputs: str = "image") -> nn.Module:
     """Build a network, with weights in it, in evaluation mode on the CPU.
 
+    >>> import torch
+    >>> model = create_model("jcs-single", weights=None)
+    >>> with torch.inference_mode():
+    ...     model(torch.rand(1, 3, 32, 32)).shape  # five maps, the finest first
+    torch.Size([1, 5, 32, 32])
+
     Args:
         name: A network of the table: "jcs-single", "jcs-joint", "jcs-classifier" or a backbone.
         weights: Stored name (`jcs models list`) or file; an official `.pth` can be given as it is. Left out,

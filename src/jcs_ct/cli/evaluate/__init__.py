@@ -9,9 +9,10 @@ from jcs_ct.cli.evaluate.compare import compare
 from jcs_ct.cli.evaluate.explain import explain
 from jcs_ct.cli.evaluate.segment import segment
 from jcs_ct.cli.evaluate.study import study
+from jcs_ct.cli.groups import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def evaluate() -> None:
     """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps); compare scores.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from jcs_ct.cli.bar import Bar
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.whole_files import write_whole
 
@@ -153,20 +154,20 @@ def report_storage(reporter: Reporter, folders: Sequence[Maps]) -> None:
 
 
 def score_each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:
-    """Do `work` for each slice, with a bar on a terminal; report what fails, and return what succeeded."""
-    from tqdm import tqdm
-
+    """Do `work` for each slice, and show how far it is; report what fails, and return what succeeded."""
     done = []
-    for case in tqdm(cases, unit="slice", disable=reporter.quiet or None, leave=False):
-        try:
-            work(case)
-        except UsageError:
-            raise  # an argument was wrong after all, which no further slice can mend
-        except JcsError as error:
-            reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
-        else:
-            reporter.case(f"{case.key}: scored", slice=case.name)
-            done.append(case)
+    with Bar(len(cases), reporter.say, quiet=reporter.quiet) as bar:
+        for i, case in enumerate(cases, 1):
+            try:
+                work(case)
+            except UsageError:
+                raise  # an argument was wrong after all, which no further slice can mend
+            except JcsError as error:
+                reporter.problem(error if error.path else JcsError(error.message, path=case.key, hint=error.hint))
+            else:
+                reporter.case(f"{case.key}: scored", slice=case.name)
+                done.append(case)
+            bar.to(i)
     return done
 
 

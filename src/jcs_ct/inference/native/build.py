@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.errors import OutputError
+from jcs_ct.core.installing import install_command
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.inference.native.plan import COp
 from jcs_ct.inference.records import machine
@@ -136,7 +137,7 @@ def library() -> Library:
     """
     command = compiler()
     if command is None:
-        raise RuntimeFailedError("there is no C compiler", hint="install one, or pip install 'jcs-ct[native]'")
+        raise RuntimeFailedError("there is no C compiler", hint=f"install one, or {install_command('native')}")
     key = hashlib.sha256("\n".join((*command, version(), machine())).encode()).hexdigest()[:16]
     where = home() / "native" / key
     noted = where / "SHA-256"  # of the library, whose name begins with it: processes may compile at the same time

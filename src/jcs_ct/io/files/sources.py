@@ -140,6 +140,19 @@ class _Entry:
     gzip: bool = False
 
 
+def list_lines(path: Path) -> list[str]:
+    """Return the paths that a list names, as they stand in it. Raises InputError where it names none."""
+    try:
+        lines = decode_text(read_file(path, MAX_LIST_BYTES)).split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
+    wanted = [line.strip() for line in lines]
+    wanted = [line for line in wanted if line and not line.startswith("#")]
+    if not wanted:
+        raise InputError("is a list that names no file", path=path, hint="write one path per line")
+    return wanted
+
+
 def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> _Entry:
     """Return an entry; what is packed by itself counts as what it holds."""
     if kind is not Kind.DICOM_GZIP:
@@ -236,15 +249,7 @@ class _Finder:
         return None
 
     def _add_list(self, path: Path) -> None:
-        try:
-            lines = decode_text(read_file(path, MAX_LIST_BYTES)).split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
-        wanted = [line.strip() for line in lines]
-        wanted = [line for line in wanted if line and not line.startswith("#")]
-        if not wanted:
-            raise InputError("is a list that names no file", path=path, hint="write one path per line")
-        for line in wanted:
+        for line in list_lines(path):
             pure = PurePath(line)
             inside = not pure.is_absolute() and ".." not in pure.parts
             relative = pure.as_posix() if inside else pure.name

@@ -28,8 +28,9 @@ SLAB = 2**24  # bytes of a volume that are held at once where the file's slices 
 
 
 def write_nifti_slices(
-    path: Path, read: Slice, dtype: DTypeLike, series: CTSeries, *, slope: float = 1.0, overwrite: bool = False
-) -> None:
+    path: Path, read: Slice, dtype: DTypeLike, series: CTSeries, *,
+    slope: float = 1.0, overwrite: bool = False, level: int = 5,
+) -> None:  # fmt: skip
     """Write a mask or a map on the grid of the file or series that it was made from, packed, whole or not at all.
 
     For a NIfTI input the stored axes and the header's own geometry come back, bit for bit. For DICOM the array is
@@ -43,6 +44,7 @@ def write_nifti_slices(
         series: What they belong to.
         slope: What a stored 1 means, e.g. 1/255 for a map in uint8; programs multiply by it.
         overwrite: Replace an existing file.
+        level: Of gzip, 1 (fast) to 9.
 
     Raises:
         OutputError: The shape or the type does not fit, the file exists, or it cannot be written.
@@ -62,7 +64,7 @@ def write_nifti_slices(
     with (
         whole_file(path, overwrite=overwrite) as temporary,
         temporary.open("wb") as file,
-        gzip.GzipFile("", "wb", 5, file, mtime=0) as packed,  # neither name nor time: the same bytes each time
+        gzip.GzipFile("", "wb", level, file, mtime=0) as packed,  # neither name nor time: the same bytes each time
     ):
         packed.write(header.binaryblock + bytes(int(header["vox_offset"]) - len(header.binaryblock)))
         for stored in _stored(checked, shape, kind, axes):

@@ -5,6 +5,7 @@ const element = (id) => document.getElementById(id);
 const VERDICTS = { true: "positive", false: "negative" };
 const POLL = 1500; // ms while something moves; four times as long otherwise
 let timer = 0;
+let compared = null; // the study that waits for another to be compared with
 let shown = ""; // what the table shows: it is drawn again only when that changes, so that the focus stays
 
 function made(tag, text, attributes = {}) {
@@ -100,6 +101,27 @@ function told(study) {
   return made("span", "");
 }
 
+// Links to the viewer: of one study, and of two.
+function looks(study, when) {
+  const images = made("a", "Images", { href: `/view/${study.id}`, "aria-label": `Images of the study of ${when}` });
+  const compare = made("button", "Compare", { class: "plain", "aria-label": `Compare the study of ${when}`, "aria-pressed": "false" });
+  compare.addEventListener("click", () => choose(study.id, when));
+  return [images, compare];
+}
+
+function choose(id, when) {
+  if (compared && compared !== id) { location.assign(`/view/${compared}?with=${id}`); return; }
+  compared = compared === id ? null : id;
+  element("chosen").textContent = compared ? `Press Compare at another study: it is shown beside that of ${when}.` : "";
+  press();
+}
+
+function press() {
+  for (const button of document.querySelectorAll("[aria-pressed]")) {
+    button.setAttribute("aria-pressed", String(button.closest("tr").dataset.study === compared));
+  }
+}
+
 function row(study) {
   const line = made("tr", "", { "data-study": study.id, "data-state": study.state });
   const when = new Date(study.submitted * 1000).toLocaleString();
@@ -112,6 +134,7 @@ function row(study) {
       made("a", "Report", { href: `/api/studies/${study.id}/report`, "aria-label": `Report of the study of ${when}` }),
       made("a", "All files", { href: `/api/studies/${study.id}/archive`, "aria-label": `All files of the study of ${when}` }),
     );
+    if (study.kind !== "pictures") actions.append(...looks(study, when));
   }
   const remove = made("button", "Delete", { class: "plain", "aria-label": `Delete the study of ${when}` });
   remove.addEventListener("click", () => ask(study));
@@ -133,6 +156,8 @@ async function look() {
     element("state").textContent = studies.length ? `${waiting} waiting, ${running} being looked at` : "No studies yet";
     if (text !== shown) {
       element("studies").replaceChildren(...studies.map(row));
+      if (!studies.some((study) => study.id === compared)) { compared = null; element("chosen").textContent = ""; }
+      press();
       shown = text;
     }
     if (waiting + running) pause = POLL;

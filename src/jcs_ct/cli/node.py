@@ -1,0 +1,53 @@
+"""`jcs node`: studies come by DICOM's network protocol."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jcs_ct.cli.common import Probability, line_printer
+from jcs_ct.cli.serve import service_of, service_options
+from jcs_ct.core.errors import UsageError
+from jcs_ct.core.installing import install_command
+
+_PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command()
+@service_options
+@click.option(
+    "--title", metavar="TITLE", default="JCS", show_default=True, help="Of this node; calls for another are refused."
+)
+@click.option("--calling", metavar="TITLE", multiple=True, help="May send; give one for each sender.")
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Address to listen at; not this machine's own: needs TLS.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="0: a free one.")
+@click.option("--cert", type=_PEM, help="Certificate of TLS (PEM).")
+@click.option("--key", type=_PEM, help="Its key.")
+@click.option("--ca", type=_PEM, help="Certificates that have signed those of the senders (PEM).")
+@click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
+              help="A study is complete when nothing has come of it for so long.")  # fmt: skip
+@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
+              help="With so many studies waiting, no more are given to the workers.")  # fmt: skip
+@click.option("--free", type=Probability(), default=0.05, show_default=True,
+              help="Share of the disk; with less free, images are answered A700.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+def node(
+    title: str, calling: tuple[str, ...], host: str, port: int, cert: Path | None, key: Path | None, ca: Path | None,
+    settle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
+) -> None:  # fmt: skip
+    """Receive CT images (C-STORE) as studies of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
+
+    A research tool, not a medical device.
+    """
+    if find_spec("pynetdicom") is None:
+        raise UsageError("pynetdicom cannot be imported", hint=install_command("node"))
+    service = service_of(shared, queue=queue, free_share=free)
+
+    from jcs_ct.service.node.receiver import Node
+    from jcs_ct.service.node.run import run
+
+    run(service, Node(title, calling, host, port, cert, key, ca), settle, workers, line_printer(quiet=quiet))

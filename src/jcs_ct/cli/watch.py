@@ -1,0 +1,66 @@
+"""`jcs watch orthanc`: what arrives in an archive is diagnosed, and the results go back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jcs_ct.cli.common import Probability, line_printer
+from jcs_ct.cli.serve import service_of, service_options
+
+
+@click.group()
+def watch() -> None:
+    """Watch an archive: see docs/orthanc.md."""
+
+
+@watch.command()
+@click.argument("url")
+@service_options
+@click.option(
+    "--to", "target", metavar="URL", default=None, help="Of the Orthanc that gets the results; default: the same."
+)
+@click.option("--login", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="File with one line user:password, for both.")  # fmt: skip
+@click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Certificates to trust (PEM); default: those of the system.")  # fmt: skip
+@click.option("--every", type=click.FloatRange(0.1), metavar="SECONDS", default=5, show_default=True,
+              help="Between two looks.")  # fmt: skip
+@click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
+              help="The images of a study must not have changed for so long, besides Orthanc's StableAge.")  # fmt: skip
+@click.option("--patience", type=click.FloatRange(1), metavar="SECONDS", default=60, show_default=True,
+              help="An answer of Orthanc may take.")  # fmt: skip
+@click.option("--rescan", type=click.FloatRange(0.001), metavar="HOURS", default=24, show_default=True,
+              help="Between two looks through all studies.")  # fmt: skip
+@click.option("--new-only", is_flag=True, help="At the very first start, leave the studies that are there already.")
+@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
+              help="With so many studies waiting, no more are fetched.")  # fmt: skip
+@click.option("--free", type=Probability(), default=0.05, show_default=True,
+              help="Share of the disk; with less free, no more are fetched.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+def orthanc(
+    url: str, target: str | None, login: Path | None, ca: Path | None, every: float, settle: float, patience: float,
+    rescan: float, new_only: bool, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
+) -> None:  # fmt: skip
+    """Watch the Orthanc at URL.
+
+    URL is that of its REST interface; it needs the DICOMweb plugin.
+
+    A study that is complete goes to the workers of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
+    Its SEG and SR go back; a slice that comes late makes a new version.
+
+    A research tool, not a medical device.
+    """
+    service = service_of(shared, queue=queue, free_share=free)
+
+    from jcs_ct.service.watch.orthanc import Orthanc, read_login
+    from jcs_ct.service.watch.run import Watch
+    from jcs_ct.service.watch.run import watch as run
+    from jcs_ct.service.watch.watcher import Habits
+
+    who = None if login is None else read_login(login)
+    archive, back = (Orthanc(address, who, ca, patience) for address in (url, target or url))
+    what = Watch(archive, back, Habits(settle, rescan * 3600, not new_only, every), every)
+    run(service, what, workers, line_printer(quiet=quiet))

@@ -1,0 +1,1 @@
+"""What orchestrators of hospitals ask of a program that they start."""

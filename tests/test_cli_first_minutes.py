@@ -1,0 +1,139 @@
+"""What somebody meets first: help that is whole, versions, completion, the doctor, the way to an extra."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from jcs_ct.cli import COMMANDS, jcs
+from jcs_ct.core import installing
+from jcs_ct.core.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield words
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
+def said(*arguments: str, **environment: str) -> str:
+    result = CliRunner(env=environment).invoke(jcs, arguments, prog_name="jcs")
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_help_is_whole_in_a_terminal_of_80_columns() -> None:
+    paths = list(commands(jcs))
+    assert len(paths) > 30
+    for words in paths:
+        lines = said(*words, "--help", COLUMNS="80").splitlines()
+        assert max(map(len, lines)) <= 80, words
+        cut = [line for line in lines if line.endswith("...") and "Usage:" not in line and "INPUT..." not in line]
+        assert not cut, words
+
+
+def test_every_command_says_what_it_does() -> None:
+    for words in commands(jcs):
+        text = said(*words, "--help")
+        assert re.search(r"\n\n  \S", text), words
+
+
+def test_the_version_names_weights_and_runtimes() -> None:
+    lines = said("--version").splitlines()
+    assert lines[0].startswith(f"jcs {__version__} (Python 3.")
+    assert re.fullmatch(r"weights: jcs-lite [0-9a-f]{12}", lines[1])
+    assert f"torch {metadata.version('torch')}" in lines[2]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_has_a_script_for(shell: str) -> None:
+    assert f"_JCS_COMPLETE={shell}_complete" in said("completion", shell)
+
+
+def test_completion_completes(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from jcs_ct.cli import main
+
+    monkeypatch.setenv("_JCS_COMPLETE", "bash_complete")
+    for line, expected in (("jcs dia", ["diagnose"]), ("jcs models imp", ["import"]), ("jcs diagnose --allow", None)):
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split()) - 1))
+        with pytest.raises(SystemExit):
+            main([])
+        found = [entry.partition(",")[2] for entry in capsys.readouterr().out.splitlines()]
+        assert found == (expected or ["--allow-gaps"])
+
+
+def test_the_doctor_finds_this_installation_sound() -> None:
+    findings = {one["what"]: one for one in json.loads(said("doctor", "--json"))}
+    assert findings["weights"]["state"] == findings["PyTorch"]["state"] == "ok"
+    assert {f"extra {name}" for name in ("train", "lite", "service")} < set(findings)
+    text = said("doctor")
+    assert all(what in text for what in findings)
+
+
+def test_the_doctor_names_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jcs_ct.app.doctor.sha256_of", lambda _: "0" * 64)
+    result = CliRunner().invoke(jcs, ["doctor"])
+    assert result.exit_code == 1
+    assert "FAULT weights" in result.output
+    assert "→ install jcs-ct again" in result.output
+
+
+def test_the_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jcs_ct.app.doctor.missing_of", lambda extra: ["lightning"] if extra == "train" else [])
+    text = said("doctor")
+    assert re.search(r"-- +extra train .*not installed: lightning\n.*→ pip install .*\[train\]\"", text)
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        ({}, 'pip install ".[train]" in a clone of jcs-ct'),
+        (
+            {"url": "https://host.example/jcs-ct.git", "vcs_info": {"vcs": "git"}},
+            'pip install "jcs-ct[train] @ git+https://host.example/jcs-ct.git"',
+        ),
+        ({"url": "file:///no/such/folder", "dir_info": {}}, 'pip install ".[train]" in a clone of jcs-ct'),
+    ],
+)
+def test_an_extra_comes_from_where_the_package_came(
+    origin: dict[str, Any], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installing, "_origin", lambda: origin)
+    assert installing.install_command("train") == command
+
+
+def test_an_extra_of_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clone = tmp_path / "a clone"
+    clone.mkdir()
+    (clone / "pyproject.toml").touch()
+    origin = {"url": clone.as_uri(), "dir_info": {"editable": True}}
+    monkeypatch.setattr(installing, "_origin", lambda: origin)
+    assert installing.install_command("train,lite") == f'pip install -e "{clone}[train,lite]"'
+
+
+def test_what_is_missing_of_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = ["click>=8", "lightning>=2.4; extra == 'train'", 'no-such-thing[a]>=1; extra == "train"']
+    monkeypatch.setattr(metadata, "requires", lambda _: needs)
+    assert [name for name in installing.missing_of("train") if name != "lightning"] == ["no-such-thing"]
+    assert installing.missing_of("service") == []
+
+
+def test_the_list_of_commands_fits_a_narrow_terminal() -> None:
+    lines = said("--help", COLUMNS="80").splitlines()
+    assert all(any(line.strip().startswith(name) for line in lines) for name in COMMANDS)

@@ -1,0 +1,120 @@
+"""The public interface for programs: examples that run, weights that are loaded once, results as plain values."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+import pytest
+from PIL import Image
+
+import jcs_ct
+from jcs_ct.core.errors import UsageError
+from jcs_ct.phantom import lung_window, make_phantom
+
+if TYPE_CHECKING:
+    from jcs_ct import CaseResult
+
+WITH_EXAMPLES = (
+    "jcs_ct.app.diagnose",
+    "jcs_ct.app.examine",
+    "jcs_ct.core.duration",
+    "jcs_ct.core.errors",
+    "jcs_ct.phantom",
+    "jcs_ct.weights",
+)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    """Four slices of a phantom: a network takes its time for a whole chest."""
+    return [Image.fromarray(lung_window(hu)) for hu in make_phantom(8, 64).hu[2:6]]
+
+
+@pytest.fixture(scope="module")
+def diagnoser() -> jcs_ct.Diagnoser:
+    return jcs_ct.Diagnoser(device="cpu", runtime="torch")
+
+
+@pytest.fixture(scope="module")
+def result(diagnoser: jcs_ct.Diagnoser, pictures: list[Image.Image]) -> CaseResult:
+    return diagnoser(pictures)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_of_docstrings_do_what_they_say(name: str) -> None:
+    flags = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    failed, tried = doctest.testmod(importlib.import_module(name), optionflags=flags)
+    assert tried
+    assert not failed
+
+
+def test_every_public_name_has_an_example() -> None:
+    names = [name for name in jcs_ct.__all__ if name != "__version__"]
+    assert [name for name in names if ">>>" not in (getattr(jcs_ct, name).__doc__ or "")] == []
+
+
+def test_weights_are_loaded_once_for_many_studies(pictures: list[Image.Image]) -> None:
+    from jcs_ct.weights import loading
+    from jcs_ct.weights.unpickle import read_tensors
+
+    with patch.object(loading, "read_tensors", wraps=read_tensors) as loads:
+        diagnoser = jcs_ct.Diagnoser(device="cpu", runtime="torch")
+        for _ in range(5):
+            diagnoser(pictures[0])
+    assert loads.call_count == 1
+
+
+def test_progress_counts_every_slice(diagnoser: jcs_ct.Diagnoser, pictures: list[Image.Image]) -> None:
+    seen: list[tuple[int, int]] = []
+    diagnoser(pictures, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_what_progress_raises_ends_the_study(diagnoser: jcs_ct.Diagnoser, pictures: list[Image.Image]) -> None:
+    def stop(done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        diagnoser(pictures, progress=stop)
+
+
+def test_a_result_is_plain_values(result: CaseResult) -> None:
+    values = result.to_dict()
+    assert values["verdict"]["score"] == round(result.verdict.score, 6)
+    values["verdict"]["score"] = -1
+    assert result.report["verdict"]["score"] != -1
+    rows = result.table()
+    assert [row["index"] for row in rows] == list(range(1, 5))
+    assert rows[2]["probability"] == round(result.slices[2].probability or 0.0, 6)
+    assert result.attention.shape == result.lesion.shape == (4, 64, 64)
+    assert result.attention.max() > 0
+
+
+def test_a_data_frame_of_slices(result: CaseResult) -> None:
+    pytest.importorskip("pandas")
+    frame = result.frame()
+    assert list(frame.index) == list(range(1, 5))
+    assert frame["probability"].max() == max(row["probability"] or 0.0 for row in result.table())
+
+
+def test_without_pandas_the_table_is_named(result: CaseResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"needs pandas.*use table\(\)"):
+        result.frame()
+
+
+def test_a_bar_says_the_time_left_once_a_minute() -> None:
+    from jcs_ct.cli.bar import Bar
+
+    said: list[str] = []
+    clock = iter([0.0, 10.0, 61.0, 70.0, 125.0, 130.0])
+    reporter: Any = types.SimpleNamespace(quiet=True, say=said.append)  # quiet: no bar on a terminal either
+    with Bar(100, reporter.say, quiet=reporter.quiet, now=lambda: next(clock)) as bar:
+        for done in (5, 20, 25, 50, 100):
+            bar.to(done)
+    assert said == ["jcs: 20 of 100 slices, 4 min left", "jcs: 50 of 100 slices, 2 min left"]
