@@ -16,7 +16,7 @@ def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks
     """Take the images in MERCURE_IN_DIR, write SEG, SR and result.json into MERCURE_OUT_DIR.
 
     Settings come from task.json: model, rule, segment, series, allow_gaps, drop_odd, notify. Exit status: 0 done, also
-    where there is no chest; 1 some study failed; 2 nothing could be used. A research tool, no medical device.
+    where there is no chest; 1 some study failed; 2 nothing could be used. A research tool, not a medical device.
     """
     from jcs_ct.core.memory import one_arena
     from jcs_ct.hospital.mercure import run

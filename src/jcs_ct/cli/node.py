@@ -41,7 +41,7 @@ def node(
 ) -> None:  # fmt: skip
     """Receive CT images (C-STORE) as studies of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     if find_spec("pynetdicom") is None:
         raise UsageError("pynetdicom cannot be imported", hint=install_command("node"))

@@ -51,7 +51,7 @@ def orthanc(
     A study that is complete goes to the workers of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
     Its SEG and SR go back; a slice that comes late makes a new version.
 
-    A research tool, no medical device.
+    A research tool, not a medical device.
     """
     service = service_of(shared, queue=queue, free_share=free)
 

@@ -198,5 +198,5 @@ def _notification(result: dict[str, Any], wishes: Wishes) -> dict[str, Any]:
     lines = [verdict["text"] for verdict in verdicts] + result["no_chest"] + result["failed"]
     positive = any(verdict["positive"] for verdict in verdicts)
     requested = wishes.notify == "always" or (wishes.notify == "positive" and (positive or bool(result["failed"])))
-    text = "Research only, no medical device. " + "; ".join(lines)
+    text = "Research only, not a medical device. " + "; ".join(lines)
     return {"text": text, "requested": requested}

@@ -57,7 +57,7 @@ def _add_info(app: FastAPI, desk: Desk) -> None:
         }
         return {
             "name": "jcs-ct",
-            "description": "COVID-19 on chest CT. A research tool, no medical device.",
+            "description": "COVID-19 on chest CT. A research tool, not a medical device.",
             "version": __version__,
             "labels": [label for labels in MODELS.values() for label in labels],
             "models": models,
