@@ -417,7 +417,7 @@ def test_a_verdict_between_says_what_was_found() -> None:
         "This study shows opacities, but the model cannot tell whether they are COVID-19: study probability 49.96 %"
         in text
     )
-    assert "The rule was fitted on few studies: the probability may lie between 20 % and 80 %." in text
+    assert "The rule was fitted on few studies: the probability may lie between 20 % and 80 % (80 % interval)." in text
     assert "It follows from: 7.5 % of the lungs are marked as lesion; the highest tenth of the slices have a" in text
     assert "Opacities alone do not tell COVID-19 from another pneumonia" in text
     assert not [wrong for wrong in ("No signs", "Signs of", "unlikely") if wrong in text]

@@ -273,7 +273,8 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
     if ended.note:
         reporter.note(f"{ended.name}: the result there {ended.note}")
     kept = " (finished before)" if ended.status == "kept" else ""
-    reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{kept}")
+    doubt = "" if verdict["reliable"] else f" NOT RELIABLE: {'; '.join(verdict['reasons'])}."
+    reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{doubt}{kept}")
     reporter.case(
         f"{ended.name}: {out / ended.name}",
         case=ended.name,

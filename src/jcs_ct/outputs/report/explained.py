@@ -31,13 +31,20 @@ NOTES = {
     "slices without lesion": mark("How often healthy slices were marked by mistake: the lower, the better."),
     "pointing": mark("How often the hottest point of the attention lay inside a lesion: 1 is always."),
     "energy": mark("How much of the attention lay inside lesions: 1 is all of it."),
+    "whole studies": mark(
+        "How often a study with COVID-19 gets a higher probability than one without, and how many of each kind were "
+        "called right. Indeterminate ones count by the side of the threshold that they lie on."
+    ),
     "auc": mark("How often a slice with COVID-19 gets a higher probability than one without: 0.5 is chance, 1 always."),
     "balanced accuracy": mark("How well the hospital can be guessed from the picture: above chance is a warning."),
     "calibration error": mark(
         "Sensitivity: share of the slices with COVID-19 that were found. Specificity: share of the others that were "
         "passed. Calibration error: how far probabilities were from what came true."
     ),
-    "scores are of": mark("The figures were measured on patients whom the measured network had not seen."),
+    "scores are of": mark(
+        "The figures were measured on slices that the measured network had not seen. In some of the public sets the same "
+        "patient may be on both sides."
+    ),
 }
 """Part of a note on a card, in lower case → what its figure means."""
 

@@ -133,7 +133,9 @@ def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
     if interval is None:
         return []
     low, high = (language.percent_beside(end, verdict["limit"]) for end in interval)
-    text = mark("The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s.")
+    text = mark(
+        "The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s (80 %% interval)."
+    )
     return [language.say(text, low=low, high=high)]
 
 
