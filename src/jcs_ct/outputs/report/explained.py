@@ -42,8 +42,8 @@ NOTES = {
         "passed. Calibration error: how far probabilities were from what came true."
     ),
     "scores are of": mark(
-        "The figures were measured on slices that the measured network had not seen. In some of the public sets the same "
-        "patient may be on both sides."
+        "The figures were measured on slices that the measured network had not seen. In some of the public sets the "
+        "same patient may be on both sides."
     ),
 }
 """Part of a note on a card, in lower case → what its figure means."""
