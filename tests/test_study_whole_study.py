@@ -198,7 +198,7 @@ def test_a_volume_is_judged_by_the_fitted_rule(volume: NDArray[np.int16]) -> Non
     check(report)
     verdict = report["verdict"]
     assert (verdict["rule"], verdict["call"], verdict["positive"]) == ("whole-study", "indeterminate", False)
-    assert verdict["text"].startswith("Indeterminate: ")
+    assert verdict["text"].startswith("This study shows opacities, but the model cannot tell")
     assert verdict["terms"][0]["feature"] == "affected"
 
 
