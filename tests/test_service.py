@@ -25,7 +25,7 @@ pytest.importorskip("fastapi")
 from jcs_ct.service.files import Folders
 from jcs_ct.service.record import Record
 from jcs_ct.service.settings import Limits, Service, sqlite_in
-from jcs_ct.service.supervisor import Supervisor
+from jcs_ct.service.supervisor import Supervisor, _Child
 from service_help import Server, dicom, events, nifti, serving, until, zipped
 
 if TYPE_CHECKING:
@@ -267,6 +267,14 @@ def test_limits_of_time_and_memory(tmp_path: Path) -> None:
         supervisor.stop()
         record.close()
     assert len(said) == 2
+
+
+def test_memory_is_watched_without_the_database() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, text=True) as process:
+        child = _Child("one", process)
+        child.watch_memory(lambda: 2**20)  # a Python that does nothing takes more
+        assert child.spent
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_stopping_the_service_ends_its_workers_and_costs_no_attempt(tmp_path: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -220,3 +224,28 @@ def test_a_restart_of_the_database_is_waited_for(tmp_path: Path) -> None:
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--database"):
         Record(url)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pg8000 leaves such a socket open
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_a_database_that_cuts_the_handshake_off_is_asked_again(reset: bool) -> None:
+    """One that restarts does; the driver lets a reset connection through as it is."""
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    asked.append(connection.recv(4096))
+                    if reset:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        url = f"postgresql+pg8000://someone@127.0.0.1:{listening.getsockname()[1]}/studies"
+        with closing(Record(url, patience=0.5)) as record, pytest.raises(RecordError, match="does not answer"):
+            record.prepare()
+        listening.shutdown(socket.SHUT_RDWR)
+    gc.collect()  # here, where its sockets are not an error
+    assert len(asked) > 1

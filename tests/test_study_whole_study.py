@@ -198,8 +198,7 @@ def test_a_volume_is_judged_by_the_fitted_rule(volume: NDArray[np.int16]) -> Non
     check(report)
     verdict = report["verdict"]
     assert (verdict["rule"], verdict["call"], verdict["positive"]) == ("whole-study", "indeterminate", False)
-    unsure = "This study shows opacities, but the model cannot tell whether they are COVID-19: probability 0.60 "
-    assert verdict["text"].startswith(unsure)
+    assert verdict["text"].startswith("This study shows opacities, but the model cannot tell")
     assert verdict["terms"][0]["feature"] == "affected"
 
 

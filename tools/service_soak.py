@@ -98,6 +98,8 @@ def soak(options: argparse.Namespace, database: postgres_help.Postgres | None) -
         "nothing half-received": not list((folder / "incoming").iterdir()),
         "no line about something unforeseen": "Traceback" not in server.said(),
     }
+    if not checks["no line about something unforeseen"]:
+        print(server.said()[server.said().index("Traceback") - 500 :][:4000])
     compared = ids[: options.compared]
     pairs = [(data, folder / "results" / row.get(i, i)) for i, data in zip(ids, studies, strict=True) if i in compared]
     wrong = different(options.folder / "command", pairs, threads(processes=options.workers))

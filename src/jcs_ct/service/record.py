@@ -294,11 +294,12 @@ class Record:
             try:
                 with self._engine.begin() as connection:
                     return work(connection)
-            except DBAPIError as error:
-                if not _passes(error):
+            except (DBAPIError, OSError) as error:  # OSError: pg8000 lets through what cuts a handshake off
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                if isinstance(error, DBAPIError) and not _passes(error):
                     raise
                 if time.monotonic() + pause > end:
-                    kind = type(error.orig).__name__
+                    kind = type(cause).__name__
                     raise RecordError(
                         f"the database does not answer: {kind}", hint="look at --database, and whether it runs"
                     ) from error

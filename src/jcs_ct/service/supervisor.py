@@ -43,6 +43,16 @@ class _Child:
     study: Study | None = None  # what it had in hand last
     attempt: tuple[str, int] = ("", 0)  # what it has in hand …
     since: float = 0.0  # … and since when
+    spent: bool = False  # it took more memory than it may
+
+    def watch_memory(self, most: Callable[[], int]) -> None:
+        """End it where it takes more memory, in a thread of its own: that does not wait until a database answers."""
+        while self.process.poll() is None:
+            if self.resident() > most():
+                self.spent = True
+                self.process.kill()
+                return
+            time.sleep(WATCH_SECONDS)
 
     def listen(self) -> None:
         """Read what it says, in a thread of its own."""
@@ -125,7 +135,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         for child in [c for c in self._children if c.process.poll() is not None]:
-            self._ended(child)
+            if child.spent:
+                most = self._service.limits.memory / 2**30
+                self._end(child, "memory", f"it takes more than {most:.3g} GiB of memory")
+            else:
+                self._ended(child)
         while len(self._children) < self._wanted and time.monotonic() >= self._not_before:
             self._children.append(self._started())
         held = self._record.held_by([child.name for child in self._children])
@@ -145,6 +159,7 @@ class Supervisor:
         )
         child = _Child(name, process)
         threading.Thread(target=child.listen, daemon=True).start()
+        threading.Thread(target=child.watch_memory, args=(lambda: self._service.limits.memory,), daemon=True).start()
         if process.stdin is not None:
             try:
                 process.stdin.write(self._service.to_json() + "\n")
@@ -171,8 +186,6 @@ class Supervisor:
             child.attempt, child.since, child.study = attempt, now, study or child.study
         if child.ready and now - child.heard > 0.75 * limits.lease_seconds:  # before its lease ends
             self._end(child, "lost", "its worker was frozen")
-        elif child.resident() > limits.memory:
-            self._end(child, "memory", f"it takes more than {limits.memory / 2**30:.3g} GiB of memory")
         elif study is not None and now - child.since > limits.seconds:
             self._end(child, "time", f"it takes more than {limits.seconds:.0f} seconds")
 

@@ -63,7 +63,8 @@ class Panel {
     const study = await (await asked(`/api/studies/${this.id}`)).json();
     const when = new Date(study.submitted * 1000).toLocaleString();
     this.part("h2").textContent = `Study of ${when}`;
-    this.root.setAttribute("aria-label", `Study of ${when}`);
+    const number = [...element("panels").children].indexOf(this.root) + 1;  // two may have come in one second
+    this.root.setAttribute("aria-label", `Study ${number}, of ${when}`);
     this.part(".told").textContent = told(study);
     const links = [["report", "Report"], ["archive", "All files"]].map(([path, text]) => {
       const link = document.createElement("a");
