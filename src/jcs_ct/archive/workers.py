@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.batch import CaseOutcome, Job
-from jcs_ct.app.locks import case_lock
+from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.core.errors import JcsError, UsageError, unforeseen
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import available, threads
@@ -106,6 +106,7 @@ def diagnose_on_ray(
         yield from _Crew(ray, orders, workers, say).run(cases)
     finally:
         ray.shutdown()
+        remove_debris(orders.out)  # of workers whose machine went away
 
 
 def _start(address: str | None) -> Any:
