@@ -16,14 +16,15 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
 from jcs_ct.app.in_memory import case_of_object
+from jcs_ct.cli.common import PATIENT_RULES
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference import apply
 from jcs_ct.outputs.report.content import build_report
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.study.rules import TopK
 from jcs_ct.study.scan import scan_study
-from jcs_ct.study.settings import Networks, Settings, rule_fit, rule_for
-from jcs_ct.study.whole_study import FEATURES, LEAST_SHARE, Evidence, WholeStudy, values_of
+from jcs_ct.study.settings import RULE_NAMES, Networks, Settings, rule_fit, rule_for
+from jcs_ct.study.whole_study import FEATURES, LEAST_SHARE, NAME, Evidence, WholeStudy, values_of
 from jcs_ct.weights import WeightsCard
 from study_help import BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom
 from weights_help import card_for
@@ -256,3 +257,8 @@ def test_the_tool_reads_results_and_writes_what_is_scored(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="two studies of each class"):  # one of two is left out
         study_rule.main(["fit", str(table), str(card), str(tmp_path / "scores")])
     assert WeightsCard.read(card).whole_study is None
+
+
+def test_commands_know_every_rule_without_loading_them() -> None:
+    assert set(PATIENT_RULES) == set(RULE_NAMES)
+    assert PATIENT_RULES[0] == RULE_NAMES[0] == NAME

@@ -14,10 +14,9 @@ from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.app.resume_index import FOLDER as NOTES
 from jcs_ct.app.resume_index import FinishedCase, untouched_cases
 from jcs_ct.app.summary import Summary, last_states
-from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.outputs.case_folder import OLD, PART
+from jcs_ct.outputs.case_folder import whole_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,7 +153,8 @@ def _bring(folder: Path, out: Path) -> bool:
                     path=target,
                     hint="diagnose with --part, which gives each input a name of its own",
                 )
-        _copy(folder, target)
+        with whole_folder(target) as staging:
+            shutil.copytree(folder, staging, copy_function=_link, dirs_exist_ok=True)
         note = folder.parent / NOTES / f"{folder.name}.json"
         if note.is_file():
             write_whole(out / NOTES / note.name, note.read_bytes(), overwrite=True)
@@ -168,27 +168,8 @@ def _newer(folder: Path, target: Path) -> bool:
     )
 
 
-def _copy(folder: Path, target: Path) -> None:
-    """Copy a folder, which appears whole or not at all; as links where both lie on one disk."""
-    staging, old = (target.with_name(f".{target.name}.{os.getpid()}{end}") for end in (PART, OLD))
-    try:
-        unfinished.register(staging)
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(folder, staging, copy_function=_link)
-        if target.exists():
-            target.rename(old)
-        staging.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-    except (OSError, shutil.Error) as error:
-        raise OutputError(f"cannot be written: {error}", path=target, hint="check the disk and the folder") from error
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(staging, ignore_errors=True)
-        unfinished.unregister(staging)
-
-
 def _link(source: str, target: str) -> None:
+    """Have a file of a result at another place too, without a copy where both lie on one disk."""
     try:
         os.link(source, target)  # results are replaced, never changed
     except OSError:

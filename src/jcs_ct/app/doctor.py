@@ -112,7 +112,8 @@ def _runtimes() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     findings = []
-    for extra in ("train", "lite", "service"):  # the others are runtimes
+    runtimes = {runtime.extra for runtime in RUNTIMES.values()}
+    for extra in (name for name in EXTRAS if name not in runtimes):
         missing = missing_of(extra)
         if missing:
             text = f"{EXTRAS[extra]}; not installed: {', '.join(missing)}"

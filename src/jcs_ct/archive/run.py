@@ -23,7 +23,7 @@ from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from jcs_ct.archive.places import Place
     from jcs_ct.archive.units import Unit
@@ -227,15 +227,14 @@ def read_records(out: Place, names: Sequence[str] | None = None) -> dict[str, di
     return records
 
 
-def write_summary(out: Place) -> list[dict[str, Any]]:
-    """Write `OUT/summary.csv` from the records of all units, and return its lines. Raises InputError, OutputError."""
-    records = read_records(out)
+def write_summary(out: Place, records: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Write `OUT/summary.csv` from the records of all units, and return its lines. Raises OutputError."""
     rows = [row for name in sorted(records) for row in records[name]["rows"]]
     (out / "summary.csv").write(table(rows))
     return rows
 
 
-def missing_units(places: Sequence[Place], out: Place) -> list[Place]:
-    """Return the places of units that have no record. Raises InputError where the store cannot be asked."""
-    there = {record["unit"] for record in read_records(out).values()}
+def missing_units(places: Sequence[Place], records: Mapping[str, dict[str, Any]]) -> list[Place]:
+    """Return the places of units that have no record."""
+    there = {record["unit"] for record in records.values()}
     return [place for place in places if place.url not in there]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.cli.common import report_warnings, verdict_line
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def diagnose_archive(
         OutputError: There are results already; or a store refuses them.
         UsageError: See `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.archive.run import Archive, write_summary
+    from jcs_ct.archive.run import Archive, read_records, write_summary
     from jcs_ct.archive.units import find_places, list_units
 
     reporter, target = run.reporter, place_of_results(out)
@@ -64,7 +65,7 @@ def diagnose_archive(
     for number, ended in enumerate(archive.run(units), 1):
         _say(ended, number, len(units), target, reporter)
     if share is None:
-        write_summary(target)
+        write_summary(target, read_records(target))
     else:
         reporter.say(f"jcs: `jcs collect {target.url} -o {target.url}` writes summary.csv when all shares are done")
 
@@ -85,20 +86,21 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
     Raises:
         UsageError: The shares are not in that place; or see `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.archive.run import missing_units, write_summary
+    from jcs_ct.archive.run import missing_units, read_records, write_summary
     from jcs_ct.archive.units import find_places
 
     if {share.rstrip("/") for share in shares} != {out.rstrip("/")}:
         raise UsageError("shares of an archive have one OUT", hint=f"jcs collect {out} -o {out}")
     target = place_of_results(out)
-    rows = write_summary(target)
+    records = read_records(target)
+    rows = write_summary(target, records)
     finished = [row for row in rows if row["status"] != "failed"]
     reporter.say(f"jcs: {len(finished)} results, {target.url}/summary.csv")
     for row in finished:
         reporter.case(f"{row['case']}: {target.url}/{row['case']}", case=row["case"], path=row["path"])
     if len(rows) > len(finished):
         reporter.note(f"{len(rows) - len(finished)} inputs failed, see summary.csv")
-    missing = missing_units(find_places(inputs)[0], target) if inputs else []
+    missing = missing_units(find_places(inputs)[0], records) if inputs else []
     for place in missing:
         reporter.problem(InputError("has no result", path=place.url, hint="diagnose the inputs with --resume into OUT"))
     reporter.result |= {"missing": [place.url for place in missing], "input_failures": len(rows) - len(finished)}
@@ -125,9 +127,8 @@ def _say(ended: UnitEnded, number: int, total: int, target: Place, reporter: Rep
             continue
         assert one.report is not None  # noqa: S101  # it did not fail
         verdict = one.report["verdict"]
-        for warning in dict.fromkeys((*one.report["warnings"], *verdict["reasons"])):
-            reporter.note(f"{one.name}: {warning}")
-        reporter.say(f"{where}: {verdict['text']}")
+        report_warnings(one.name, one.report, reporter)
+        reporter.say(f"{where}: {verdict_line(verdict)}")
         reporter.case(
             f"{one.name}: {target.url}/{one.name}",
             case=one.name,

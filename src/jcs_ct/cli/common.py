@@ -17,7 +17,7 @@ from jcs_ct.core.processors import limited_threads
 from jcs_ct.core.warning import code_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from jcs_ct.app.each_slice import Outcome
     from jcs_ct.inference import Network
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
+PATIENT_RULES = ("whole-study", "top-k", "fraction", "release-count")  # as in jcs_ct.study.settings
 RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "native")  # as in the table
 
 ACCEPT = "With --resume: go on though slices, labels, masks or their parts have changed; the weights' card says so."
@@ -360,6 +361,18 @@ def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> 
                 assert outcome.value is not None  # noqa: S101  # no error, so there is a value
                 yield outcome.source, outcome.value
             bar.to(i)
+
+
+def report_warnings(name: str, report: Mapping[str, Any], reporter: Reporter) -> None:
+    """Report what report.json warns of, and why its verdict is not reliable, each once."""
+    for warning in dict.fromkeys((*report["warnings"], *report["verdict"]["reasons"])):
+        reporter.note(f"{name}: {warning}")
+
+
+def verdict_line(verdict: Mapping[str, Any]) -> str:
+    """Return the sentence of a verdict of report.json, and beside it that it is not reliable, and why."""
+    doubt = "" if verdict["reliable"] else f" NOT RELIABLE: {'; '.join(verdict['reasons'])}."
+    return f"{verdict['text']}{doubt}"
 
 
 def coded_notes(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.bar import Bar
-from jcs_ct.cli.common import Run, common_options, inputs_argument
+from jcs_ct.cli.common import (
+    PATIENT_RULES,
+    Run,
+    common_options,
+    inputs_argument,
+    report_warnings,
+    verdict_line,
+)
 from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.outputs.report.language import LANGUAGES
 
@@ -30,8 +37,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", "target", metavar="OUT", required=True, help="Folder or URL: OUT/<case>/ for each study.")
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
               help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
-              default="whole-study", show_default=True,
+@click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
               help="How slice probabilities become the patient's verdict; see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
               help="Studies whose lesions are segmented (default: always with jcs-lite, else positive).")  # fmt: skip
@@ -191,22 +197,22 @@ def _diagnose_here(
     _refuse_existing(cases, out, run, resume=resume)
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     rows = [batch.summary_row(ended) for ended in kept]
-    ending: Iterator[CaseOutcome] = iter(())
-    if cases or kept:
-        slices = max(1, sum(len(case) for case in cases))
-        networks = networks or with_networks.open(slices)
-        for network in networks.all:
-            network.slices = slices
-        if resume and (removed := remove_debris(out)):
-            reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     summary.add(*map(batch.problem_row, found.problems), *rows)
+    if not cases and not kept:
+        summary.put_in_order()
+        return
+    slices = sum(len(case) for case in cases)
+    networks = networks or with_networks.open(max(1, slices))
+    for network in networks.all:
+        network.slices = max(1, slices)
+    if resume and (removed := remove_debris(out)):
+        reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
-    with Bar(sum(len(case) for case in cases), reporter.say, quiet=reporter.quiet) as bar:
-        if networks is not None and (cases or kept):
-            ending = _ending(
-                with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume,
-                progress=lambda done, _: bar.to(before + done),
-            )  # fmt: skip
+    with Bar(slices, reporter.say, quiet=reporter.quiet) as bar:
+        ending = _ending(
+            with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume,
+            progress=lambda done, _: bar.to(before + done),
+        )  # fmt: skip
         for i, ended in enumerate(chain(kept, ending), 1):
             if i > len(kept):
                 rows.append(batch.summary_row(ended))
@@ -268,13 +274,11 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
     assert report is not None  # noqa: S101  # it did not fail
     verdict = report["verdict"]
     if ended.status == "done" and not reporter.quiet:
-        for warning in dict.fromkeys((*report["warnings"], *verdict["reasons"])):
-            reporter.note(f"{ended.name}: {warning}")
+        report_warnings(ended.name, report, reporter)
     if ended.note:
         reporter.note(f"{ended.name}: the result there {ended.note}")
     kept = " (finished before)" if ended.status == "kept" else ""
-    doubt = "" if verdict["reliable"] else f" NOT RELIABLE: {'; '.join(verdict['reasons'])}."
-    reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict['text']}{doubt}{kept}")
+    reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict_line(verdict)}{kept}")
     reporter.case(
         f"{ended.name}: {out / ended.name}",
         case=ended.name,

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import Probability, line_printer
-from jcs_ct.cli.serve import service_of, service_options
+from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.serve import intake_options, service_of, service_options
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 
@@ -30,11 +30,8 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.option("--ca", type=_PEM, help="Certificates that have signed those of the senders (PEM).")
 @click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
               help="A study is complete when nothing has come of it for so long.")  # fmt: skip
-@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
-              help="With so many studies waiting, no more are given to the workers.")  # fmt: skip
-@click.option("--free", type=Probability(), default=0.05, show_default=True,
-              help="Share of the disk; with less free, images are answered A700.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+@intake_options("With so many studies waiting, no more are given to the workers.",
+                "Share of the disk; with less free, images are answered A700.")  # fmt: skip
 def node(
     title: str, calling: tuple[str, ...], host: str, port: int, cert: Path | None, key: Path | None, ca: Path | None,
     settle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.cli.common import RUNTIMES, Probability, line_printer
+from jcs_ct.cli.common import PATIENT_RULES, RUNTIMES, Probability, line_printer
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 
@@ -37,8 +37,8 @@ def service_options(function: F) -> F:
                      help="Where the networks run."),
         click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
                      help="How the networks are executed."),
-        click.option("--rule", type=click.Choice(["whole-study", "top-k", "fraction", "release-count"]),
-                     default="whole-study", show_default=True, help="From slices to the patient's verdict."),
+        click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
+                     help="From slices to the patient's verdict."),
         click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
                      help="Studies in which lesions are segmented (default: always with jcs-lite, else positive)."),
         click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn."),
@@ -56,6 +56,21 @@ def service_options(function: F) -> F:
     return function
 
 
+def intake_options(queue: str, free: str) -> Callable[[F], F]:
+    """Return what adds the limits from which nothing more is taken, with these words, and `--quiet`."""
+
+    def add(function: F) -> F:
+        for option in reversed((
+            click.option("--queue", type=click.IntRange(1), default=1000, show_default=True, help=queue),
+            click.option("--free", type=Probability(), default=0.05, show_default=True, help=free),
+            click.option("--quiet", is_flag=True, help="Only the lines of the log."),
+        )):  # fmt: skip
+            function = option(function)
+        return function
+
+    return add
+
+
 @click.command()
 @service_options
 @click.option("--host", default="127.0.0.1", show_default=True,
@@ -70,11 +85,8 @@ def service_options(function: F) -> F:
 @click.option("--files", type=click.IntRange(1), default=20000, show_default=True, help="A form may have.")
 @click.option("--idle", type=click.FloatRange(1), metavar="SECONDS", default=60, show_default=True,
               help="An upload that sends nothing for so long is cut off.")  # fmt: skip
-@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
-              help="Studies that may wait; more are answered 429.")  # fmt: skip
-@click.option("--free", type=Probability(), default=0.05, show_default=True,
-              help="Share of the disk; with less free, uploads are answered 503.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+@intake_options("Studies that may wait; more are answered 429.",
+                "Share of the disk; with less free, uploads are answered 503.")  # fmt: skip
 def serve(
     host: str, port: int, tokens: Path | None, cert: Path | None, key: Path | None, proxy: str | None, upload: int,
     files: int, idle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,

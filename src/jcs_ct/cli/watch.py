@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from jcs_ct.cli.common import Probability, line_printer
-from jcs_ct.cli.serve import service_of, service_options
+from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.serve import intake_options, service_of, service_options
 
 
 @click.group()
@@ -35,11 +35,8 @@ def watch() -> None:
 @click.option("--rescan", type=click.FloatRange(0.001), metavar="HOURS", default=24, show_default=True,
               help="Between two looks through all studies.")  # fmt: skip
 @click.option("--new-only", is_flag=True, help="At the very first start, leave the studies that are there already.")
-@click.option("--queue", type=click.IntRange(1), default=1000, show_default=True,
-              help="With so many studies waiting, no more are fetched.")  # fmt: skip
-@click.option("--free", type=Probability(), default=0.05, show_default=True,
-              help="Share of the disk; with less free, no more are fetched.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Only the lines of the log.")
+@intake_options("With so many studies waiting, no more are fetched.",
+                "Share of the disk; with less free, no more are fetched.")  # fmt: skip
 def orthanc(
     url: str, target: str | None, login: Path | None, ca: Path | None, every: float, settle: float, patience: float,
     rescan: float, new_only: bool, queue: int, free: float, quiet: bool, workers: int, **shared: Any,

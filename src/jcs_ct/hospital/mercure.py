@@ -26,7 +26,7 @@ from jcs_ct.io.dicom.read import read_headers
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
 from jcs_ct.models import RESULTS
-from jcs_ct.study.settings import Networks, Settings
+from jcs_ct.study.settings import RULE_NAMES, Networks, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Wishes:
     """
 
     model: str | None = None
-    rule: str = "whole-study"
+    rule: str = RULE_NAMES[0]
     segment: str | None = None
     series: str | None = None
     allow_gaps: bool = False
@@ -61,7 +61,7 @@ class Wishes:
 
 
 ALLOWED: dict[str, tuple[Any, ...]] = {
-    "rule": ("whole-study", "top-k", "fraction", "release-count"),
+    "rule": RULE_NAMES,
     "segment": (None, "always", "positive", "never"),
     "allow_gaps": (True, False),
     "drop_odd": (True, False),

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from jcs_ct.outputs.report.table import write_slices
 from jcs_ct.study.flow import short_switch_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -58,16 +59,27 @@ def save_case(
     Raises:
         OutputError: The folder exists and `overwrite` is false, or cannot be written.
     """
-    name = study.case.name
-    folder = out / name
+    folder = out / study.case.name
     if folder.exists() and not overwrite:
         raise OutputError("exists already", path=folder, hint="use --overwrite, --resume, or another output folder")
-    staging, old = (out / f".{name}.{os.getpid()}{end}" for end in (PART, OLD))
+    with whole_folder(folder) as staging:
+        _Writer(study, pictures, report, staging).write()
+    return folder
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `folder`, in place of one that is there, when the block ends without an error.
+
+    Raises:
+        OutputError: The disk refuses something, in the block too. What was there is there still.
+    """
+    staging, old = (folder.with_name(f".{folder.name}.{os.getpid()}{end}") for end in (PART, OLD))
     try:
         shutil.rmtree(staging, ignore_errors=True)
         unfinished.register(staging)
         staging.mkdir(parents=True)
-        _Writer(study, pictures, report, staging).write()
+        yield staging
         if folder.exists():
             folder.rename(old)
             staging.rename(folder)
@@ -85,7 +97,6 @@ def save_case(
             old.rename(folder)
         shutil.rmtree(staging, ignore_errors=True)
         unfinished.unregister(staging)
-    return folder
 
 
 class _Writer:

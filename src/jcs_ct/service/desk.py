@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.service.access import COOKIE, Access, Who
 from jcs_ct.service.files import Folders, ResultFile, results
+from jcs_ct.service.intake import enter
 from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError
 
 if TYPE_CHECKING:
@@ -88,14 +89,8 @@ class Desk:
 
     def enter(self, who: Who, upload: str, received: Received) -> tuple[Study, bool]:
         """Make an upload a study of the record, or find that it is known."""
-        self.folders.accept(upload)
-        try:
-            study, taken = self.record.submit(received.digest, self.settings, upload, received.files, received.size)
-        except BaseException:
-            self.folders.remove_input(upload)
-            raise
-        if not taken:
-            self.folders.remove_input(upload)
+        facts = received.digest, self.settings, received.files, received.size
+        study, taken = enter(self.folders, self.record, upload, *facts)
         self.log.audit(who.name, "submit", study)
         return study, taken
 

@@ -99,12 +99,18 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
 
 def work(service: Service, workers: int, say: Callable[[str], None]) -> None:
     """Take part in the work of a service, until SIGTERM or SIGINT."""
-    stopped = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
+    stopped = told_to_end()
     with working(service, workers, say):
         say(f"working with {workers} workers")
         stopped.wait()
+
+
+def told_to_end() -> threading.Event:
+    """Return what SIGTERM and SIGINT set from now on, in place of what they do."""
+    stopped = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: stopped.set())
+    return stopped
 
 
 @contextmanager

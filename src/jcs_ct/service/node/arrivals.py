@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.service.files import STUDY, digest_of_set, sync
+from jcs_ct.service.intake import enter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,12 +133,10 @@ class Arrivals:
                 _link(path, copy)
                 digests.append(_sha256(copy))
                 size += copy.stat().st_size
-            self.folders.accept(upload)
+            facts = digest_of_set(digests), self.settings, len(images), size
+            study, _ = enter(self.folders, self.record, upload, *facts)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-        study, taken = self.record.submit(digest_of_set(digests), self.settings, upload, len(images), size)
-        if not taken:
-            self.folders.remove_input(upload)
         write_whole(folder / TAKEN, json.dumps({"listing": listing, "study": study.id}).encode(), overwrite=True)
         self.log.audit(WHO, "submit", study)
 

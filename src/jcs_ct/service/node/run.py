@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from jcs_ct.service.node.arrivals import WHO, Arrivals
 from jcs_ct.service.node.receiver import listen
 from jcs_ct.service.pseudonyms import Pseudonyms
 from jcs_ct.service.record import Record, RecordError
-from jcs_ct.service.run import working
+from jcs_ct.service.run import told_to_end, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +29,7 @@ def run(service: Service, node: Node, settle: float, workers: int, say: Callable
     Raises:
         OutputError: The folder or the port cannot be used.
     """
-    stopped = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
+    stopped = told_to_end()
     folders = Folders(service.folder)
     folders.prepare()
     with working(service, workers, say):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import signal
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,12 +15,13 @@ from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.pseudonyms import Pseudonyms
 from jcs_ct.service.record import RecordError
-from jcs_ct.service.run import working
+from jcs_ct.service.run import told_to_end, working
 from jcs_ct.service.watch.ledger import Ledger
 from jcs_ct.service.watch.orthanc import AwayError
 from jcs_ct.service.watch.watcher import Habits, Watcher
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator
 
     from jcs_ct.service.settings import Service
@@ -55,9 +54,7 @@ def watch(service: Service, what: Watch, workers: int, say: Callable[[str], None
         UsageError: There is no Orthanc at the address, or another watcher is at it with the same folder.
         OutputError: The folder cannot be used.
     """
-    stopped = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stopped.set())
+    stopped = told_to_end()
     folders = Folders(service.folder)
     folders.prepare()
     with _alone(service, what.archive), working(service, workers, say):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.service.files import STUDY, digest_of_set, sync
+from jcs_ct.service.intake import enter
 from jcs_ct.service.watch.orthanc import AwayError
 
 if TYPE_CHECKING:
@@ -154,14 +155,10 @@ class Watcher:
                 if self.stopped():
                     return
                 digests.append(self.archive.fetch(image, folder / STUDY / f"{number:06d}.dcm"))
-            digest = digest_of_set(digests)
-            self.folders.accept(upload)
+            digest, size = digest_of_set(digests), sum(image.size for image in images)
+            study, _ = enter(self.folders, self.ledger, upload, digest, self.settings, len(images), size)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        size = sum(image.size for image in images)
-        study, taken = self.ledger.submit(digest, self.settings, upload, len(images), size)
-        if not taken:
-            self.folders.remove_input(upload)
         key = hashlib.sha256(f"{watched.study}\0{digest}\0{self.settings}".encode()).hexdigest()
         facts = {"key": key, "digest": digest, "settings": self.settings, "outline": outline, "job": study.id}
         if self.ledger.begin(watched, updated, facts):

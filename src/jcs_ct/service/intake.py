@@ -1,0 +1,37 @@
+"""From what was received to a study of the record: the one way in for uploads, an Orthanc's studies and a node's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jcs_ct.service.files import Folders
+    from jcs_ct.service.record import Record, Study
+
+
+def enter(
+    folders: Folders, record: Record, upload: str, digest: str, settings: str, files: int, size: int
+) -> tuple[Study, bool]:
+    """Make what was received a study of the record, or find that it is known; then its files go.
+
+    Args:
+        folders: Of the service.
+        record: Of the service.
+        upload: Under that name it lies in `folders.incoming`.
+        digest: As of `Record.submit`, as all that follow.
+        settings: See there.
+        files: See there.
+        size: See there.
+
+    Returns:
+        The study, and whether what was received is its input now.
+    """
+    folders.accept(upload)
+    try:
+        study, taken = record.submit(digest, settings, upload, files, size)
+    except BaseException:
+        folders.remove_input(upload)
+        raise
+    if not taken:
+        folders.remove_input(upload)
+    return study, taken
