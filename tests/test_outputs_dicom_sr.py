@@ -164,7 +164,7 @@ def test_a_negative_patient_has_no_finding_of_the_disease(files: list[Path], seg
 
 
 def test_a_verdict_between_is_indeterminate(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
-    report = changed(verdict={"positive": False, "call": "indeterminate", "interval": [0.3, 0.8]})
+    report = changed(verdict={"positive": False, "call": "indeterminate", "interval": [0.3, 0.8], "confidence": 0.8})
     write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
     document = pydicom.dcmread(tmp_path / "sr.dcm")
     assert read_groups(document)["jcs-ct: patient"]["Disease caused by SARS-CoV-2 (COVID-19)"] == "Indeterminate"

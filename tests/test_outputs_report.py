@@ -407,6 +407,7 @@ def test_a_verdict_between_says_what_was_found() -> None:
         "probability": 0.4996,
         "score": 0.4996,
         "interval": [0.2, 0.8],
+        "confidence": 0.8,
         "terms": [
             {"feature": "affected", "value": 0.075, "effect": 0.6},
             {"feature": "highest", "value": 0.63, "effect": -0.4},

@@ -56,6 +56,7 @@ class Verdict:
         limit: What the score had to reach.
         positive: Whether it did, and the rule is sure of it.
         interval: Of the score, as far as the fit of the rule is sure; None of rules that were not fitted with one.
+        confidence: Of the interval, in (0, 1).
         terms: What the score follows from, where the rule was fitted on whole studies.
     """
 
@@ -64,6 +65,7 @@ class Verdict:
     limit: float
     positive: bool
     interval: tuple[float, float] | None = None
+    confidence: float | None = None
     terms: tuple[Term, ...] = ()
 
     @property

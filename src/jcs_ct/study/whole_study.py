@@ -125,7 +125,7 @@ class WholeStudy:
         low, high = float(expit(middle - reach)), float(expit(middle + reach))
         terms = tuple(map(Term, self.features, values, (row * weights)[1:].tolist()))
         score = float(expit(middle))
-        verdict = Verdict(NAME, score, self.limit, low >= self.limit, (low, high), terms)
+        verdict = Verdict(NAME, score, self.limit, low >= self.limit, (low, high), self.confidence, terms)
         assert verdict.positive == (verdict.call == "positive")  # noqa: S101  # one story
         return verdict
 

@@ -73,6 +73,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "call": verdict.call,
             "probability": round(verdict.score, 6) if verdict.rule in CALIBRATED else None,
             "interval": None if verdict.interval is None else [round(end, 6) for end in verdict.interval],
+            "confidence": verdict.confidence,
             "terms": [
                 {"feature": t.feature, "value": round(t.value, 6), "effect": round(t.effect, 4)} for t in verdict.terms
             ],

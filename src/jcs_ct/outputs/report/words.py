@@ -134,9 +134,9 @@ def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
         return []
     low, high = (language.percent_beside(end, verdict["limit"]) for end in interval)
     text = mark(
-        "The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s (80 %% interval)."
+        "The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s (%(sure)s interval)."
     )
-    return [language.say(text, low=low, high=high)]
+    return [language.say(text, low=low, high=high, sure=language.percent(verdict["confidence"]))]
 
 
 def _terms(verdict: Mapping[str, Any], language: Language) -> list[str]:
