@@ -197,7 +197,7 @@ def test_the_neighbourhood_is_the_convex_hull() -> None:
     hull = ConvexHull(points)
     grid = np.argwhere(np.ones_like(lung))
     beyond = (hull.equations[:, :2] @ grid.T + hull.equations[:, 2:]).max(axis=0).reshape(lung.shape)
-    near = module._neighbourhood(lung, (1.0, 1.0))
+    near = module._neighbourhood(lung, (slice(None), slice(None)), (1.0, 1.0))
     away = ndimage.distance_transform_edt(beyond > 1e-9)
     assert near[away <= module.NEAR_MM - 1].all()
     assert not near[away > module.NEAR_MM + 1].any()
@@ -273,7 +273,7 @@ def test_memory_does_not_grow_with_the_slices() -> None:
 
     tracemalloc.start()
     try:
-        first, second = held(0, 30), held(30, 150)
+        first, second = held(0, 300), held(300, 500)  # caches of the libraries are full by then
     finally:
         tracemalloc.stop()
-    assert second - first < sys.getsizeof(hu) * 2 + 20_000
+    assert second - first < sys.getsizeof(hu) + 4_000

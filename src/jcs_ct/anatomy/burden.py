@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
     Labels = NDArray[np.uint8]
     Ints = NDArray[np.signedinteger[Any]]
+    Box = tuple[slice, slice]
 
 RIGHT, LEFT = 1, 2
 """Labels of the lungs, as `jcs_ct.anatomy.lungs` gives them: the patient's right and left."""
@@ -27,6 +28,7 @@ LEAST_LESION_ML = 0.1  # smaller ones count in the volume, not in the number
 SURFACE_MM = 2.0  # the lungs' surface is known to about one reduced pixel: what lies nearer is inside
 MOST = 0.5  # of a lesion in a slice; with that much of it inside, all of it belongs to the lung
 NEAR_MM = 10.0  # … as far as that beyond the lung's convex hull: consolidation at the pleura that was taken for wall
+NOWHERE = (slice(0, 0), slice(0, 0))
 HEALTHY_ML = 1.0  # a healthy chest has up to 0.6 ml marked, a nodule 0.3 ml (docs/lite.md): below is CT-0
 GROUND_GLASS = (-750, -300)
 CONSOLIDATION = (-300, 50)
@@ -156,20 +158,24 @@ class BurdenCounter:
         if index <= self._last:
             raise ShapeError(f"slice {index} comes after slice {self._last}; slices are counted from head to feet")
         if index > self._last + 1:
-            self._lesions.add(np.zeros(hu.shape, bool))
+            self._lesions.add(np.zeros(hu.shape, bool), NOWHERE)
         self._last = index
-        sides = _sides(lesion, lungs, self._spacing[1:])
-        counted = self.counted = sides > 0
-        marked = np.bincount(sides.ravel(), minlength=3)
-        covered = np.bincount(np.where(counted, sides, lungs).ravel(), minlength=3)
+        self.counted = np.zeros(lesion.shape, bool)
+        lesions = lung = 0
+        box = _box(lesion, self._spacing[1:])
+        sides = _sides(lesion, lungs, box, self._spacing[1:])
+        counted = self.counted[box] = sides > 0
         for side in (RIGHT, LEFT):
-            self._lesion[side] += int(marked[side])
-            self._lung[side] += int(covered[side])
-        lesions, lung = int(marked[1:].sum()), int(covered[1:].sum())
-        self._ignored += (ignored := int(np.count_nonzero(lesion)) - lesions)
-        self._lesions.add(counted)
+            marked = int(np.count_nonzero(sides == side))
+            moved = int(np.count_nonzero(counted & (lungs[box] == side)))  # lung already, of whichever lesion's side
+            covered = int(np.count_nonzero(lungs == side)) - moved + marked
+            self._lesion[side] += marked
+            self._lung[side] += covered
+            lesions, lung = lesions + marked, lung + covered
+        self._ignored += (ignored := int(np.count_nonzero(lesion[box])) - lesions)
+        self._lesions.add(self.counted, box)
         if lesions:
-            values = hu[counted]
+            values = hu[box][counted]
             self._hu += int(values.sum(dtype=np.int64))
             self._ground_glass += int(np.count_nonzero((values >= GROUND_GLASS[0]) & (values <= GROUND_GLASS[1])))
             self._consolidation += int(np.count_nonzero((values > CONSOLIDATION[0]) & (values <= CONSOLIDATION[1])))
@@ -223,12 +229,14 @@ class _Lesions:
         self._labels: Ints | None = None  # of the slice before, 1…n
         self._sizes = np.zeros(0, np.int64)  # voxels so far, of its labels
 
-    def add(self, lesion: Mask) -> None:
+    def add(self, lesion: Mask, box: Box) -> None:
         from scipy import ndimage, sparse
 
-        labels, count = ndimage.label(lesion, np.ones((3, 3)))
+        labels, count = ndimage.label(lesion[box], np.ones((3, 3)))
         before = len(self._sizes)
-        old, new = _touching(np.zeros_like(labels) if self._labels is None else self._labels, labels)
+        if self._labels is None:
+            self._labels = np.zeros(lesion.shape, np.int32)
+        old, new = _touching(self._labels, labels, box)
         links = sparse.coo_matrix((np.ones(len(old)), (old - 1, before + new - 1)), shape=(before + count,) * 2)
         number, groups = sparse.csgraph.connected_components(links, directed=False)
         sizes = np.zeros(number, np.int64)
@@ -237,7 +245,8 @@ class _Lesions:
         here = np.unique(groups[before:])
         self._number, self._largest = self.total(np.delete(sizes, here))
         numbers = 1 + np.searchsorted(here, groups[before:])
-        self._labels = np.concatenate([[0], numbers]).astype(np.int32)[labels]
+        self._labels = np.zeros(lesion.shape, np.int32)
+        self._labels[box] = np.concatenate([[0], numbers]).astype(np.int32)[labels]
         self._sizes = sizes[here]
 
     def total(self, ended: Ints | None = None) -> tuple[int, int]:
@@ -246,10 +255,30 @@ class _Lesions:
         return self._number + int((sizes >= self._least).sum()), max(self._largest, int(sizes.max(initial=0)))
 
 
-def _touching(before: Ints, labels: Ints) -> tuple[Ints, Ints]:
-    """Return the pairs of labels of two neighbouring slices that share a face, an edge or a corner."""
+def _box(mask: Mask, spacing: tuple[float, float]) -> Box:
+    """Return the box that holds a mask and `SURFACE_MM` around it; an empty one where the mask is empty."""
+    found = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not found[0].size:
+        return NOWHERE
+    margins = (int(SURFACE_MM / mm) + 1 for mm in spacing)
+    rows, columns = (
+        slice(max(0, int(line[0]) - margin), int(line[-1]) + 1 + margin)
+        for line, margin in zip(found, margins, strict=True)
+    )
+    return rows, columns
+
+
+def _touching(before: Ints, labels: Ints, box: Box) -> tuple[Ints, Ints]:
+    """Return the pairs of labels of neighbouring slices that share a face, an edge or a corner.
+
+    Args:
+        before: Of the whole slice before.
+        labels: Of the box.
+        box: Of the slice.
+    """
     rows, columns = np.nonzero(labels)
-    padded, here = np.pad(before, 1), labels[rows, columns]
+    here = labels[rows, columns]
+    padded = np.pad(before, 1)[box[0].start : box[0].stop + 2, box[1].start : box[1].stop + 2]
     found = []
     for down, across in np.ndindex(3, 3):
         there = padded[rows + down, columns + across]
@@ -258,24 +287,31 @@ def _touching(before: Ints, labels: Ints) -> tuple[Ints, Ints]:
     return keys >> 32, keys & (2**32 - 1)
 
 
-def _sides(lesion: Mask, lungs: Labels, spacing: tuple[float, float]) -> Labels:
-    """Return the lung that each lesion pixel belongs to; 0 where there is no lesion, or none of a lung."""
-    sides: Labels = np.where(lesion, lungs, np.uint8(0))
-    rest = lesion & (lungs == 0)
+def _sides(lesion: Mask, lungs: Labels, box: Box, spacing: tuple[float, float]) -> Labels:
+    """Return the lung that each lesion pixel of a box belongs to; 0 where there is no lesion, or none of a lung.
+
+    Args:
+        lesion: bool, rows × columns.
+        lungs: uint8, rows × columns.
+        box: That holds all of the lesions.
+        spacing: mm between rows, columns.
+    """
+    sides: Labels = np.where(lesion[box], lungs[box], np.uint8(0))
+    rest = lesion[box] & (lungs[box] == 0)
     if rest.any():
-        rest &= _of_the_lungs(lesion, rest, lungs > 0, spacing)
+        rest &= _of_the_lungs(lesion[box], lungs[box] > 0, spacing)
     if not rest.any():
         return sides
-    right, left = (rest & _neighbourhood(lungs == side, spacing) for side in (RIGHT, LEFT))
+    right, left = (rest & _neighbourhood(lungs == side, box, spacing) for side in (RIGHT, LEFT))
     if (right & left).any():  # both reach across the mediastinum: the nearer middle counts
         middles = [float(np.nonzero(lungs == side)[1].mean()) for side in (RIGHT, LEFT)]
-        nearer = np.arange(lungs.shape[1]) < sum(middles) / 2
+        nearer = np.arange(lungs.shape[1])[box[1]] < sum(middles) / 2
         right, left = right & ~(left & ~nearer), left & ~(right & nearer)
     sides[right], sides[left] = RIGHT, LEFT
     return sides
 
 
-def _of_the_lungs(lesion: Mask, rest: Mask, lungs: Mask, spacing: tuple[float, float]) -> Mask:
+def _of_the_lungs(lesion: Mask, lungs: Mask, spacing: tuple[float, float]) -> Mask:
     """Return what of a slice's lesions belongs to the lungs: what their surface holds, and lesions mostly in it.
 
     A ring of chest wall that touches a lung is cut; consolidation at the pleura comes in whole, where the search for
@@ -283,28 +319,22 @@ def _of_the_lungs(lesion: Mask, rest: Mask, lungs: Mask, spacing: tuple[float, f
     """
     from scipy import ndimage
 
-    if not lungs.any():
-        return np.zeros(lesion.shape, bool)
-    rows, columns = (np.flatnonzero(rest.any(axis=axis)) for axis in (1, 0))
-    margins = [int(SURFACE_MM / mm) + 1 for mm in spacing]
-    box = tuple(
-        slice(max(0, int(found[0]) - m), int(found[-1]) + 1 + m)
-        for found, m in zip((rows, columns), margins, strict=True)
-    )
     held = lesion & lungs
+    rest = lesion & ~lungs
+    box = _box(rest, spacing)
     if lungs[box].any():  # else there is no distance
-        held[box] |= lesion[box] & (ndimage.distance_transform_edt(~lungs[box], spacing) <= SURFACE_MM)
+        held[box] |= rest[box] & (ndimage.distance_transform_edt(~lungs[box], spacing) <= SURFACE_MM)
     labels, count = ndimage.label(lesion, np.ones((3, 3)))
     whole, inside = (np.bincount(labels[mask], minlength=count + 1) for mask in (lesion, held))
     belongs: Mask = (inside >= MOST * whole)[labels] & lesion
     return held | belongs
 
 
-def _neighbourhood(lung: Mask, spacing: tuple[float, float]) -> Mask:
-    """Return the convex hull of a lung in a slice, moved outwards by `NEAR_MM`."""
+def _neighbourhood(lung: Mask, box: Box, spacing: tuple[float, float]) -> Mask:
+    """Return, in a box of a slice, the convex hull of a lung, moved outwards by `NEAR_MM`."""
     rows = np.flatnonzero(lung.any(axis=1))
     if not rows.size:
-        return lung
+        return lung[box]
     height, width = lung.shape
     first, last = lung[rows].argmax(axis=1), width - 1 - lung[rows, ::-1].argmax(axis=1)
     inside = np.arange(rows[0], rows[-1] + 1)
@@ -317,8 +347,8 @@ def _neighbourhood(lung: Mask, spacing: tuple[float, float]) -> Mask:
         here = inside[kept] + down
         lowest[here] = np.minimum(lowest[here], start[kept] - across)
         highest[here] = np.maximum(highest[here], end[kept] + across)
-    columns = np.arange(width)
-    near: Mask = (columns >= lowest[:, None]) & (columns <= highest[:, None])
+    columns = np.arange(width)[box[1]]
+    near: Mask = (columns >= lowest[box[0], None]) & (columns <= highest[box[0], None])
     return near
 
 

@@ -152,8 +152,15 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     return np.ascontiguousarray(values.transpose(2, 0, 1)), placement
 
 
+def grey_as_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a grey picture as rows × columns × 3, one channel in memory seen three times: not to be written to."""
+    return np.broadcast_to(grey[:, :, None], (*grey.shape, 3))
+
+
 def luminance(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the luminance (ITU-R 601) of rows × columns × 3, uint8 rows × columns."""
+    if pixels.ndim == 3 and pixels.strides[2] == 0:  # `grey_as_rgb`
+        return np.ascontiguousarray(pixels[:, :, 0])
     return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
 
 

@@ -1,8 +1,8 @@
 """A sheet with pictures and text, laid out in pixels from top to bottom, and rendered to a PNG.
 
-Pictures are pasted pixel by pixel, never resampled. Matplotlib sets the text, through its objects only: no
-pyplot, no global state, and its own font, so that a sheet looks the same on every machine. No text is cut off:
-what is too long is wrapped, or shortened in the middle, where file names differ least.
+Pictures are pasted pixel by pixel, never resampled. Pillow sets the text, in Matplotlib's own font, so that a sheet
+looks the same on every machine. No text is cut off: what is too long is wrapped, or shortened in the middle, where
+file names differ least.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
+    from PIL.ImageFont import FreeTypeFont
 
 Colour = tuple[int, int, int]
 
@@ -146,8 +147,12 @@ def _wrapped(text: str, room: float, size: float, most: int) -> Iterable[str]:
     return [line for line in lines if line]
 
 
-def _unit_range(colour: Colour) -> tuple[float, float, float]:
-    return colour[0] / 255, colour[1] / 255, colour[2] / 255
+@lru_cache(maxsize=64)
+def _font(bold: bool, size: float) -> FreeTypeFont:
+    """Return Matplotlib's own font, so that a sheet looks the same on every machine; of Matplotlib nothing else."""
+    from PIL import ImageFont
+
+    return ImageFont.truetype(_font_file(bold), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _font_file(bold: bool) -> str:
@@ -157,48 +162,28 @@ def _font_file(bold: bool) -> str:
     return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / ("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"))
 
 
-def _font(bold: bool, size: float) -> Any:
-    cache_for_figures()
-    from matplotlib.font_manager import FontProperties
-
-    return FontProperties(fname=_font_file(bold), size=size)
-
-
 @lru_cache(maxsize=2)
 def _glyphs(bold: bool) -> frozenset[int]:
     """Return the characters that the font has."""
-    cache_for_figures()
-    from matplotlib.font_manager import get_font
+    from matplotlib.ft2font import FT2Font
 
-    return frozenset(get_font(_font_file(bold)).get_charmap())
+    return frozenset(FT2Font(_font_file(bold)).get_charmap())
 
 
 @lru_cache(maxsize=64)
 def _drawn(words: str, size: float, bold: bool, colour: Colour) -> tuple[NDArray[np.uint8], int]:
     """Return a line of text (uint8 H×W×3) with `_ROOM` pixels around it, and how many rows lie above its baseline."""
-    cache_for_figures()
-    from matplotlib.backends.backend_agg import RendererAgg
+    from PIL import Image, ImageDraw
 
-    agg: Any = RendererAgg
     font = _font(bold, size)
-    wide, high, below = agg(1, 1, 72).get_text_width_height_descent(words, font, ismath=False)
-    above = math.ceil(high - below) + _ROOM
-    renderer = agg(math.ceil(wide) + 2 * _ROOM, above + max(0, math.ceil(below)) + _ROOM, 72)
-    drawn = np.asarray(renderer.buffer_rgba())
-    drawn[:] = (*PAPER, 255)
-    pen = renderer.new_gc()
-    pen.set_foreground(_unit_range(colour))
-    renderer.draw_text(pen, _ROOM, above, words, font, 0.0)
-    return drawn[..., :3].copy(), above
+    above, below = (part + _ROOM for part in font.getmetrics())
+    width = math.ceil(font.getlength(words)) + 2 * _ROOM
+    drawn = Image.new("RGB", (width, above + below), PAPER)
+    ImageDraw.Draw(drawn).text((_ROOM, above), words, font=font, fill=colour, anchor="ls")
+    return np.asarray(drawn, dtype=np.uint8), above
 
 
 @lru_cache(maxsize=1024)  # sheets of a study say much the same
 def _text_width(words: str, size: float, bold: bool) -> float:
     """Return the width of a line in pixels."""
-    cache_for_figures()
-    from matplotlib.backends.backend_agg import RendererAgg
-
-    if not words:
-        return 0.0
-    renderer: Any = RendererAgg
-    return float(renderer(1, 1, 72).get_text_width_height_descent(words, _font(bold, size), ismath=False)[0])
+    return float(_font(bold, size).getlength(words))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
+from jcs_ct.imaging.recipes import grey_as_rgb
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.names import safe_name
@@ -21,6 +20,7 @@ from jcs_ct.study.slices import CaseSlice, Unreadable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from jcs_ct.core.geometry import CTSeries
@@ -93,7 +93,7 @@ class VolumeCase(Case):
 
     def slice_of(self, index: int, decoded: NDArray[np.int16]) -> CaseSlice:
         """See `Case`."""
-        pixels = np.repeat(to_grey(decoded)[:, :, None], 3, axis=2)
+        pixels = grey_as_rgb(to_grey(decoded))
         name, source = f"{self.name}-{index + 1:04d}", f"{self.label}, slice {index + 1}"
         return CaseSlice(SliceImage(name, source, pixels), decoded)
 

@@ -12,7 +12,7 @@ import torch
 from scipy.special import expit
 
 from jcs_ct.datasets.slices import read_sample
-from jcs_ct.imaging.recipes import prepare, recipe, restore
+from jcs_ct.imaging.recipes import grey_as_rgb, prepare, recipe, restore
 from jcs_ct.inference.attention import of_evidence
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
@@ -39,7 +39,7 @@ def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
     for sample in samples:
         pixels = read_sample(sample)
         mask = pixels.mask
-        values, placement = prepare(np.repeat(pixels.grey[:, :, None], 3, axis=2), how)
+        values, placement = prepare(grey_as_rgb(pixels.grey), how)
         with torch.inference_mode():
             out = network(torch.from_numpy(with_mirrors([values])))
         logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from jcs_ct.datasets.slices import read_sample
-from jcs_ct.imaging.recipes import prepare, recipe
+from jcs_ct.imaging.recipes import grey_as_rgb, prepare, recipe
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.training.lite.config import LiteConfig
 from jcs_ct.training.lite.corpus import divide
@@ -62,7 +62,7 @@ def features(network: LiteNetwork, samples: Sequence[Sample]) -> NDArray[np.floa
     handle = network.context.register_forward_hook(lambda _m, _i, output: seen.append(output))
     try:
         for sample in samples:
-            values, _ = prepare(np.repeat(read_sample(sample).grey[:, :, None], 3, axis=2), how)
+            values, _ = prepare(grey_as_rgb(read_sample(sample).grey), how)
             with torch.inference_mode():
                 network(torch.from_numpy(values)[None])
             maps = seen.pop()[0]
