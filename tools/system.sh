@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Install what some tests need: a DICOM validator and toolkit, an archive, a C compiler, a browser and what drives it.
+# Install what some tests need: a DICOM validator and toolkit, an archive, a C compiler, Pango, a browser and what drives it.
 # Does nothing where they are there; says what is skipped where it cannot install them.
 set -euo pipefail
 
@@ -20,6 +20,7 @@ need slurm-client sbatch
 need gcc cc
 need libc6-dev /usr/include/stdio.h
 need chromium chromium
+ldconfig -p | grep -q libpangoft2 || missing+=(libpango-1.0-0 libpangoft2-1.0-0)  # lays out report.pdf
 
 browser="$(cd "$(dirname "$0")/.." && pwd)/tests/browser"
 if command -v npm >/dev/null && [ ! -d "$browser/node_modules" ]; then

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
               help="Skip a few images that do not fit: of another size, or at a taken position.")  # fmt: skip
 @click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
               help="Language of report.html; the other files stay English.")  # fmt: skip
+@click.option("--pdf", is_flag=True, help="Write report.pdf too, for paper and mail. Needs WeasyPrint.")
 @click.option("--no-html", is_flag=True, help="Do not write report.html.")
 @click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
 @click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
@@ -72,6 +73,7 @@ def diagnose(
     allow_gaps: bool,
     drop_odd: bool,
     language: str,
+    pdf: bool,
     no_html: bool,
     keep_identity: bool,
     resume: bool,
@@ -102,7 +104,13 @@ def diagnose(
         raise UsageError("--part-by says what --part shares", hint="give --part K/N too")
     if engine != "ray" and (address is not None or workers is not None):
         raise UsageError("--address and --workers are of a cluster", hint="give --engine ray too")
-    with_networks = _WithNetworks(run, model, rule, segment, language, no_html)
+    if pdf:
+        from jcs_ct.outputs.report.pdf import require_pdf
+
+        if no_html:
+            raise UsageError("--pdf is report.html on paper", hint="leave out --no-html")
+        require_pdf()
+    with_networks = _WithNetworks(run, model, rule, segment, language, pdf, no_html)
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd, "keep_identity": keep_identity}
     if any(is_url(text) for text in (*inputs, target)):
         from jcs_ct.cli.archive import GUESS, diagnose_archive
@@ -126,6 +134,7 @@ class _WithNetworks:
     rule: str
     segment: str | None
     language: str
+    pdf: bool
     no_html: bool
 
     @property
@@ -144,7 +153,7 @@ class _WithNetworks:
         from jcs_ct.study.settings import Settings
 
         chosen: Any = self.segment or networks.usual_segment
-        return Settings(self.rule, chosen, frames=not self.no_html, language=self.language)
+        return Settings(self.rule, chosen, frames=not self.no_html, language=self.language, pdf=self.pdf)
 
 
 def _diagnose_here(

@@ -13,6 +13,7 @@ DISTRIBUTION = "jcs-ct"
 EXTRAS = {
     "train": "training, folds and scores: jcs train, jcs data split, jcs bench train",
     "lite": "ImageNet weights to start the training of jcs-lite from: jcs train lite",
+    "pdf": "the report as a PDF file: jcs diagnose --pdf",
     "service": "studies over HTTP and from an Orthanc: jcs serve, jcs work, jcs token, jcs watch",
     "node": "studies by DICOM's network protocol: jcs node",
     "cloud": "inputs and results in object stores: s3://…",

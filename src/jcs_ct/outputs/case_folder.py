@@ -118,11 +118,17 @@ class _Writer:
                 self._write_seg(series)
             if self.pictures.frames:
                 self.files["html"] = "report.html"
+                if self.study.settings.pdf:
+                    self.files["pdf"] = "report.pdf"
             if series is not None and dicom:
                 self._write_sr(series)
             self.report["warnings"] = list(dict.fromkeys(self.warnings))
             if self.pictures.frames:
                 write_html(self.folder / "report.html", self.report, self.pictures.frames)
+                if self.study.settings.pdf:
+                    from jcs_ct.outputs.report.pdf import write_pdf
+
+                    write_pdf(self.folder / "report.pdf", self.report, self.pictures.frames)
             text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             # Names that are no text stand as JSON itself spells them.
             (self.folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")

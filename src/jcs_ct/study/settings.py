@@ -108,12 +108,14 @@ class Settings:
         segment: Lesions of every study, of those with a positive verdict, or of none.
         frames: Whether pictures for the report are made.
         language: Of report.html, see `jcs_ct.outputs.report.language`.
+        pdf: Whether the report is also laid out for paper; it needs `frames`.
     """
 
     rule: str = NAME
     segment: Literal["always", "positive", "never"] = "always"
     frames: bool = True
     language: str = "en"
+    pdf: bool = False
 
 
 def _used(network: Network) -> UsedNetwork:

@@ -47,6 +47,11 @@ def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
     return "".join(_pieces(report, frames))
 
 
+def render_paper(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
+    """Return the page as it is laid out for paper: its pictures, without the viewer. Arguments as of `render`."""
+    return "".join(_pieces(report, frames, paper=True))
+
+
 def write_html(
     path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False
 ) -> None:
@@ -66,12 +71,12 @@ def write_html(
         file.writelines(piece.encode(errors="replace") for piece in _pieces(report, frames))
 
 
-def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterator[str]:
+def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper: bool = False) -> Iterator[str]:
     """Return the page in pieces, none much larger than a packed slice. Raises as `render` does."""
     slices = report["slices"]
     if frames and len(frames) != len(slices):
         raise ShapeError(f"{len(frames)} packed slices came for a report of {len(slices)}, one each or none is needed")
-    style, script = _part("style.css"), _part("viewer.js")
+    style, script = _part("style.css") + (_part("paper.css") if paper else ""), _part("viewer.js")
     spacing = report["input"]["spacing_mm"]
     aspect = spacing[1] / spacing[2] if spacing else 1.0
     policy = (
@@ -101,7 +106,7 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> Iterat
         script=script,
         windows=contact.WINDOWS,
         attention=contact.ATTENTION,
-        viewer=_viewer(report, frames, aspect, language) if frames else None,
+        viewer=_viewer(report, frames, aspect, language) if frames and not paper else None,
     )
 
 
