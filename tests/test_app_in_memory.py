@@ -439,9 +439,21 @@ def test_a_diagnoser_loads_its_weights_once(
     assert_equal(twin(study.folder), expected)
 
 
+def test_the_report_is_in_the_language_of_the_diagnoser(study: Study, tmp_path: Path) -> None:
+    made = Diagnoser(write_lite(tmp_path), runtime="torch", language="de")
+    for name, one in (("own", made), ("pickled", pickle.loads(pickle.dumps(made)))):
+        folder = one(study.folder).save(tmp_path / name)
+        assert '<html lang="de">' in (folder / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
-    [({"model": []}, "no model"), ({"segment": "often"}, "segment is none of"), ({"rule": "most"}, "no patient rule")],
+    [
+        ({"model": []}, "no model"),
+        ({"segment": "often"}, "segment is none of"),
+        ({"rule": "most"}, "no patient rule"),
+        ({"language": "tlh"}, "no report in 'tlh'"),
+    ],
 )
 def test_arguments_of_a_diagnoser(options: dict[str, Any], text: str) -> None:
     with pytest.raises(UsageError, match=text):

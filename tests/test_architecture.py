@@ -78,7 +78,7 @@ HOMES = {  # library → where it may be imported
     "click": {"cli"},
     "fastapi": {
         "service/app.py",
-        "service/desk.py",
+        "service/context.py",
         "service/uploads.py",
         "service/monailabel.py",
         "service/viewing.py",

@@ -377,6 +377,8 @@ def test_the_verdict_is_told_in_words() -> None:
     assert "Lesions fill 7.5 % of the lungs (300 ml) and lie on both sides. Most of it is ground glass." in text
     assert "Positive slices (probability from 50 %): 3 of the 11 that were assessed." in text
     assert "Do not rely" not in text
+    sound = "The checks of this study found nothing that speaks against using the result."
+    assert sound in text
     assert "1 warning" in text
 
     doubtful = sample_report()
@@ -388,6 +390,7 @@ def test_the_verdict_is_told_in_words() -> None:
         "score": 0.123,
     }
     text = spoken(doubtful)
+    assert sound not in text
     assert text.index("Do not rely on this result. One thing speaks against it:") < text.index("partial chest")
     assert text.index("partial chest") < text.index("COVID-19 is unlikely")
     assert "No signs" not in text, "300 ml of lesion stand beside it"

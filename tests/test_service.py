@@ -24,7 +24,7 @@ pytest.importorskip("fastapi")
 
 from jcs_ct.service.files import Folders
 from jcs_ct.service.record import Record
-from jcs_ct.service.settings import Limits, Service, sqlite_in
+from jcs_ct.service.settings import DiagnosisSettings, Limits, Service, sqlite_in
 from jcs_ct.service.supervisor import Supervisor, _Child
 from service_help import Server, dicom, events, nifti, serving, until, zipped
 
@@ -63,6 +63,12 @@ def fetch(server: Server, study: dict[str, Any], name: str) -> bytes:
     assert answer.status_code == 200
     assert len(answer.content) == files[name]["bytes"]
     return answer.content
+
+
+def test_another_language_is_another_result() -> None:
+    assert DiagnosisSettings(language="de").digest() != DiagnosisSettings().digest()
+    told = Service(Path("x"), "sqlite:///x", DiagnosisSettings(language="de"))
+    assert Service.from_json(told.to_json()) == told  # as a worker is told of it
 
 
 def test_the_results_are_those_of_the_command(server: Server, done: dict[str, Any], tmp_path: Path) -> None:
@@ -245,7 +251,7 @@ def test_limits_of_time_and_memory(tmp_path: Path) -> None:
 
     def ended(number: int, limits: Limits) -> tuple[str, str | None, str | None]:
         supervisor._service = replace(service, limits=limits)
-        study, _ = record.submit(f"{number:064d}", service.looking.digest(), f"{number}", 1, 1)
+        study, _ = record.submit(f"{number:064d}", service.diagnosis.digest(), f"{number}", 1, 1)
         ids.append(study.id)
         until(lambda: (found := record.get(study.id)) is not None and found.finished is not None)
         found = record.get(study.id)

@@ -24,7 +24,7 @@ from jcs_ct.core.errors import UsageError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.pseudonyms import Pseudonyms
-from jcs_ct.service.settings import Limits, Looking, sqlite_in
+from jcs_ct.service.settings import DiagnosisSettings, Limits, sqlite_in
 from jcs_ct.service.watch.ledger import Ledger
 from jcs_ct.service.watch.orthanc import AwayError, Orthanc, read_login
 from jcs_ct.service.watch.watcher import Habits, Watcher
@@ -159,7 +159,7 @@ class Inside:
         self.ledger.prepare()
         self.said = io.StringIO()
         self.watcher = Watcher(
-            Orthanc(url), Orthanc(url), self.ledger, self.folders, Limits(free_share=0.0), Looking().digest(),
+            Orthanc(url), Orthanc(url), self.ledger, self.folders, Limits(free_share=0.0), DiagnosisSettings().digest(),
             Log(self.ledger, self.said), Pseudonyms(folder), Habits(settle=100.0, **habits), lambda: False,
         )  # fmt: skip
 

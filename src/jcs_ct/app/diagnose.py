@@ -12,6 +12,7 @@ from jcs_ct.app.next_series import examine_with_lungs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import open_network
 from jcs_ct.models import RESULTS
+from jcs_ct.outputs.report.language import LANGUAGES
 from jcs_ct.study.settings import Networks, Settings, rule_for
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Diagnoser:
         runtime: What runs the network, see `jcs classify --help`.
         rule: From slices to the patient's verdict, see `jcs_ct.study.settings`.
         segment: Lesions of every study (default with `jcs-lite`), of positive ones (default otherwise), or of none.
+        language: Of report.html, as `save` writes it: "en", "de", "fr", "es", "zh" or "ja".
 
     Raises:
         UsageError: Arguments that do not fit together; or the process was forked from one that had used jcs-ct.
@@ -60,20 +62,23 @@ class Diagnoser:
         runtime: str = "auto",
         rule: str = "whole-study",
         segment: Literal["always", "positive", "never"] | None = None,
+        language: str = "en",
     ) -> None:
         models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
         if not models:
             raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
         if segment not in {None, "always", "positive", "never"}:
             raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
+        if language not in LANGUAGES:
+            raise UsageError(f"there is no report in {language!r}", hint=f"one of {', '.join(LANGUAGES)}")
         rule_for(rule, None)
         refuse_after_fork()
         note_use()
-        self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment)
+        self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment, language)
         self._lock = threading.Lock()
         tasks = RESULTS
         self._networks = in_fit_thread(lambda: Networks.of([open_network(m, device, tasks, runtime) for m in models]))
-        self._settings = Settings(rule, segment or self._networks.usual_segment)
+        self._settings = Settings(rule, segment or self._networks.usual_segment, language=language)
 
     def __call__(
         self,
@@ -114,8 +119,8 @@ class Diagnoser:
             return in_fit_thread(work)
 
 
-def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any) -> Diagnoser:
-    return Diagnoser(model, device=device, runtime=runtime, rule=rule, segment=segment)
+def _diagnoser(model: Any, device: str, runtime: str, rule: str, segment: Any, language: str) -> Diagnoser:
+    return Diagnoser(model, device=device, runtime=runtime, rule=rule, segment=segment, language=language)
 
 
 def diagnose(
@@ -130,6 +135,7 @@ def diagnose(
     spacing: Sequence[float] | None = None,
     affine: NDArray[np.float64] | None = None,
     device: str = "auto",
+    language: str = "en",
 ) -> CaseResult:
     """Diagnose one study. A research tool, not a medical device. For many, `Diagnoser` loads the weights once.
 
@@ -155,6 +161,7 @@ def diagnose(
         affine: Of an array with any axes, in place of `spacing`: 4×4, from indices to mm towards the patient's right,
             front and head, as nibabel has it.
         device: "auto", "cpu", "cuda" or "mps".
+        language: Of report.html, as `save` writes it: "en", "de", "fr", "es", "zh" or "ja".
 
     Returns:
         The result; `result.save(out)` writes its files. It can be pickled and copied; the files that it was read from
@@ -169,4 +176,4 @@ def diagnose(
     refuse_after_fork()
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd}
     case = case_of_object(study, **ways, spacing=spacing, affine=affine)
-    return Diagnoser(model, device=device, rule=rule, segment=segment)._examine(case)
+    return Diagnoser(model, device=device, rule=rule, segment=segment, language=language)._examine(case)

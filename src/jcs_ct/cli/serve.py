@@ -11,6 +11,7 @@ import click
 from jcs_ct.cli.common import PATIENT_RULES, RUNTIMES, Probability, line_printer
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
+from jcs_ct.outputs.report.language import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ def service_options(function: F) -> F:
                      help="From slices to the patient's verdict."),
         click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
                      help="Studies in which lesions are segmented (default: always with jcs-lite, else positive)."),
+        click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
+                     help="Language of report.html; the other files and the page stay English."),
         click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn."),
         click.option("--keep-identity", is_flag=True, help="UIDs stand in reports as they are."),
         click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
@@ -140,13 +143,13 @@ def service_of(shared: dict[str, Any], **limits: Any) -> Service:
     if missing:
         raise UsageError(f"{', '.join(missing)} cannot be imported", hint=install_command("service"))
 
-    from jcs_ct.service.settings import Limits, Looking, Service, sqlite_in
+    from jcs_ct.service.settings import DiagnosisSettings, Limits, Service, sqlite_in
 
     folder: Path = shared["folder"]
-    looking = Looking(
+    diagnosis = DiagnosisSettings(
         shared["model"], shared["device"], shared["runtime"], shared["rule"], shared["segment"],
-        shared["allow_gaps"], shared["keep_identity"],
+        shared["allow_gaps"], shared["keep_identity"], shared["language"],
     )  # fmt: skip
     limits |= {"seconds": shared["seconds"], "memory": shared["memory"] * MIB, "attempts": shared["attempts"]}
     limits["lease_seconds"] = shared["lease"]
-    return Service(folder.resolve(), shared["database"] or sqlite_in(folder), looking, Limits(**limits))
+    return Service(folder.resolve(), shared["database"] or sqlite_in(folder), diagnosis, Limits(**limits))

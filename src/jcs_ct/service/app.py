@@ -12,11 +12,11 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Redirect
 from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.core.version import __version__
-from jcs_ct.service import shield
 from jcs_ct.service.access import COOKIE, refused_origin
 from jcs_ct.service.answers import FileAnswer, Problem, StudyAnswer, file_answer, study_answer
 from jcs_ct.service.archive import zipped
 from jcs_ct.service.documentation import documentation
+from jcs_ct.service.headers import PAGE_POLICY, REPORT_POLICY, SecurityHeaders
 from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
 from jcs_ct.service.monailabel import add_monailabel
 from jcs_ct.service.receive import RETRY_SECONDS, RefusedError, take
@@ -27,7 +27,7 @@ from jcs_ct.service.viewing import add_viewing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.service.desk import Desk
+    from jcs_ct.service.context import ServiceContext
 
 
 PAGE_FOLDER = Path(__file__).parent / "page"
@@ -47,7 +47,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_app(desk: Desk) -> FastAPI:
+def build_app(context: ServiceContext) -> FastAPI:
     """Return the application."""
     app = FastAPI(
         title="jcs-ct",
@@ -56,29 +56,29 @@ def build_app(desk: Desk) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=REFUSALS,
-        dependencies=[Depends(_same_site(desk))],
+        dependencies=[Depends(_same_site(context))],
     )
-    app.state.desk = desk
+    app.state.context = context
     _answer_errors(app)
-    _add_health(app, desk)
-    _add_studies(app, desk)
-    _add_results(app, desk)
-    add_viewing(app, desk)
-    add_uploads(app, desk)
-    add_monailabel(app, desk)
-    _add_pages(app, desk)
+    _add_health(app, context)
+    _add_studies(app, context)
+    _add_results(app, context)
+    add_viewing(app, context)
+    add_uploads(app, context)
+    add_monailabel(app, context)
+    _add_pages(app, context)
     app.add_middleware(
-        shield.Shield,
-        tell=lambda method, path, status, seconds: desk.log.line(
+        SecurityHeaders,
+        tell=lambda method, path, status, seconds: context.log.line(
             "request", method=method, path=path, status=status, seconds=round(seconds, 3)
         ),
     )
     return app
 
 
-def _same_site(desk: Desk) -> Callable[[Request], None]:
+def _same_site(context: ServiceContext) -> Callable[[Request], None]:
     def check(request: Request) -> None:
-        why = refused_origin(request.method, request.headers, open_to_all=not desk.access.needed)
+        why = refused_origin(request.method, request.headers, open_to_all=not context.access.needed)
         if why is not None:
             raise RefusedError(403, why)
 
@@ -104,7 +104,7 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse({"error": str(error)}, 503, {"Retry-After": "10"})
 
 
-def _add_health(app: FastAPI, desk: Desk) -> None:
+def _add_health(app: FastAPI, context: ServiceContext) -> None:
     @app.get("/healthz", tags=["health"])
     def healthz() -> dict[str, str]:
         """Whether the process answers."""
@@ -113,17 +113,17 @@ def _add_health(app: FastAPI, desk: Desk) -> None:
     @app.get("/readyz", tags=["health"])
     def readyz() -> dict[str, str]:
         """Whether it can take and do work: 503 without the database, a worker that is ready, or room on the disk."""
-        desk.record.counts()
-        desk.disk()
-        if desk.wanted and not desk.workers():
+        context.record.counts()
+        context.disk()
+        if context.wanted and not context.workers():
             raise RefusedError(503, "no worker is ready", 10)
         return {"state": "ready"}
 
     @app.get("/metrics", tags=["health"], response_class=Response)
     def metrics(request: Request) -> Response:
         """For Prometheus."""
-        desk.who(request, "read", "submit")
-        return Response(Metrics(desk.record, desk.folders, desk.workers).text(), media_type=CONTENT_TYPE)
+        context.who(request, "read", "submit")
+        return Response(Metrics(context.record, context.folders, context.workers).text(), media_type=CONTENT_TYPE)
 
 
 _BODY = {
@@ -142,18 +142,18 @@ _BODY = {
 }
 
 
-def _add_studies(app: FastAPI, desk: Desk) -> None:
+def _add_studies(app: FastAPI, context: ServiceContext) -> None:
     @app.post("/api/studies", status_code=201, tags=["studies"], openapi_extra=_BODY)
     async def submit(request: Request, response: Response) -> StudyAnswer:
         """Send a study: a zip, DICOM, NIfTI or pictures, as the body or as the files of a form.
 
         201: it waits now. 200: the same bytes are known already, with the same weights and settings.
         """
-        who = await run_in_threadpool(desk.who, request, "submit")
-        await run_in_threadpool(desk.room)
+        who = await run_in_threadpool(context.who, request, "submit")
+        await run_in_threadpool(context.room)
         upload = uuid.uuid4().hex
-        received = await take(request, desk.folders, upload, desk.service.limits, desk.disk)
-        study, taken = await run_in_threadpool(desk.enter, who, upload, received)
+        received = await take(request, context.folders, upload, context.service.limits, context.disk)
+        study, taken = await run_in_threadpool(context.enter, who, upload, received)
         response.status_code = 201 if taken else 200
         response.headers["Location"] = f"/api/studies/{study.id}"
         return study_answer(study)
@@ -161,42 +161,42 @@ def _add_studies(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/studies", tags=["studies"])
     def listed(request: Request, most: int = 50, before: float | None = None) -> list[StudyAnswer]:
         """Studies, newest first; `before` a time to turn the page."""
-        desk.who(request, "submit", "read")
-        return [study_answer(s) for s in desk.record.newest(min(max(most, 1), MOST_LISTED), before)]
+        context.who(request, "submit", "read")
+        return [study_answer(s) for s in context.record.newest(min(max(most, 1), MOST_LISTED), before)]
 
     @app.get("/api/studies/{study_id}", tags=["studies"])
     def one(request: Request, study_id: str) -> StudyAnswer:
         """How a study fares."""
-        desk.who(request, "submit", "read")
-        study = desk.study(study_id)
-        return study_answer(study, desk.record.ahead_of(study) if study.state == "waiting" else None)
+        context.who(request, "submit", "read")
+        study = context.study(study_id)
+        return study_answer(study, context.record.ahead_of(study) if study.state == "waiting" else None)
 
     @app.delete("/api/studies/{study_id}", status_code=204, tags=["studies"])
     def delete(request: Request, study_id: str) -> None:
         """Delete a study: its files go, the record keeps its digest."""
-        who = desk.who(request)
-        desk.delete(who, desk.study(study_id))
+        who = context.who(request)
+        context.delete(who, context.study(study_id))
 
 
-def _add_results(app: FastAPI, desk: Desk) -> None:
+def _add_results(app: FastAPI, context: ServiceContext) -> None:
     @app.get("/api/studies/{study_id}/files", tags=["results"])
     def files(request: Request, study_id: str) -> list[FileAnswer]:
         """The files of the results."""
-        desk.who(request, "read")
-        study = desk.study(study_id)
-        return [file_answer(study, file) for file in desk.files(study)]
+        context.who(request, "read")
+        study = context.study(study_id)
+        return [file_answer(study, file) for file in context.files(study)]
 
     @app.get("/api/studies/{study_id}/files/{key}", tags=["results"], response_class=FileResponse)
     def file(request: Request, study_id: str, key: str) -> FileResponse:
         """A file of the results, by the `url` that `files` gives. The report is served in a sandbox."""
-        who = desk.who(request, "read")
-        study = desk.study(study_id)
-        found = next((f for f in desk.files(study) if f.key == key), None)
+        who = context.who(request, "read")
+        study = context.study(study_id)
+        found = next((f for f in context.files(study) if f.key == key), None)
         if found is None:
             raise RefusedError(404, "no such file")
-        desk.log.audit(who.name, "read", study)
+        context.log.audit(who.name, "read", study)
         kind = SHOWN.get(found.path.suffix)
-        headers = {"Content-Security-Policy": shield.REPORT} if found.path.suffix == ".html" else {}
+        headers = {"Content-Security-Policy": REPORT_POLICY} if found.path.suffix == ".html" else {}
         if kind is not None:
             return FileResponse(found.path, media_type=kind, headers=headers)
         return FileResponse(found.path, media_type="application/octet-stream", filename=found.path.name)
@@ -204,30 +204,30 @@ def _add_results(app: FastAPI, desk: Desk) -> None:
     @app.get("/api/studies/{study_id}/archive", tags=["results"], response_class=StreamingResponse)
     def archive(request: Request, study_id: str) -> StreamingResponse:
         """All results, as one zip."""
-        who = desk.who(request, "read")
-        study = desk.study(study_id)
-        found = desk.files(study)
-        desk.log.audit(who.name, "read", study)
+        who = context.who(request, "read")
+        study = context.study(study_id)
+        found = context.files(study)
+        context.log.audit(who.name, "read", study)
         headers = {"Content-Disposition": f'attachment; filename="{study.id}.zip"'}
         return StreamingResponse(zipped(found), media_type="application/zip", headers=headers)
 
     @app.get("/api/studies/{study_id}/report", tags=["results"], response_class=RedirectResponse)
     def report(request: Request, study_id: str) -> RedirectResponse:
         """Go to the report."""
-        desk.who(request, "read")
-        return RedirectResponse(f"/api/studies/{desk.study(study_id).id}/files/report.html")
+        context.who(request, "read")
+        return RedirectResponse(f"/api/studies/{context.study(study_id).id}/files/report.html")
 
 
-def _add_pages(app: FastAPI, desk: Desk) -> None:
+def _add_pages(app: FastAPI, context: ServiceContext) -> None:
     def page(name: str) -> str:
         return (PAGE_FOLDER / name).read_text(encoding="utf-8")
 
     def opened(request: Request, name: str, *roles: str) -> Response:
         try:
-            desk.who(request, *roles)
+            context.who(request, *roles)
         except RefusedError as error:
-            return HTMLResponse(page("login.html"), error.status, {"Content-Security-Policy": shield.PAGE})
-        return HTMLResponse(page(name), headers={"Content-Security-Policy": shield.PAGE})
+            return HTMLResponse(page("login.html"), error.status, {"Content-Security-Policy": PAGE_POLICY})
+        return HTMLResponse(page(name), headers={"Content-Security-Policy": PAGE_POLICY})
 
     @app.get("/", include_in_schema=False)
     def start(request: Request) -> Response:
@@ -239,18 +239,18 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
 
     @app.post("/login", include_in_schema=False)
     def login(token: Annotated[str, Form()]) -> Response:
-        who = desk.access.who(token)
-        desk.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
+        who = context.access.who(token)
+        context.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
         if who is None:
-            return HTMLResponse(page("login.html"), 401, {"Content-Security-Policy": shield.PAGE})
+            return HTMLResponse(page("login.html"), 401, {"Content-Security-Policy": PAGE_POLICY})
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=desk.secure, max_age=12 * 3600)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=context.secure, max_age=12 * 3600)
         return answer
 
     @app.post("/logout", include_in_schema=False)
     def logout() -> Response:
         answer = RedirectResponse("/", 303)
-        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=desk.secure)
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=context.secure)
         return answer
 
     @app.get("/favicon.ico", include_in_schema=False)
@@ -267,4 +267,4 @@ def _add_pages(app: FastAPI, desk: Desk) -> None:
     @app.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
         text = documentation(app.openapi())
-        return HTMLResponse(text, headers={"Content-Security-Policy": shield.PAGE})
+        return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_POLICY})

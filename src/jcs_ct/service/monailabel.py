@@ -22,7 +22,7 @@ from jcs_ct.service.receive import RefusedError, pieces, take
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from jcs_ct.service.desk import Desk
+    from jcs_ct.service.context import ServiceContext
     from jcs_ct.service.files import ResultFile
     from jcs_ct.service.record import Study
 
@@ -38,19 +38,19 @@ _INFER = {"requestBody": {"content": {"multipart/form-data": {"schema": {"type":
     "params": {"type": "string"}, "file": {"type": "string", "format": "binary"}}}}}}}  # fmt: skip
 
 
-def add_monailabel(app: FastAPI, desk: Desk) -> None:
+def add_monailabel(app: FastAPI, context: ServiceContext) -> None:
     """Add the requests of the protocol."""
-    _add_info(app, desk)
-    _add_sessions(app, desk)
-    _add_infer(app, desk)
+    _add_info(app, context)
+    _add_sessions(app, context)
+    _add_infer(app, context)
 
 
-def _add_info(app: FastAPI, desk: Desk) -> None:
+def _add_info(app: FastAPI, context: ServiceContext) -> None:
     @app.get("/info/", tags=["MONAI Label"])
     def info(request: Request) -> dict[str, Any]:
         """What can be segmented."""
-        desk.who(request, "submit", "read")
-        counts = desk.record.counts()
+        context.who(request, "submit", "read")
+        counts = context.record.counts()
         models = {
             name: {"type": "segmentation", "labels": labels, "dimension": 3, "description": TELLS[name], "config": {}}
             for name, labels in MODELS.items()
@@ -71,41 +71,41 @@ def _add_info(app: FastAPI, desk: Desk) -> None:
     @app.get("/auth/", tags=["MONAI Label"])
     def auth() -> dict[str, Any]:
         """Whether a token is needed."""
-        return {"enabled": desk.access.needed, "client_id": "", "realm": ""}
+        return {"enabled": context.access.needed, "client_id": "", "realm": ""}
 
     @app.post("/auth/token", tags=["MONAI Label"])
     def token(password: Annotated[str, Form()], username: Annotated[str, Form()] = "") -> dict[str, str]:  # noqa: ARG001
         """Log in: a token of this service is the password, whatever the user is called."""
-        who = desk.access.who(password)
-        desk.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
+        who = context.access.who(password)
+        context.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
         if who is None:
             raise RefusedError(401, "the password is no token of this service")
         return {"access_token": password, "token_type": "bearer"}
 
 
-def _add_sessions(app: FastAPI, desk: Desk) -> None:
+def _add_sessions(app: FastAPI, context: ServiceContext) -> None:
     @app.put("/session/", tags=["MONAI Label"], openapi_extra=_FORM)
     async def create(request: Request) -> dict[str, Any]:
         """Send a volume. It is kept like every study: `expiry` and `uncompress` change nothing."""
-        study = await _received(request, desk)
+        study = await _received(request, context)
         return {"session_id": study.id, "session_info": _session(study)}
 
     @app.get("/session/{session_id}", tags=["MONAI Label"])
     def session(request: Request, session_id: str) -> dict[str, Any]:
         """What is known of a session. Its image is not given back here."""
-        desk.who(request, "submit", "read")
-        return _session(desk.study(session_id))
+        context.who(request, "submit", "read")
+        return _session(context.study(session_id))
 
     @app.delete("/session/{session_id}", tags=["MONAI Label"])
     def remove(request: Request, session_id: str) -> dict[str, Any]:
         """Delete what was sent, and its results."""
-        who = desk.who(request)
-        study = desk.study(session_id)
-        desk.delete(who, study)
+        who = context.who(request)
+        study = context.study(session_id)
+        context.delete(who, study)
         return _session(study)
 
 
-def _add_infer(app: FastAPI, desk: Desk) -> None:
+def _add_infer(app: FastAPI, context: ServiceContext) -> None:
     @app.post("/infer/{model}", tags=["MONAI Label"], openapi_extra=_INFER, response_class=Response)
     async def infer(
         request: Request,
@@ -120,16 +120,16 @@ def _add_infer(app: FastAPI, desk: Desk) -> None:
         """
         if model not in MODELS:
             raise RefusedError(404, f"no such model; there are {', '.join(MODELS)}")
-        who = await run_in_threadpool(desk.who, request, "read")
+        who = await run_in_threadpool(context.who, request, "read")
         if session_id or image:
-            async for _ in pieces(request, desk.service.limits, MOST_PARAMETERS, desk.disk):
+            async for _ in pieces(request, context.service.limits, MOST_PARAMETERS, context.disk):
                 pass  # parameters of other models
-            study = await run_in_threadpool(desk.study, session_id or image)
+            study = await run_in_threadpool(context.study, session_id or image)
         else:
-            study = await _received(request, desk)
-        study = await _ended(request, desk, study)
-        await run_in_threadpool(desk.log.audit, who.name, "read", study)
-        found = {file.name: file for file in await run_in_threadpool(desk.files, study)}
+            study = await _received(request, context)
+        study = await _ended(request, context, study)
+        await run_in_threadpool(context.log.audit, who.name, "read", study)
+        found = {file.name: file for file in await run_in_threadpool(context.files, study)}
         name = "seg.dcm" if output == "dicom_seg" else f"{model}.nii.gz"
         if output == "json":
             return Response(json.dumps(_params(study, model)), media_type="application/json")
@@ -140,20 +140,20 @@ def _add_infer(app: FastAPI, desk: Desk) -> None:
         return FileResponse(found[name].path, media_type="application/octet-stream", filename=name)
 
 
-async def _received(request: Request, desk: Desk) -> Study:
-    who = await run_in_threadpool(desk.who, request, "submit")
-    await run_in_threadpool(desk.room)
+async def _received(request: Request, context: ServiceContext) -> Study:
+    who = await run_in_threadpool(context.who, request, "submit")
+    await run_in_threadpool(context.room)
     upload = uuid.uuid4().hex
-    received = await take(request, desk.folders, upload, desk.service.limits, desk.disk, FIELDS)
-    study, _ = await run_in_threadpool(desk.enter, who, upload, received)
+    received = await take(request, context.folders, upload, context.service.limits, context.disk, FIELDS)
+    study, _ = await run_in_threadpool(context.enter, who, upload, received)
     return study
 
 
-async def _ended(request: Request, desk: Desk, study: Study) -> Study:
+async def _ended(request: Request, context: ServiceContext, study: Study) -> Study:
     """Wait until a study is done. Raises RefusedError where it failed, was deleted, or takes too long."""
-    end = time.monotonic() + desk.service.limits.seconds
+    end = time.monotonic() + context.service.limits.seconds
     while True:
-        now = await run_in_threadpool(desk.study, study.id)
+        now = await run_in_threadpool(context.study, study.id)
         if now.state == "done":
             return now
         if now.state == "failed":

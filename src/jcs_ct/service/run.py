@@ -52,7 +52,7 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
     import uvicorn
 
     from jcs_ct.service.app import build_app
-    from jcs_ct.service.desk import Desk
+    from jcs_ct.service.context import ServiceContext
 
     access = Access(tokens)
     check_bind(address.host, access, tls=address.certificate is not None, proxy=address.proxy)
@@ -67,8 +67,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
         record = Record(service.database, patience=5.0)
         folders = Folders(service.folder)
         log = Log(record)
-        desk = Desk(
-            service, access, record, folders, log, service.looking.digest(), lambda: supervisor.ready, workers,
+        context = ServiceContext(
+            service, access, record, folders, log, service.diagnosis.digest(), lambda: supervisor.ready, workers,
             secure=address.certificate is not None or address.proxy is not None,
         )  # fmt: skip
         if removed := folders.tidy(record.inputs()):
@@ -79,7 +79,7 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
         say(f"serving at {scheme}://{address.host}:{port}/ with {workers} workers")
         server = uvicorn.Server(
             uvicorn.Config(
-                build_app(desk),
+                build_app(context),
                 access_log=False,
                 log_level="warning",
                 server_header=False,
@@ -121,7 +121,7 @@ def working(service: Service, workers: int, say: Callable[[str], None]) -> Itera
     record = Record(service.database, patience=10.0)
     record.prepare()
     record.close()
-    service.looking.digest()  # weights that are not there are named now
+    service.diagnosis.digest()  # weights that are not there are named now
     supervisor = Supervisor(service, workers, say)
     supervisor.start()
     try:

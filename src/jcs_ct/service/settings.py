@@ -14,7 +14,7 @@ GIB = 2**30
 
 
 @dataclass(frozen=True)
-class Looking:
+class DiagnosisSettings:
     """What runs on each study: it decides the results, so its digest is part of a study's key.
 
     Attributes:
@@ -24,6 +24,7 @@ class Looking:
         segment: "always", "positive", "never"; None: the usual one of the networks.
         allow_gaps: Accept volumes with missing slices and warn.
         keep_identity: Whether UIDs stand in the report as they are.
+        language: Of report.html.
     """
 
     models: tuple[str, ...] = ()
@@ -33,6 +34,7 @@ class Looking:
     segment: str | None = None
     allow_gaps: bool = False
     keep_identity: bool = False
+    language: str = "en"
 
     def digest(self) -> str:
         """Return SHA-256 over the bytes of the weights and all that changes a result; PyTorch is not loaded for it.
@@ -43,7 +45,7 @@ class Looking:
         from jcs_ct.weights.store import SHIPPED, locate, sha256_of
 
         weights = [sha256_of(locate(name)) for name in (self.models or (SHIPPED,))]
-        facts = [weights, self.rule, self.segment, self.allow_gaps, self.keep_identity, __version__]
+        facts = [weights, self.rule, self.segment, self.allow_gaps, self.keep_identity, self.language, __version__]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -81,13 +83,13 @@ class Service:
     Attributes:
         folder: Uploads, inputs and results; shared by all machines that take part.
         database: URL of the record: `sqlite:///…` or `postgresql://…`.
-        looking: What runs on each study.
+        diagnosis: What runs on each study.
         limits: What is refused, or ended.
     """
 
     folder: Path
     database: str
-    looking: Looking = Looking()
+    diagnosis: DiagnosisSettings = DiagnosisSettings()
     limits: Limits = Limits()
 
     def to_json(self) -> str:
@@ -98,8 +100,8 @@ class Service:
     def from_json(cls, text: str) -> Service:
         """Return what `to_json` wrote."""
         facts: dict[str, Any] = json.loads(text)
-        looking = Looking(**facts["looking"] | {"models": tuple(facts["looking"]["models"])})
-        return cls(Path(facts["folder"]), facts["database"], looking, Limits(**facts["limits"]))
+        diagnosis = DiagnosisSettings(**facts["diagnosis"] | {"models": tuple(facts["diagnosis"]["models"])})
+        return cls(Path(facts["folder"]), facts["database"], diagnosis, Limits(**facts["limits"]))
 
 
 def sqlite_in(folder: Path) -> str:

@@ -22,19 +22,19 @@ from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, pieces
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.service.desk import Desk
+    from jcs_ct.service.context import ServiceContext
 
 TUS = {"Tus-Resumable": "1.0.0"}
 LENGTH = "length"  # a file beside the bytes: how many there will be
 _UPLOAD = re.compile(r"[0-9a-f]{32}")
 
 
-def add_uploads(app: FastAPI, desk: Desk) -> None:
+def add_uploads(app: FastAPI, context: ServiceContext) -> None:
     """Add the four requests of the protocol."""
-    limits, busy = desk.service.limits, set[str]()
+    limits, busy = context.service.limits, set[str]()
 
     def folder_of(upload: str) -> Path:
-        folder = desk.folders.incoming(upload)
+        folder = context.folders.incoming(upload)
         if not _UPLOAD.fullmatch(upload) or not (folder / LENGTH).is_file():
             raise RefusedError(404, "no such upload")
         return folder
@@ -52,14 +52,14 @@ def add_uploads(app: FastAPI, desk: Desk) -> None:
     @app.post("/api/uploads", status_code=201, tags=["resumable uploads"])
     def create(request: Request) -> Response:
         """Begin an upload of `Upload-Length` bytes: one file, such as a zip."""
-        desk.who(request, "submit")
-        desk.room()
+        context.who(request, "submit")
+        context.room()
         length = request.headers.get("upload-length", "")
         if not length.isdecimal() or len(length) > 15 or not 0 < int(length) <= limits.upload_bytes:
             status = 413 if length.isdecimal() and len(length) > 9 else 400
             raise RefusedError(status, f"Upload-Length: a number from 1 to {limits.upload_bytes} was expected")
         upload = uuid.uuid4().hex
-        folder = desk.folders.incoming(upload)
+        folder = context.folders.incoming(upload)
         folder.mkdir()
         (folder / STUDY).touch()
         (folder / LENGTH).write_text(length, encoding="ascii")
@@ -68,7 +68,7 @@ def add_uploads(app: FastAPI, desk: Desk) -> None:
     @app.head("/api/uploads/{upload}", status_code=200, tags=["resumable uploads"])
     def offset(request: Request, upload: str) -> Response:
         """How many bytes have come."""
-        desk.who(request, "submit")
+        context.who(request, "submit")
         folder = folder_of(upload)
         sizes = {"Upload-Offset": str((folder / STUDY).stat().st_size), "Upload-Length": (folder / LENGTH).read_text()}
         return Response(status_code=200, headers=TUS | sizes)
@@ -76,7 +76,7 @@ def add_uploads(app: FastAPI, desk: Desk) -> None:
     @app.patch("/api/uploads/{upload}", status_code=204, tags=["resumable uploads"])
     async def add(request: Request, upload: str) -> Response:
         """Add bytes at `Upload-Offset`."""
-        who = await run_in_threadpool(desk.who, request, "submit")
+        who = await run_in_threadpool(context.who, request, "submit")
         folder = folder_of(upload)
         if request.headers.get("content-type") != "application/offset+octet-stream":
             raise RefusedError(415, "Content-Type: application/offset+octet-stream was expected")
@@ -88,13 +88,13 @@ def add_uploads(app: FastAPI, desk: Desk) -> None:
             if request.headers.get("upload-offset") != str(have):
                 raise RefusedError(409, f"Upload-Offset: {have} was expected")
             with (folder / STUDY).open("ab") as file:
-                async for piece in pieces(request, limits, length - have, desk.disk):
+                async for piece in pieces(request, limits, length - have, context.disk):
                     have += await run_in_threadpool(file.write, piece)
             more = {}
             if have == length:
                 digest = await run_in_threadpool(_sha256, folder / STUDY)
                 (folder / LENGTH).unlink()
-                study, _ = await run_in_threadpool(desk.enter, who, upload, Received(1, length, digest))
+                study, _ = await run_in_threadpool(context.enter, who, upload, Received(1, length, digest))
                 more["Content-Location"] = f"/api/studies/{study.id}"
         except OSError as error:
             raise RefusedError(503, f"cannot be written: {error.strerror}", RETRY_SECONDS) from error
@@ -105,7 +105,7 @@ def add_uploads(app: FastAPI, desk: Desk) -> None:
     @app.delete("/api/uploads/{upload}", status_code=204, tags=["resumable uploads"])
     def stop(request: Request, upload: str) -> Response:
         """Give an upload up."""
-        desk.who(request, "submit")
+        context.who(request, "submit")
         if upload in busy:
             raise RefusedError(409, "another request adds to this upload", 1)
         shutil.rmtree(folder_of(upload), ignore_errors=True)

@@ -18,50 +18,50 @@ from jcs_ct.service.receive import RETRY_SECONDS, RefusedError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.service.desk import Desk
+    from jcs_ct.service.context import ServiceContext
     from jcs_ct.service.record import Study
 
 CT = "ct.nii.gz"  # beside the results of an attempt, which stay those of `jcs diagnose`
 
 
-def add_viewing(app: FastAPI, desk: Desk) -> None:
+def add_viewing(app: FastAPI, context: ServiceContext) -> None:
     """Add the request that gives a study's CT."""
     one_at_a_time = asyncio.Semaphore(1)  # each takes a processor
 
     @app.get("/api/studies/{study_id}/ct", tags=["results"], response_class=FileResponse)
     async def ct(request: Request, study_id: str) -> FileResponse:
         """The CT that was looked at, as NIfTI in HU on the grid of the results. Made on the first request."""
-        who = await run_in_threadpool(desk.who, request, "read")
-        study = await run_in_threadpool(desk.study, study_id)
-        passed = await run_in_threadpool(_passed, desk, study)
-        target = desk.folders.attempt(study) / CT
-        await run_in_threadpool(desk.log.audit, who.name, "read", study)
+        who = await run_in_threadpool(context.who, request, "read")
+        study = await run_in_threadpool(context.study, study_id)
+        passed = await run_in_threadpool(_passed, context, study)
+        target = context.folders.attempt(study) / CT
+        await run_in_threadpool(context.log.audit, who.name, "read", study)
         async with one_at_a_time:
             if not target.is_file():
-                await _make(desk, study, target, passed)
+                await _make(context, study, target, passed)
         return FileResponse(target, media_type="application/octet-stream", filename=f"{study.id}.nii.gz")
 
 
-def _passed(desk: Desk, study: Study) -> int:
+def _passed(context: ServiceContext, study: Study) -> int:
     """Return how many series were read before the one that was looked at.
 
     Raises:
         RefusedError: The study has no results yet, or is no volume.
     """
-    desk.files(study)
-    report = json.loads((desk.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8"))
+    context.files(study)
+    report = json.loads((context.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8"))
     if report["input"]["kind"] == "pictures":
         raise RefusedError(409, "is a study of pictures, it has no volume")
     return int(report["source"].get("passed", 0))
 
 
-async def _make(desk: Desk, study: Study, target: Path, passed: int) -> None:
-    await run_in_threadpool(desk.disk)
+async def _make(context: ServiceContext, study: Study, target: Path, passed: int) -> None:
+    await run_in_threadpool(context.disk)
     draft = target.with_name(f"{uuid.uuid4().hex}.nii.gz")
     facts = {
-        "input": str(desk.folders.input(study.input)),
+        "input": str(context.folders.input(study.input)),
         "target": str(draft),
-        "gaps": desk.service.looking.allow_gaps,
+        "gaps": context.service.diagnosis.allow_gaps,
         "passed": passed,
     }
     process = await asyncio.create_subprocess_exec(
@@ -69,7 +69,7 @@ async def _make(desk: Desk, study: Study, target: Path, passed: int) -> None:
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), desk.service.limits.seconds)
+        said, _ = await asyncio.wait_for(process.communicate(), context.service.limits.seconds)
         if process.returncode != 0:
             words = said.decode(errors="replace").strip() or "its reader ended"
             raise RefusedError(503, f"the CT cannot be read again: {words}", RETRY_SECONDS)
@@ -81,6 +81,6 @@ async def _make(desk: Desk, study: Study, target: Path, passed: int) -> None:
             process.kill()
             await process.wait()
         draft.unlink(missing_ok=True)
-        gone = await run_in_threadpool(desk.record.get, study.id)
+        gone = await run_in_threadpool(context.record.get, study.id)
         if gone is None or gone.input != study.input:  # deleted while it was read
-            desk.folders.remove(study)
+            context.folders.remove(study)

@@ -19,7 +19,7 @@ from jcs_ct.service.record import Record
 from jcs_ct.service.settings import Service
 
 if TYPE_CHECKING:
-    from jcs_ct.service.looking import Look
+    from jcs_ct.service.diagnosis import StudyRunner
     from jcs_ct.service.record import Study
 
 POLL_SECONDS = 0.5
@@ -27,14 +27,14 @@ LOST = 3  # exit status of a worker whose study is no longer its own
 READY = "ready"
 
 
-class Heart(threading.Thread):
+class LeaseKeeper(threading.Thread):
     """Renews the lease of the study in hand; ends the process where it has been given to another.
 
     A process that is frozen, or whose interpreter is held, renews nothing: that is how it is found.
     """
 
     def __init__(self, record: Record, lease: float) -> None:
-        super().__init__(daemon=True, name="heart")
+        super().__init__(daemon=True, name="lease")
         self.record, self.lease = record, lease
         self.study: Study | None = None
 
@@ -53,15 +53,15 @@ class Worker:
     Args:
         name: Of this process, in the record.
         service: The service.
-        look: What looks at a study.
+        run_study: Diagnoses one study.
     """
 
-    def __init__(self, name: str, service: Service, look: Look) -> None:
-        self.name, self.service, self.look = name, service, look
+    def __init__(self, name: str, service: Service, run_study: StudyRunner) -> None:
+        self.name, self.service, self.run_study = name, service, run_study
         self.folders, self.record = Folders(service.folder), Record(service.database)
-        self.settings = service.looking.digest()
-        self.heart = Heart(self.record, service.limits.lease_seconds)
-        self.heart.start()
+        self.settings = service.diagnosis.digest()
+        self.lease_keeper = LeaseKeeper(self.record, service.limits.lease_seconds)
+        self.lease_keeper.start()
 
     def take(self) -> bool:
         """Take one study; return whether there was one."""
@@ -69,18 +69,18 @@ class Worker:
         study = self.record.claim(self.name, self.settings, limits.lease_seconds, limits.attempts)
         if study is None:
             return False
-        self.heart.study = study
+        self.lease_keeper.study = study
         try:
             self._work(study)
         finally:
-            self.heart.study = None
+            self.lease_keeper.study = None
         return True
 
     def _work(self, study: Study) -> None:
         out = self.folders.attempt(study)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            outcome = self.look(self.folders.input(study.input), out)
+            outcome = self.run_study(self.folders.input(study.input), out)
         except MemoryError:
             self._fail(study, "memory", "needs more memory than there is")
         except OutputError as error:  # the disk may be full for now
@@ -112,10 +112,10 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         from jcs_ct.core.memory import one_arena
-        from jcs_ct.service.looking import Look
+        from jcs_ct.service.diagnosis import StudyRunner
 
         one_arena()
-        worker = Worker(name, service, Look(service.looking))
+        worker = Worker(name, service, StudyRunner(service.diagnosis))
     except JcsError as error:
         print(error.line(), flush=True)  # noqa: T201  # the supervisor reads it
         sys.exit(error.exit_status)

@@ -42,14 +42,14 @@ class FoldRuns(Generic[R]):
     Attributes:
         folds: Their numbers.
         config: Of all of them, as JSON.
-        look: Looks at a fold before anything starts; returns its warnings, and its fingerprint once it is called.
+        inspect: Looks at a fold before anything starts; returns its warnings, and its fingerprint once it is called.
         start: Trains a fold into a folder, or goes on with it.
         finished: Returns how the run in a folder ended; None where it is to go on.
     """
 
     folds: tuple[int, ...]
     config: str
-    look: Callable[[int], Checked]
+    inspect: Callable[[int], Checked]
     start: Callable[[int, Path, bool], R]
     finished: Callable[[Path], R | None]
 
@@ -65,11 +65,11 @@ def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say:
         say: Where to say what happens.
 
     Raises:
-        JcsError: As `look`, `compare_with_start` and `start`; another process trains into the folder.
+        JcsError: As `inspect`, `compare_with_start` and `start`; another process trains into the folder.
     """
     with locked(out):
-        looks = {out / f"fold_{n}": (f"fold {n}", partial(runs.look, n)) for n in runs.folds}
-        check_ahead(looks, accept, say)
+        inspections = {out / f"fold_{n}": (f"fold {n}", partial(runs.inspect, n)) for n in runs.folds}
+        check_ahead(inspections, accept, say)
         write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
         results: dict[int, R] = {}
         for number in runs.folds:
@@ -92,15 +92,15 @@ def check_ahead(
     """Look at every run before the first one starts, so that no fault of the third is found after two are trained.
 
     Args:
-        runs: Folder → what it is called, and what looks at it (see `FoldRuns.look`).
+        runs: Folder → what it is called, and what looks at it (see `FoldRuns.inspect`).
         accept: As in `train`.
         say: Where to say warnings.
 
     Raises:
         JcsError: A run cannot be, or was started on something else.
     """
-    for folder, (name, look) in runs.items():
-        warnings, now = look()
+    for folder, (name, inspect) in runs.items():
+        warnings, now = inspect()
         for warning in warnings:
             say(f"{name}: {warning}")
         if (folder / LAST).is_file():
@@ -146,7 +146,7 @@ def train_all(
     def one(number: int) -> TrainConfig:
         return replace(config, fold=number, all_folds=False)
 
-    def look(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
+    def inspect(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
         parts = parts_of(one(number))
         warning = outlook_of(one(number), *parts, empty).warning
         return [warning] if warning else [], lambda: fingerprint_of(one(number), *parts)
@@ -158,7 +158,7 @@ def train_all(
         done = Result.read(folder / RESULT)
         return done if done is not None and done.epochs >= config.epochs else None
 
-    runs = FoldRuns(dataset.folds, config.to_json(), look, start, finished)
+    runs = FoldRuns(dataset.folds, config.to_json(), inspect, start, finished)
     results = train_each(runs, out, resume=resume, accept=accept, say=say)
     rows = table_of(results)
     write_table(out, COLUMNS, rows)

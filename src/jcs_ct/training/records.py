@@ -67,7 +67,7 @@ class Records(L.Callback):
         known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
         digest: Of what it goes on with.
         best: Called with the module and the score when there is a new best; without validation after each epoch.
-        looked: Called with the module and the epoch after each validation, for sample predictions.
+        draw_panel: Called with the module and the epoch after each validation, for sample predictions.
         progress: Where to say how far it is, and what an epoch gave.
     """
 
@@ -80,12 +80,12 @@ class Records(L.Callback):
         digest: str,
         known: Callable[[str | None], None],
         best: Callable[[TrainingModule, Score], None],
-        looked: Callable[[TrainingModule, int], None],
+        draw_panel: Callable[[TrainingModule, int], None],
         progress: Progress,
     ) -> None:
         self.folder, self.every, self.task, self.because = folder, every, task, because
         self.digest, self.known = digest, known
-        self.best, self.looked, self.progress = best, looked, progress
+        self.best, self.draw_panel, self.progress = best, draw_panel, progress
         self.rows: list[dict[str, float]] = []
         self.highest: Score | None = None
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
@@ -185,7 +185,7 @@ class Records(L.Callback):
         ahead = f"; {duration(left)} left" if left and score.epoch < epochs else ""
         self.progress.line(f"epoch {score.epoch} of {epochs}: loss {row['train_loss']:.4f}{scored}{ahead}")
         if not math.isnan(score.loss):
-            self.looked(module, score.epoch)
+            self.draw_panel(module, score.epoch)
 
     def checkpoint(self, trainer: L.Trainer) -> None:
         """Write `last.ckpt`, with everything that a resumed run needs.

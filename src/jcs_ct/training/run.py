@@ -122,13 +122,13 @@ def _train(
         card = card_of(config, out, score, NAMES[task], now.accepted)
         write(out / "best.safetensors", trained.network.state_dict(), card, overwrite=True)
 
-    def look(trained: TrainingModule, epoch: int) -> None:
-        _look(trained, held, out, epoch)
+    def draw_panel(trained: TrainingModule, epoch: int) -> None:
+        _draw_panel(trained, held, out, epoch)
 
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
-    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, look, progress)
+    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, draw_panel, progress)
     loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
@@ -190,7 +190,7 @@ def _logger(out: Path) -> Any:
     return TensorBoardLogger(save_dir=out, name="", version="tensorboard")
 
 
-def _look(module: TrainingModule, held: Sequence[Sample], out: Path, epoch: int) -> None:
+def _draw_panel(module: TrainingModule, held: Sequence[Sample], out: Path, epoch: int) -> None:
     """Write the first validation slices with what the network finds in them (pictures only)."""
     from jcs_ct.datasets.samples import numbered, stem_of
     from jcs_ct.datasets.slices import pixels_of

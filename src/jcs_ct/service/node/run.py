@@ -36,7 +36,7 @@ def run(service: Service, node: Node, settle: float, workers: int, say: Callable
         record = Record(service.database)
         log = Log(record)
         names = Pseudonyms(service.folder)
-        arrivals = Arrivals(folders, record, service.looking.digest(), service.limits, log, names, settle)
+        arrivals = Arrivals(folders, record, service.diagnosis.digest(), service.limits, log, names, settle)
         arrivals.tidy()
         try:
             server = listen(node, arrivals)

@@ -63,7 +63,7 @@ def watch(service: Service, what: Watch, workers: int, say: Callable[[str], None
         _tidy(folders, ledger)
         log = Log(ledger)
         watcher = Watcher(
-            what.archive, what.target, ledger, folders, service.limits, service.looking.digest(), log,
+            what.archive, what.target, ledger, folders, service.limits, service.diagnosis.digest(), log,
             Pseudonyms(service.folder), what.habits, stopped.is_set,
         )  # fmt: skip
         log.audit("watch", "start")

@@ -25,7 +25,7 @@ from jcs_ct.training.folds import check_ahead
 from jcs_ct.training.lite.calibrate import Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.corpus import folds_of, open_sets
-from jcs_ct.training.lite.folds import look_at_run
+from jcs_ct.training.lite.folds import inspect_run
 from jcs_ct.training.lite.outlook import with_lesions
 from jcs_ct.training.lite.run import BEST, LiteResult
 from jcs_ct.training.lite.score import Row, read_table, table
@@ -77,11 +77,11 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
     configs = {out / name: replace(one, fold=fold) for name, fold in runs.items()}
     lesions = with_lesions([s for d in datasets for s in d.samples])
 
-    def look(folder: Path) -> tuple[Sequence[str], Callable[[], Fingerprint]]:
-        return look_at_run(configs[folder], datasets, lesions)
+    def inspect(folder: Path) -> tuple[Sequence[str], Callable[[], Fingerprint]]:
+        return inspect_run(configs[folder], datasets, lesions)
 
     with locked(out):
-        check_ahead({folder: (folder.name, partial(look, folder)) for folder in configs}, accept, say)
+        check_ahead({folder: (folder.name, partial(inspect, folder)) for folder in configs}, accept, say)
         run_all(list(configs.items()), jobs, say, accept=accept)
         folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
         card = finish(out, folds, load(out / "all" / BEST), say)

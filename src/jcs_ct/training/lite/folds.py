@@ -59,17 +59,17 @@ def train_all(
         done = LiteResult.read(folder / RESULT)
         return done if done is not None and done.steps >= config.steps else None
 
-    def look_at(number: int | None) -> tuple[list[str], Callable[[], Fingerprint]]:
-        return look_at_run(replace(config, fold=number, all_folds=False), datasets, lesions)
+    def inspect(number: int | None) -> tuple[list[str], Callable[[], Fingerprint]]:
+        return inspect_run(replace(config, fold=number, all_folds=False), datasets, lesions)
 
-    runs = FoldRuns(folds_of(datasets), config.to_json(), look_at, start, finished)
+    runs = FoldRuns(folds_of(datasets), config.to_json(), inspect, start, finished)
     results = train_each(runs, out, resume=resume, accept=accept, say=say)
     columns, rows = table_of(results)
     write_table(out, columns, rows)
     return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns)]
 
 
-def look_at_run(
+def inspect_run(
     config: LiteConfig, datasets: Sequence[Dataset], lesions: set[Key]
 ) -> tuple[list[str], Callable[[], Fingerprint]]:
     """Look at one run before it starts; return its warnings, and its fingerprint once it is called.

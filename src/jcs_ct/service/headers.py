@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 NOTHING = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-PAGE = (
+PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
 )
-REPORT = (  # it cannot reach this service, whatever a DICOM tag has made of it: its origin is nobody's
+REPORT_POLICY = (  # it cannot reach this service, whatever a DICOM tag has made of it: its origin is nobody's
     "sandbox allow-scripts allow-downloads; default-src 'none'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
@@ -28,7 +28,7 @@ ALWAYS = {  # with a referrer policy of "no-referrer" a browser would call the o
 }
 
 
-class Shield:
+class SecurityHeaders:
     """ASGI: adds the headers that are missing, and tells of each request once it is answered.
 
     Args:

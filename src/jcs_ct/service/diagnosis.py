@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from jcs_ct.service.settings import Looking
+    from jcs_ct.service.settings import DiagnosisSettings
 
 VERDICT = ("call", "positive", "score", "limit", "rule", "text", "reliable", "reasons")
 
 
-class Look:
+class StudyRunner:
     """Loads the weights once and looks at one study after the other.
 
     Args:
@@ -29,7 +29,7 @@ class Look:
         WeightsError, UsageError: It cannot run.
     """
 
-    def __init__(self, how: Looking) -> None:
+    def __init__(self, how: DiagnosisSettings) -> None:
         from jcs_ct.inference import open_network
         from jcs_ct.models import RESULTS
         from jcs_ct.study.settings import Networks, Settings
@@ -38,7 +38,7 @@ class Look:
         models: tuple[str | None, ...] = how.models or (None,)
         self._networks = Networks.of([open_network(m, how.device, RESULTS, how.runtime) for m in models])
         segment: Any = how.segment or self._networks.usual_segment
-        self._settings = Settings(how.rule, segment)
+        self._settings = Settings(how.rule, segment, language=how.language)
 
     def __call__(self, folder: Path, out: Path) -> dict[str, Any]:
         """Diagnose the study in `folder` into `out/study/`; return what the record keeps of it.

@@ -24,7 +24,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
-class Desk:
+class ServiceContext:
     """What the answers need.
 
     Attributes:
