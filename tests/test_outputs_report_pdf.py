@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,6 +113,16 @@ def test_pictures_and_a_wrong_number_of_them(pages: Any, tmp_path: Path) -> None
     with pytest.raises(ShapeError):
         pdf.write_pdf(tmp_path / "other.pdf", sample_report(3), sample_frames(2))
     assert not (tmp_path / "other.pdf").exists()
+
+
+def test_pictures_that_are_cut_short_are_still_refused() -> None:
+    """In a process of its own: importing WeasyPrint switches Pillow to take what is there of a broken file."""
+    code = (
+        "from PIL import ImageFile; from jcs_ct.outputs.report.pdf import require_pdf; require_pdf(); "
+        "import sys; assert 'weasyprint.images' in sys.modules; print(ImageFile.LOAD_TRUNCATED_IMAGES)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == "False"
 
 
 def run(words: list[str]) -> int:

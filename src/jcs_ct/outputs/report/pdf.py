@@ -77,8 +77,15 @@ def write_pdf(
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    import weasyprint
+    """Import WeasyPrint, and keep Pillow strict: the import tells it to take pictures that are cut short, everywhere."""
+    from PIL import ImageFile
 
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    try:
+        import weasyprint
+        import weasyprint.images
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
     for name in ("weasyprint", "fontTools"):  # of style rules that are for browsers, and of glyphs left out
         logging.getLogger(name).setLevel(logging.ERROR)
     return weasyprint
