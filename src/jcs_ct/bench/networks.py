@@ -99,7 +99,7 @@ class _Process:
                 return {"error": f"no answer in {PATIENCE} s"}
             found: dict[str, Any] = self.end.recv()
         except (EOFError, OSError):
-            return {"error": "its process ended early: too little memory, perhaps"}
+            return {"error": "its process ended early: perhaps there was too little memory"}
         return found
 
     def ask(self, command: str, index: int) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def run_once(job: Job) -> Timed:
     try:
         found: Any = ours.recv() if ours.poll(PATIENCE) else f"no answer in {PATIENCE} s"
     except (EOFError, OSError):
-        found = "its process ended early: too little memory, perhaps"
+        found = "its process ended early: perhaps there was too little memory"
     finally:
         ours.close()
         process.join(10)

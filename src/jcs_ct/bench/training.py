@@ -166,7 +166,7 @@ def agreement(plain: Sequence[float], ours: Sequence[float]) -> float:
     if not difference <= TOLERANCE:
         raise DisagreementError(
             f"the two ways do not compute the same: losses differ by {difference:.1e}, {TOLERANCE:g} is allowed",
-            hint="this build of PyTorch computes something else; please report it",
+            hint="this build of PyTorch computes different numbers; please report it",
         )
     return difference
 
@@ -179,7 +179,9 @@ def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None])
                 end.send("go")
                 turn: Turn = end.recv()
             except (EOFError, OSError) as error:
-                raise JcsError(f"the process of {way!r} ended early", hint="too little memory, perhaps") from error
+                raise JcsError(
+                    f"the process of {way!r} ended early", hint="perhaps there was too little memory"
+                ) from error
             into.append(turn)
             per_step = turn.seconds / len(turn.losses)
             say(f"turn {number} of {turns - 1}, {way}: {per_step:.3f} s a step" + (" (warm-up)" if not number else ""))

@@ -77,7 +77,7 @@ def write_pdf(
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """Import WeasyPrint, and keep Pillow strict: the import tells it to take pictures that are cut short, everywhere."""
+    """Import WeasyPrint, and keep Pillow strict: the import makes it accept truncated pictures everywhere."""
     from PIL import ImageFile
 
     lenient = ImageFile.LOAD_TRUNCATED_IMAGES
