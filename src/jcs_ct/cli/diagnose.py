@@ -117,7 +117,7 @@ def diagnose(
 
         if no_html:
             raise UsageError("--pdf is report.html on paper", hint="leave out --no-html")
-        require_pdf()
+        require_pdf(language)
     with_networks = _WithNetworks(run, model, rule, segment, language, pdf, no_html)
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd, "keep_identity": keep_identity}
     if any(is_url(text) for text in (*inputs, target)):
