@@ -22,6 +22,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import JcsError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.models import build_model
@@ -173,6 +174,7 @@ def agreement(plain: Sequence[float], ours: Sequence[float]) -> float:
 
 def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None]) -> list[list[Turn]]:
     taken: list[list[Turn]] = [[] for _ in ends]
+    began, done = time.monotonic(), 0
     for number in range(turns):
         for way, end, into in zip(WAYS, ends, taken, strict=True):
             try:
@@ -184,7 +186,9 @@ def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None])
                 ) from error
             into.append(turn)
             per_step = turn.seconds / len(turn.losses)
-            say(f"turn {number} of {turns - 1}, {way}: {per_step:.3f} s a step" + (" (warm-up)" if not number else ""))
+            done += 1
+            more = (" (warm-up)" if not number else "") + left_after(done, turns * len(taken), began)
+            say(f"turn {number} of {turns - 1}, {way}: {per_step:.3f} s a step{more}")
     return taken
 
 
