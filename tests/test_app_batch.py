@@ -212,5 +212,5 @@ def test_a_network_that_does_both_is_no_segmenter_of_its_own(out: Path, monkeypa
 def test_what_is_no_report_is_refused(value: Any, out: Path) -> None:
     diagnose(out, networks())
     edit(out, segmenter=value)
-    with pytest.raises(OutputError, match="no report of a study"):
+    with pytest.raises(OutputError, match="not the report of a study"):
         read_report(out / "study")

@@ -294,10 +294,10 @@ def header_only() -> pydicom.Dataset:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "object": (Odd, "something that cannot be diagnosed was given; expected is a path or a list of paths"),
-    "dict": (lambda: {SECRET: header_only()}, "something that cannot be diagnosed"),
-    "None": (lambda: None, "something that cannot be diagnosed"),
-    "bytes": (lambda: SECRET.encode(), "something that cannot be diagnosed"),
+    "object": (Odd, "this input cannot be diagnosed; expected is a path or a list of paths"),
+    "dict": (lambda: {SECRET: header_only()}, "this input cannot be diagnosed"),
+    "None": (lambda: None, "this input cannot be diagnosed"),
+    "bytes": (lambda: SECRET.encode(), "this input cannot be diagnosed"),
     "mixed": (lambda: [header_only(), "path"], "a list of what cannot be diagnosed together"),
     "list of objects": (lambda: [Odd(), Odd()], "a list of what cannot be diagnosed together"),
     "list of arrays": (lambda: [np.zeros((9, 9))] * 3, "a list of what cannot be diagnosed together"),
@@ -326,8 +326,8 @@ ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]
     "two numbers": (lambda hu: hu, {"spacing": (1, 2)}, "spacing is not three numbers"),
     "one number": (lambda hu: hu, {"spacing": 3}, "spacing is not three numbers"),
     "negative": (lambda hu: hu, {"spacing": (-1, 0, 1)}, "spacing is impossible"),
-    "3×3": (lambda hu: hu, {"affine": np.eye(3)}, "affine is no 4×4 matrix"),
-    "words": (lambda hu: hu, {"affine": "RAS"}, "affine is no 4×4 matrix"),
+    "3×3": (lambda hu: hu, {"affine": np.eye(3)}, "affine is not a 4×4 matrix"),
+    "words": (lambda hu: hu, {"affine": "RAS"}, "affine is not a 4×4 matrix"),
     "flat": (lambda hu: hu, {"affine": np.diag([2.0, 2, 0, 1])}, "impossible orientation"),
     "slice": (lambda hu: hu[0], {"spacing": SPACING}, "has 2 axes"),
     "channels": (lambda hu: hu[..., None], {"spacing": SPACING}, "has 4 axes"),
@@ -337,8 +337,8 @@ ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]
     "masked": (lambda hu: np.ma.masked_less(hu, -900), {"spacing": SPACING}, "is masked"),
     "labels": (lambda hu: (hu > 0).astype(np.int16), {"spacing": SPACING}, "as a mask or a label map"),
     "8 bits": (lambda hu: to_grey(hu), {"spacing": SPACING}, "windowed to 8 bits"),
-    "NaN": (lambda hu: np.where(hu > 0, np.nan, hu), {"spacing": SPACING}, "are no numbers"),
-    "empty": (lambda hu: hu[:0], {"spacing": SPACING}, "is said to hold 0 × 128 × 128 voxels"),
+    "NaN": (lambda hu: np.where(hu > 0, np.nan, hu), {"spacing": SPACING}, "are not numbers"),
+    "empty": (lambda hu: hu[:0], {"spacing": SPACING}, "claims to hold 0 × 128 × 128 voxels"),
     "a path with spacing": (lambda _hu: "ct.nii", {"spacing": SPACING}, "belong to arrays"),
     "series": (lambda hu: hu, {"spacing": SPACING, "series": "3"}, "series chooses among"),
 }
@@ -361,7 +361,7 @@ def test_images_that_are_refused(study: Study, monkeypatch: pytest.MonkeyPatch) 
         case_of_object(nib.Nifti1Image(np.stack([image.dataobj] * 2, axis=3), image.affine))
     flat = as_simpleitk(study, monkeypatch)
     flat.values = flat.values[0]
-    with pytest.raises(InputError, match="no volume of one value a voxel"):
+    with pytest.raises(InputError, match="not a volume with one value for each voxel"):
         case_of_object(flat)
     stack = Image.new("L", (64, 64))
     stack.n_frames = 3  # type: ignore[attr-defined]
@@ -452,7 +452,7 @@ def test_the_report_is_in_the_language_of_the_diagnoser(study: Study, tmp_path: 
         ({"model": []}, "no model"),
         ({"segment": "often"}, "segment is none of"),
         ({"rule": "most"}, "no patient rule"),
-        ({"language": "tlh"}, "no report in 'tlh'"),
+        ({"language": "tlh"}, "no language 'tlh'"),
     ],
 )
 def test_arguments_of_a_diagnoser(options: dict[str, Any], text: str) -> None:

@@ -63,7 +63,7 @@ def verdicts(out: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "1/0", "1/4/2", ""])
 def test_what_is_no_share_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no share of the work; K/N"):
+    with pytest.raises(UsageError, match="not a share of the work; expected is K/N"):
         Share.parse(text)
 
 
@@ -153,7 +153,7 @@ def test_a_result_that_is_gone_is_named(archive: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "a" / "chest")
     (problem,) = collect([tmp_path / "a"], tmp_path / "all").problems
     assert "its report is not there" in problem.line()
-    with pytest.raises(InputError, match="no folder of results"):
+    with pytest.raises(InputError, match="not a folder of results"):
         collect([tmp_path / "nowhere"], tmp_path / "all")
 
 

@@ -32,7 +32,7 @@ def test_sizes(text: str, size: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "x", "0", "1x2x3x4", "-5", "512x", "64x0"])
 def test_wrong_sizes(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size"):
+    with pytest.raises(UsageError, match="is not a size"):
         speed_report.parse_size(text)
 
 

@@ -108,12 +108,12 @@ def test_the_command(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        ([], "one study, or --lengths"),
-        (["x", "--lengths", "5"], "one study, or --lengths"),
+        ([], "one study or --lengths"),
+        (["x", "--lengths", "5"], "one study or --lengths"),
         (["x", "--runtimes", "tensorrt"], "no runtime is called 'tensorrt'"),
-        (["--lengths", "5,ten"], "no numbers of slices"),
-        (["--lengths", "0"], "no numbers of slices"),
-        (["--lengths", "1000"], "no numbers of slices"),
+        (["--lengths", "5,ten"], "not numbers of slices"),
+        (["--lengths", "0"], "not numbers of slices"),
+        (["--lengths", "1000"], "not numbers of slices"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], what: str) -> None:

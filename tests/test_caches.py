@@ -54,7 +54,7 @@ def test_nothing_to_write_into_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setattr(caches, "SHARED", str(tmp_path / "none"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(OutputError, match=r"no folder for temporary files can be written \(set TMPDIR"):
+    with pytest.raises(OutputError, match=r"there is no writable folder for temporary files \(set TMPDIR"):
         caches.cache_for_figures.__wrapped__()
     assert "MPLCONFIGDIR" not in os.environ
 

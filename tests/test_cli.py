@@ -332,7 +332,7 @@ def test_two_results_of_one_name_are_refused(jcs: Callable[..., Any], slices: Pa
 def test_a_threshold_that_is_no_number_is_refused(command: str, jcs: Callable[..., Any], slices: Path) -> None:
     status, _, err = jcs(command, slices, "-m", "jcs-classifier", "-o", "out", "--threshold", "nan")
     assert status == 2
-    assert "nan is no number" in err
+    assert "nan is not a number" in err
 
 
 def test_a_wrong_layer_ends_at_once(jcs: Callable[..., Any], slices: Path) -> None:
@@ -450,7 +450,7 @@ def test_two_backbones_make_one_feature_file(
 def test_a_dash_is_no_output(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:
     status, _, err = jcs("classify", slices, "-o", "-", "-m", "jcs-classifier")
     assert status == 2
-    assert "standard output is not supported" in err
+    assert "standard output, which is not supported" in err
     assert not (tmp_path / "-").exists()
 
 

@@ -76,11 +76,11 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     for words, message in (
         (("check", tmp_path / "none"), "does not exist"),
         (("check", tmp_path, "--task", "segment"), "holds no data set to segment"),
-        (("check", tmp_path, "--label", "x"), "--label x came, NAME=0 or NAME=1 is expected"),
+        (("check", tmp_path, "--label", "x"), "--label is x; NAME=0 or NAME=1 is expected"),
         (("check", tmp_path, "--no-near", "--similarity", "0.9"), "contradict"),
         (("check", tmp_path, "--folds-file", "none.json"), "none.json: does not exist"),
         (("check",), "Missing argument"),
-        (("split", tmp_path, "-o", tmp_path / "f.json", "--similarity", "0.9"), "--join-duplicates only"),
+        (("split", tmp_path, "-o", tmp_path / "f.json", "--similarity", "0.9"), "only with --join-duplicates"),
         (("split", tmp_path, "-o", tmp_path / "f.json", "--folds", "50"), "fewer than 50 folds"),
         (("split", tmp_path, "-o", tmp_path / "labels.csv"), "exists already"),
         (("split", tmp_path, "-o", tmp_path / "f.json", "--lists", tmp_path / "l", "--folds", "2"), "has no mask"),

@@ -45,5 +45,5 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", Full)
-    with pytest.raises(OutputError, match=r"cannot be kept in .*: No space left on device \(make room there"):
+    with pytest.raises(OutputError, match=r"cannot be kept in .*: No space left on device \(free some space there"):
         Spool().put(0, np.zeros(3))

@@ -85,9 +85,9 @@ def save_as(root: Path, name: str) -> Path:
     ("line", "message"),
     [
         ("a.png", "train.txt:2: holds one path, 'a.png'; a picture and its mask are expected"),
-        ("x y.png z.png", "train.txt:2: 'x y.png z.png' is no picture and mask"),
-        ('"a.png b.png', "train.txt:2: '\"a.png b.png' is no picture and mask"),
-        ("a b a b", "can be divided in 2 ways into two files that exist: 'a b a b'"),
+        ("x y.png z.png", "train.txt:2: 'x y.png z.png' is not a picture and its mask"),
+        ('"a.png b.png', "train.txt:2: '\"a.png b.png' is not a picture and its mask"),
+        ("a b a b", "can be split in 2 ways into two files that exist: 'a b a b'"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -167,7 +167,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("file,fold\na,zero\n", "labels.csv:2: has the fold 'zero'; a number from 1 is expected"),
         ("file,label\n", "there is no slice in it"),
         ("", "has the columns ; 'file' is expected"),
-        ('file,label\n"' + "x" * 200_000 + '",1\n', "is no CSV table: field larger than field limit"),
+        ('file,label\n"' + "x" * 200_000 + '",1\n', "is not a CSV table: field larger than field limit"),
     ],
 )
 def test_a_bad_table_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -203,7 +203,7 @@ def test_folders_name_what_has_no_partner(tmp_path: Path) -> None:
     said = "\n".join(problems(tmp_path))
     assert "x.png: has no mask of the same name in masks/" in said
     assert "s00.png: has the same stem as s00.jpg" in said
-    assert "notes.doc: is no slice by its name" in said
+    assert "notes.doc: does not have the name of a slice" in said
     assert len(problems(tmp_path)) == 3
     assert "masks/: 1 mask without a slice: extra" in open_dataset(tmp_path, strict=False).notes
     with pytest.raises(InputError, match=r"and 2 more problems; see `jcs data check`"):
@@ -234,7 +234,7 @@ def test_feature_folders(tmp_path: Path) -> None:
     assert both.image is not None
     assert both.features is not None
     assert (alone.image, alone.path) == (None, tmp_path / "features/s1.mat")
-    assert "features/: readme.png is no .mat file, not used" in data.notes
+    assert "features/: readme.png is not a .mat file and is not used" in data.notes
     assert "1 slice in only one of images/ and features/" in data.notes
 
 
@@ -296,13 +296,13 @@ def test_folds_elsewhere(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ('{"folds": [["s00"], ["s00"]]}', "'s00' is in fold 1 and in fold 2"),
-        ('{"folds": [["s99"]]}', "fold 1 names 's99', which is no slice of this data set"),
+        ('{"folds": [["s99"]]}', "fold 1 names 's99', which is not a slice of this data set"),
         ('{"folds": [["twin"]]}', "fold 1 names 'twin', which is the name of 2 slices"),
         ("[]", "has no list of 'folds'"),
         ('{"folds": []}', "has no list of 'folds'"),
-        ('{"folds": [["s00"], 3]}', "fold 2 is no list of names"),
-        ('{"folds":\n [', "folds.json:2: is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ('{"folds": [["s00"], 3]}', "fold 2 is not a list of names"),
+        ('{"folds":\n [', "folds.json:2: is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_bad_folds_are_named(tmp_path: Path, content: str, message: str) -> None:
@@ -351,7 +351,7 @@ def test_what_is_no_data_set(tmp_path: Path) -> None:
         save(tmp_path / f"{i}.png", picture(i))
     with pytest.raises(InputError, match=r"holds no data set to classify, but 0\.png, .*…; the|the 8 pictures need"):
         open_dataset(tmp_path, "classify")
-    with pytest.raises(InputError, match="is no list"):
+    with pytest.raises(InputError, match="is neither a list"):
         open_dataset(tmp_path / "0.png")
     (tmp_path / "labels.csv").write_text("file,label\n0.png,1\n")
     with pytest.raises(InputError, match="has no mask"):

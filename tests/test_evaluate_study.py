@@ -109,7 +109,7 @@ def test_what_has_no_result_and_what_is_no_report_are_named(tmp_path: Path, resu
     labels = read_labels(labels_at(tmp_path / "l.csv", ["a,1", "b,1", "z,0"], "study,label"))
     studies, problems, _ = read_studies(results, labels)
     assert [s.name for s in studies] == ["a"]
-    assert any("is no report" in str(p) for p in problems)
+    assert any("is not a report" in str(p) for p in problems)
     assert sorted(str(p.path) for p in problems if "has no result" in str(p)) == ["b", "z"]
 
 

@@ -110,7 +110,7 @@ def test_what_cannot_be_used_is_status_2(folders: tuple[Path, Path]) -> None:
     assert run(given, out)[0] == 2
     with pytest.raises(UsageError, match="MERCURE_OUT_DIR is not set"):
         mercure.run({"MERCURE_IN_DIR": str(given)})
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         mercure.run({"MERCURE_IN_DIR": str(given / "none"), "MERCURE_OUT_DIR": str(out)})
 
 
@@ -141,7 +141,7 @@ def test_settings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="its setting rule is 'guess'; one of whole-study"):
         read_wishes(path)
     path.write_text("{")
-    with pytest.raises(UsageError, match="is no JSON"):
+    with pytest.raises(UsageError, match="is not JSON"):
         read_wishes(path)
 
 

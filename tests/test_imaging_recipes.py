@@ -93,7 +93,7 @@ def test_a_map_keeps_its_range_and_an_equal_grid_is_untouched() -> None:
     [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32)],
 )
 def test_wrong_pixels_are_refused(pixels: NDArray[Any]) -> None:
-    with pytest.raises(ShapeError, match="rows×columns×3 is needed"):
+    with pytest.raises(ShapeError, match="rows×columns×3 is expected"):
         prepare(pixels, RECIPES["release-segmentation"])
 
 

@@ -136,9 +136,9 @@ def test_wrong_layers_and_methods_are_named(picture: torch.Tensor, filled: Fille
     for layer in ("layer5", ""):
         with pytest.raises(UsageError, match="some that exist: conv1"):
             attention_of_slice(classifier, [picture], layer, class_answer())
-    with pytest.raises(UsageError, match="no feature map"):
+    with pytest.raises(UsageError, match="not a feature map"):
         attention_of_slice(joint, [picture], "vgg16", lesion_answer(0))
-    with pytest.raises(UsageError, match="no feature map"):
+    with pytest.raises(UsageError, match="not a feature map"):
         attention_of_slice(classifier, [picture], "fc", class_answer())
     with pytest.raises(UsageError, match="did not run layer 'conv1'"):
         attention_of_slice(filled("jcs-classifier", "features"), [torch.rand(1, 64, 32, 32)], "conv1", class_answer())

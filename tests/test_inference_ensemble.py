@@ -148,7 +148,7 @@ def test_the_commands_give_the_mean(tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ("evaluate", "explain", "--data", tmp_path, "-o", tmp_path / "s", "-m", paths[0], "-m", paths[1])
     status, said = jcs(*words)
     assert status == 2
-    assert "--model came 2 times" in said
+    assert "--model was given 2 times" in said
 
 
 def test_an_ensemble_has_no_layers_to_explain() -> None:

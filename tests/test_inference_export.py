@@ -123,8 +123,8 @@ def test_manifests_are_needed_and_read_with_care(made: Path, tmp_path: Path) -> 
     values = json.loads(text)
     for content, message in (
         ("{", "not valid JSON"),
-        ("[]", "is no manifest"),
-        (json.dumps(values | {"schema": "other/1"}), "is no manifest"),
+        ("[]", "is not the manifest"),
+        (json.dumps(values | {"schema": "other/1"}), "is not the manifest"),
         (json.dumps({k: v for k, v in values.items() if k != "parity"}), "lacks 'parity'"),
         (json.dumps(values | {"files": {"../weights": "0"}}), "not beside it"),
         (json.dumps(values | {"files": {"other.onnx": "0"}}), "is the manifest of other.onnx"),
@@ -151,7 +151,7 @@ def test_what_is_there_is_kept(made: Path, tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
     (tmp_path / "work").mkdir()
     (tmp_path / "work/thesis.tex").write_text("years")
-    with pytest.raises(OutputError, match=r"is no bundle of jcs-ct"):
+    with pytest.raises(OutputError, match=r"is not a bundle of jcs-ct"):
         export(network, "monai-bundle", tmp_path / "work", overwrite=True)
     assert (tmp_path / "work/thesis.tex").exists()
     with pytest.raises(UsageError, match=r"ends in \.onnx"):

@@ -93,7 +93,7 @@ def test_eight_bits_hold_no_hounsfield_units(files: list[Path]) -> None:
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
 
     edit(files, short)
-    assert "holds values of 8 bits, which are no Hounsfield units" in refused(files[0].parent)
+    assert "holds 8-bit values, which are not Hounsfield units" in refused(files[0].parent)
 
 
 @pytest.mark.parametrize(("offset", "said"), [(-150, "too low"), (150, "too high")])

@@ -87,8 +87,8 @@ def as_type(kind: bytes) -> Callable[[tarfile.TarInfo], None]:
     [
         (tarfile.SYMTYPE, "is a link in the archive"),
         (tarfile.LNKTYPE, "is a link in the archive"),
-        (tarfile.FIFOTYPE, "is no ordinary file in the archive"),
-        (tarfile.CHRTYPE, "is no ordinary file in the archive"),
+        (tarfile.FIFOTYPE, "is not an ordinary file in the archive"),
+        (tarfile.CHRTYPE, "is not an ordinary file in the archive"),
     ],
 )
 def test_special_members_are_refused(kind: bytes, text: str, tmp_path: Path) -> None:

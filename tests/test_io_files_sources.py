@@ -262,7 +262,7 @@ def test_odd_names_stay_on_one_line(tmp_path: Path) -> None:
         ("a.png", b"no picture", "is a text file"),
         ("a.csv", b"a,b", "is a text file"),
         ("a.png", bytes(100), "is a file of an unknown kind"),
-        ("a.txt", b"# nothing\n\n", "names no file"),
+        ("a.txt", b"# nothing\n\n", "a list without a file"),
         ("a.txt", b"a\0b.png\n", "is a file of an unknown kind"),
         ("a.zip", b"PK\x03\x04" + bytes(100), "cannot be unzipped"),
         ("a.txt", b"x" * 2000 + b"\xff", "neither UTF-8 nor UTF-16"),

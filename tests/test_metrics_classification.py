@@ -112,11 +112,11 @@ def test_labels_and_scores_that_cannot_be_used_are_named() -> None:
     for labels, scores in (([], []), ([0, 1], [0.5]), ([[0, 1]], [[0.1, 0.2]])):
         with pytest.raises(ShapeError, match="two lists of the same length"):
             Scored(labels, scores)
-    with pytest.raises(ShapeError, match="0 and 1 are needed"):
+    with pytest.raises(ShapeError, match="0 and 1 are expected"):
         Scored([0, 2], [0.1, 0.2])
-    with pytest.raises(ShapeError, match="finite ones are needed"):
+    with pytest.raises(ShapeError, match="finite ones are expected"):
         Scored([0, 1], [0.1, math.nan])
-    with pytest.raises(ShapeError, match="0 to 1 is needed"):
+    with pytest.raises(ShapeError, match="0 to 1 is expected"):
         calibration_error([0, 1], [0.1, 1.2])
     with pytest.raises(UsageError, match="at least 1"):
         calibration_error([0, 1], [0.1, 0.2], 0)
@@ -159,7 +159,7 @@ def test_undefined_resamples_are_left_out_and_counted() -> None:
     assert math.isnan(one_group.low)
     assert math.isnan(bootstrap(lambda w: {"x": math.nan}, "ab", resamples=3)["x"].high)
     assert math.isnan(average(np.array([math.nan])))
-    with pytest.raises(UsageError, match="no element"):
+    with pytest.raises(UsageError, match="nothing to resample"):
         bootstrap(lambda w: {"x": 1.0}, [])
     for resamples, confidence in ((-1, 0.95), (1, 1.0)):
         with pytest.raises(UsageError, match="between 0 and 1"):
@@ -227,5 +227,5 @@ def test_rules_have_names_and_refuse_what_is_no_probability() -> None:
         with pytest.raises(ShapeError, match="at least one"):
             rule(name)([])
         for wrong in ([0.5, 1.5], [math.nan]):
-            with pytest.raises(ShapeError, match="0 to 1 and no NaN"):
+            with pytest.raises(ShapeError, match="0 to 1 without NaN"):
                 rule(name)(wrong)

@@ -126,5 +126,5 @@ def test_arguments_that_cannot_be_scored_are_named() -> None:
     with pytest.raises(ShapeError, match="uint8 rows×columns×3"):
         perturb(pixels[..., 0], attention, lambda batch: np.zeros(len(batch)))
     for numbers in ({"steps": 0}, {"batch": 0}, {"fill": 256}):
-        with pytest.raises(UsageError, match="are needed"):
+        with pytest.raises(UsageError, match="expected"):
             perturb(pixels, attention, lambda batch: np.zeros(len(batch)), **numbers)

@@ -209,7 +209,7 @@ def test_arguments_that_cannot_be_scored_are_named() -> None:
         with pytest.raises(ShapeError, match="same shape"):
             hausdorff95(wrong, mask)
     for wrong in (p + 1, p * np.nan, p - 1):
-        with pytest.raises(ShapeError, match="0 to 1 and no NaN is needed"):
+        with pytest.raises(ShapeError, match="0 to 1 without NaN is expected"):
             s_measure(wrong, mask)
     with pytest.raises(UsageError, match="more than 0 and at most 1"):
         pixel_counts(p, mask, 0)

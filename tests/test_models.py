@@ -64,7 +64,7 @@ def test_the_smallest_size_and_one_below(name: str, filled: Filled) -> None:
     "shape", [(1, 1, 64, 64), (1, 4, 64, 64), (3, 64, 64), (1, 64, 64, 64), (0, 3, 64, 64), (), (1, 3, 64, 64, 1)]
 )
 def test_a_wrong_shape_is_named(name: str, shape: tuple[int, ...], filled: Filled) -> None:
-    with pytest.raises(ShapeError, match=r"came, N×3×H×W"):
+    with pytest.raises(ShapeError, match=r"was given; N×3×H×W"):
         filled(name)(torch.zeros(shape))
 
 

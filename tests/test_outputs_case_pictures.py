@@ -15,6 +15,7 @@ from jcs_ct.app.examine import examine_case
 from jcs_ct.app.gather import gather
 from jcs_ct.inference import apply
 from jcs_ct.io.dicom.write import write_ct_series
+from jcs_ct.outputs.sheet import Sheet
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.case import PictureCase, VolumeCase
 from jcs_ct.study.settings import Networks, Settings
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BAND: Any = BandNetwork()
+ENGLISH = ["CT slice", "lesions", "attention for COVID-19", "research tool, not a medical device"]
+WORDS = {  # the font of the pictures has no Japanese letters
+    "en": ENGLISH,
+    "de": ["CT-Schicht", "Läsionen", "Aufmerksamkeit für COVID-19", "Forschungswerkzeug, kein Medizinprodukt"],
+    "ja": ENGLISH,
+}
 
 
 @pytest.fixture
@@ -61,7 +68,7 @@ def test_no_slice_is_decoded_more_than_twice(segment: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("marking")
-def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path) -> None:
+def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = write_pngs(small_phantom(slices=12, size=64), tmp_path / "study")
     files[3].write_bytes(b"\x89PNG\r\n\x1a\n broken")
     shutil.rmtree(tmp_path / "study" / "masks")
@@ -77,3 +84,13 @@ def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path) -> Non
         assert picture.size[0] > 3 * 64
     with pytest.raises(KeyError):
         result.pictures.overlay(result.study, 4)
+    drawn: list[str] = []
+    line = Sheet.line
+    monkeypatch.setattr(Sheet, "line", lambda self, text, **how: (drawn.append(text), line(self, text, **how))[1])
+    for language in ("en", "de", "ja"):
+        study = replace(result.study, settings=replace(result.study.settings, language=language))
+        drawn.clear()
+        result.pictures.overlay(study, 1)
+        assert drawn[1:4] == WORDS[language][:3]
+        assert WORDS[language][3] in " ".join(drawn)
+        assert not any(character in text for text in drawn for character in "?，、")

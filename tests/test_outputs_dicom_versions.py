@@ -106,5 +106,5 @@ def test_a_validator_finds_nothing(made: tuple[Path, Path], tmp_path: Path) -> N
 
 def test_what_is_no_dicom_is_named(tmp_path: Path) -> None:
     (tmp_path / "sr.dcm").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is no DICOM file that can be read"):
+    with pytest.raises(InputError, match="is not a readable DICOM file"):
         as_version(None, tmp_path / "sr.dcm", KEY, 1, None)

@@ -107,6 +107,22 @@ def test_other_languages(pages: Any, language: str) -> None:
     assert language_of(language).say("Model card") in everything
 
 
+NO_FONT = "\U000f1234"  # private use: no font has it
+
+
+def test_letters_without_a_font_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = sample_report(2)
+    assert pdf.write_pdf(tmp_path / "a.pdf", report, sample_frames(2)) == ""
+    assert pdf.write_pdf(tmp_path / "b.pdf", report | {"case": f"a{NO_FONT}b"}, sample_frames(2)) == NO_FONT
+    report["settings"] = report["settings"] | {"language": "zh"}
+    monkeypatch.setitem(pdf.PROBES, "zh", NO_FONT)
+    with pytest.raises(UsageError, match=r"the language zh needs a font .*fonts-noto-cjk"):
+        pdf.write_pdf(tmp_path / "c.pdf", report, sample_frames(2))
+    assert not (tmp_path / "c.pdf").exists()
+    monkeypatch.setitem(pdf.PROBES, "zh", "ab")
+    pdf.require_pdf("zh")
+
+
 def test_pictures_and_a_wrong_number_of_them(pages: Any, tmp_path: Path) -> None:
     document = pages(sample_report(3, "pictures"), "pictures")
     assert "Pictures have no scale" in " ".join(map(text_of, document))

@@ -59,8 +59,8 @@ def test_only_hashes_are_stored(tokens: tuple[Path, dict[str, str]]) -> None:
     ("content", "words"),
     [
         ("", "holds no token"),
-        ("nonsense\n", "line 1 is no token"),
-        ('{"name": "a", "roles": ["read"], "sha256": "short"}\n', "line 1 is no token"),
+        ("nonsense\n", "line 1 is not a token"),
+        ('{"name": "a", "roles": ["read"], "sha256": "short"}\n', "line 1 is not a token"),
         (json.dumps({"name": "a", "roles": ["root"], "sha256": "0" * 64}) + "\n", "roles of submit, read, admin"),
     ],
 )

@@ -98,8 +98,8 @@ def sent(port: int, paths: list[Path], *, calling: str = "SENDER", called: str =
     ("options", "words"),
     [
         ([], "no title may send"),
-        (["--calling", ""], "'' is no title"),
-        (["--calling", "SEVENTEEN LETTERS"], "is no title"),
+        (["--calling", ""], "'' is not an AE title"),
+        (["--calling", "SEVENTEEN LETTERS"], "is not an AE title"),
         (["--calling", "A", "--host", "0.0.0.0"], "can be reached from elsewhere without TLS"),
     ],
 )

@@ -37,5 +37,5 @@ def test_the_same_for_the_same_and_only_with_the_key(tmp_path: Path) -> None:
 
 def test_a_damaged_key_is_named(tmp_path: Path) -> None:
     (tmp_path / KEY_FILE).write_bytes(b"short")
-    with pytest.raises(OutputError, match="is no key of 32 bytes"):
+    with pytest.raises(OutputError, match="is not a key of 32 bytes"):
         Pseudonyms(tmp_path)

@@ -115,13 +115,13 @@ def test_parts_without_names(server: Server, folder: Path) -> None:
         ("application/zip", b"", 400, "is empty"),
         ("multipart/form-data", b"x", 415, "without a boundary"),
         ("multipart/form-data; boundary=e", b"--e\r\n", 400, "cut short"),
-        ("multipart/form-data; boundary=e", b"nonsense", 400, "no form"),
+        ("multipart/form-data; boundary=e", b"nonsense", 400, "not a readable form"),
         ("multipart/form-data; boundary=e", b"--e--\r\n", 400, "form"),
         (
             "multipart/form-data; boundary=e",
             b'--e\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--e--\r\n',
             400,
-            "a field that is no file",
+            "a field that is not a file",
         ),
         (
             "multipart/form-data; boundary=e",
@@ -129,7 +129,12 @@ def test_parts_without_names(server: Server, folder: Path) -> None:
             400,
             "cut short",
         ),
-        ("multipart/form-data; boundary=e", b"--e\r\nA: " + b"b" * 100_000 + b"\r\n\r\n--e--\r\n", 400, "no form"),
+        (
+            "multipart/form-data; boundary=e",
+            b"--e\r\nA: " + b"b" * 100_000 + b"\r\n\r\n--e--\r\n",
+            400,
+            "readable form",
+        ),
     ],
 )
 def test_bodies_that_are_no_study(

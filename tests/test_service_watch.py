@@ -310,7 +310,7 @@ def test_no_orthanc_is_said_at_once(tmp_path: Path) -> None:
         machine.start(lambda: requests.get(f"{machine.server.url}/system", timeout=5).status_code == 401)
         done = subprocess.run(run, capture_output=True, text=True, check=False)
         assert done.returncode == 2, done.stderr
-        assert "does not let us in (401) (use --login FILE)" in done.stderr
+        assert "refuses the login (401) (use --login FILE)" in done.stderr
         with pytest.raises(UsageError, match="has no DICOMweb"):
             Orthanc(machine.server.url, ("a", "b")).check()
     finally:

@@ -108,7 +108,7 @@ def test_what_cannot_be_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for words, text in (
         (["--folds", "all", "--fold", "2"], "--folds all trains every fold, and --fold 2 names one"),
         (["--folds", "all", "--devices", "2"], "--folds all trains on one device, and --devices is 2"),
-        (["--fold", "first"], "--fold first came, a number from 1 or all is needed"),
+        (["--fold", "first"], "--fold is first; a number from 1 upwards, or all, is expected"),
         (["--folds", "all", "--resume"], "has no config.json to go on from"),
     ):
         with pytest.raises(SystemExit) as end:

@@ -52,7 +52,7 @@ def test_an_empty_mask_gives_a_finite_loss_and_gradient() -> None:
 @pytest.mark.parametrize("shape", [(2, 4, 4), (1, 4, 5), (4, 4)])
 def test_shapes_that_do_not_belong_together_are_named(shape: tuple[int, ...]) -> None:
     for loss in (release_loss, f_measure_loss):
-        with pytest.raises(ShapeError, match="N×K×H×W and N×H×W are needed"):
+        with pytest.raises(ShapeError, match="N×K×H×W and N×H×W are expected"):
             loss(torch.zeros(1, 5, 4, 4), torch.zeros(shape))
 
 
@@ -63,7 +63,7 @@ def test_a_long_first_epoch_warms_up_for_200_iterations_only() -> None:
     assert rates[200] == pytest.approx(2.5e-5 * (1 - 200 / 3000) ** 0.9)
     assert all(a > b for a, b in pairwise(rates[200:]))
     for outside in (-1, 3000):
-        with pytest.raises(UsageError, match="one from 0 to 2999 is needed"):
+        with pytest.raises(UsageError, match="0 to 2999 is expected"):
             poly_lr(outside, 3000, 500)
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 from datasets_help import lesion, picture, save
 from jcs_ct import models
-from jcs_ct.core.duration import duration
+from jcs_ct.core.duration import duration, left_after
 from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.outputs.curves import training_curves
@@ -143,6 +143,13 @@ def test_time_is_told_in_words() -> None:
         (86400 * 3 + 3600 * 5, "3 d 5 h"),
     ):
         assert duration(seconds) == text
+
+
+def test_how_long_the_rest_of_equal_parts_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jcs_ct.core.duration.time.monotonic", lambda: 130.0)
+    assert left_after(1, 5, began=100.0) == "; 2 min left"
+    assert left_after(4, 5, began=100.0) == "; 8 s left"
+    assert left_after(5, 5, began=100.0) == ""
 
 
 def test_a_line_now_and_then_tells_the_time_left() -> None:

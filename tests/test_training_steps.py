@@ -132,7 +132,7 @@ def test_mixing_is_of_slices_and_labels_alike() -> None:
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
     module = TrainingModule(small("segment", "x"), 3)
     nn.init.constant_(module.network.get_parameter("head.bias"), float("nan"))
-    with pytest.raises(UsageError, match="no finite number at step 1"):
+    with pytest.raises(UsageError, match="not finite at step 1"):
         module.training_step(batch(), 0)
 
 

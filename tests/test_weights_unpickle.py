@@ -166,7 +166,7 @@ def test_other_objects_are_refused_by_name(tmp_path: Path) -> None:
     assert "numpy" in refusal(saved(tmp_path / "w.pth", {"state_dict": STATE, "best": np.float64(3)}))
 
 
-# What is no weight file
+# What is not a file of weights
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_other_objects_are_refused_by_name(tmp_path: Path) -> None:
         (bytes(257) + b"ustar" + bytes(300), "tar archive"),
         (b"Not found \xc3", "text file"),
         (b'{"error": "quota"}', "text file"),
-        (b"\x80", "no weight file"),
-        (b"\x89HDF\r\n\x1a\n\0\0\0\0\xff\xfe", "no weight file"),
-        (b"\xff\xfe\xfd\xfc", "no weight file"),
+        (b"\x80", "not a file of weights"),
+        (b"\x89HDF\r\n\x1a\n\0\0\0\0\xff\xfe", "not a file of weights"),
+        (b"\xff\xfe\xfd\xfc", "not a file of weights"),
         (b"\x80\x02\xb2\x00\x01", "damaged"),
         (b"\x80\x04\x95\x00", "damaged"),
         ((50).to_bytes(8, "little") + b'{"a"', "safetensors"),

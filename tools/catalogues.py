@@ -1,6 +1,6 @@
 """Bring the catalogues of the report's languages up to date with its sentences: `python tools/catalogues.py [--check]`.
 
-Sentences are found in the template and in the modules beside it (`say`, `count`, `markup`, `mark`, `_`); texts of
+Sentences are found in the template and in the modules of `outputs` (`say`, `count`, `markup`, `mark`, `_`); texts of
 other modules that the page shows are listed here. New sentences get an empty translation, which a test then asks for;
 sentences that are gone are removed. With `--check` nothing is written; the exit status is 1 where something would
 change.
@@ -38,7 +38,7 @@ def elsewhere() -> list[str]:
 def sentences() -> Catalog:
     """Return every sentence of the page, without translations."""
     catalogue = Catalog(project="jcs-ct", fuzzy=False)
-    found = extract_from_dir(FOLDER, METHODS, keywords=KEYWORDS, comment_tags=())
+    found = extract_from_dir(FOLDER.parent, METHODS, keywords=KEYWORDS, comment_tags=())
     for _, _, message, _, _ in sorted(found, key=lambda one: (one[0], one[1])):
         catalogue.add(message)
     for text in elsewhere():

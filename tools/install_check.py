@@ -2,7 +2,7 @@
 
 For each Python that is found (3.10 to 3.13) an environment is made, PyTorch's CPU build and the wheel, then the sdist,
 are installed with pip, and `jcs --version`, `jcs doctor` and `jcs diagnose` of a small phantom are run. It takes some
-minutes and 1.4 GB for each. Versions that are not on this machine are named; `uv python install` can get them.
+minutes and 1.4 GB for each. Versions that are not on this machine are named; `uv python install` or pyenv can get them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def find(version: str) -> str | None:
-    """Return the path of a Python of this version, of the system or of uv."""
+    """Return the path of a Python of this version, of the system, of uv or of pyenv."""
     if sys.version.startswith(f"{version}."):
         return sys.executable
     path = shutil.which(f"python{version}")
@@ -55,6 +55,9 @@ def find(version: str) -> str | None:
         done = subprocess.run([uv, "python", "find", "--no-python-downloads", version], capture_output=True, text=True,
                               check=False)  # fmt: skip
         path = done.stdout.strip() or None if done.returncode == 0 else None
+    if path is None:  # pyenv keeps versions that are not switched on
+        root = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+        path = next((str(one) for one in sorted(root.glob(f"versions/{version}.*/bin/python"))), None)
     return path
 
 

@@ -32,7 +32,7 @@ SCHEDULERS: dict[str, dict[str, str]] = {
     "SLURM, two tasks": SLURM,
     "a step of SLURM": SLURM | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "node[1-2]"},
     "RANK and WORLD_SIZE": RANKS,
-    "RANK that is no number": {"RANK": "first", "WORLD_SIZE": "", "LOCAL_RANK": "x", "MASTER_PORT": "z"},
+    "RANK that is not a number": {"RANK": "first", "WORLD_SIZE": "", "LOCAL_RANK": "x", "MASTER_PORT": "z"},
     "one process of a platform": {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "job-master-0", "MASTER_PORT": "1"},
     "TorchElastic, one process": {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
     "LSF": {"LSB_JOBID": "9", "LSB_DJOB_RANKFILE": "/nowhere", "JSM_NAMESPACE_RANK": "3", "JSM_NAMESPACE_SIZE": "4"},

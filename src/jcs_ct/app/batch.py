@@ -262,7 +262,9 @@ def read_report(folder: Path) -> dict[str, Any]:
         _ = report["model"]["weights_sha256"], report["settings"]["rule"], report["verdict"]["score"]
         _ = _weights(report.get("segmenter"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError("is no report of a study", path=path, hint="remove the folder, or use --overwrite") from error
+        raise OutputError(
+            "is not the report of a study", path=path, hint="remove the folder, or use --overwrite"
+        ) from error
     return report
 
 

@@ -55,7 +55,7 @@ def collect(shares: Sequence[Path], out: Path) -> Collected:
     """
     for share in shares:
         if not share.is_dir():
-            raise InputError("is no folder of results", path=share, hint="leave out the share that was lost")
+            raise InputError("is not a folder of results", path=share, hint="leave out the share that was lost")
     out.mkdir(parents=True, exist_ok=True)
     remove_debris(out)
     added, problems = 0, []

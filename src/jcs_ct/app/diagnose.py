@@ -70,7 +70,7 @@ class Diagnoser:
         if segment not in {None, "always", "positive", "never"}:
             raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
         if language not in LANGUAGES:
-            raise UsageError(f"there is no report in {language!r}", hint=f"one of {', '.join(LANGUAGES)}")
+            raise UsageError(f"the report has no language {language!r}", hint=f"known: {', '.join(LANGUAGES)}")
         rule_for(rule, None)
         refuse_after_fork()
         note_use()

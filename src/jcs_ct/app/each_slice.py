@@ -59,7 +59,7 @@ def read_input(source: Source, network: Network | None = None) -> SliceImage | S
     if source.kind is not Kind.MAT:
         return read_slice(source)
     if network is None or not network.spec.outputs:
-        raise InputError("holds stage-1 features, a picture of a slice is needed here", path=source.label)
+        raise InputError("holds stage-1 features, but this command needs a picture of a slice", path=source.label)
     return read_features(source.read(), source.name, source.label, network.spec.feature_arrays)
 
 

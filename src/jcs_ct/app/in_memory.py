@@ -87,7 +87,7 @@ def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:
         if kind in {"path", "data set", "picture"}:
             return str(kind), study
         raise UsageError(f"a list of what cannot be diagnosed together was given; expected is {TAKEN}")
-    raise UsageError(f"something that cannot be diagnosed was given; expected is {TAKEN}")
+    raise UsageError(f"this input cannot be diagnosed; expected is {TAKEN}")
 
 
 _TYPES = {  # (package, name of a class it or a base of it has) → kind

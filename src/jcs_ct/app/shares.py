@@ -49,7 +49,7 @@ class Share:
         found = _SHARE.fullmatch(text.strip())
         number, of = (int(found[1]), int(found[2])) if found else (0, 0)
         if not 1 <= number <= of:
-            raise UsageError(f"{text!r} is no share of the work; K/N with 1 ≤ K ≤ N is expected", hint="as in 3/40")
+            raise UsageError(f"{text!r} is not a share of the work; expected is K/N with 1 ≤ K ≤ N", hint="as in 3/40")
         return cls(number, of)
 
     def __str__(self) -> str:

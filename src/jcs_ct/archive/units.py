@@ -73,7 +73,7 @@ class Unit:
         if self.size > min(free, MAX_TOTAL_BYTES):
             most = "the disk takes" if free < MAX_TOTAL_BYTES else "is read at once:"
             message = f"holds {self.size / 2**30:.1f} GiB, {most} {min(free, MAX_TOTAL_BYTES) / 2**30:.1f} GiB"
-            raise InputError(message, path=self.place.url, hint="let TMPDIR lie on a larger disk")
+            raise InputError(message, path=self.place.url, hint="set TMPDIR to a folder on a larger disk")
         above = self.place.path.rpartition("/")[0]
         targets = []
         for file in self.files:

@@ -124,7 +124,7 @@ def _start(address: str | None) -> Any:
     except (ConnectionError, ValueError, RuntimeError) as error:
         text = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(
-            f"no Ray cluster at {address or 'this machine'}: {text}", hint="ray status tells more"
+            f"no Ray cluster at {address or 'this machine'}: {text}", hint="run `ray status` to see more"
         ) from error
     return ray
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import tempfile
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import torch
 
 from jcs_ct.bench import worker
 from jcs_ct.bench.worker import Task
+from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.inference.parity import Parity, compare
 from jcs_ct.inference.runtimes import RUNTIMES, find_runtime
@@ -99,7 +101,7 @@ class _Process:
                 return {"error": f"no answer in {PATIENCE} s"}
             found: dict[str, Any] = self.end.recv()
         except (EOFError, OSError):
-            return {"error": "its process ended early: too little memory, perhaps"}
+            return {"error": "its process ended early: perhaps there was too little memory"}
         return found
 
     def ask(self, command: str, index: int) -> dict[str, Any]:
@@ -242,6 +244,7 @@ def _turns(
 ) -> tuple[dict[str, list[float]], dict[str, int]]:
     seconds: dict[str, list[float]] = {name: [] for name in processes}
     peaks = dict.fromkeys(processes, 0)
+    began = time.monotonic()
     for turn in range(repeats):
         for name, process in processes.items():
             if rows[name].problem is not None:
@@ -253,5 +256,5 @@ def _turns(
             seconds[name].append(found["seconds"])
             peaks[name] = max(peaks[name], found["peak"])
         taken = ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items() if values)
-        say(f"turn {turn + 1} of {repeats}: {taken}")
+        say(f"turn {turn + 1} of {repeats}: {taken}{left_after(turn + 1, repeats, began)}")
     return seconds, peaks

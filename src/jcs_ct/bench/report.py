@@ -32,7 +32,7 @@ DEFAULTS = {"jcs-classifier": "16x224x224", "jcs-lite": "256x320"}  # of the oth
 def parse_size(text: str) -> tuple[int, int, int]:
     """Return (batch, rows, columns) of "512", "256x320" or "16x224x224". Raises UsageError."""
     if not re.fullmatch(r"\d{1,5}([x×]\d{1,5}){0,2}", text) or min(numbers := _numbers(text)) < 1:
-        raise UsageError(f"{text!r:.40} is no size", hint="512, 256x320 or 16x224x224 (batch first), for example")
+        raise UsageError(f"{text!r:.40} is not a size", hint="512, 256x320 or 16x224x224 (batch first), for example")
     if len(numbers) == 1:
         return 1, numbers[0], numbers[0]
     return (1, *numbers) if len(numbers) == 2 else numbers  # type: ignore[return-value]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import InputError, JcsError
 
 if TYPE_CHECKING:
@@ -132,11 +133,14 @@ def measure(rows: Sequence[StudyRow], repeats: int, say: Callable[[str], None]) 
             say(
                 f"{row.name}: {', '.join(f'{a} on {b}' for a, b in run.runtimes.items())}; ready in {run.seconds:.1f} s"
             )
+    began, done = time.monotonic(), 0
     for turn in range(repeats):
         for row in rows:
             run = run_once(row.job)
             row.runs.append(run)
-            say(f"turn {turn + 1} of {repeats}: {row.name}: {run.seconds:.2f} s, {run.peak / 2**20:.0f} MiB")
+            done += 1
+            left = left_after(done, repeats * len(rows), began)
+            say(f"turn {turn + 1} of {repeats}: {row.name}: {run.seconds:.2f} s, {run.peak / 2**20:.0f} MiB{left}")
 
 
 def run_once(job: Job) -> Timed:
@@ -150,7 +154,7 @@ def run_once(job: Job) -> Timed:
     try:
         found: Any = ours.recv() if ours.poll(PATIENCE) else f"no answer in {PATIENCE} s"
     except (EOFError, OSError):
-        found = "its process ended early: too little memory, perhaps"
+        found = "its process ended early: perhaps there was too little memory"
     finally:
         ours.close()
         process.join(10)

@@ -22,6 +22,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import JcsError
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.models import build_model
@@ -166,23 +167,28 @@ def agreement(plain: Sequence[float], ours: Sequence[float]) -> float:
     if not difference <= TOLERANCE:
         raise DisagreementError(
             f"the two ways do not compute the same: losses differ by {difference:.1e}, {TOLERANCE:g} is allowed",
-            hint="this build of PyTorch computes something else; please report it",
+            hint="this build of PyTorch computes different numbers; please report it",
         )
     return difference
 
 
 def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None]) -> list[list[Turn]]:
     taken: list[list[Turn]] = [[] for _ in ends]
+    began, done = time.monotonic(), 0
     for number in range(turns):
         for way, end, into in zip(WAYS, ends, taken, strict=True):
             try:
                 end.send("go")
                 turn: Turn = end.recv()
             except (EOFError, OSError) as error:
-                raise JcsError(f"the process of {way!r} ended early", hint="too little memory, perhaps") from error
+                raise JcsError(
+                    f"the process of {way!r} ended early", hint="perhaps there was too little memory"
+                ) from error
             into.append(turn)
             per_step = turn.seconds / len(turn.losses)
-            say(f"turn {number} of {turns - 1}, {way}: {per_step:.3f} s a step" + (" (warm-up)" if not number else ""))
+            done += 1
+            more = (" (warm-up)" if not number else "") + left_after(done, turns * len(taken), began)
+            say(f"turn {number} of {turns - 1}, {way}: {per_step:.3f} s a step{more}")
     return taken
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Command → ("module:object", one line for the list of commands); a module is imported when its command is called.
 COMMANDS = {
     "diagnose": ("jcs_ct.cli.diagnose:diagnose", "Diagnose studies: report, lesions, attention and verdict."),
-    "collect": ("jcs_ct.cli.collect:collect", "Put the results of shares into one folder; name what is missing."),
+    "collect": ("jcs_ct.cli.collect:collect", "Merge the results of shares into one folder, and name what is missing."),
     "inspect": ("jcs_ct.cli.inspect:inspect", "List CT studies and series, and which would be read."),
     "segment": ("jcs_ct.cli.segment:segment", "Write the lesion map of every slice."),
     "classify": ("jcs_ct.cli.classify:classify", "Print the COVID-19 probability of every slice."),
@@ -31,9 +31,9 @@ COMMANDS = {
         "Write attention maps of slices, for one model or several side by side.",
     ),
     "features": ("jcs_ct.cli.features:features", "Write stage-1 features in the COVID-CS format (.mat)."),
-    "evaluate": ("jcs_ct.cli.evaluate:evaluate", "Score a model, or maps that were computed before."),
+    "evaluate": ("jcs_ct.cli.evaluate:evaluate", "Score a model, or maps that exist already."),
     "train": ("jcs_ct.cli.train:train", "Train the networks on your own data."),
-    "bench": ("jcs_ct.cli.bench:bench", "Measure the speed on this machine."),
+    "bench": ("jcs_ct.cli.bench:bench", "Measure speed on this machine."),
     "serve": ("jcs_ct.cli.serve:serve", "Serve studies over HTTP: a page, an API and workers."),
     "work": ("jcs_ct.cli.serve:work", "Start a worker for a running `jcs serve`."),
     "watch": ("jcs_ct.cli.watch:watch", "Diagnose what arrives in an Orthanc, and send SEG and SR back."),
@@ -75,9 +75,10 @@ class LazyGroup(click.Group):
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
 
-    A research tool, not a medical device: it must not be used to diagnose or treat anyone.
+    This is a research tool, not a medical device. Do not use it to diagnose or treat anyone.
 
-    Exit status: 0 done, 1 some case failed (each named, the others written), 2 wrong arguments or unusable input.
+    Exit status: 0 when all is done; 1 when some case failed (each is named, the others are written); 2 when the
+    arguments are wrong or the input cannot be used.
     """
 
 
@@ -116,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         status = jcs.main(args=words, prog_name="jcs", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("jcs: stopped; what was finished is kept", err=True)
+        click.echo("jcs: stopped; finished results are kept", err=True)
         status = 130
     except click.ClickException as error:
         error.show()

@@ -24,22 +24,25 @@ NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
     default=NETWORKS,
     show_default=True,
     metavar="A,B",
-    help="Networks, with deterministic weights; or weights, by name or file.",
+    help="Networks to measure, with deterministic weights; or weights, by name or file.",
 )
-@click.option("--runtimes", default="", metavar="A,B", help="Runtimes; default: all that are installed.")
+@click.option("--runtimes", default="", metavar="A,B", help="Runtimes to measure (default: all that are installed).")
 @click.option(
-    "--sizes", default="", metavar="A,B", help="512, 256x320 or 16x224x224 (batch first); default: as trained."
+    "--sizes",
+    default="",
+    metavar="A,B",
+    help="Input sizes: 512, 256x320 or 16x224x224 (batch first); default: as trained.",
 )
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Turns that count.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Number of turns that count.")
 @click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of slices to compare results on; default: a phantom."
+    "--data", type=click.Path(path_type=Path), help="Folder of slices to compare results on (default: a phantom)."
 )
-@click.option("--slices", type=click.IntRange(1), default=4, show_default=True, help="How many of them, at most.")
+@click.option("--slices", type=click.IntRange(1), default=4, show_default=True, help="Largest number of these slices.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for bench.json and bench.md.")
-@click.option("--overwrite", is_flag=True, help="Replace them if they exist.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-@click.option("--quiet", is_flag=True, help="The result only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 @threads_option
 @click.pass_context
 def bench(
@@ -55,11 +58,11 @@ def bench(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Speed on this machine, against the plain published computation in the same run.
+    """Measure speed on this machine, against the plain published computation in the same run.
 
-    Every network on every runtime at every size, in turn: seconds, how many times faster than the plain computation,
-    how far from its results, memory, start-up. Exit status 2 when a runtime computes something else than the network.
-    Nothing else should run on the machine.
+    Every network runs on every runtime at every size, in turn. The table shows seconds, the speed-up over the plain
+    computation, the deviation from its results, memory and start-up time. The exit status is 2 when a runtime does not
+    compute what the network computes. Nothing else should run on the machine.
     """
     if context.invoked_subcommand is not None:
         return
@@ -112,10 +115,10 @@ bench.add_command(bench_study)
 
 
 @bench.command("train")
-@click.option("--network", default="jcs-single", show_default=True, help="A segmentation network.")
-@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Side of its input.")
-@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Slices of a step.")
-@click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="Steps of a turn.")
+@click.option("--network", default="jcs-single", show_default=True, help="Segmentation network to train.")
+@click.option("--size", type=click.IntRange(32), default=256, show_default=True, help="Side of its input, in pixels.")
+@click.option("--batch", type=click.IntRange(1), default=1, show_default=True, help="Slices in each step.")
+@click.option("--steps", type=click.IntRange(1), default=5, show_default=True, help="Steps in each turn.")
 @click.option(
     "--turns",
     "--repeats",
@@ -123,16 +126,16 @@ bench.add_command(bench_study)
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="Turns of each way that count.",
+    help="Number of turns of each way that count.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-@click.option("--quiet", is_flag=True, help="The result only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 @threads_option
 def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: bool, quiet: bool) -> None:
-    """Throughput of the release's training recipe: `jcs train` against the plain published loop, in turn.
+    """Measure training with the release's recipe: `jcs train` against the plain published loop, in turn.
 
-    Trains on a phantom made on the spot. Needs the train extra, and no other work on the machine.
+    It trains on a phantom made for the run. It needs the extra train, and a machine that does nothing else.
     """
     try:
         from jcs_ct.bench.training import TOLERANCE, WAYS, measure

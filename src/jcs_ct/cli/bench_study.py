@@ -16,15 +16,25 @@ from jcs_ct.core.errors import UsageError
 @click.command("study")
 @click.argument("study", type=click.Path(path_type=Path), required=False)
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-              help="As of `jcs diagnose`; networks of the table run with deterministic weights.")  # fmt: skip
-@click.option("--runtimes", default="torch,auto", show_default=True, metavar="A,B", help="The first is the baseline.")
-@click.option("--segment", type=click.Choice(["always", "positive", "never"]), help="As of `jcs diagnose`.")
+              help="Weights, as for `jcs diagnose`; networks without any run with deterministic ones.")  # fmt: skip
+@click.option(
+    "--runtimes",
+    default="torch,auto",
+    show_default=True,
+    metavar="A,B",
+    help="Runtimes to measure; the first is the baseline.",
+)
+@click.option(
+    "--segment",
+    type=click.Choice(["always", "positive", "never"]),
+    help="Which studies get lesion maps, as for `jcs diagnose`.",
+)
 @click.option("--lengths", default="", metavar="A,B",
-              help="In place of STUDY: phantoms of so many slices, in a warm process.")  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Turns that count.")
-@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
-@click.option("--quiet", is_flag=True, help="The result only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+              help="Instead of STUDY: measure phantoms with these numbers of slices, in a warm process.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Number of turns that count.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@click.option("--quiet", is_flag=True, help="Print the result only.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 @threads_option
 def bench_study(
     study: Path | None,
@@ -36,17 +46,18 @@ def bench_study(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Time whole studies by stage: seconds, memory, on every runtime in turn.
+    """Measure the time of each stage of a study, and its memory, on every runtime in turn.
 
-    STUDY is what `jcs diagnose` reads: one study. Its results are thrown away. Nothing else should run on the machine.
+    STUDY is one study that `jcs diagnose` can read. Its results are thrown away. Nothing else should run on the
+    machine.
     """
     names = [name for name in runtimes.split(",") if name]
     check_runtimes(names, RUNTIMES)
     counts = [text for text in lengths.split(",") if text]
     if any(not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 999 for text in counts):
-        raise UsageError(f"{lengths!r:.40} are no numbers of slices", hint="50,100,200,400, for example; 999 at most")
+        raise UsageError(f"{lengths!r:.40} are not numbers of slices", hint="50,100,200,400, for example; 999 at most")
     if (study is None) is not bool(counts) or not names:
-        raise UsageError("one study, or --lengths, and a runtime are needed", hint="see `jcs bench study --help`")
+        raise UsageError("give one study or --lengths, and at least one runtime", hint="see `jcs bench study --help`")
 
     from jcs_ct.bench import studies as speed
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @slice_options("The table, FILE.csv.", ENSEMBLE)
-@click.option("--threshold", type=Probability(), help="For the label; default: that of the weights.")
+@click.option(
+    "--threshold", type=Probability(), help="Probability from which the label is 1 (default: from the weights)."
+)
 @common_options("classify")
 def classify(
     run: Run,
@@ -41,8 +43,8 @@ def classify(
 ) -> None:
     """Write a table with the columns file, probability (of COVID-19), label (1 where it reaches the threshold), flags.
 
-    INPUT as for `jcs segment`. A slice that fails is named and left out of the table. Flags say why a picture may be no
-    lung-windowed axial chest slice, "; " between them.
+    INPUT is the same as for `jcs segment`. A slice that fails is named and left out of the table. Flags say why a
+    picture does not look like an axial chest slice in a lung window; "; " separates them.
     """
     from jcs_ct.app.each_slice import flags_of, for_each, read_input
     from jcs_ct.inference import apply

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("shares", nargs=-1, required=True, metavar="OUT...")
-@click.option("-o", "--out", metavar="OUT", required=True, help="Folder of all results; may be one of the shares'.")
+@click.option("-o", "--out", metavar="OUT", required=True, help="Folder of all results; it may be that of one share.")
 @click.option("--of", "inputs", metavar="INPUT", multiple=True,
-              help="What was to be diagnosed, as often as needed: studies without a result are named.")  # fmt: skip
-@click.option("--allow-gaps", is_flag=True, help="As the shares had it.")
-@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True, help="As the shares had it.")
-@click.option("--quiet", is_flag=True, help="Problems only.")
-@click.option("--verbose", is_flag=True, help="More lines, and tracebacks.")
+              help="Input that was to be diagnosed; studies without a result are named. Repeatable.")  # fmt: skip
+@click.option("--allow-gaps", is_flag=True, help="Set it as the shares did.")
+@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True, help="Set it as the shares did.")
+@click.option("--quiet", is_flag=True, help="Print problems only.")
+@click.option("--verbose", is_flag=True, help="Print more details, and tracebacks of errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 def collect(
     shares: tuple[str, ...],
@@ -34,10 +34,10 @@ def collect(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Bring the results of `jcs diagnose --part` into one folder, write its summary.csv, and name what is missing.
+    """Merge the results of `jcs diagnose --part` into one folder, write summary.csv, and name what is missing.
 
-    OUT is the folder of results of a share; shares that are lost are left out. Studies that failed have their line in
-    summary.csv and are not missing. `jcs diagnose INPUT... -o OUT --resume` makes what is missing, and nothing else.
+    OUT is the folder of results of a share; leave out shares that are lost. A study that failed is not missing: it has
+    its line in summary.csv. `jcs diagnose INPUT... -o OUT --resume` then computes what is missing and nothing else.
     """
     from jcs_ct.archive.places import is_url
 
@@ -57,7 +57,7 @@ def _collect_here(
     from jcs_ct.app import collect as work
 
     if Path(out).exists() and not Path(out).is_dir():
-        raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
+        raise OutputError("is a file, but a folder is to be written there", path=out, hint="give another -o")
     collected = work.collect([Path(share) for share in shares], Path(out))
     for problem in collected.problems:
         reporter.problem(problem)

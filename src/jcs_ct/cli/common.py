@@ -44,7 +44,7 @@ class Probability(click.FloatRange):
         """Return the number. Fails as any type of click does."""
         number = super().convert(value, param, ctx)
         if number != number:
-            self.fail(f"{value} is no number", param, ctx)
+            self.fail(f"{value} is not a number", param, ctx)
         return number
 
 
@@ -70,7 +70,7 @@ ENSEMBLE = "for the mean of networks of one kind"
 def _only_one(_context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
     """Return the one value of an option; the last one would win without a word."""
     if len(given) > 1:
-        raise UsageError(f"--model came {len(given)} times ({', '.join(given)}), this command takes one")
+        raise UsageError(f"--model was given {len(given)} times ({', '.join(given)}); this command takes one")
     return given[0] if given else None
 
 
@@ -140,7 +140,7 @@ def _with_options(function: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(RUNTIMES),
             default="auto",
             show_default=True,
-            help="How the network is executed; auto takes the fastest that passed its check on this machine.",
+            help="Library that runs the network; auto takes the fastest that passed its check on this machine.",
         ),
         click.option(
             "--device",
@@ -217,7 +217,8 @@ class Reporter:
                 raise
             except OSError as error:
                 raise OutputError(
-                    f"the result cannot be printed: {error.strerror}", hint="what was computed is written; mend stdout"
+                    f"the result cannot be printed: {error.strerror}",
+                    hint="what was computed is written; check where standard output goes",
                 ) from error
         if not self.quiet:
             _say(f"jcs: {self.done} done, {failed} failed" if failed else f"jcs: {self.done} done")
@@ -272,8 +273,8 @@ class Run:
         networks = grouped_by_architecture([self.network(model, gives, slices) for model in models or (None,)])
         if len(networks) > 1:
             raise UsageError(
-                f"{' and '.join(n.card.name for n in networks)} are networks of several kinds, and have no mean",
-                hint="give networks of one architecture, or one",
+                f"{' and '.join(n.card.name for n in networks)} are networks of different kinds and cannot be averaged",
+                hint="give networks of one architecture, or only one network",
             )
         networks[0].slices = slices
         return networks[0]

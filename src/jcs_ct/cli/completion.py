@@ -13,13 +13,13 @@ _SHELLS = ("bash", "zsh", "fish")
 @click.command()
 @click.argument("shell", type=click.Choice(_SHELLS))
 def completion(shell: str) -> None:
-    r"""Print the script that completes commands and options of jcs in SHELL.
+    """Print the script that completes commands and options of jcs in SHELL.
 
     \b
     bash: jcs completion bash > ~/.local/share/bash-completion/completions/jcs
     zsh:  jcs completion zsh > FOLDER/_jcs      (a folder of $fpath)
     fish: jcs completion fish > ~/.config/fish/completions/jcs.fish
-    """
+    """  # noqa: D301  # click needs the backspace itself
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101  # click knows these three
     jcs = import_module("jcs_ct.cli").jcs  # which imports this module when it is called

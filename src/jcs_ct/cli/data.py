@@ -25,29 +25,37 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
     """Add what both commands have."""
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option("--verbose", is_flag=True, help="All findings instead of the first of each kind, and tracebacks."),
+        click.option(
+            "--verbose",
+            is_flag=True,
+            help="Print all findings instead of the first of each kind, and tracebacks of errors.",
+        ),
         click.option("--quiet", is_flag=True, help="Print problems only."),
         click.option("--overwrite", is_flag=True, help="Replace files that exist."),
-        click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that read."),
+        click.option(
+            "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes that read."
+        ),
         click.option(
             "--similarity",
             type=Probability(min_open=True),
-            help="From where on two pictures are near duplicates; default: 0.95, made for changed copies.",
+            help="Similarity from which two pictures are near duplicates (default: 0.95, chosen for altered copies).",
         ),
         click.option(
             "--label",
             "labels",
             multiple=True,
             metavar="NAME=0|1",
-            help="What a further name of a label means (1 = COVID-19); several times.",
+            help="Meaning of another label name (1 = COVID-19). Repeatable.",
         ),
         click.option(
-            "--labels", "lesions", help="Labels in masks of volumes that are lesion, as 1,3; default: above 0."
+            "--labels",
+            "lesions",
+            help="Labels that mean lesion in masks of volumes, such as 1,3 (default: all above 0).",
         ),
         click.option(
             "--task",
             type=click.Choice(["segment", "classify"]),
-            help="What it is for: every slice has a mask, or a label. Default: whatever lies there.",
+            help="Task of the data set: every slice needs a mask, or a label (default: what is there).",
         ),
     ):
         function = option(function)
@@ -56,18 +64,19 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(cls=Group)
 def data() -> None:
-    """Check a data set for faults and leakage; make folds.
+    """Check a data set for faults and leakage, or split it into folds.
 
-    DIR holds train.txt and test.txt ('image mask' per line), a .csv (file,label[,group,source,split]), images/ and
-    masks/, or stage-1 features (.mat) or volumes in their place, or is nnU-Net's (dataset.json, imagesTr/, labelsTr/);
-    folds.json gives the folds. Or DIR is one such list or .csv.
+    DIR is a folder with one of these: train.txt and test.txt ('image mask' on each line), a table (.csv with
+    file,label[,group,source,split]), images/ and masks/, or nnU-Net's dataset.json, imagesTr/ and labelsTr/. Stage-1
+    features (.mat) or volumes may stand in for images. folds.json gives the folds. DIR may also be one such list or
+    table.
     """
 
 
 @data.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for report.json and report.md.")
-@click.option("--folds-file", help="Folds to check, relative to DIR; default: its folds.json, if any.")
+@click.option("--folds-file", help="Folds to check, relative to DIR (default: its folds.json, if there is one).")
 @click.option("--no-near", is_flag=True, help="Do not look for near duplicates.")
 @_options
 @click.pass_context
@@ -87,9 +96,10 @@ def check(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Read every file of a data set; report faults, and what lies on both sides of a division.
+    """Read every file of a data set; report faults, and slices on both sides of a split.
 
-    Several DIR are parts that must not overlap. Exit status: 0 no fault (warnings are none), 1 faults, 2 no data set.
+    Several DIR are parts that must not overlap. The exit status is 0 without faults (warnings are not faults), 1 with
+    faults, 2 without a data set.
     """
     from jcs_ct.core.whole_files import write_whole
     from jcs_ct.datasets.check import check as check_all
@@ -98,7 +108,7 @@ def check(
     from jcs_ct.datasets.layouts import open_dataset
 
     if no_near and similarity is not None:
-        raise UsageError("--no-near and --similarity contradict one another", hint="leave one out")
+        raise UsageError("--no-near and --similarity contradict each other", hint="leave one out")
     if out is not None:
         _refuse([out / name for name in _REPORTS], overwrite=overwrite)
     reporter = Reporter("data check", quiet=quiet, verbose=verbose, as_json=as_json)
@@ -130,8 +140,8 @@ def check(
 @data.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file, folds.json.")
-@click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="How many folds.")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the shuffling.")
+@click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Number of folds.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the shuffling.")
 @click.option("--lists", type=click.Path(path_type=Path), help="Also write LISTS/fold<n>/train.txt and test.txt.")
 @click.option("--join-duplicates", is_flag=True, help="Read all pictures; keep equal and nearly equal ones together.")
 @_options
@@ -156,14 +166,14 @@ def split(
 ) -> None:
     """Divide a data set into folds that keep a group (patient) together, stratified by label and source.
 
-    What is in the split "test" already is held back. Written down beside the data as folds.json, they are found there.
+    Slices of the split "test" are held back. Other commands find the folds when they are folds.json in DIR.
     """
     from jcs_ct.datasets.fingerprint import THRESHOLD
     from jcs_ct.datasets.layouts import open_dataset
     from jcs_ct.datasets.split import list_files, make_folds, save_folds, save_lists
 
     if similarity is not None and not join_duplicates:
-        raise UsageError("--similarity is of use with --join-duplicates only", hint="add it")
+        raise UsageError("--similarity works only with --join-duplicates", hint="add it")
     _refuse([out], overwrite=overwrite)
     if out.resolve() == folder.resolve():
         raise OutputError("is the data set, the folds would replace it", path=out, hint="call them folds.json")
@@ -204,7 +214,7 @@ def _meanings(labels: tuple[str, ...]) -> dict[str, int]:
     for text in labels:
         name, _, value = text.rpartition("=")
         if not name or value not in {"0", "1"}:
-            raise UsageError(f"--label {text} came, NAME=0 or NAME=1 is expected", hint="for example --label CP=0")
+            raise UsageError(f"--label is {text}; NAME=0 or NAME=1 is expected", hint="for example --label CP=0")
         meanings[name] = int(value)
     return meanings
 

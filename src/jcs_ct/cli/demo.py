@@ -17,18 +17,24 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-o", "--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Folder.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Folder of the demo."
+)
 @click.option("--slices", type=click.IntRange(32, 400), default=54, show_default=True, help="Slices of each phantom.")
-@click.option("--size", type=click.IntRange(128, 1024), default=512, show_default=True, help="Rows and columns.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the phantoms.")
-@click.option("--open/--no-open", "open_it", default=None, help="Open the report in a browser. Default: on a desktop.")
+@click.option(
+    "--size", type=click.IntRange(128, 1024), default=512, show_default=True, help="Rows and columns of each slice."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the phantoms.")
+@click.option(
+    "--open/--no-open", "open_it", default=None, help="Open the report in a browser (default: when there is a desktop)."
+)
 @common_options("demo")
 def demo(run: Run, out: Path, slices: int, size: int, seed: int, open_it: bool | None) -> None:
     """Make two phantom chests, one with lesions and one without, and diagnose both.
 
-    The phantoms are computed on the spot: no patient is in them. They are written as DICOM and PNG, with the lesions
-    that were drawn. The self-check compares the published networks with their published numbers. The diagnosis is that
-    of the shipped jcs-lite, which has never seen a phantom.
+    The phantoms are computed, so no patient is in them. They are written as DICOM and PNG, with the lesions
+    that were drawn. A self-check compares the networks on this machine with the published numbers. The diagnosis is
+    made by the shipped jcs-lite, which never saw a phantom.
     """
     if out.exists() and not run.overwrite:
         raise OutputError("exists already", path=out, hint="use --overwrite, or another -o")

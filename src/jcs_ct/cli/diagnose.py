@@ -34,33 +34,41 @@ if TYPE_CHECKING:
 
 @click.command()
 @inputs_argument
-@click.option("-o", "--out", "target", metavar="OUT", required=True, help="Folder or URL: OUT/<case>/ for each study.")
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    metavar="OUT",
+    required=True,
+    help="Folder or URL of the results; each study gets OUT/<case>/.",
+)
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-              help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions.")  # fmt: skip
+              help="Weights (default: jcs-lite). Give two for a verdict by one and lesions by the other.")  # fmt: skip
 @click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
               help="How slice probabilities become the patient's verdict; see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-              help="Studies whose lesions are segmented (default: always with jcs-lite, else positive).")  # fmt: skip
+              help="Which studies get lesion maps (default: always with jcs-lite, otherwise positive).")  # fmt: skip
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="Read this series of each study; `jcs inspect` lists them.")
 @click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Skip a few images that do not fit: of another size, or at a taken position.")  # fmt: skip
+              help="Skip a few images that do not fit: their size differs, or their position is taken.")  # fmt: skip
 @click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
-              help="Language of report.html; the other files stay English.")  # fmt: skip
-@click.option("--pdf", is_flag=True, help="Write report.pdf too, for paper and mail. Needs WeasyPrint.")
+              help="Language of the report (HTML and PDF); the other files stay English.")  # fmt: skip
+@click.option("--pdf", is_flag=True, help="Also write report.pdf, for printing and mail (needs WeasyPrint).")
 @click.option("--no-html", is_flag=True, help="Do not write report.html.")
-@click.option("--keep-identity", is_flag=True, help="Name cases after the patient's ID, and put it into the report.")
-@click.option("--resume", is_flag=True, help="Keep the studies that an earlier run has finished in OUT.")
-@click.option("--part", metavar="K/N", help="Only the K-th of N disjoint shares of the studies, longest first; "
-              "`jcs collect` puts shares together. docs/scale.md")  # fmt: skip
+@click.option("--keep-identity", is_flag=True, help="Name cases by the patient's ID, and show the ID in the report.")
+@click.option("--resume", is_flag=True, help="Keep the studies that an earlier run finished in OUT.")
+@click.option("--part", metavar="K/N",
+              help="Diagnose only the K-th of N disjoint shares of the studies, longest first; "
+              "`jcs collect` merges the shares (docs/scale.md).")  # fmt: skip
 @click.option("--part-by", type=click.Choice(["study", "entry"]), default=None,
-              help="What is shared. study (default): every header is read. entry (always, of URLs): each sub-folder, "
-              "archive and line of a list holds whole studies, and no other headers are read.")  # fmt: skip
+              help="What --part divides. study (default): studies, after reading every header. entry (always for "
+              "URLs): sub-folders, archives and lines of lists of whole studies; others are not read.")  # fmt: skip
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
-              help="Where studies are computed; ray: by the workers of a cluster that sees INPUT and OUT.")  # fmt: skip
-@click.option("--address", metavar="ADDRESS", help="With --engine ray: its cluster; default: one on this machine.")
+              help="Where studies are computed; ray: on the workers of a cluster that sees INPUT and OUT.")  # fmt: skip
+@click.option("--address", metavar="ADDRESS", help="Address of the Ray cluster (default: one on this machine).")
 @click.option("--workers", type=click.IntRange(1), metavar="N",
-              help="With --engine ray: how many; default: one for every two processors (or --threads).")  # fmt: skip
+              help="Number of Ray workers (default: one for every two processors, or for --threads).")  # fmt: skip
 @common_options("diagnose")
 def diagnose(
     run: Run,
@@ -85,12 +93,12 @@ def diagnose(
 ) -> None:
     """Diagnose studies: probability, attention and lesions of every slice, and the patient's verdict.
 
-    INPUT is a file of DICOM, NIfTI, MetaImage or NRRD, a folder, a .zip or a .tar.gz of them, or pictures of slices,
-    already lung-windowed; the pictures of a folder are one study, head first. Writes OUT/<case>/report.json,
-    report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures), DICOM SEG and SR for DICOM, and
-    OUT/summary.csv. INPUT and OUT may be URLs such as s3://bucket/folder (docs/scale.md).
+    INPUT is a file (DICOM, NIfTI, MetaImage, NRRD), a folder, or a .zip or .tar.gz of them. It may also be pictures of
+    slices in a lung window: the pictures in a folder are one study, head first. Each study gets OUT/<case>/ with
+    report.json, report.html, slices.csv, masks and heat maps (NIfTI for volumes, PNG for pictures); DICOM also gets SEG
+    and SR. OUT/summary.csv lists all studies. INPUT and OUT may be URLs such as s3://bucket/folder (docs/scale.md).
 
-    A research tool, not a medical device.
+    This is a research tool, not a medical device.
     """
     from jcs_ct.app.shares import Share
     from jcs_ct.archive.places import is_url
@@ -109,7 +117,7 @@ def diagnose(
 
         if no_html:
             raise UsageError("--pdf is report.html on paper", hint="leave out --no-html")
-        require_pdf()
+        require_pdf(language)
     with_networks = _WithNetworks(run, model, rule, segment, language, pdf, no_html)
     ways: Any = {"series": series, "allow_gaps": allow_gaps, "drop_odd": drop_odd, "keep_identity": keep_identity}
     if any(is_url(text) for text in (*inputs, target)):
@@ -177,7 +185,7 @@ def _diagnose_here(
 
     run, reporter = with_networks.run, with_networks.run.reporter
     if out.exists() and not out.is_dir():
-        raise OutputError("is a file, a folder was to be written there", path=out, hint="give another -o")
+        raise OutputError("is a file, but a folder is to be written there", path=out, hint="give another -o")
     if cluster is not None:  # its workers stand in folders of their own
         inputs, out = [os.path.abspath(item) for item in inputs], out.absolute()  # noqa: PTH100  # links stay
     by_study, given = part_by == "study", list(inputs)

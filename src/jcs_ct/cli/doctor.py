@@ -12,12 +12,12 @@ _MARKS = {"ok": "ok", "missing": "--", "fault": "FAULT"}
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-@click.option("--verbose", is_flag=True, help="Tracebacks.")
+@click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
 def doctor(as_json: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose
-    """Say what is installed, what it can do, what is missing and how to get it.
+    """Show what is installed, what it can do, what is missing, and how to get it.
 
-    "ok" is there, "--" is missing and only takes something away, "FAULT" has to be mended. The exit status is 1 when
-    there is a fault. Nothing is written and nothing is sent anywhere. Add the output when you report a problem.
+    "ok" marks what is there, "--" what is missing but optional, and "FAULT" what has to be fixed. The exit status is 1
+    when there is a fault. Nothing is written and nothing is sent anywhere. Add the output when you report a problem.
     """
     from jcs_ct.app.doctor import examine_installation
 

@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @slice_options("Folder for pictures and maps.", "to compare")
-@click.option("--method", type=click.Choice(METHODS), default=METHODS[0], show_default=True, help="See below.")
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default=METHODS[0],
+    show_default=True,
+    help="Method of the attention map; described above.",
+)
 @click.option("--layer", help="Dotted name of the module to look at; default: the network's own.")
-@click.option("--colormap", default="plasma", show_default=True, help="A Matplotlib colour map.")
+@click.option("--colormap", default="plasma", show_default=True, help="Matplotlib colour map.")
 @common_options("explain")
 def explain(
     run: Run,
@@ -43,10 +49,10 @@ def explain(
 ) -> None:
     """Write OUT/<stem>.png (overlay) and OUT/<stem>.npy (float32, on the slice's grid, in [0, 1]) for every slice.
 
-    grad-cam and layer-cam look at the whole slice. grad-cam-release looks at the centre crop that the release shows to
-    its classifier; the rest of the map is 0 and marked as not seen. With --model given twice or more, the picture
-    shows the checkpoints side by side and there is one OUT/<stem>.<model>.npy for each. INPUT as for `jcs segment`,
-    pictures only.
+    The methods grad-cam and layer-cam explain the whole slice. grad-cam-release explains the centre crop that the
+    published release shows to its classifier; the rest of the map is 0 and marked as not seen. Give --model two to four
+    times to see checkpoints side by side; each then gets its own OUT/<stem>.<model>.npy. INPUT is the same as for `jcs
+    segment`, but pictures only.
     """
     from jcs_ct.app.each_slice import flags_of, for_each, read_picture
     from jcs_ct.core.whole_files import write_whole

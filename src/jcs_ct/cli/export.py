@@ -14,20 +14,23 @@ FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_c
 
 @click.command("export")
 @click.argument("model", metavar="NAME|FILE")
-@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What to write.")
+@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="The file (a folder for monai-bundle); default: by the name."
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File to write (a folder for monai-bundle); default: after the weights' name.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
 @click.option("--quiet", is_flag=True, help="Print problems only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 @threads_option
 def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
     """Write the weights NAME (or FILE) as a file for other programs, and check it.
 
-    Beside it stands a manifest (.json): checksums, inputs, outputs, and how far it is from the original network at
-    several sizes. An ONNX, OpenVINO or TorchScript file can be given as --model again.
+    A manifest (.json) next to it states checksums, inputs, outputs, and the deviation from the original network at
+    several sizes. An ONNX, OpenVINO or TorchScript file can serve as --model.
     """
     from jcs_ct.inference import open_network
     from jcs_ct.inference.export import export as write

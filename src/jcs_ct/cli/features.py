@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @slice_options("Folder for the .mat files.", "to compare")
-@click.option("--half", is_flag=True, help="From 256×256 pictures, like the half-size set (segmentation only).")
+@click.option(
+    "--half", is_flag=True, help="Compute them from 256×256 pictures, like the half-size set (segmentation only)."
+)
 @common_options("features")
 def features(
     run: Run,
@@ -35,11 +37,11 @@ def features(
     half: bool,
     strict: bool,
 ) -> None:
-    """Write OUT/<stem>.mat for every slice: uint8, value·20, saturating.
+    """Write the stage-1 features of every slice: OUT/<stem>.mat, uint8, 20 times the value, clipped to 0–255.
 
-    jcs-joint weights give both networks' features (vgg_feats 1×64×512×512, res2net_feats 1×64×256×256), jcs-single
-    VGG's alone, jcs-classifier one array of 64×112×112. Two ImageNet backbones, --model given twice, make one file
-    with both. INPUT as for `jcs segment`, pictures only.
+    Weights of jcs-joint give the features of both networks (vgg_feats 1×64×512×512, res2net_feats 1×64×256×256). Those
+    of jcs-single give VGG's features only, and those of jcs-classifier one array of 64×112×112. Give --model twice for
+    two ImageNet backbones in one file. INPUT is the same as for `jcs segment`, but pictures only.
     """
     from jcs_ct.app.each_slice import flags_of, for_each, read_picture
     from jcs_ct.inference import apply

@@ -19,12 +19,12 @@ _HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices",
 
 @click.command()
 @inputs_argument
-@click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: UID, number, description or case.")
+@click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: its UID, number, description or case.")
 @click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Skip a few images that do not fit: of another size, or at a taken position.")  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Table and problems only.")
-@click.option("--verbose", is_flag=True, help="Tracebacks.")
+              help="Skip a few images that do not fit: their size differs, or their position is taken.")  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Print the table and problems only.")
+@click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 def inspect(
     inputs: tuple[str, ...],
@@ -37,9 +37,10 @@ def inspect(
 ) -> None:
     """List the CT studies and series in INPUT, and which series of each study would be read.
 
-    INPUT is a file of DICOM, NIfTI, MetaImage or NRRD, a folder (with its sub-folders), a list of paths (.txt), a .zip
-    or a .tar.gz. One series of each study is read: CT, axial, one grid; then one that shows lung, original before
-    derived, more slices, thinner slices, the lower number. Nothing that names the patient is printed.
+    INPUT is a file (DICOM, NIfTI, MetaImage, NRRD), a folder with its sub-folders, a list of paths (.txt), a .zip or a
+    .tar.gz. One series of each study is read. It must be axial CT on one grid. Among several, one that shows lung wins,
+    then original over derived, more slices, thinner slices, and the lower number. Nothing that names the patient is
+    printed.
     """
     from jcs_ct.io.studies import find_series
 

@@ -10,13 +10,14 @@ from jcs_ct.cli.common import line_printer
 
 
 @click.command()
-@click.option("--quiet", is_flag=True, help="Problems only.")
-@click.option("--verbose", is_flag=True, help="Tracebacks.")
+@click.option("--quiet", is_flag=True, help="Print problems only.")
+@click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
 def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose itself
-    """Take the images in MERCURE_IN_DIR, write SEG, SR and result.json into MERCURE_OUT_DIR.
+    """Diagnose the images in MERCURE_IN_DIR, and write SEG, SR and result.json into MERCURE_OUT_DIR.
 
-    Settings come from task.json: model, rule, segment, series, allow_gaps, drop_odd, notify. Exit status: 0 done, also
-    where there is no chest; 1 some study failed; 2 nothing could be used. A research tool, not a medical device.
+    Settings come from task.json: model, rule, segment, series, allow_gaps, drop_odd, notify. The exit status is 0 when
+    all is done, also where there is no chest; 1 when some study failed; 2 when nothing could be used. This is a
+    research tool, not a medical device.
     """
     from jcs_ct.core.memory import one_arena
     from jcs_ct.hospital.mercure import run

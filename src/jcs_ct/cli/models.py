@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print problems only.")
-verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks with errors.")
+verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
 
 
 @click.group(cls=Group)
 def models() -> None:
-    """Weights: list, show, import, download, export, remove.
+    """List, show, import, download, export and remove weights.
 
     Imported weights are kept in JCS_HOME/weights (default: the platform's cache folder), each as a safetensors file
     with a JSON card beside it: its source, checksums, licence, preprocessing and threshold.
@@ -44,7 +44,7 @@ models.add_command(export)
 @json_option
 @verbose_option
 def list_command(as_json: bool) -> None:
-    """List the weights on this machine, and those that can be had."""
+    """List the weights on this machine, and those that you can get."""
     rows = _rows()
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -64,7 +64,7 @@ def list_command(as_json: bool) -> None:
 @json_option
 @verbose_option
 def show(name: str, as_json: bool) -> None:
-    """Show what is known about the weights NAME: source, checksums, licence, preprocessing, how to get them."""
+    """Show what is known about the weights NAME: source, checksums, licence, preprocessing, and how to get them."""
     stored, entry = find_stored(check_name(name)), CATALOGUE.get(name)
     if stored is None and entry is None:
         raise unknown_name(name)
@@ -86,7 +86,7 @@ def show(name: str, as_json: bool) -> None:
 @quiet_option
 @verbose_option
 def remove_command(name: str, quiet: bool) -> None:
-    """Remove the weights NAME from this machine. What came with jcs-ct stays."""
+    """Remove the weights NAME from this machine. Weights that come with jcs-ct stay."""
     freed = remove(name)
     if not quiet:
         click.echo(f"jcs: {name} is removed ({_size(freed)})", err=True)
@@ -94,8 +94,12 @@ def remove_command(name: str, quiet: bool) -> None:
 
 @models.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", metavar="N", help="What to call them; default: the catalogue's name, or the file's.")
-@click.option("--as", "architecture", metavar="ARCH", help="Accept this network only; default: found from the tensors.")
+@click.option(
+    "--name", metavar="N", help="Name to store them under (default: from the catalogue, otherwise from the file)."
+)
+@click.option(
+    "--as", "architecture", metavar="ARCH", help="Accept only this network (default: recognised from the tensors)."
+)
 @click.option(
     "--bn-eps",
     type=float,
@@ -111,7 +115,7 @@ def remove_command(name: str, quiet: bool) -> None:
 def import_command(file: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Import a checkpoint FILE (.pth, .pt, .safetensors): an official one, an ImageNet backbone, or one of jcs-ct.
 
-    Only tensors are ever read; nothing in the file is run.
+    Only tensors are read. Nothing in the file is run.
     """
     from jcs_ct.weights.loading import import_file
 
@@ -120,14 +124,16 @@ def import_command(file: Path, as_json: bool, quiet: bool, **options: Any) -> No
 
 @models.command()
 @click.argument("name")
-@click.option("--from", "source", metavar="FILE|URL", help="A file fetched by hand, or another address (https).")
-@click.option("--proxy", metavar="URL", help="Proxy; default: HTTPS_PROXY and the like.")
+@click.option(
+    "--from", "source", metavar="FILE|URL", help="Take a file that you downloaded, or another address (https)."
+)
+@click.option("--proxy", metavar="URL", help="Proxy to use (default: from HTTPS_PROXY and its relatives).")
 @overwrite_option
 @json_option
 @quiet_option
 @verbose_option
 def download(name: str, source: str | None, proxy: str | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
-    """Fetch the weights NAME of the catalogue, check them and import them. Goes on where it was stopped."""
+    """Download the weights NAME from the catalogue, check them and import them. A stopped download continues."""
     from jcs_ct.weights.obtain import obtain
 
     stored = find_stored(name)

@@ -19,26 +19,36 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 @click.command()
 @service_options
 @click.option(
-    "--title", metavar="TITLE", default="JCS", show_default=True, help="Of this node; calls for another are refused."
+    "--title",
+    metavar="TITLE",
+    default="JCS",
+    show_default=True,
+    help="AE title of this node; calls to another title are refused.",
 )
-@click.option("--calling", metavar="TITLE", multiple=True, help="May send; give one for each sender.")
+@click.option("--calling", metavar="TITLE", multiple=True, help="AE title that may send; give one for each sender.")
 @click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen at; not this machine's own: needs TLS.")  # fmt: skip
-@click.option("--port", type=click.IntRange(0, 65535), default=11112, show_default=True, help="0: a free one.")
-@click.option("--cert", type=_PEM, help="Certificate of TLS (PEM).")
-@click.option("--key", type=_PEM, help="Its key.")
-@click.option("--ca", type=_PEM, help="Certificates that have signed those of the senders (PEM).")
+              help="Address to listen on. One that others can reach needs TLS.")  # fmt: skip
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=11112,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option("--cert", type=_PEM, help="TLS certificate (PEM).")
+@click.option("--key", type=_PEM, help="Private key of the TLS certificate (PEM).")
+@click.option("--ca", type=_PEM, help="CA certificates that signed those of the senders (PEM).")
 @click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
-              help="A study is complete when nothing has come of it for so long.")  # fmt: skip
-@intake_options("With so many studies waiting, no more are given to the workers.",
-                "Share of the disk; with less free, images are answered A700.")  # fmt: skip
+              help="A study is complete when nothing of it has arrived for this long.")  # fmt: skip
+@intake_options("Number of waiting studies from which no more go to the workers.",
+                "Share of the disk that stays free; with less, images are answered with A700.")  # fmt: skip
 def node(
     title: str, calling: tuple[str, ...], host: str, port: int, cert: Path | None, key: Path | None, ca: Path | None,
     settle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
 ) -> None:  # fmt: skip
-    """Receive CT images (C-STORE) as studies of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
+    """Receive CT images over DICOM (C-STORE) and diagnose them as studies of FOLDER.
 
-    A research tool, not a medical device.
+    FOLDER may be the folder of a `jcs serve` (then give --workers 0). This is a research tool, not a medical device.
     """
     if find_spec("pynetdicom") is None:
         raise UsageError("pynetdicom cannot be imported", hint=install_command("node"))

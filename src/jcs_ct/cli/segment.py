@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @slice_options("Folder for the maps.", ENSEMBLE)
-@click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png, to look at.")
-@click.option("--threshold", type=Probability(), help="For overlays and areas; default: that of the weights.")
+@click.option("--overlay", is_flag=True, help="Also write OUT/overlays/<stem>.png for viewing.")
+@click.option(
+    "--threshold", type=Probability(), help="Lesion threshold for overlays and areas (default: from the weights)."
+)
 @common_options("segment")
 def segment(
     run: Run,
@@ -40,7 +42,7 @@ def segment(
 ) -> None:
     """Write the lesion map of every slice: OUT/<stem>.png, 8-bit, floor(255·p), at the size of the slice.
 
-    INPUT is a slice (PNG, JPEG, TIFF, BMP; already lung-windowed), stage-1 features (.mat), a folder, a list of paths
+    INPUT is a slice in a lung window (PNG, JPEG, TIFF or BMP), stage-1 features (.mat), or a folder, a list of paths
     (.txt) or a .zip of these.
     """
     from jcs_ct.app.each_slice import flags_of, for_each, read_input

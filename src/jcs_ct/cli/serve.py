@@ -29,31 +29,31 @@ def service_options(function: F) -> F:
     for option in reversed((
         click.argument("folder", type=click.Path(path_type=Path, file_okay=False)),
         click.option("--database", metavar="URL", default=None,
-                     help="Of the record: sqlite:///… (default: in FOLDER) or postgresql://…"),
+                     help="Database of the record: sqlite:///… (default: in FOLDER) or postgresql://…."),
         click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
-                     help="Processes that diagnose; with a GPU: one for each."),
+                     help="Number of processes that diagnose (with GPUs: one for each)."),
         click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-                     help="Weights (default: jcs-lite). Given twice: one for the verdict, one for lesions."),
+                     help="Weights (default: jcs-lite). Give two for a verdict by one and lesions by the other."),
         click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
                      help="Where the networks run."),
         click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
-                     help="How the networks are executed."),
+                     help="Library that runs the networks."),
         click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
-                     help="From slices to the patient's verdict."),
+                     help="How slice probabilities become the patient's verdict."),
         click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-                     help="Studies in which lesions are segmented (default: always with jcs-lite, else positive)."),
+                     help="Which studies get lesion maps (default: always with jcs-lite, otherwise positive)."),
         click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
-                     help="Language of report.html; the other files and the page stay English."),
+                     help="Language of the reports; the other files and the page stay English."),
         click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn."),
-        click.option("--keep-identity", is_flag=True, help="UIDs stand in reports as they are."),
+        click.option("--keep-identity", is_flag=True, help="Show the original UIDs in reports."),
         click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
-                     help="A study may take."),
+                     help="Time limit of a study."),
         click.option("--memory", type=click.IntRange(256), metavar="MIB", default=8192, show_default=True,
-                     help="A worker may take, all in."),
+                     help="Memory limit of a worker, everything included."),
         click.option("--attempts", type=click.IntRange(1), default=3, show_default=True,
-                     help="Workers that a study may cost before it has failed."),
+                     help="Number of workers that may die of a study before it counts as failed."),
         click.option("--lease", type=click.FloatRange(1), metavar="SECONDS", default=30, show_default=True,
-                     help="A worker that does not answer for so long has lost its study."),
+                     help="A worker that stays silent for this long loses its study."),
     )):  # fmt: skip
         function = option(function)
     return function
@@ -66,7 +66,7 @@ def intake_options(queue: str, free: str) -> Callable[[F], F]:
         for option in reversed((
             click.option("--queue", type=click.IntRange(1), default=1000, show_default=True, help=queue),
             click.option("--free", type=Probability(), default=0.05, show_default=True, help=free),
-            click.option("--quiet", is_flag=True, help="Only the lines of the log."),
+            click.option("--quiet", is_flag=True, help="Print log lines only."),
         )):  # fmt: skip
             function = option(function)
         return function
@@ -77,32 +77,40 @@ def intake_options(queue: str, free: str) -> Callable[[F], F]:
 @click.command()
 @service_options
 @click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen at; not this machine's own: needs --tokens, and TLS or --proxy.")  # fmt: skip
-@click.option("--port", type=click.IntRange(0, 65535), default=8042, show_default=True, help="0: a free one.")
-@click.option("--tokens", type=click.Path(path_type=Path), help="File of tokens, see `jcs token`.")
-@click.option("--cert", type=click.Path(path_type=Path, exists=True), help="Certificate of TLS (PEM).")
-@click.option("--key", type=click.Path(path_type=Path, exists=True), help="Its key.")
-@click.option("--proxy", metavar="ADDRESS", help="Of the proxy in front that has TLS.")
+              help="Address to listen on. One that others can reach needs --tokens, and TLS or --proxy.")  # fmt: skip
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8042,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option("--tokens", type=click.Path(path_type=Path), help="File of access tokens (see `jcs token`).")
+@click.option("--cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate (PEM).")
+@click.option("--key", type=click.Path(path_type=Path, exists=True), help="Private key of the TLS certificate (PEM).")
+@click.option("--proxy", metavar="ADDRESS", help="Address of the proxy in front that terminates TLS.")
 @click.option("--upload", type=click.IntRange(1), metavar="MIB", default=4096, show_default=True,
-              help="A study may have.")  # fmt: skip
-@click.option("--files", type=click.IntRange(1), default=20000, show_default=True, help="A form may have.")
+              help="Largest size of a study.")  # fmt: skip
+@click.option(
+    "--files", type=click.IntRange(1), default=20000, show_default=True, help="Largest number of files in a form."
+)
 @click.option("--idle", type=click.FloatRange(1), metavar="SECONDS", default=60, show_default=True,
-              help="An upload that sends nothing for so long is cut off.")  # fmt: skip
-@intake_options("Studies that may wait; more are answered 429.",
-                "Share of the disk; with less free, uploads are answered 503.")  # fmt: skip
+              help="An upload that sends nothing for this long is cut off.")  # fmt: skip
+@intake_options("Number of studies that may wait; further ones are answered with 429.",
+                "Share of the disk that stays free; with less, uploads are answered with 503.")  # fmt: skip
 def serve(
     host: str, port: int, tokens: Path | None, cert: Path | None, key: Path | None, proxy: str | None, upload: int,
     files: int, idle: float, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
 ) -> None:  # fmt: skip
-    """Serve: studies are sent over HTTP, diagnosed by workers, and their results fetched. See docs/service.md.
+    """Serve studies over HTTP: clients send them, workers diagnose them, clients fetch the results.
 
-    FOLDER holds what was sent, the results and, unless --database is given, the record. A page for people is at /, the
-    API's documentation at /docs.
+    FOLDER holds the studies that were sent, the results and, without --database, the record. The page for people is at
+    /, and the documentation of the API is at /docs. docs/service.md tells more.
 
-    A research tool, not a medical device.
+    This is a research tool, not a medical device.
     """
     if (cert is None) != (key is None):
-        raise UsageError("--cert and --key belong together", hint="give both, or none of them")
+        raise UsageError("--cert and --key belong together", hint="give both or neither")
     service = service_of(
         shared, upload_bytes=upload * MIB, upload_files=files, idle_seconds=idle, queue=queue, free_share=free
     )
@@ -117,7 +125,10 @@ def serve(
 @service_options
 @click.option("--quiet", is_flag=True, help="Print problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
-    """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
+    """Start workers for a running `jcs serve`, also on another machine.
+
+    Give the same FOLDER, database, weights and settings.
+    """
     service = service_of(shared)
 
     from jcs_ct.service.run import work as run
@@ -127,11 +138,14 @@ def work(workers: int, quiet: bool, **shared: Any) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--name", required=True, help="Who will hold it; stands in the log.")
+@click.option("--name", required=True, help="Who will hold the token; the log shows this name.")
 @click.option("--role", type=click.Choice(["submit", "read", "admin"]), multiple=True, required=True,
-              help="submit: send studies; read: see results; admin: all, and delete. May be given twice.")  # fmt: skip
+              help="submit sends studies, read sees results, admin does all and deletes. Repeatable.")  # fmt: skip
 def token(file: Path, name: str, role: tuple[str, ...]) -> None:
-    """Make a token for `jcs serve --tokens FILE` and print it. The file keeps its hash; delete the line to end it."""
+    """Create an access token for `jcs serve --tokens FILE` and print it.
+
+    The file keeps its hash; delete its line to revoke it.
+    """
     from jcs_ct.service.access import add_token
 
     click.echo(add_token(file, name, role))

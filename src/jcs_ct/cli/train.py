@@ -28,7 +28,7 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
         ("--folds",),
         {"metavar": "FILE|all", "help": "File of folds; default: folds.json of the data set. all: --fold all."},
     ),
-    (("--network",), {"help": "Another network of the same task."}),
+    (("--network",), {"help": "Another network for the same task."}),
     (("--inputs",), {"type": click.Choice(["image", "features"]), "help": "Pictures, or stage-1 features (.mat)."}),
     (("--size",), {"type": int, "help": "Side of the network's input; default: the recipe's 512 (224)."}),
     (("--epochs",), {"type": int, "help": "Number of passes over the training slices."}),
@@ -40,8 +40,8 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("--workers",), {"type": int, "help": "Number of processes that load data."}),
     (("--precision",), {"help": "32-true (default), bf16-mixed or 16-mixed."}),
     (("--device", "accelerator"), {"type": click.Choice(["auto", "cpu", "cuda", "mps"]), "help": "Where to train."}),
-    (("--devices",), {"type": int, "help": "Number of devices; processes on a CPU."}),
-    (("--every",), {"type": int, "help": "Also save a checkpoint every so many steps."}),
+    (("--devices",), {"type": int, "help": "Number of devices; on a CPU, of processes."}),
+    (("--every",), {"type": int, "help": "Also save a checkpoint every N steps."}),
     (
         ("--threads",),
         {"type": int, "help": "PyTorch threads of each process (default: OMP_NUM_THREADS, otherwise what is free)."},
@@ -59,7 +59,7 @@ _RESUME = "Continue from RUN/last.ckpt with the configuration it has; with a lar
 
 @click.group(cls=Group)
 def train() -> None:
-    """Train on one's own data. Needs the extra train."""
+    """Train on your own data. This needs the extra train."""
 
 
 def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = ()) -> None:
@@ -70,16 +70,24 @@ def _command(task: str, text: str, extra: tuple[tuple[tuple[str, ...], dict[str,
     for names, settings in reversed((*_OPTIONS, *extra)):
         function = click.option(*names, **settings)(function)
     for decorate in (
-        click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks."),
+        click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors."),
         click.option("--quiet", is_flag=True, help="Print problems only."),
         click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT),
         click.option("--resume", is_flag=True, help=_RESUME),
         click.option(
-            "--freeze", multiple=True, help="Do not train parameters whose names begin with this; repeatable."
+            "--freeze", multiple=True, help="Do not train parameters whose names begin with this. Repeatable."
         ),
-        click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from; repeatable."),
-        click.option("--recipe", type=click.Choice(["release", "modern"]), default="release", show_default=True),
-        click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="RUN, the folder of the run."),
+        click.option("--init", multiple=True, metavar="NAME|FILE", help="Weights to start from. Repeatable."),
+        click.option(
+            "--recipe",
+            type=click.Choice(["release", "modern"]),
+            default="release",
+            show_default=True,
+            help="Settings of the published release, or modern ones.",
+        ),
+        click.option(
+            "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the run, called RUN below."
+        ),
         click.option("--data", required=True, help="The data set: a folder, a list or a manifest."),
     ):
         function = decorate(function)
@@ -102,7 +110,7 @@ def _train(
     from jcs_ct.training.processes import known_environment, place
 
     if accept and not resume:
-        raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
+        raise UsageError("--accept-changed-data belongs to --resume", hint="give both, or leave it out")
     given |= {"init": init or None, "freeze": freeze or None, **chosen_fold(given["fold"], given["folds"])}
     given["folds"] = None if given["folds"] == "all" else given["folds"]
     config = resolve(task, data, recipe, **given)  # type: ignore[arg-type]
@@ -141,7 +149,7 @@ _command("segment", "Train jcs-single: slices with lesion masks.")
 _command("classify", "Train jcs-classifier: slices with labels.", _CLASSIFY)
 _command(
     "joint",
-    "Train jcs-joint: the classifier's features feed the segmenter. Staged, as in the paper: --init a trained "
-    "classifier and --freeze res2net.; end to end: without --freeze.",
+    "Train jcs-joint: the classifier's features feed the segmenter. To train in stages, as in the paper, give "
+    "--init with a trained classifier and --freeze res2net. (with the dot). Without --freeze it trains end to end.",
 )
 train.add_command(lite)

@@ -23,40 +23,64 @@ _RESUME = (
 
 
 @click.command("lite")
-@click.option("--data", multiple=True, required=True, help="A data set with masks, or with labels; repeatable.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="RUN, the folder of the run.")
-@click.option("--fold", metavar="N|all", help="Hold this fold out of every data set, and score on it; all: each.")
-@click.option("--folds", metavar="N|all", help="Folds of a data set that brings none (4); all: as --fold all.")
-@click.option("--build", is_flag=True, help="All folds, then everything, then calibration: the shipped weights.")
-@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at the same time (--build).")
-@click.option("--without", multiple=True, help="Leave out a source, where it holds a single class; repeatable.")
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps.")
+@click.option("--data", multiple=True, required=True, help="Data set with masks or with labels. Repeatable.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path), required=True, help="Folder of the run, called RUN below."
+)
+@click.option(
+    "--fold", metavar="N|all", help="Hold this fold out of every data set and score on it. all: each fold in turn."
+)
+@click.option(
+    "--folds", metavar="N|all", help="Number of folds of a data set that brings none (4). all: the same as --fold all."
+)
+@click.option(
+    "--build", is_flag=True, help="Train all folds, then on everything, then calibrate: this makes the shipped weights."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Number of runs at the same time, with --build.",
+)
+@click.option("--without", multiple=True, help="Leave out a source where it holds a single class. Repeatable.")
+@click.option("--steps", type=click.IntRange(1), help="Number of optimiser steps.")
 @click.option("--lr", type=float, help="Peak learning rate.")
-@click.option("--mix", type=click.FloatRange(0), help="α of the Beta distribution of λ, for mixed slices; 0: none.")
+@click.option(
+    "--mix", type=click.FloatRange(0), help="Mix slices and labels: α of the Beta distribution of λ (0: do not mix)."
+)
 @click.option(
     "--attention", type=click.FloatRange(0), help="Weight of the loss that compares attention with lesion masks."
 )
 @click.option(
     "--silence", type=click.FloatRange(0), help="Weight of slices without lesions in the loss of lesion maps."
 )
-@click.option("--coarse", type=click.FloatRange(0, 1), help="Share of the steps, the first ones, at 3/4 of the size.")
-@click.option("--labelled", type=click.IntRange(0), help="Slices with labels alone in a step.")
-@click.option("--lesions", type=click.IntRange(0), help="Slices with lesion masks in a step.")
-@click.option("--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Slices without lesions in a step.")
+@click.option(
+    "--coarse", type=click.FloatRange(0, 1), help="Share of the steps, at the start, that run at 3/4 of the size."
+)
+@click.option("--labelled", type=click.IntRange(0), help="Number of slices with only a label in each step.")
+@click.option("--lesions", type=click.IntRange(0), help="Number of slices with lesion masks in each step.")
+@click.option(
+    "--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Number of slices without lesions in each step."
+)
 @click.option("--init", help="Start from these weights (jcs-lite, or a file) instead of ImageNet's.")
-@click.option("--freeze", multiple=True, help="Keep parameters whose names begin so ('encoder.'); repeatable.")
+@click.option(
+    "--freeze",
+    multiple=True,
+    help="Do not train parameters whose names begin with this (such as encoder.). Repeatable.",
+)
 @click.option(
     "--precision", type=click.Choice(["bf16", "fp32"]), help="Number format of the computation during training."
 )
 @click.option("--seed", type=int, help="Seed of the random numbers.")
-@click.option("--every", type=click.IntRange(1), help="Steps between checkpoints.")
+@click.option("--every", type=click.IntRange(1), help="Number of steps between checkpoints.")
 @click.option(
     "--threads", type=click.IntRange(0), help="Threads of each run (default: OMP_NUM_THREADS, otherwise what is free)."
 )
 @click.option("--resume", is_flag=True, help=_RESUME)
 @click.option("--accept-changed-data", "accept", is_flag=True, help=ACCEPT)
 @click.option("--quiet", is_flag=True, help="Print problems only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Tracebacks.")
+@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
 def lite(
     data: tuple[str, ...],
     out: Path,
@@ -76,7 +100,7 @@ def lite(
     if build and (fold or folds == "all"):
         raise UsageError("--build trains every fold by itself", hint="leave --fold and --folds all out")
     if accept and not (resume or build):
-        raise UsageError("--accept-changed-data belongs to --resume", hint="give both; or leave it out")
+        raise UsageError("--accept-changed-data belongs to --resume", hint="give both, or leave it out")
     given["quiet"] = given.pop("quiet_slices")
     asked = {
         k: v
@@ -140,5 +164,5 @@ def _number(option: str, text: str | None) -> int | None:
     if text is None or text == "all":
         return None
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise UsageError(f"--{option} {text} came, a number from 1 or all is needed")
+        raise UsageError(f"--{option} is {text}; a number from 1 upwards, or all, is expected")
     return int(text)

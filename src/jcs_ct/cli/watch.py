@@ -8,47 +8,52 @@ from typing import Any
 import click
 
 from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.groups import Group
 from jcs_ct.cli.serve import intake_options, service_of, service_options
 
 
-@click.group()
+@click.group(cls=Group)
 def watch() -> None:
-    """Watch an archive: see docs/orthanc.md."""
+    """Watch an archive for new studies (see docs/orthanc.md)."""
 
 
 @watch.command()
 @click.argument("url")
 @service_options
 @click.option(
-    "--to", "target", metavar="URL", default=None, help="Of the Orthanc that gets the results; default: the same."
+    "--to",
+    "target",
+    metavar="URL",
+    default=None,
+    help="Address of the Orthanc that gets the results (default: the same).",
 )
 @click.option("--login", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="File with one line user:password, for both.")  # fmt: skip
+              help="File with one line, user:password, for both.")  # fmt: skip
 @click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Certificates to trust (PEM); default: those of the system.")  # fmt: skip
+              help="CA certificates to trust (PEM; default: those of the system).")  # fmt: skip
 @click.option("--every", type=click.FloatRange(0.1), metavar="SECONDS", default=5, show_default=True,
-              help="Between two looks.")  # fmt: skip
+              help="Time between two looks for new studies.")  # fmt: skip
 @click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
-              help="The images of a study must not have changed for so long, besides Orthanc's StableAge.")  # fmt: skip
+              help="A study must not have changed for this long, in addition to Orthanc's StableAge.")  # fmt: skip
 @click.option("--patience", type=click.FloatRange(1), metavar="SECONDS", default=60, show_default=True,
-              help="An answer of Orthanc may take.")  # fmt: skip
+              help="Time limit of an answer from Orthanc.")  # fmt: skip
 @click.option("--rescan", type=click.FloatRange(0.001), metavar="HOURS", default=24, show_default=True,
-              help="Between two looks through all studies.")  # fmt: skip
-@click.option("--new-only", is_flag=True, help="At the very first start, leave the studies that are there already.")
-@intake_options("With so many studies waiting, no more are fetched.",
-                "Share of the disk; with less free, no more are fetched.")  # fmt: skip
+              help="Time between two looks through all studies.")  # fmt: skip
+@click.option("--new-only", is_flag=True, help="At the first start, leave out the studies that are already there.")
+@intake_options("Number of waiting studies from which no more are fetched.",
+                "Share of the disk that stays free; with less, no more are fetched.")  # fmt: skip
 def orthanc(
     url: str, target: str | None, login: Path | None, ca: Path | None, every: float, settle: float, patience: float,
     rescan: float, new_only: bool, queue: int, free: float, quiet: bool, workers: int, **shared: Any,
 ) -> None:  # fmt: skip
-    """Watch the Orthanc at URL.
+    """Watch the Orthanc at URL, diagnose what arrives, and send SEG and SR back.
 
-    URL is that of its REST interface; it needs the DICOMweb plugin.
+    URL is the address of its REST interface. Orthanc needs its DICOMweb plugin.
 
-    A study that is complete goes to the workers of FOLDER, which may be that of a `jcs serve` (then give --workers 0).
-    Its SEG and SR go back; a slice that comes late makes a new version.
+    A complete study goes to the workers of FOLDER, which may be the folder of a `jcs serve` (then give --workers 0). A
+    slice that arrives late makes a new version of the results.
 
-    A research tool, not a medical device.
+    This is a research tool, not a medical device.
     """
     service = service_of(shared, queue=queue, free_share=free)
 

@@ -78,4 +78,4 @@ def _temporary() -> str:
             return tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
         except OSError:  # no such folder that can be written
             continue
-    raise OutputError("no folder for temporary files can be written", hint="set TMPDIR to one that can be")
+    raise OutputError("there is no writable folder for temporary files", hint="set TMPDIR to a writable folder")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 def duration(seconds: float) -> str:
     """Return a span of time in words, two units at most.
@@ -20,3 +22,9 @@ def duration(seconds: float) -> str:
         return f"{hours} h {minutes:02d} min"
     days, hours = divmod(hours, 24)
     return f"{days} d {hours} h"
+
+
+def left_after(done: int, total: int, began: float) -> str:
+    """Return "; 2 min left" for `done` of `total` equal parts since `began` (`time.monotonic`); "" after the last."""
+    left = (time.monotonic() - began) / done * (total - done)
+    return f"; {duration(left)} left" if done < total else ""

@@ -39,7 +39,7 @@ class JcsError(Exception):
 
 
 class UsageError(JcsError):
-    """Arguments that cannot be used, or that contradict one another."""
+    """Arguments that cannot be used, or that contradict each other."""
 
 
 class InputError(JcsError):

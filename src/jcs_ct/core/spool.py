@@ -48,7 +48,7 @@ class Spool:
             except OSError as error:
                 raise OutputError(
                     f"decoded slices cannot be kept in {tempfile.gettempdir()}: {error.strerror or error}",
-                    hint="make room there, or name another folder in TMPDIR",
+                    hint="free some space there, or set TMPDIR to another folder",
                 ) from error
             self._places[number] = (start, array.shape, array.dtype.str)
 

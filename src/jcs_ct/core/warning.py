@@ -24,7 +24,7 @@ UNRELIABLE: dict[str, str] = {
     "level-jump": "the values of neighbouring slices are shifted against each other",
     "padding": "padding values within the body",
     "child": "a child, or a body of a child's size",
-    "lung-volume": "lungs outside of what adults have",
+    "lung-volume": "lungs of a size that adults do not have",
     "one-lung": "one lung is missing or was not found",
     "no-lung": "no lung where some is expected",
     "flagged-slices": "many slices do not look like axial chest slices in a lung window",

@@ -29,17 +29,21 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     if destination.parts[:1] == ("-",):
         raise OutputError(
-            "would be written into a file or folder of this name; standard output is not supported",
+            "names standard output, which is not supported",
             path=destination,
-            hint="give a name, or ./- where it is meant",
+            hint="give a name; use ./- for a file called -",
         )
     # Through a link to its target, as every tool that opens the file for writing would; a link that leads nowhere too.
     destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
     try:
         if destination.is_dir():
-            raise OutputError("is a folder, a file was to be written there", path=destination, hint="give another name")
+            raise OutputError(
+                "is a folder, but a file is to be written there", path=destination, hint="give another name"
+            )
         if destination.exists() and not destination.is_file():  # a rename would put a file in the place of /dev/null
-            raise OutputError("is a device or a pipe, a file is written", path=destination, hint="give another name")
+            raise OutputError(
+                "is a device or a pipe, but a file is to be written there", path=destination, hint="give another name"
+            )
         if destination.exists() and not overwrite:
             raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
         destination.parent.mkdir(parents=True, exist_ok=True)

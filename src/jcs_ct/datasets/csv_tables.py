@@ -49,7 +49,7 @@ class Rows:
         try:
             return next(self._reader)
         except csv.Error as error:
-            raise InputError(f"is no CSV table: {error}", path=f"{self._path}:{self.line}") from error
+            raise InputError(f"is not a CSV table: {error}", path=f"{self._path}:{self.line}") from error
 
 
 def open_table(path: Path, wanted: Collection[str]) -> Rows:

@@ -47,7 +47,7 @@ def read_folders(root: Path) -> Reading:
     if (root / "images").is_dir():
         images |= _series(root / "images", masks, images, problems)
     foreign = [stem for stem, path in features.items() if not is_features(path)]
-    notes += [f"features/: {features.pop(stem).name} is no .mat file, not used" for stem in foreign]
+    notes += [f"features/: {features.pop(stem).name} is not a .mat file and is not used" for stem in foreign]
     if images and features and images.keys() != features.keys():
         alone = len(images.keys() ^ features.keys())
         notes.append(f"{_count(alone, 'slice')} in only one of images/ and features/")
@@ -149,7 +149,9 @@ def _stems(files: dict[str, Path], folder: Path, problems: list[InputError]) -> 
             stem, extension = (Path(name).parent / volume).as_posix(), "volume"
         if not extension:
             kinds = ", ".join(sorted(EXTENSIONS))
-            problems.append(InputError("is no slice by its name", path=path, hint=f"move it away; expected: {kinds}"))
+            problems.append(
+                InputError("does not have the name of a slice", path=path, hint=f"move it away; expected: {kinds}")
+            )
         elif stem in found:
             other = found[stem].relative_to(folder).as_posix()
             problems.append(InputError(f"has the same stem as {other}", path=path, hint="keep one of the two"))

@@ -38,13 +38,13 @@ def read_folds(path: Path) -> list[list[str]]:
         content = json.loads(decode_text(read_file(path, MAX_BYTES)))
     except (ValueError, RecursionError) as error:
         where = f"{path}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else path
-        raise InputError(f"is no JSON: {error}", path=where, hint=_EXPECTED) from error
+        raise InputError(f"is not JSON: {error}", path=where, hint=_EXPECTED) from error
     folds = content.get("folds") if isinstance(content, dict) else None
     if not isinstance(folds, list) or not folds:
         raise InputError("has no list of 'folds'", path=path, hint=_EXPECTED)
     for number, fold in enumerate(folds, 1):
         if not isinstance(fold, list) or not all(isinstance(name, str) for name in fold):
-            raise InputError(f"fold {number} is no list of names", path=path, hint=_EXPECTED)
+            raise InputError(f"fold {number} is not a list of names", path=path, hint=_EXPECTED)
     return folds
 
 
@@ -65,7 +65,7 @@ def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
         for name in fold:
             found = by_name.get(name.replace("\\", "/"), set())
             if len(found) != 1:
-                what = f"which is the name of {len(found)} slices" if found else "which is no slice of this data set"
+                what = f"which is the name of {len(found)} slices" if found else "which is not a slice of this data set"
                 hint = "use paths below the folder" if found else "add the file, or take the name out"
                 problems.append(InputError(f"fold {number} names {name!r}, {what}", path=path, hint=hint))
                 continue

@@ -124,7 +124,7 @@ def inspect_all(files: Sequence[Files], workers: int = 1) -> Iterator[Inspected]
             except StopIteration:
                 return
             except BrokenProcessPool as error:
-                raise JcsError("a process that reads was killed, for want of memory perhaps", hint=ALONE) from error
+                raise JcsError("a process that reads was killed, perhaps because memory ran out", hint=ALONE) from error
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

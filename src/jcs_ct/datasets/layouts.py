@@ -114,7 +114,9 @@ def _read_file(path: Path, labels: Mapping[str, int] | None) -> tuple[str, Readi
     if path.suffix.lower() in {".txt", ".lst", ".list"}:
         return "lists", read_lists({path: LISTS.get(path.name, path.stem)})
     raise InputError(
-        "is no list (.txt) and no manifest (.csv)", path=path, hint="give the folder of the data set, or such a file"
+        "is neither a list (.txt) nor a manifest (.csv)",
+        path=path,
+        hint="give the folder of the data set, or such a file",
     )
 
 

@@ -83,9 +83,9 @@ def _divide(line: str, folder: Path) -> tuple[Path, Path]:
     if len(existing) == 1:
         return existing[0]
     if existing:
-        raise InputError(f"can be divided in {len(existing)} ways into two files that exist: {line!r}", hint=_QUOTE)
+        raise InputError(f"can be split in {len(existing)} ways into two files that exist: {line!r}", hint=_QUOTE)
     raise InputError(
-        f"{line!r} is no picture and mask: no way of dividing it gives two files that exist",
+        f"{line!r} is not a picture and its mask: however it is divided, one of the two does not exist",
         hint=_QUOTE + "; or a file is missing",
     )
 

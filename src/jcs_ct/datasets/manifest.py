@@ -155,7 +155,7 @@ class _Table:
         if value is None:
             raise InputError(
                 f"has the label {text!r}; 1 (COVID-19) or 0 is expected, or one of {', '.join(sorted(self.labels))}",
-                hint=f"say what it means with --label {text}=0 or --label {text}=1",
+                hint=f"give its meaning with --label {text}=0 or --label {text}=1",
             )
         if text not in {"0", "1"}:
             self.named[text] = value

@@ -128,9 +128,9 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(decode_text(read_file(path, _MAX_JSON)))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"is no JSON: {error}", path=path, hint="write it as nnU-Net does") from error
+        raise InputError(f"is not JSON: {error}", path=path, hint="write it as nnU-Net does") from error
     if not isinstance(content, dict):
-        raise InputError("is no JSON object", path=path, hint="write it as nnU-Net does")
+        raise InputError("is not a JSON object", path=path, hint="write it as nnU-Net does")
     return content
 
 
@@ -138,5 +138,5 @@ def lesion_labels(text: str) -> tuple[int, ...]:
     """Return the labels that "1,3" names. Raises UsageError for anything else."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"the labels {text!r} came, numbers above 0 are expected", hint="for example --labels 1,3")
+        raise UsageError(f"the labels are {text!r}; numbers above 0 are expected", hint="for example --labels 1,3")
     return tuple(sorted({int(part) for part in parts}))

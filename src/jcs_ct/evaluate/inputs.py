@@ -154,7 +154,7 @@ def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Map
             (see `how_stored`).
     """
     if not folder.is_dir():
-        raise InputError("is no folder", path=folder, hint="give the folder of the maps")
+        raise InputError("is not a folder", path=folder, hint="give the folder of the maps")
     files = {n: p for n, p in files_below(folder).items() if not n.startswith("overlays/")}
     if any(case.sample.index is not None for case in cases.cases):
         return _match_volumes(cases, folder, files)

@@ -134,7 +134,7 @@ def _array(data: bytes, path: Path) -> NDArray[np.float64]:
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise InputError(f"is a damaged NumPy file: {reason}", path=path, hint="copy it again") from error
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
-        raise InputError("is no floating-point array", path=path, hint="save maps with numpy.save as float32")
+        raise InputError("is not a floating-point array", path=path, hint="save maps with numpy.save as float32")
     return values.astype(np.float64)
 
 

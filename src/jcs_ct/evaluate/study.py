@@ -84,7 +84,7 @@ def read_labels(path: Path) -> dict[str, tuple[int, str]]:
             raise InputError(
                 f"has the label {row.get('label', '')!r}; 1 (COVID-19) or 0 is expected",
                 path=place,
-                hint="mend the row",
+                hint="correct the row",
             )
         if name in found:
             raise InputError(f"names the study {name!r} again", path=place, hint="keep one row")
@@ -144,7 +144,7 @@ def _reports(results: Path) -> tuple[dict[str, dict[str, Any]], list[InputError]
             content = json.loads(path.read_text(encoding="utf-8"))
             _ = content["verdict"]["score"], content["verdict"]["reliable"], content["model"]["weights_sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(InputError(f"is no report of `jcs diagnose`: {error}", path=path, hint="make it again"))
+            problems.append(InputError(f"is not a report of `jcs diagnose`: {error}", path=path, hint="make it again"))
         else:
             found[path.parent.name] = content
     if not found and not problems:

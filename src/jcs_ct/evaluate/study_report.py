@@ -35,7 +35,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"Stated probability {calibration['mean_probability']:.3f} on average, {calibration['prevalence']:.3f} of the "
         f"studies are COVID-19; calibration error {calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}."
         if calibration
-        else "The score of this rule is no probability; calibration is not defined."
+        else "The score of this rule is not a probability, so calibration is not defined."
     )
     return tables.document(
         f"Verdicts in {content['predictions']}",

@@ -101,7 +101,7 @@ def read_wishes(path: Path) -> Wishes:
     except FileNotFoundError:
         return Wishes()
     except (OSError, ValueError) as error:
-        raise UsageError(f"is no JSON: {error}", path=path, hint="check what wrote it") from error
+        raise UsageError(f"is not JSON: {error}", path=path, hint="check what wrote it") from error
     given = _settings(task.get("process") if isinstance(task, dict) else None)
     known = {name: value for name, value in given.items() if name in Wishes.__dataclass_fields__ and name != "unknown"}
     for name, allowed in ALLOWED.items():
@@ -140,7 +140,7 @@ def _folder(environment: Mapping[str, str], name: str) -> Path:
     if not folder:
         raise UsageError(f"{name} is not set", hint="mercure sets it; by hand: a folder")
     if not Path(folder).is_dir():
-        raise UsageError(f"{name} is no folder", path=folder)
+        raise UsageError(f"{name} is not a folder", path=folder)
     return Path(folder)
 
 

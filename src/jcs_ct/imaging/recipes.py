@@ -126,7 +126,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ShapeError(
-            f"pixels {pixels.dtype} {'×'.join(map(str, pixels.shape))} came, uint8 rows×columns×3 is needed"
+            f"pixels {pixels.dtype} {'×'.join(map(str, pixels.shape))} were given; uint8 rows×columns×3 is expected"
         )
     height, width = pixels.shape[:2]
     if how.field:

@@ -75,7 +75,7 @@ def cut_at(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
     Nothing before the layer keeps its activations, so memory does not depend on the depth of the network.
 
     Raises:
-        UsageError: The network has no such layer, or the layer's output is no feature map N×C×h×w.
+        UsageError: The network has no such layer, or the layer's output is not a feature map N×C×h×w.
     """
     modules = dict(model.named_modules())
     if layer not in modules or not layer:
@@ -85,7 +85,7 @@ def cut_at(model: nn.Module, layer: str, seen: list[Tensor]) -> Iterator[None]:
     def cut(_module: nn.Module, _inputs: object, output: object) -> Tensor:
         if not isinstance(output, Tensor) or output.dim() != 4:
             raise UsageError(
-                f"the output of layer {layer!r} is no feature map N×C×h×w", hint="name a convolution block"
+                f"the output of layer {layer!r} is not a feature map N×C×h×w", hint="name a convolution block"
             )
         seen.append(output.detach().requires_grad_())
         return seen[-1].clone()  # a copy, since what follows may work in place
@@ -135,7 +135,7 @@ def attention_of_slice(
             return Attention(empty, computed, "no lesion found, so nothing to explain")
         (gradient,) = torch.autograd.grad(value, seen[-1], allow_unused=True)
     if gradient is None:
-        raise UsageError(f"the answer does not depend on layer {layer!r}", hint="name another layer")
+        raise UsageError(f"the output does not depend on layer {layer!r}", hint="name another layer")
     activation = seen[-1].detach()
     if method == "grad-cam":
         weighted = gradient.mean(dim=(2, 3), keepdim=True) * activation

@@ -197,7 +197,7 @@ def _must_be_bundle(path: Path) -> None:
     except WeightsError:
         found = False
     if not found:
-        raise OutputError("is there and is no bundle of jcs-ct", path=path, hint="use another -o")
+        raise OutputError("exists and is not a bundle of jcs-ct", path=path, hint="use another -o")
 
 
 def _move(made: Path, path: Path) -> None:

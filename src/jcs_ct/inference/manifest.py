@@ -69,7 +69,7 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise WeightsError("is not valid JSON", path=path, hint=_AGAIN) from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
-        raise WeightsError(f"is no manifest of an exported network ({SCHEMA})", path=path, hint=_AGAIN)
+        raise WeightsError(f"is not the manifest of an exported network ({SCHEMA})", path=path, hint=_AGAIN)
     try:
         card = WeightsCard.from_json(json.dumps(values["weights"]), path=path)
         names = ("format", "files", "inputs", "outputs", "parity", "versions", "machine")

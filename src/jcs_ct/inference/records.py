@@ -115,7 +115,7 @@ def checked_file(where: Path, record: ParityRecord) -> Path:
     """
     path = where / record.file
     if not path.is_file():
-        raise RuntimeFailedError("is gone, its record is still there", path=path, hint=f"remove the folder {where}")
+        raise RuntimeFailedError("is gone, but its record is still there", path=path, hint=f"remove the folder {where}")
     found = sha256_of(path)
     if found != record.file_sha256:
         raise RuntimeFailedError(

@@ -141,10 +141,11 @@ def _draw(
 ) -> NDArray[np.float64]:
     """Return the resampled values, resamples × names."""
     if not groups:
-        raise UsageError("nothing to resample: no element came")
+        raise UsageError("there is nothing to resample: the list is empty")
     if resamples < 0 or not 0 < confidence < 1:
         raise UsageError(
-            f"{resamples} resamples at confidence {confidence} came, 0 or more and a number between 0 and 1 are needed"
+            f"{resamples} resamples at confidence {confidence} were asked for; "
+            "0 or more, at a confidence between 0 and 1, are expected"
         )
     if len(set(groups)) < 2:  # every resample would be the sample: an interval of no width, which says nothing
         return np.full((resamples, len(names)), math.nan)

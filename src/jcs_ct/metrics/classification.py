@@ -83,12 +83,12 @@ class Scored:
         raw, values = np.asarray(labels), np.asarray(scores, dtype=np.float64)
         if raw.ndim != 1 or raw.shape != values.shape or not raw.size:
             raise ShapeError(
-                f"labels {raw.shape} and scores {values.shape} came, two lists of the same length are needed"
+                f"labels are {raw.shape} and scores {values.shape}; two lists of the same length are expected"
             )
         if not np.isin(raw, (0, 1)).all():
-            raise ShapeError(f"labels {np.unique(raw)[:5].tolist()} came, 0 and 1 are needed")
+            raise ShapeError(f"labels are {np.unique(raw)[:5].tolist()}; 0 and 1 are expected")
         if not np.isfinite(values).all():
-            raise ShapeError("scores hold NaN or infinite values, finite ones are needed")
+            raise ShapeError("scores hold NaN or infinite values; finite ones are expected")
         self.truth: NDArray[np.bool_] = raw.astype(bool)
         self.scores: Float = values
         self._order = np.argsort(-values, kind="stable")
@@ -161,9 +161,9 @@ def reliability(
     scored = Scored(labels, probabilities)
     p = scored.scores
     if p.min() < 0 or p.max() > 1:
-        raise ShapeError(f"probabilities from {p.min():g} to {p.max():g} came, 0 to 1 is needed")
+        raise ShapeError(f"probabilities go from {p.min():g} to {p.max():g}; 0 to 1 is expected")
     if bins < 1:
-        raise UsageError(f"{bins} bins were asked for, at least 1 is needed")
+        raise UsageError(f"{bins} bins were asked for; at least 1 is expected")
     edges = np.linspace(0, 1, bins + 1)
     index = np.clip(np.searchsorted(edges, p, side="right") - 1, 0, bins - 1)
     w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)

@@ -35,12 +35,12 @@ _BLUR = 5 / 224  # RISE blurs pictures of 224 pixels with σ = 5
 def _checked(attention: NDArray[Any], mask: NDArray[np.generic]) -> tuple[Float, NDArray[np.bool_]]:
     if attention.ndim != 2 or attention.shape != mask.shape or not attention.size:
         raise ShapeError(
-            f"attention map {attention.shape} and mask {mask.shape} came, "
-            "two arrays of the same shape (row, column) are needed"
+            f"attention map is {attention.shape} and mask {mask.shape}; "
+            "two arrays of the same shape (row, column) are expected"
         )
     values = attention.astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
-        raise ShapeError("the attention map holds negative, NaN or infinite values, 0 to 1 is needed")
+        raise ShapeError("the attention map holds negative, NaN or infinite values; 0 to 1 is expected")
     return values, np.asarray(mask != 0, dtype=np.bool_)
 
 
@@ -90,7 +90,7 @@ def map_dice(
     """
     values, truth = _checked(attention, mask)
     if not all(0 < t <= 1 for t in thresholds):
-        raise UsageError(f"thresholds {list(thresholds)} came, more than 0 and at most 1 is needed")
+        raise UsageError(f"thresholds are {list(thresholds)}; more than 0 and at most 1 is expected")
     return {t: count(truth, values >= t).scores()["dice"] if truth.any() else math.nan for t in thresholds}
 
 
@@ -147,10 +147,12 @@ def perturb(
         UsageError: A number out of range.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ShapeError(f"pixels {pixels.dtype} {pixels.shape} came, uint8 rows×columns×3 is needed")
+        raise ShapeError(f"pixels are {pixels.dtype} {pixels.shape}; uint8 rows×columns×3 is expected")
     values, _ = _checked(attention, np.ones(pixels.shape[:2], dtype=np.bool_))
     if steps < 1 or batch < 1 or not 0 <= fill <= 255:
-        raise UsageError(f"{steps} steps, batch {batch}, fill {fill} came; 1 or more, 1 or more, 0–255 are needed")
+        raise UsageError(
+            f"{steps} steps, batch {batch}, fill {fill} were given; at least 1, at least 1 and 0 to 255 are expected"
+        )
     order = np.argsort(-values, axis=None, kind="stable")
     ends = np.rint(np.linspace(0, order.size, steps + 1)).astype(np.intp)
     sigma = _BLUR * min(pixels.shape[:2])

@@ -21,8 +21,8 @@ def _pair(probabilities: ArrayLike, masks: ArrayLike) -> tuple[NDArray[Any], NDA
     p, m = _array(probabilities), _array(masks)
     if p.ndim != 3 or p.shape != m.shape or not p.size:
         raise ShapeError(
-            f"probabilities {p.shape} and masks {m.shape} came, "
-            "two arrays of the same shape (slice, row, column) are needed"
+            f"probabilities are {p.shape} and masks {m.shape}; "
+            "two arrays of the same shape (slice, row, column) are expected"
         )
     return p, np.asarray(m != 0, dtype=np.bool_)
 

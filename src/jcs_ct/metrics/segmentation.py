@@ -33,13 +33,13 @@ def checked_pair(probability: NDArray[Any], mask: NDArray[np.generic]) -> tuple[
     """
     if probability.ndim != 2 or probability.shape != mask.shape or not probability.size:
         raise ShapeError(
-            f"probability {probability.shape} and mask {mask.shape} came, "
-            "two arrays of the same shape (row, column) are needed"
+            f"probability is {probability.shape} and mask {mask.shape}; "
+            "two arrays of the same shape (row, column) are expected"
         )
     p = probability.astype(np.float64)
     low, high = float(p.min()), float(p.max())  # NaN anywhere makes both NaN
     if not (low >= 0 and high <= 1):
-        raise ShapeError(f"the probability goes from {low:g} to {high:g}, 0 to 1 and no NaN is needed")
+        raise ShapeError(f"the probability goes from {low:g} to {high:g}; 0 to 1 without NaN is expected")
     return p, np.asarray(mask != 0, dtype=np.bool_)
 
 
@@ -57,7 +57,7 @@ def pixel_counts(probability: NDArray[Any], mask: NDArray[np.generic], threshold
     """
     p, truth = checked_pair(probability, mask)
     if not 0 < threshold <= 1:
-        raise UsageError(f"the threshold is {threshold}, more than 0 and at most 1 is needed")
+        raise UsageError(f"the threshold is {threshold}; more than 0 and at most 1 is expected")
     return count(truth, p >= threshold)
 
 
@@ -90,9 +90,11 @@ def hausdorff95(
     """
     check_policy(empty)
     if found.ndim != 2 or found.shape != mask.shape:
-        raise ShapeError(f"found {found.shape} and mask {mask.shape} came, two arrays of the same shape are needed")
+        raise ShapeError(
+            f"the prediction is {found.shape} and the mask {mask.shape}; two arrays of the same shape are expected"
+        )
     if len(spacing) != 2 or not all(math.isfinite(s) and s > 0 for s in spacing):
-        raise UsageError(f"the spacing is {spacing}, two positive numbers (row, column) are needed")
+        raise UsageError(f"the spacing is {spacing}; two positive numbers (row, column) are expected")
     a, b = np.asarray(found != 0), np.asarray(mask != 0)
     if not a.any() or not b.any():
         return 0.0 if empty == "one" and not a.any() and not b.any() else math.nan

@@ -100,12 +100,12 @@ def check_input(x: Tensor, what: str, channels: int, minimum: int) -> None:
     """Refuse a tensor that is not N×`channels`×H×W with H and W of at least `minimum`.
 
     Raises:
-        ShapeError: Names what came and what is needed.
+        ShapeError: Names what was given and what is expected.
     """
     if x.dim() != 4 or x.shape[1] != channels or x.shape[0] < 1 or min(x.shape[2:]) < minimum:
         raise ShapeError(
-            f"{what} of shape {'×'.join(map(str, x.shape)) or 'scalar'} came, "
-            f"N×{channels}×H×W with H and W of at least {minimum} is needed"
+            f"{what} of shape {'×'.join(map(str, x.shape)) or 'scalar'} was given; "
+            f"N×{channels}×H×W with H and W of at least {minimum} is expected"
         )
     if not x.is_floating_point():
-        raise ShapeError(f"{what} of type {x.dtype} came, a floating-point tensor is needed")
+        raise ShapeError(f"{what} is of type {x.dtype}; a floating-point tensor is expected")

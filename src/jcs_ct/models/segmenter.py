@@ -87,7 +87,7 @@ class SingleSegmenter(Segmenter):
         """See `Segmenter.check`; there is one input."""
         super().check(*inputs)
         if len(inputs) > 1:
-            raise ShapeError(f"{len(inputs)} inputs came, one is needed")
+            raise ShapeError(f"{len(inputs)} inputs were given; one is expected")
 
     def levels(self, *inputs: Tensor) -> list[Tensor]:
         """See `Segmenter.levels`."""
@@ -151,11 +151,11 @@ class JointSegmenter(Segmenter):
                 raise ShapeError("an image takes no second input; build the network with inputs='features' for two")
             return
         if len(more) != 1:
-            raise ShapeError("stage-1 features of VGG came alone, those of Res2Net are needed too")
+            raise ShapeError("only stage-1 features of VGG were given; those of Res2Net are needed too")
         needed = (x.shape[0], 64, (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2)
         if tuple(more[0].shape) != needed:
             raise ShapeError(
-                f"Res2Net stage-1 features of shape {'×'.join(map(str, more[0].shape))} came, "
+                f"Res2Net stage-1 features of shape {'×'.join(map(str, more[0].shape))} were given; "
                 f"{'×'.join(map(str, needed))} belong to VGG features of {x.shape[2]}×{x.shape[3]}"
             )
 

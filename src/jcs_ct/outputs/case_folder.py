@@ -128,7 +128,10 @@ class _Writer:
                 if self.study.settings.pdf:
                     from jcs_ct.outputs.report.pdf import write_pdf
 
-                    write_pdf(self.folder / "report.pdf", self.report, self.pictures.frames)
+                    boxes = write_pdf(self.folder / "report.pdf", self.report, self.pictures.frames)
+                    if boxes:
+                        text = f"report.pdf: this machine has no font for {boxes[:20]}; boxes stand for these letters"
+                        self.report["warnings"].append(text)
             text = json.dumps(self.report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
             # Names that are no text stand as JSON itself spells them.
             (self.folder / "report.json").write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -10,6 +10,7 @@ from jcs_ct.core.spool import Spool
 from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.images import grey_levels
 from jcs_ct.outputs.report.frames import encode_frame, frame_budget
+from jcs_ct.outputs.report.language import drawn_language, mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,17 +61,21 @@ class CasePictures:
     def overlay(self, study: StudyResult, index: int) -> bytes:
         """Return the picture of slice `index` (from 1) with its lesions and its attention: a PNG file."""
         found, card = study.slices[index - 1], study.screen.card
-        p, side = found.probability or 0.0, "at or above" if found.positive else "below"
+        language = drawn_language(study.settings.language)
+        score = mark("COVID-19 p = %(p)s (below %(limit)s)")
+        if found.positive:
+            score = mark("COVID-19 p = %(p)s (at or above %(limit)s)")
+        p, limit = found.probability or 0.0, study.screen.covid_threshold
+        values = {"p": language.amount(p, digits=3), "limit": language.amount(limit, digits=2)}
         volume = study.case.series is not None
+        title = language.say("slice %(index)s of %(total)s", index=index, total=len(study.slices))
         return diagnosed_slice(
             np.repeat(self._grey.get(index)[:, :, None], 3, axis=2),
             found.lesions.levels().astype(bool),
             found.attention.levels().astype(np.float32) / np.float32(255),
-            title=f"slice {index} of {len(study.slices)}" if volume else study.case.sources[index - 1].name,
-            caption=[
-                f"COVID-19 p = {p:.3f} ({side} {study.screen.covid_threshold:.2f}) · {card.name}",
-                *found.flags,
-            ],
+            title=title if volume else study.case.sources[index - 1].name,
+            caption=[f"{language.say(score, **values)} · {card.name}", *map(language.text, found.flags)],
+            language=language,
         )
 
     def _frame(self, result: SliceResult, item: CaseSlice, lesion: NDArray[np.bool_]) -> EncodedFrame:

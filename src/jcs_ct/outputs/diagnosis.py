@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.outputs.figures import (
     FILL,
+    FOOTER,
+    SCALE,
     ZERO,
     colour_bar,
     finish,
@@ -15,6 +17,7 @@ from jcs_ct.outputs.figures import (
     with_lesions,
 )
 from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, mean_side, resized, whole_factor
+from jcs_ct.outputs.report.language import ENGLISH
 from jcs_ct.outputs.sheet import Sheet
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from jcs_ct.outputs.report.language import Language
 
 
 def diagnosed_slice(
@@ -31,6 +36,7 @@ def diagnosed_slice(
     *,
     title: str,
     caption: Sequence[str] = (),
+    language: Language = ENGLISH,
 ) -> bytes:
     """Draw a slice, its lesions and its attention.
 
@@ -40,6 +46,7 @@ def diagnosed_slice(
         attention: Float H×W in [0, 1].
         title: Name of the slice.
         caption: Lines below: the probability, the model, what speaks against the slice.
+        language: Of the words in the picture; its letters must be those of the font (`Sheet`).
 
     Returns:
         A PNG file. Slices of more than 1024 pixels are reduced by a whole number.
@@ -58,9 +65,12 @@ def diagnosed_slice(
     sheet = Sheet(3 * (width + gap) - gap, unit)
     head(sheet, title)
     panels = (
-        ("CT slice", plain),
-        ("lesions", with_lesions(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
-        ("attention for COVID-19" if heat.any() else ZERO, with_attention(plain, heat, table)),
+        (language.say("CT slice"), plain),
+        (language.say("lesions"), with_lesions(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
+        (
+            language.say("attention for COVID-19") if heat.any() else language.say(ZERO),
+            with_attention(plain, heat, table),
+        ),
     )
     for number, (label, pixels) in enumerate(panels):
         top, left = sheet.y, number * (width + gap)
@@ -70,10 +80,10 @@ def diagnosed_slice(
         sheet.gap(8)
         if number < len(panels) - 1:
             sheet.y = top
-    share = 100 * float(lesion.mean())
-    words = f"lesion: {share:.1f} % of the slice" if lesion.any() else "no lesion found"
-    lesion_swatch(sheet, words, sheet.px(1.2), fill=FILL)
+    share = language.percent(float(lesion.mean()), digits=1)
+    found = language.say("lesion: %(share)s of the slice", share=share)
+    lesion_swatch(sheet, found if lesion.any() else language.say("no lesion found"), sheet.px(1.2), fill=FILL)
     sheet.gap(2)
     if heat.any():
-        colour_bar(sheet, table)
-    return finish(sheet, caption)
+        colour_bar(sheet, table, language.say(SCALE))
+    return finish(sheet, caption, language.say(FOOTER))

@@ -25,6 +25,7 @@ from jcs_ct.outputs.images import (
     resized,
     whole_factor,
 )
+from jcs_ct.outputs.report.language import mark
 from jcs_ct.outputs.sheet import FAINT, INK, Sheet
 
 if TYPE_CHECKING:
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
     Map = NDArray[np.floating]
     Mask = NDArray[np.bool_]
 
-FOOTER = "jcs-ct · research tool, not a medical device"
+FOOTER = mark("jcs-ct · research tool, not a medical device")
 LESION: Colour = (86, 180, 233)
-_SCALE = "attention, min–max scaled, 0–1"
-ZERO = "attention map is zero everywhere"
+SCALE = mark("attention, min–max scaled, 0–1")
+ZERO = mark("attention map is zero everywhere")
 _UNSEEN = "not seen by the network"
 _KNOWN, _KNOWN_NONE = "lesion, as annotated", "no lesion annotated"
 _STRONGEST = 0.72  # share of colour where the attention is 1: the anatomy still shows
@@ -256,7 +257,7 @@ def with_attention(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -
     return blend(pixels, table[np.rint(255 * attention).astype(np.uint8)], share)
 
 
-def colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
+def colour_bar(sheet: Sheet, table: NDArray[np.float32], title: str = SCALE) -> None:
     """Draw the scale of attention as it looks over lung, with its ends and middle named."""
     length, height = min(sheet.width, sheet.px(300)), sheet.px(12)
     scale = np.broadcast_to(np.linspace(0, 1, length), (height, length))
@@ -264,7 +265,7 @@ def colour_bar(sheet: Sheet, table: NDArray[np.float32]) -> None:
     sheet.gap(2)
     for words, align in (("0", "left"), ("0.5", "center"), ("1", "right")):
         sheet.line(words, size=11, colour=FAINT, width=length, align=align, advance=align == "right")
-    sheet.paragraph(_SCALE)
+    sheet.paragraph(title)
 
 
 def head(sheet: Sheet, title: str) -> None:
@@ -273,12 +274,12 @@ def head(sheet: Sheet, title: str) -> None:
     sheet.gap(5)
 
 
-def finish(sheet: Sheet, caption: str | Sequence[str]) -> bytes:
+def finish(sheet: Sheet, caption: str | Sequence[str], footer: str = FOOTER) -> bytes:
     """Write the caption and the footer, and return the sheet."""
     sheet.gap(3)
     for text in (caption,) if isinstance(caption, str) else caption:
         sheet.paragraph(text, size=12, colour=FAINT)
-    sheet.paragraph(FOOTER, size=11, colour=FAINT)
+    sheet.paragraph(footer, size=11, colour=FAINT)
     return sheet.png()
 
 

@@ -107,9 +107,9 @@ def read_tokens(path: Path) -> dict[str, Who]:
             entry = json.loads(line)
             name, roles, digest = str(entry["name"]), frozenset(entry["roles"]), str(entry["sha256"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"line {number} is no token", path=path, hint="jcs token writes them") from error
+            raise UsageError(f"line {number} is not a token", path=path, hint="jcs token writes them") from error
         if len(digest) != 64 or not roles or not roles <= set(ROLES):
-            raise UsageError(f"line {number} is no token with roles of {', '.join(ROLES)}", path=path)
+            raise UsageError(f"line {number} is not a token with roles of {', '.join(ROLES)}", path=path)
         found[digest] = Who(name, roles)
     return found
 

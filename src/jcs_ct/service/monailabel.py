@@ -79,7 +79,7 @@ def _add_info(app: FastAPI, context: ServiceContext) -> None:
         who = context.access.who(password)
         context.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
         if who is None:
-            raise RefusedError(401, "the password is no token of this service")
+            raise RefusedError(401, "the password is not a token of this service")
         return {"access_token": password, "token_type": "bearer"}
 
 

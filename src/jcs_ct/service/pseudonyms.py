@@ -38,7 +38,7 @@ class Pseudonyms:
         except OSError as error:
             raise OutputError(f"cannot be used: {error.strerror}", path=path, hint="check the folder") from error
         if len(self._key) != 32:
-            raise OutputError("is no key of 32 bytes", path=path, hint="restore it; a new one gives other names")
+            raise OutputError("is not a key of 32 bytes", path=path, hint="restore it; a new one gives other names")
 
     def of(self, *words: str) -> str:
         """Return 32 hexadecimal digits that stand for words."""

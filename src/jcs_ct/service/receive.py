@@ -121,7 +121,7 @@ async def receive(
             await run_in_threadpool(sink.write, piece)
         return await run_in_threadpool(sink.end)
     except FormParserError as error:
-        raise RefusedError(400, "is no form that can be read") from error
+        raise RefusedError(400, "is not a readable form") from error
     except OSError as error:
         raise RefusedError(503, f"cannot be written: {error.strerror}", RETRY_SECONDS) from error
     finally:
@@ -194,7 +194,7 @@ class _Form:
         if name is None and self._named:
             if facts.get(b"name", b"").decode("utf-8", "replace") in self._skipped:
                 return
-            raise RefusedError(400, "is a form with a field that is no file")
+            raise RefusedError(400, "is a form with a field that is not a file")
         if len(self._names) >= self._limits.upload_files:
             raise RefusedError(413, f"has more than {self._limits.upload_files} files")
         number = len(self._names)

@@ -301,7 +301,7 @@ class Record:
                 if time.monotonic() + pause > end:
                     kind = type(cause).__name__
                     raise RecordError(
-                        f"the database does not answer: {kind}", hint="look at --database, and whether it runs"
+                        f"the database does not answer: {kind}", hint="check --database, and whether the database runs"
                     ) from error
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that workers do not come back as one
             pause = min(2 * pause, 2.0)

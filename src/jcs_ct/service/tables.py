@@ -140,7 +140,7 @@ def open_engine(url: str) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise UsageError("--database is no URL of a database", hint=hint) from error
+        raise UsageError("--database is not the URL of a database", hint=hint) from error
     name = parsed.get_backend_name()
     if name == "postgresql":
         # A connection that a restart of the database has cut is noticed before it is used. That it cannot even be

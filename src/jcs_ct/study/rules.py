@@ -92,9 +92,9 @@ class Rule(Protocol):
 def _checked(probabilities: ArrayLike) -> NDArray[np.float64]:
     p = np.asarray(probabilities, dtype=np.float64)
     if p.ndim != 1 or not p.size:
-        raise ShapeError(f"slice probabilities {p.shape} came, a list of at least one is needed")
+        raise ShapeError(f"slice probabilities are {p.shape}; a list of at least one is expected")
     if not (p.min() >= 0 and p.max() <= 1):
-        raise ShapeError(f"slice probabilities from {p.min():g} to {p.max():g} came, 0 to 1 and no NaN is needed")
+        raise ShapeError(f"slice probabilities go from {p.min():g} to {p.max():g}; 0 to 1 without NaN is expected")
     return p
 
 
@@ -186,8 +186,8 @@ class TopK:
         truth = np.asarray(labels, dtype=bool)
         if len(truth) != len(patients) or truth.all() or not truth.any():
             raise UsageError(
-                f"{len(patients)} patients with {int(truth.sum())} of {len(truth)} labels positive came, "
-                "as many labels as patients and both classes are needed"
+                f"{len(patients)} patients with {int(truth.sum())} of {len(truth)} labels positive were given; "
+                "as many labels as patients, of both classes, are expected"
             )
         x = np.array([self.evidence(p) for p in patients])
         positives, negatives = int(truth.sum()), int((~truth).sum())

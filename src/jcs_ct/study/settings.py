@@ -91,7 +91,7 @@ class Networks:
             screen = screens[0]
             return cls(screen, segmenters[0] if segmenters else screen if screen.spec.one_pass else None)
         if len(screens) > 1 or len(segmenters) > 1:
-            raise UsageError("two models do the same", hint="give one that screens and one that segments")
+            raise UsageError("both models do the same", hint="give one that classifies and one that segments")
         raise UsageError(
             f"{' and '.join(n.card.name for n in networks)} cannot diagnose: a probability is needed",
             hint="give jcs-lite, a classifier, or one of them and a segmenter (--model twice)",

@@ -163,8 +163,8 @@ class WholeStudy:
         truth = np.asarray(labels, dtype=np.float64)
         if len(truth) != len(studies) or min(truth.sum(), (1 - truth).sum()) < 2:
             raise UsageError(
-                f"{len(studies)} studies with {int(truth.sum())} of {len(truth)} labels positive came, "
-                "as many labels as studies and two studies of each class are needed"
+                f"{len(studies)} studies with {int(truth.sum())} of {len(truth)} labels positive were given; "
+                "as many labels as studies, and two studies of each class, are expected"
             )
         if unknown := [name for name in features if name not in FEATURES]:
             raise UsageError(f"no feature is called {unknown[0]!r}", hint=f"known: {', '.join(FEATURES)}")

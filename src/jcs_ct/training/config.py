@@ -103,7 +103,7 @@ class TrainConfig:
             values: dict[str, Any] = json.loads(text)
             unknown = set(values) - {f.name for f in fields(cls)}
         except (ValueError, TypeError) as error:
-            raise UsageError("the configuration is no JSON object", hint="start a new run") from error
+            raise UsageError("the configuration is not a JSON object", hint="start a new run") from error
         if unknown:
             raise UsageError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}")
         try:
@@ -177,11 +177,11 @@ def resolve(task: Task, data: str | Path, training: str, **given: Any) -> TrainC
         ("threads", 0),
     ):
         if getattr(config, name) < low:
-            raise UsageError(f"--{name} {getattr(config, name)} came, at least {low} is needed")
+            raise UsageError(f"--{name} is {getattr(config, name)}; at least {low} is expected")
     if config.size and config.size < 32:
-        raise UsageError(f"--size {config.size} came, 0 or at least 32 is needed")
+        raise UsageError(f"--size is {config.size}; 0 or at least 32 is expected")
     if not 0 < config.lr < float("inf"):
-        raise UsageError(f"--lr {config.lr} came, a positive number is needed")
+        raise UsageError(f"--lr is {config.lr}; a positive number is expected")
     if config.inputs == "features" and config.augment:
         config = replace(config, augment=False)
     if task != "classify" and (config.mix or config.pixel_weight or config.class_weights):

@@ -22,8 +22,8 @@ SMOOTHING = 1e-5
 def _check(logits: Tensor, target: Tensor) -> None:
     if logits.dim() != 4 or target.shape != (logits.shape[0], *logits.shape[2:]):
         raise ShapeError(
-            f"logits {'×'.join(map(str, logits.shape))} and target {'×'.join(map(str, target.shape))} came, "
-            "N×K×H×W and N×H×W are needed"
+            f"logits {'×'.join(map(str, logits.shape))} and target {'×'.join(map(str, target.shape))} were given; "
+            "N×K×H×W and N×H×W are expected"
         )
 
 

@@ -78,7 +78,9 @@ def plain_errors() -> Iterator[None]:
         if _shared_memory(error):
             raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
         if READER in str(error):
-            raise JcsError("a process that reads ahead was killed, for want of memory perhaps", hint=again) from error
+            raise JcsError(
+                "a process that reads ahead was killed, perhaps because memory ran out", hint=again
+            ) from error
         if type(error).__module__.startswith("torch") and type(error).__name__.startswith("Dist"):
             text = f"the processes of the run cannot reach one another: {str(error).splitlines()[0]}"
             raise JcsError(text, hint="unset MASTER_ADDR and MASTER_PORT, or start it with torchrun again") from error

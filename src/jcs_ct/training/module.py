@@ -175,7 +175,7 @@ class TrainingModule(L.LightningModule):
                 loss = loss + self.config.pixel_weight * self.pixel_loss(features, mask)
         if not torch.isfinite(sum_over_processes(loss.detach())):
             raise UsageError(
-                f"the loss is no finite number at step {self.global_step + 1}",
+                f"the loss is not finite at step {self.global_step + 1}",
                 hint="lower --lr, or look at the data; last.ckpt holds an earlier step",
             )
         return loss

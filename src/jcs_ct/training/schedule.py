@@ -25,7 +25,7 @@ def poly_lr(
         UsageError: `iteration` lies outside the training.
     """
     if not 0 <= iteration < total:
-        raise UsageError(f"iteration {iteration} came, one from 0 to {total - 1} is needed")
+        raise UsageError(f"iteration is {iteration}; 0 to {total - 1} is expected")
     if iteration < min(warmup, per_epoch):
         return base * (0.1 + 0.9 * (iteration + 1) / warmup)
     return base * float((1 - iteration / total) ** power)

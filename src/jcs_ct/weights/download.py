@@ -156,7 +156,7 @@ def _transfer(session: requests.Session, job: _Job) -> None:
                 f"the server announces {total_bytes} bytes, more than the {job.largest} that such a file can have"
             )
         if "text/html" in response.headers.get("Content-Type", ""):
-            raise job.error("a web page came instead of the file: a login or proxy page")
+            raise job.error("the server sent a web page instead of the file: a login or proxy page")
         _remember(job, response)
         _append(response, job, have, total_bytes)
 
@@ -171,14 +171,14 @@ def _append(response: requests.Response, job: _Job, have: int, total: int | None
                 have += len(block)
                 if have > job.largest:
                     _clean(job)
-                    raise job.error(f"more than {job.largest} bytes came, such a file cannot be so large")
+                    raise job.error(f"the server sent more than {job.largest} bytes; this file cannot be so large")
                 file.write(block)
                 if job.progress:
                     job.progress(have, total)
         except requests.RequestException as error:
             raise _InterruptedError("the connection was cut") from error
     if total is not None and have != total:
-        raise _InterruptedError(f"{have} of {total} bytes came")
+        raise _InterruptedError(f"{have} of {total} bytes arrived")
 
 
 def _request(session: requests.Session, job: _Job, headers: dict[str, str]) -> requests.Response:

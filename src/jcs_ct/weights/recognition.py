@@ -233,7 +233,7 @@ def _no_fit(
     asked = max(wanted, key=lambda fit: fit.likeness)
     if closest.likeness < _STRANGER:
         return WeightsError(
-            f"is no network of this package: {len(shapes)} tensors ({_some(list(shapes))})", path=path, hint=known
+            f"is not a network of this package: {len(shapes)} tensors ({_some(list(shapes))})", path=path, hint=known
         )
     if asked.likeness < closest.likeness:
         return WeightsError(

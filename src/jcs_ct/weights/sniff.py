@@ -50,7 +50,9 @@ def sniff(path: Path) -> str:
             f"is a text file ({_start(head)}), not weights", path=path, hint="open it in an editor to see what it is"
         )
     raise WeightsError(
-        "is no weight file: neither PyTorch nor safetensors", path=path, hint="give a .pth, .pt or .safetensors file"
+        "is not a file of weights: neither PyTorch nor safetensors",
+        path=path,
+        hint="give a .pth, .pt or .safetensors file",
     )
 
 

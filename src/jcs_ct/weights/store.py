@@ -115,7 +115,7 @@ def remove(name: str) -> int:
         OutputError: They come with the package, or cannot be removed.
     """
     if check_name(name) == SHIPPED:
-        raise OutputError(f"{name!r} comes with jcs-ct and is not in the store", hint="nothing has to be removed")
+        raise OutputError(f"{name!r} comes with jcs-ct and is not in the store", hint="there is nothing to remove")
     stored = find_stored(name)
     if stored is None:
         raise unknown_name(name)

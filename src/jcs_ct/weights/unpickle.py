@@ -104,7 +104,7 @@ def read_tensors(path: Path) -> RawWeights:
         raise WeightsError(f"holds {len(found)} tensors, more than any network here", path=path, hint=_ASK)
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > LARGEST_TENSORS:
         raise WeightsError(
-            f"unpacks to more than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is no network of this package"
+            f"unpacks to more than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is not a network of this package"
         )
     tensors = {name: _sound(name, tensor, path, notes) for name, tensor in _plain_names(found, path, notes).items()}
     return RawWeights(tensors, kind, metadata, tuple(dict.fromkeys(notes)))
@@ -113,7 +113,7 @@ def read_tensors(path: Path) -> RawWeights:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     if path.stat().st_size > LARGEST_TENSORS:  # such a file holds its tensors as they are: its size is theirs
         raise WeightsError(
-            f"is larger than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is no network of this package"
+            f"is larger than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is not a network of this package"
         )
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:

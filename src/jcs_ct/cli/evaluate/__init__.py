@@ -14,9 +14,10 @@ from jcs_ct.cli.groups import Group
 
 @click.group(cls=Group)
 def evaluate() -> None:
-    """Score a model (--model), or precomputed maps or probabilities (--predictions, --maps); compare scores.
+    """Score a model (--model), or maps or probabilities that exist already (--predictions, --maps); compare scores.
 
-    Each command but compare writes scores.json, scores.md and plots. Predictions are matched with slices by stem.
+    Each command except compare writes scores.json, scores.md and plots. Predictions belong to the slice with the same
+    stem.
     """
 
 

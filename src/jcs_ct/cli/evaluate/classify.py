@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--against", type=PATH, help="Another model's table, to compare with on the same slices.")
 @model_option(ENSEMBLE)
 @out_option
-@click.option("--threshold", type=Probability(), help="COVID-19 where p reaches it; default 0.5.")
+@click.option("--threshold", type=Probability(), help="Probability from which a slice is COVID-19 (default: 0.5).")
 @selection_options
 @strict_option
 @common_options("evaluate classify")
@@ -49,9 +49,9 @@ def classify(
     strict: bool,
     **chosen: Any,
 ) -> None:
-    """Score probabilities against labels, per slice and per patient, overall and per source: AUC, ECE and others.
+    """Score probabilities against labels, per slice and patient, overall and per source: AUC, ECE and others.
 
-    Also writes roc.png, precision_recall.png and calibration.png.
+    This also writes roc.png, precision_recall.png and calibration.png.
     """
     from jcs_ct.evaluate import classify_report, inputs
     from jcs_ct.evaluate.classify import Options, Slices, report

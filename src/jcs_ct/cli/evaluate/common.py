@@ -34,7 +34,7 @@ map_values_option = click.option(
     type=click.Choice(["auto", "probabilities", "masks"]),
     default="auto",
     show_default=True,
-    help="What 8-bit maps hold: floor(255·p), or masks (0 is no lesion, all else is); auto looks at the whole folder.",
+    help="What 8-bit maps hold: floor(255·p), or masks (every value but 0 is lesion); auto looks at the whole folder.",
 )
 masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
 
@@ -42,17 +42,17 @@ masks_option = click.option("--masks", type=PATH, help="Instead of --data: a fol
 def selection_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose slices, and those of the bootstrap."""
     for option in (
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap."),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."),
         click.option(
             "--resamples",
             type=click.IntRange(0),
             default=1000,
             show_default=True,
-            help="Bootstrap resamples of groups (patients), for 95 % intervals; 0 for none.",
+            help="Number of bootstrap resamples of groups (patients) for 95 % intervals (0: no intervals).",
         ),
-        click.option("--split", help="Only the slices of this split, such as test."),
-        click.option("--fold", type=click.IntRange(1), help="Only the slices of this fold."),
-        click.option("--folds", type=PATH, help="File of folds; default: folds.json of the data set."),
+        click.option("--split", help="Take only the slices of this split, such as test."),
+        click.option("--fold", type=click.IntRange(1), help="Take only the slices of this fold."),
+        click.option("--folds", type=PATH, help="File of folds (default: folds.json of the data set)."),
     ):
         function = option(function)
     return function
@@ -63,11 +63,13 @@ def exactly_one_of(**options: object) -> None:
     given = [name for name, value in options.items() if value is not None]
     if len(given) != 1:
         names = " and ".join(f"--{name}" for name in options)
-        raise UsageError(f"{'both' if given else 'neither'} of {names} came, one of them is needed")
+        raise UsageError(
+            f"{'both' if given else 'neither'} of {names} {'were' if given else 'was'} given; give one of them"
+        )
 
 
 labels_option = click.option(
-    "--labels", help="Labels in masks of volumes that are lesion, as 1,3; default: all above 0."
+    "--labels", help="Labels that mean lesion in masks of volumes, such as 1,3 (default: all above 0)."
 )
 
 

@@ -36,9 +36,15 @@ if TYPE_CHECKING:
 @model_option()
 @out_option
 @click.option(
-    "--tolerance", type=click.FloatRange(0), default=0, show_default=True, help="Of the pointing game, pixels."
+    "--tolerance",
+    type=click.FloatRange(0),
+    default=0,
+    show_default=True,
+    help="Tolerance of the pointing game, in pixels.",
 )
-@click.option("--steps", type=click.IntRange(1), default=20, show_default=True, help="Of deletion and insertion.")
+@click.option(
+    "--steps", type=click.IntRange(1), default=20, show_default=True, help="Number of steps of deletion and insertion."
+)
 @selection_options
 @strict_option
 @common_options("evaluate explain")
@@ -59,8 +65,8 @@ def explain(
 ) -> None:
     """Score attention maps against lesion masks: pointing game, energy inside the lesion, Dice of the map.
 
-    With --model (a classifier) also deletion and insertion, which need the slices and so --data. Also writes
-    per_image.csv, and perturbation.png with a model.
+    With --model (a classifier) and --data, deletion and insertion are scored too. This also writes per_image.csv, and
+    with a model perturbation.png.
     """
     from jcs_ct.evaluate import explain as scoring
     from jcs_ct.evaluate import inputs, tables

@@ -42,13 +42,15 @@ if TYPE_CHECKING:
 @labels_option
 @model_option(ENSEMBLE)
 @out_option
-@click.option("--threshold", type=Probability(min_open=True), help="Lesion where p reaches it; default 0.5.")
+@click.option(
+    "--threshold", type=Probability(min_open=True), help="Probability from which a pixel is lesion (default: 0.5)."
+)
 @click.option(
     "--empty",
     type=click.Choice(["exclude", "one"]),
     default="exclude",
     show_default=True,
-    help="Score of an empty mask with an empty prediction: left out and counted, or 1.",
+    help="Score of an empty mask with an empty prediction: excluded and counted, or 1.",
 )
 @click.option("--spacing", type=float, nargs=2, help="Pixel size in mm, row and column, for HD95 in mm.")
 @selection_options
@@ -72,10 +74,11 @@ def segment(
     strict: bool,
     **chosen: Any,
 ) -> None:
-    """Score lesion maps against masks: Dice, IoU, HD95, S-, E- and F-measure …, and the release's evaluator.
+    """Score lesion maps against masks: Dice, IoU, HD95, S-, E- and F-measure, and the release's evaluator.
 
-    Slices of volumes are scored one by one and together (3-D Dice, ml; predictions are masks as volumes). Also writes
-    per_image.csv, per_volume.csv and dice.png. With --model every map is stored as `jcs segment` does, floor(255·p).
+    Volumes are scored slice by slice and as a whole (3-D Dice, ml); their predictions are masks as volumes. This also
+    writes per_image.csv, per_volume.csv and dice.png. With --model, maps are stored as `jcs segment` does,
+    floor(255·p).
     """
     from jcs_ct.datasets.volumes import lesion_labels
     from jcs_ct.evaluate import inputs, segment_report, tables

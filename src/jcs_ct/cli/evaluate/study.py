@@ -16,16 +16,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--labels", type=PATH, required=True, help="Table study,label[,group]: 1 = COVID-19; group: the patient.")
-@click.option("--results", type=PATH, required=True, help="The OUT of `jcs diagnose`.")
+@click.option("--results", type=PATH, required=True, help="Folder of results, the OUT of `jcs diagnose`.")
 @out_option
-@click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help="Of patients; 0 for none.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the bootstrap.")
+@click.option(
+    "--resamples",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    help="Number of bootstrap resamples of patients (0: no intervals).",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
 @common_options("evaluate study")
 def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int) -> None:
-    """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion, calibration.
+    """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion matrix, calibration.
 
-    A study is found by the name of its folder of results, or of the path that was diagnosed. Also writes studies.csv
-    and verdicts.png.
+    A study is named by its folder of results, or by the path that was diagnosed. This also writes studies.csv and
+    verdicts.png.
     """
     from jcs_ct.evaluate import study_report
     from jcs_ct.evaluate.study import read_labels, read_studies, record, report

@@ -77,7 +77,7 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
             reasons.append("holds colour or palette pixels; grey values are expected")
             break
     if any(0 < image.bits <= 8 for image in images):
-        reasons.append("holds values of 8 bits, which are no Hounsfield units")
+        reasons.append("holds 8-bit values, which are not Hounsfield units")
     patients = Counter(image.patient for image in images if image.patient)
     if len(patients) > 1:
         most_of = patients.most_common(1)[0][1]

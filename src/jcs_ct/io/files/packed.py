@@ -190,7 +190,7 @@ def _refuse(info: tarfile.TarInfo, name: str, end: int, *, unsafe: bool) -> None
     if info.issym() or info.islnk():
         raise InputError("is a link in the archive", path=name, hint="pack the file it points to")
     if not info.isreg() or info.issparse():
-        raise InputError("is no ordinary file in the archive", path=name, hint="pack ordinary files")
+        raise InputError("is not an ordinary file in the archive", path=name, hint="pack ordinary files")
     if info.size > MAX_FILE_BYTES:
         raise too_large(name, info.size, MAX_FILE_BYTES)
     if info.size < 0 or info.offset_data + info.size > end:

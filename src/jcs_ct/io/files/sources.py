@@ -149,7 +149,7 @@ def list_lines(path: Path) -> list[str]:
     wanted = [line.strip() for line in lines]
     wanted = [line for line in wanted if line and not line.startswith("#")]
     if not wanted:
-        raise InputError("is a list that names no file", path=path, hint="write one path per line")
+        raise InputError("is a list without a file", path=path, hint="write one path per line")
     return wanted
 
 

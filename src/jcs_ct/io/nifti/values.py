@@ -277,7 +277,7 @@ class ValueSummary:
         expected = "Hounsfield units (air −1000, soft tissue 0 to 100) are expected"
         if self.odd:
             what, hint = (
-                f"{self.odd:,} of {self.count:,} values are no numbers (NaN) or infinite",
+                f"{self.odd:,} of {self.count:,} values are not numbers (NaN) or infinite",
                 "replace them by −1024",
             )
             raise InputError(f"{what}; {expected}", path=label, hint=hint)

@@ -259,7 +259,7 @@ def volume_shape(sizes: Sequence[int], label: str) -> tuple[int, int, int]:
         raise InputError(f"holds {volumes} volumes, one is expected", path=label, hint="save the one to look at")
     if min(sizes) < 1 or int(np.prod(sizes, dtype=object)) > MAX_VOXELS:
         found = " × ".join(map(str, sizes[:3]))
-        raise InputError(f"is said to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", path=label, hint="crop it")
+        raise InputError(f"claims to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", path=label, hint="crop it")
     return sizes[0], sizes[1], sizes[2]
 
 

@@ -133,12 +133,14 @@ def series_of_simpleitk(image: Any, values: NDArray[Any]) -> CTSeries:
         values: What SimpleITK's `GetArrayViewFromImage` gives of it: slice × row × column as they are stored.
 
     Raises:
-        InputError: It is no volume of one value a voxel; its orientation is impossible or too oblique; or its values
-            are no Hounsfield units.
+        InputError: It is not a volume with one value for each voxel; its orientation is impossible or
+            too oblique; or its values are no Hounsfield units.
     """
     what = _named("SimpleITK image")
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError("is no volume of one value a voxel", path=what.label, hint="give the whole CT volume")
+        raise InputError(
+            "is not a volume with one value for each voxel", path=what.label, hint="give the whole CT volume"
+        )
     if values.dtype.kind not in "iuf":
         raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
     volume_shape(image.GetSize(), what.label)
@@ -160,5 +162,5 @@ def _matrix(affine: Any) -> NDArray[np.float64]:
     except (TypeError, ValueError):
         matrix = np.zeros(0)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():
-        raise UsageError("affine is no 4×4 matrix from indices to mm", hint="its last row is 0, 0, 0, 1")
+        raise UsageError("affine is not a 4×4 matrix from indices to mm", hint="its last row is 0, 0, 0, 1")
     return matrix

@@ -130,7 +130,7 @@ def _affine(fields: dict[str, str], label: str) -> tuple[NDArray[np.float64], li
         )
     lengths = np.linalg.norm(turn[:3, :3], axis=1)
     if np.abs(lengths - 1).max() > 1e-2:
-        message = "has an impossible orientation: the directions of TransformMatrix are no unit vectors"
+        message = "has an impossible orientation: the directions of TransformMatrix are not unit vectors"
         raise InputError(message, path=label, hint="correct the header")
     affine[:3, :3] = turn[:3, :3].T * np.array(spacing[:3])
     if "Offset" in fields:
@@ -178,7 +178,7 @@ def _yes(fields: dict[str, str], key: str, *, usual: bool = False) -> bool:
 
 def _whole(word: str, key: str, label: str, least: int = 0) -> int:
     if re.fullmatch(r"-?[0-9]{1,10}", word) is None or int(word) < least:
-        raise InputError(f"has a {key} that is no whole number", path=label, hint="correct the header")
+        raise InputError(f"has a {key} that is not a whole number", path=label, hint="correct the header")
     return int(word)
 
 

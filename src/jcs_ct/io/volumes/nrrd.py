@@ -64,7 +64,7 @@ def read_nrrd(source: Source) -> NiftiSeries:
         affine = _affine(header, len(sizes), label)
         kind = _BY_NAME.get(str(header["type"]).lower())
         if kind is None:
-            raise InputError("has values of a type that is no whole or real number", path=label)
+            raise InputError("has values whose type is neither a whole nor a real number", path=label)
         if kind[1] != "1" and str(header.get("endian", "")).lower() not in {"little", "big"}:
             raise InputError(
                 "does not say in which order its bytes are (endian)", path=label, hint="correct the header"

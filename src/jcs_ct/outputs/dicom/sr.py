@@ -84,7 +84,7 @@ def _read_seg(path: Path, source: SourceHeaders) -> Dataset:
         seg = dcmread(path, stop_before_pixels=True)
         series = seg.ReferencedSeriesSequence[0].SeriesInstanceUID
     except (OSError, EOFError, InvalidDicomError, AttributeError, LookupError) as error:
-        raise InputError("is no DICOM SEG that can be read", path=path, hint="write it first") from error
+        raise InputError("is not a readable DICOM SEG", path=path, hint="write it first") from error
     if series != source.images[0].SeriesInstanceUID:
         raise InputError("is a segmentation of another series", path=path, hint="give the one of this series")
     return seg

@@ -83,7 +83,7 @@ def _read(path: Path) -> Dataset:
     try:
         return dcmread(path)
     except (OSError, EOFError, InvalidDicomError) as error:
-        raise InputError("is no DICOM file that can be read", path=path, hint="diagnose the study again") from error
+        raise InputError("is not a readable DICOM file", path=path, hint="diagnose the study again") from error
 
 
 def _own(made: Dataset, key: str, what: str) -> dict[str, str]:

@@ -111,12 +111,14 @@ def encode_frame(
     """
     source = grey if hu is None else hu
     if source is None:
-        raise ShapeError("neither Hounsfield units nor a grey picture came, a slice needs one of them")
+        raise ShapeError("neither Hounsfield units nor a grey picture was given; a slice needs one of them")
     shape = source.shape
     if len(shape) != 2 or 0 in shape or lesion.shape != shape or attention.shape != shape:
-        raise ShapeError(f"slice {shape}, lesion {lesion.shape}, attention {attention.shape} came, one H×W is needed")
+        raise ShapeError(
+            f"slice {shape}, lesion {lesion.shape} and attention {attention.shape} were given; one H×W is expected"
+        )
     if not (attention.min() >= 0 and attention.max() <= 1):
-        raise ShapeError(f"attention from {attention.min():g} to {attention.max():g} came, 0 to 1 is needed")
+        raise ShapeError(f"attention goes from {attention.min():g} to {attention.max():g}; 0 to 1 is expected")
     levels = hu_to_levels(hu) if hu is not None else np.asarray(source, np.uint8)
     mask = _encode_mask(lesion, budget_bytes // 2) if lesion.any() else None
     seen = _encode_attention(attention, budget_bytes // 4)

@@ -75,7 +75,9 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper:
     """Return the page in pieces, none much larger than a packed slice. Raises as `render` does."""
     slices = report["slices"]
     if frames and len(frames) != len(slices):
-        raise ShapeError(f"{len(frames)} packed slices came for a report of {len(slices)}, one each or none is needed")
+        raise ShapeError(
+            f"{len(frames)} packed slices were given for a report of {len(slices)}; expected is one each, or none"
+        )
     style, script = _part("style.css") + (_part("paper.css") if paper else ""), _part("viewer.js")
     spacing = report["input"]["spacing_mm"]
     aspect = spacing[1] / spacing[2] if spacing else 1.0

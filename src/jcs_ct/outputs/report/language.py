@@ -86,10 +86,15 @@ class Language:
         text = self._decimal(value, digits).replace("-", "\u2212")
         return f"{text}\u00a0{unit}" if unit else text
 
-    def percent(self, share: float | None) -> str:
-        """Return a share in [0, 1] in percent, with a digit behind the point below 10 %, never rounded to 0 or 100."""
+    def percent(self, share: float | None, *, digits: int | None = None) -> str:
+        """Return a share in [0, 1] in percent, with a digit behind the point below 10 %, never rounded to 0 or 100.
+
+        With `digits`, it has so many behind the point and is rounded like any number.
+        """
         if share is None:
             return UNKNOWN
+        if digits is not None:
+            return self._percent(100 * share, digits)
         before, value, digits = _rounded(share)
         return before + self._percent(value, digits)
 
@@ -161,3 +166,8 @@ def language_of(code: str) -> Language:
     write_mo(compiled, read_po(io.BytesIO(text), locale=code))
     compiled.seek(0)
     return Language(code, gettext.GNUTranslations(compiled))
+
+
+def drawn_language(code: str) -> Language:
+    """Return the language of words within pictures: English where their font has not the letters of the language."""
+    return ENGLISH if code in PROBES else language_of(code)

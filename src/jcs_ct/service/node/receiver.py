@@ -65,7 +65,7 @@ class Node:
         for title in (self.title, *self.calling):
             if not 0 < len(title.strip()) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
                 raise UsageError(
-                    f"{title!r} is no title",
+                    f"{title!r} is not an AE title",
                     hint="1 to 16 printable ASCII characters without a backslash, not all blank",
                 )
         files = self.certificate, self.key, self.authority

@@ -98,7 +98,7 @@ class _Answer:
         try:
             return json.loads(body)
         except ValueError as error:
-            raise AwayError(f"{self._url} gave an answer that is no JSON") from error
+            raise AwayError(f"{self._url} gave an answer that is not JSON") from error
 
 
 class Orthanc:
@@ -119,7 +119,7 @@ class Orthanc:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise UsageError(f"{url!r} is no address of an Orthanc", hint="give one like http://127.0.0.1:8042")
+            raise UsageError(f"{url!r} is not the address of an Orthanc", hint="give one like http://127.0.0.1:8042")
         if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
             raise UsageError(
                 "the address of an Orthanc is followed by nothing and names no user", hint="use --login FILE for that"
@@ -136,15 +136,15 @@ class Orthanc:
         """Make sure that it is an Orthanc with DICOMweb.
 
         Raises:
-            UsageError: It is not, or does not let us in.
+            UsageError: It is not, or refuses the login.
             AwayError: It does not answer.
         """
         with self._asked("GET", "/system") as answer:
             if answer.status in {401, 403}:
-                raise UsageError(f"{self.url} does not let us in ({answer.status})", hint="use --login FILE")
+                raise UsageError(f"{self.url} refuses the login ({answer.status})", hint="use --login FILE")
             system = None if answer.status == 404 else answer.json()
         if not isinstance(system, dict) or "ApiVersion" not in system:
-            raise UsageError(f"{self.url} is no Orthanc", hint="give the address of its REST interface")
+            raise UsageError(f"{self.url} is not an Orthanc", hint="give the address of its REST interface")
         if "dicom-web" not in (self._get("/plugins") or []):
             raise UsageError(f"{self.url} has no DICOMweb", hint="install and enable Orthanc's plugin for it")
 
@@ -255,7 +255,7 @@ class Orthanc:
                 yield _Answer(self.url, answer, time.monotonic() + self._patience)
         except (requests.RequestException, HTTPError) as error:  # whose texts have the path in them
             raise AwayError(
-                f"{self.url} does not answer: {type(error).__name__}", hint="look whether it runs"
+                f"{self.url} does not answer: {type(error).__name__}", hint="check whether it runs"
             ) from error
 
 
@@ -265,7 +265,9 @@ def _expected() -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise AwayError("an answer has another form than Orthanc's", hint="look what stands between") from error
+        raise AwayError(
+            "an answer has another form than Orthanc's", hint="check what lies between, such as a proxy"
+        ) from error
 
 
 def read_login(path: Path) -> tuple[str, str]:
@@ -275,5 +277,5 @@ def read_login(path: Path) -> tuple[str, str]:
     except (OSError, ValueError) as error:
         raise UsageError("cannot be read", path=path, hint="give a file with one line user:password") from error
     if not colon or not user or "\n" in password:
-        raise UsageError("is not one line user:password", path=path, hint="write it so")
+        raise UsageError("is not one line user:password", path=path, hint="write one line user:password")
     return user, password

@@ -51,7 +51,7 @@ def watch(service: Service, what: Watch, workers: int, say: Callable[[str], None
     """Watch until SIGTERM or SIGINT.
 
     Raises:
-        UsageError: There is no Orthanc at the address, or another watcher is at it with the same folder.
+        UsageError: There is not an Orthanc at the address, or another watcher is at it with the same folder.
         OutputError: The folder cannot be used.
     """
     stopped = told_to_end()
@@ -84,7 +84,7 @@ def _rounds(watcher: Watcher, what: Watch, stopped: threading.Event, say: Callab
                 checked = True
             watcher.round()
             if away:
-                say("all answers again")
+                say("answers again")
             away, pause = False, what.every
         except (AwayError, RecordError, OSError) as error:
             if not away:
@@ -111,7 +111,7 @@ def _alone(service: Service, archive: Orthanc) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UsageError(
-            f"another watcher is at {archive.url} already", path=service.folder, hint="one is enough"
+            f"another watcher is at {archive.url} already", path=service.folder, hint="run only one"
         ) from error
     try:
         yield

@@ -127,7 +127,11 @@ def run_all(
                     continue
                 active.remove((folder, process))
                 if process.returncode:
-                    raise JcsError("a run failed, its log says why", path=f"{folder}.log", hint="mend it, run again")
+                    raise JcsError(
+                        "a run failed; its log says why",
+                        path=f"{folder}.log",
+                        hint="remove the cause, and run it again",
+                    )
     finally:
         for _, process in active:
             process.terminate()

@@ -77,7 +77,7 @@ class LiteModule(L.LightningModule):
                 pixels = F.binary_cross_entropy_with_logits(out.evidence[known], target)
                 loss = loss + self.config.attention * pixels
         if not torch.isfinite(loss):
-            raise UsageError(f"the loss is no finite number at step {self.global_step + 1}", hint="lower --lr")
+            raise UsageError(f"the loss is not finite at step {self.global_step + 1}", hint="lower --lr")
         return loss
 
     def mixing(self, count: int) -> tuple[float, Tensor]:

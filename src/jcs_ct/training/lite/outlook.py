@@ -66,7 +66,7 @@ def with_lesions(samples: Sequence[Sample], read: Callable[[int], Pixels] | None
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise InputError(
             f"{len(bad)} slices cannot be trained on: {'; '.join(bad[:NAMED])}{more}",
-            hint="mend them, or take them out of the data set",
+            hint="repair them, or remove them from the data set",
         )
     return found
 
