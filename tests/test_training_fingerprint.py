@@ -11,7 +11,6 @@ import pytest
 
 from jcs_ct import models
 from jcs_ct.cli import main
-from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.training.config import TrainConfig
 from jcs_ct.training.fingerprint import (
@@ -125,16 +124,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         compare_checkpoint(digest, now, tmp_path)
     with pytest.raises(UsageError, match="is a checkpoint of another run"):
         compare_checkpoint("other", now, tmp_path)
-
-
-def test_a_folder_is_told_by_its_files(tmp_path: Path) -> None:
-    for name, files in (("one", {"a": b"1", "b": b"2"}), ("same", {"x": b"2", "y": b"1"}), ("other", {"a": b"1"})):
-        (tmp_path / name).mkdir()
-        for file, content in files.items():
-            (tmp_path / name / file).write_bytes(content)
-    assert digest_of(tmp_path / "one") == digest_of(tmp_path / "same") != digest_of(tmp_path / "other")
-    with pytest.raises(InputError, match="cannot be read: No such file"):
-        digest_of(tmp_path / "none")
 
 
 class StopError(Exception):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from jcs_ct.training.folds import FoldRuns, cell, over_folds, printed, train_each, write_table
-from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets, root_of
+from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.outlook import UNDEFINED
@@ -78,7 +78,7 @@ def inspect_run(
         InputError, UsageError: It cannot be.
     """
     corpus = divide(config, datasets)
-    now = fingerprint_of(config, corpus, root_of(datasets))
+    now = fingerprint_of(config, corpus, datasets)
     refuse_copies(config, now)
     return outlook_of(config, corpus, lesions).warnings, lambda: now
 

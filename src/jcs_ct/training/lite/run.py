@@ -16,7 +16,7 @@ from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
-from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets, root_of
+from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
@@ -163,7 +163,7 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
         f"to train on: {len(corpus.lesions)} slices with lesion masks, {len(corpus.quiet)} without lesions, "
         f"{len(corpus.labelled)} with labels; held out: {len(corpus.held)}"
     )
-    now = fingerprint_of(config, corpus, root_of(datasets))
+    now = fingerprint_of(config, corpus, datasets)
     refuse_copies(config, now)
     if resume:
         now, *parts = resume_parts(out, now, corpus.samples, corpus.held, accept=accept, say=say)
