@@ -29,6 +29,8 @@ T = TypeVar("T")
 FILE = "fingerprint.json"
 SCHEMA = 1
 NAMED = 3  # so many slices of a kind are named; the others are counted
+RESUMED = "resumed on changed data, as asked"
+FINISHED = "finished before a change that was accepted, as asked"
 _ROW = ("name", "content", "mask", "label", "part", "fold", "group", "source")
 _AGAIN = "start a new run in another folder, or give --accept-changed-data with --resume: the weights' card will say so"
 
@@ -212,7 +214,7 @@ def compare_with_start(folder: Path, now: Fingerprint, *, accept: bool, say: Cal
         more = f"; and {len(found) - 6} more" if len(found) > 6 else ""
         text = f"was started on something else than is here now: {'; '.join(found[:6])}{more}"
         raise InputError(text, path=folder, hint=_AGAIN)
-    line = f"resumed on changed data, as asked: {'; '.join(found)}"
+    line = f"{RESUMED}: {'; '.join(found)}"
     say(f"warning: {line}")
     earlier = (*before.before, before.digest)
     return replace(now, accepted=(*before.accepted, line), before=earlier)

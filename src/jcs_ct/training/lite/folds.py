@@ -66,7 +66,8 @@ def train_all(
     results = train_each(runs, out, resume=resume, accept=accept, say=say)
     columns, rows = table_of(results)
     write_table(out, columns, rows)
-    return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns)]
+    changes = [f"warning: fold {number}: {line}" for number, r in results.items() for line in r.accepted]
+    return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns), *changes]
 
 
 def inspect_run(
