@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NONE = {  # that compute with no network, only read and write tables, or divide the processors themselves
     "inspect", "data check", "data split", "models list", "models show", "models import", "models download",
     "models remove", "evaluate compare", "serve", "work", "token", "watch orthanc", "node",
-    "collect", "doctor", "completion", "mercure",
+    "collect", "doctor", "completion",
 }  # fmt: skip
 
 

@@ -6,12 +6,13 @@ import os
 
 import click
 
-from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.common import line_printer, threads_option
 
 
 @click.command()
 @click.option("--quiet", is_flag=True, help="Problems only.")
 @click.option("--verbose", is_flag=True, help="Tracebacks.")
+@threads_option
 def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose itself
     """Take the images in MERCURE_IN_DIR, write SEG, SR and result.json into MERCURE_OUT_DIR.
 

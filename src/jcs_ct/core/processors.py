@@ -6,14 +6,13 @@ import math
 import os
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jcs_ct.core.cgroups import CGROUPS, OWN_GROUPS, folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+    from pathlib import Path
 
 
 def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
@@ -77,37 +76,14 @@ def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:
     Both versions are read: `cpu.max` of the second, `cpu.cfs_quota_us` of the first. A container often sees its own
     group as the root.
     """
-    found = []
-    for version, path in _groups(own):
-        roots = (groups,) if version == 2 else (groups / "cpu", groups / "cpu,cpuacct")
-        for root in roots:
-            # A limit of a group holds for all below it.
-            inner = [root.joinpath(*path.parts[:i]) for i in range(len(path.parts) + 1)]
-            found += [limit for folder in inner if (limit := _limit(folder, version)) is not None]
-    return min(found, default=None)
+    limits = (_limit(folder, version) for version, folder in folders("cpu", groups, own))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _stated() -> int:
     """Return what `OMP_NUM_THREADS` says; 0 where it says nothing that can be used. It may be a list, for levels."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isascii() and first.isdigit() else 0
-
-
-def _groups(own: Path) -> list[tuple[int, Path]]:
-    """Return (version, path below the mount) of the groups that may limit processors; none where unknown."""
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    found = []
-    for line in lines:  # "0::/path" of version 2, "4:cpu,cpuacct:/path" of version 1
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            found.append((2, Path(path.lstrip("/"))))
-        elif "cpu" in controllers.split(","):
-            found.append((1, Path(path.lstrip("/"))))
-    return found
 
 
 def _limit(folder: Path, version: int) -> float | None:

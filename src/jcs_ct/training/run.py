@@ -30,6 +30,7 @@ from jcs_ct.training.sampling import PlannedBatches, ResumableLoader, balanced_w
 from jcs_ct.training.scores import NAMES, Score
 from jcs_ct.training.shared_memory import check_shared_memory
 from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
+from jcs_ct.training.step_memory import memory_warning
 from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def _train(
     data = SliceDataset(training, config, train=True, unpacked=unpacked)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
+    if rank == 0 and (warning := memory_warning(config, data[0])):
+        say(warning)
     if rank == 0:
         keep_hashes(out / "best.safetensors", training)
 

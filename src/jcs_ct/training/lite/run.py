@@ -173,6 +173,8 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
         now, *parts = resume_parts(out, now, corpus.samples, corpus.held, accept=accept, say=say)
         corpus = Corpus(*parts)
     slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
+    if warning := slices.memory_warning():
+        say(warning)
     seen = outlook_of(config, corpus, with_lesions(corpus.samples, slices.pixels) | with_lesions(corpus.held))
     say("all slices are read")
     for warning in seen.warnings:
