@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.cgroups import CGROUPS, OWN_GROUPS, folders
+from jcs_ct.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, MutableMapping
+
+VARIABLE = "OMP_NUM_THREADS"
+CPUINFO = Path("/proc/cpuinfo")
+MOST = 4096  # threads that a process is taken to mean
 
 
 def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
@@ -53,8 +59,8 @@ def limited_threads(given: int = 0) -> Iterator[None]:
     if not count:
         yield
         return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(count)
     torch = sys.modules.get("torch")  # where it is loaded, it has looked already
     had = torch.get_num_threads() if torch is not None else 0
     if torch is not None:
@@ -63,9 +69,9 @@ def limited_threads(given: int = 0) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+            del os.environ[VARIABLE]
         else:
-            os.environ["OMP_NUM_THREADS"] = before
+            os.environ[VARIABLE] = before
         if torch is not None:
             torch.set_num_threads(had)
 
@@ -82,8 +88,34 @@ def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:
 
 def _stated() -> int:
     """Return what `OMP_NUM_THREADS` says; 0 where it says nothing that can be used. It may be a list, for levels."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isascii() and first.isdigit() else 0
+    return _number(os.environ.get(VARIABLE, "").partition(",")[0])
+
+
+def usable_threads(environ: MutableMapping[str, str]) -> str:
+    """Take an `OMP_NUM_THREADS` that no library understands out of the environment; return what it said, else "".
+
+    They would print a line about it as they are loaded, each of them.
+    """
+    text = environ.get(VARIABLE)
+    if text is None or all(_number(part) for part in text.split(",")):
+        return ""
+    del environ[VARIABLE]
+    return ascii(text[:40])
+
+
+def need_processors_described(described: Path = CPUINFO) -> None:
+    """Raise UsageError where the system does not say what its processors are: PyTorch would print a line, and end."""
+    if sys.platform.startswith("linux") and not described.exists():
+        raise UsageError(
+            f"{described} is not there, and PyTorch cannot compute without it",
+            hint="mount /proc; containers have it unless it is hidden",
+        )
+
+
+def _number(text: str) -> int:
+    """Return a number of threads; 0 for anything else."""
+    word = text.strip()
+    return int(word) if re.fullmatch("[0-9]{1,9}", word, re.ASCII) and int(word) <= MOST else 0
 
 
 def _limit(folder: Path, version: int) -> float | None:
