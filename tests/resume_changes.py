@@ -26,7 +26,7 @@ from datasets_help import lesion, picture, save
 from jcs_ct.core.errors import JcsError
 from jcs_ct.training.fingerprint import Fingerprint, compare_with_start
 from jcs_ct.training.lite.config import LiteConfig
-from jcs_ct.training.lite.corpus import divide, open_sets, root_of
+from jcs_ct.training.lite.corpus import divide, open_sets
 from jcs_ct.training.lite.corpus import fingerprint_of as fingerprint_of_lite
 from jcs_ct.training.parts import fingerprint_of, parts_of
 from training_help import small
@@ -313,7 +313,7 @@ def now_of(command: str, root: Path) -> Fingerprint:
     if task == "lite":
         lite = LiteConfig((str(table),), fold=number)
         datasets = open_sets(lite, divided=True)
-        return fingerprint_of_lite(lite, divide(lite, datasets), root_of(datasets))
+        return fingerprint_of_lite(lite, divide(lite, datasets), datasets)
     config = small(task, table, network="tiny-c" if task == "classify" else "tiny-s", fold=number)
     return fingerprint_of(config, *parts_of(config))
 

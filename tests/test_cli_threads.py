@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,17 +16,16 @@ from jcs_ct.cli import jcs, main
 from jcs_ct.cli.common import Run
 from jcs_ct.core import processors
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.processors import limited_threads
+from jcs_ct.core.processors import limited_threads, usable_threads
 from jcs_ct.phantom import make_phantom, write_pngs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NONE = {  # that compute with no network, only read and write tables, or divide the processors themselves
     "inspect", "data check", "data split", "models list", "models show", "models import", "models download",
     "models remove", "evaluate compare", "serve", "work", "token", "watch orthanc", "node",
-    "collect", "doctor", "completion", "mercure",
+    "collect", "doctor", "completion",
 }  # fmt: skip
 
 
@@ -107,3 +107,57 @@ def test_what_a_process_starts_inherits_its_threads(monkeypatch: pytest.MonkeyPa
         said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said == "1\n"
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("4", True),
+        ("4,2", True),
+        (" 3 ", True),
+        ("0", False),
+        ("all", False),
+        ("4,", False),
+        ("", False),
+        ("9" * 30, False),
+    ],
+)
+def test_a_number_of_threads_that_is_none_is_taken_away(text: str, kept: bool) -> None:
+    environ = {"OMP_NUM_THREADS": text}
+    assert usable_threads(environ) == ("" if kept else repr(text))
+    assert environ == ({"OMP_NUM_THREADS": text} if kept else {})
+    assert usable_threads({}) == ""
+
+
+def test_it_is_said_and_the_folder_that_is_gone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "all")
+    with pytest.raises(SystemExit):
+        main(["models", "list"])
+    assert capsys.readouterr().err.startswith(
+        "jcs: note: OMP_NUM_THREADS is 'all', no number of threads; it is not used\n"
+    )
+    if sys.platform == "win32":
+        return
+    before = Path.cwd()
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path / "d")
+    (tmp_path / "d").rmdir()
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["models", "list"])
+    finally:
+        os.chdir(before)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        "jcs: error: the folder that the command was started in is gone (change into one that is there)\n"
+    )
+
+
+def test_processors_that_nobody_describes_are_named(tmp_path: Path) -> None:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("/proc is Linux's")
+    processors.need_processors_described(tmp_path)
+    with pytest.raises(UsageError, match="cpuinfo is not there, and PyTorch cannot compute without it"):
+        processors.need_processors_described(tmp_path / "cpuinfo")

@@ -281,7 +281,12 @@ def test_probabilities_against_labels(jcs: Jcs, labels: Path, tmp_path: Path) ->
     assert found["difference"]["auc"]["above"] == 1
     text = (out / "scores.md").read_text()
     assert "Comparison on the same slices" in text
-    assert "| third | 4 | 0 | 1 | – |" in text
+    assert "| third | 4 | 0 | 1 | not defined |" in text
+    why = "because all 4 slices have the label 0 (no COVID-19): one class"
+    assert f"\nthird: AUC, average precision and sensitivity are not defined, {why}.\n" in text
+    why = "because the only one of the groups has the label 0 (no COVID-19): one class"
+    assert f"\nthird: AUC and sensitivity are not defined, {why}.\n" in text
+    assert "–" not in text.replace("–", "", 0).split("## Slices")[1].partition("###")[0]
     for name in ("roc.png", "precision_recall.png", "calibration.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     alone = tmp_path / "alone"
@@ -325,8 +330,25 @@ def test_empty_masks_have_no_dice(jcs: Jcs, data: Path, tmp_path: Path) -> None:
     out, text = tmp_path / "out", "because no lesion is in the 4 masks and none is marked"
     status, said = jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", out)
     assert status == 0, said
-    assert f"Dice and the other scores of lesions are not defined, {text}" in said
-    assert text in (out / "scores.md").read_text()
+    why = "HD95, pooled Dice, pooled IoU, pooled mIoU with background, pooled sensitivity and pooled precision are "
+    why += f"not defined, {text}"
+    assert why in said
+    assert f"{why}; the release's IoU is not defined, because 4 slices have no lesion in the mask" in said
+    assert why in (out / "scores.md").read_text()
+    assert {row["undefined"] for row in table(out / "per_image.csv")} == {"no lesion is in the mask and the map"}
+    for i in range(4):
+        save(tmp_path / f"maps/s{i}.png", 200 * disc(18, 18, 6))
+        np.save(tmp_path / f"attention/s{i}.npy", disc(18, 18, 6).astype(np.float32))
+    status, said = jcs("segment", "--data", data, "--predictions", tmp_path / "maps", "-o", out, "--overwrite")
+    assert (
+        "jcs: note: sensitivity and pooled sensitivity are not defined, because no lesion is in the 4 masks; " in said
+    )
+    assert "HD95 is not defined, because no slice has a lesion both in its mask and in its map\n" in said
+    assert {row["undefined"] for row in table(out / "per_image.csv")} == {"no lesion is in the mask"}
+    status, said = jcs("explain", "--data", data, "--maps", tmp_path / "attention", "-o", tmp_path / "e")
+    why = "dice at 0.75 and lesion share are not defined, because no lesion is in the 4 masks"
+    assert why in said
+    assert why in (tmp_path / "e" / "scores.md").read_text()
 
 
 def test_figures_say_what_is_not_defined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +357,7 @@ def test_figures_say_what_is_not_defined(monkeypatch: pytest.MonkeyPatch) -> Non
     drawn: list[str] = []
     monkeypatch.setattr(plots, "_png", lambda figure: drawn.extend(t.get_text() for t in figure.legends[0].texts))
     plots.dice_plot(["a", "b"], {"m": np.array([math.nan, math.nan])}, 0.5)
-    assert drawn == ["m: mean not defined, 2 undefined"]
+    assert drawn == ["m: mean not defined, because no lesion is in masks and maps, 2 undefined"]
 
 
 def test_rows_that_do_not_fit_are_named(jcs: Jcs, labels: Path, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +14,9 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError
-from jcs_ct.evaluate.study import read_labels, read_studies, report
+from jcs_ct.evaluate.record import differences
+from jcs_ct.evaluate.study import read_studies, record, report
+from jcs_ct.evaluate.study_matching import copies, input_digest, read_labels
 from jcs_ct.evaluate.study_report import to_csv, to_markdown
 
 if TYPE_CHECKING:
@@ -135,7 +139,9 @@ def test_verdicts_of_two_networks_are_not_mixed(tmp_path: Path, results: Path) -
 def test_one_class_says_what_is_not_defined(tmp_path: Path, results: Path) -> None:
     labels = read_labels(labels_at(tmp_path / "l.csv", ["a,1", "b,1"], "study,label"))
     content = report(read_studies(results, labels)[0], "out", resamples=0, seed=0)
-    assert content["undefined"] == "AUC and specificity are not defined, because all studies have the label 1"
+    assert content["undefined"] == (
+        "AUC and specificity are not defined, because all 2 studies have the label 1 (COVID-19): one class"
+    )
 
 
 def test_the_command_writes_scores_a_table_and_a_figure(
@@ -160,3 +166,63 @@ def test_no_study_with_a_result_is_an_error(tmp_path: Path, results: Path, capsy
     status, said = evaluated(capsys, "--labels", labels, "--results", results, "-o", tmp_path / "s")
     assert status == 2
     assert "names no study that has a result" in said
+
+
+def collided(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """Two wards with a study of the same name; the folders of results say nothing of the wards."""
+    out, digests = tmp_path / "r", {}
+    for ward, case, score in (("one", "chest", 0.9), ("two", "chest-5e1f00aa", 0.2)):
+        path = tmp_path / ward / "chest.nii"
+        path.parent.mkdir()
+        path.write_bytes(ward.encode())
+        digests[ward] = hashlib.sha256(hashlib.sha256(ward.encode()).digest()).hexdigest()
+        source = {"path": f"/mnt/{score}/chest.nii", "kind": "nifti", "digest": digests[ward]}
+        written(out, case, score, source=source)
+    return out, digests
+
+
+@pytest.mark.parametrize("way", ["digest", "file", "path", "folder"])
+def test_names_that_collide_are_told_apart(tmp_path: Path, way: str) -> None:
+    out, digests = collided(tmp_path)
+    assert input_digest(tmp_path / "one" / "chest.nii", {}) == digests["one"]
+    names = {"digest": ("chest", "chest.nii"), "file": ("one/chest.nii", "two/chest.nii")}
+    names["folder"] = ("chest", "chest-5e1f00aa")
+    names["path"] = ("x/0.9/chest.nii", "0.2/chest.nii")
+    rows = [f"{name},{label},{d[:12]}" for name, label, d in zip(names[way], (1, 0), digests.values(), strict=True)]
+    rows = rows if way == "digest" else [row.rpartition(",")[0] for row in rows]
+    table = labels_at(tmp_path / "l.csv", rows, "study,label,digest" if way == "digest" else "study,label")
+    studies, problems, extra = read_studies(out, read_labels(table))
+    assert [(s.name, s.label, s.score) for s in studies] == [(names[way][0], 1, 0.9), (names[way][1], 0, 0.2)]
+    assert (problems, extra) == ([], [])
+
+
+def test_what_cannot_be_told_apart_or_is_another_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = collided(tmp_path)
+    written(out, "d", 0.4)
+    (tmp_path / "three").mkdir()
+    (tmp_path / "three" / "chest.nii").write_bytes(b"of another patient")
+    rows = ["chest.nii,1,", "three/chest.nii,0,", "chest,1,0123456789", "d,0,", "d.nii.gz,0,"]
+    table = labels_at(tmp_path / "l.csv", rows, "study,label,digest")
+    status, said = evaluated(capsys, "--labels", table, "--results", out, "-o", tmp_path / "s", "--resamples", 0)
+    assert status == 1
+    assert f"chest.nii: has 2 results: chest, chest-5e1f00aa in {out} (" in said
+    both = "chest, chest-5e1f00aa have the name, and not"
+    assert f"three/chest.nii: has no result in {out}: {both} its path and its bytes (" in said
+    assert f"chest: has no result in {out}: {both} its digest 01234567… (" in said
+    assert "d.nii.gz: has the result d, which is that of d already (keep one row of a study)" in said
+    assert "jcs: 1 done, 4 failed" in said
+    assert evaluated(capsys, "--labels", table, "--results", out, "-o", tmp_path / "s", "--runtime", "onnx")[0] == 2
+
+
+def test_scores_of_other_studies_are_not_compared(tmp_path: Path) -> None:
+    out, _ = collided(tmp_path)
+    table = read_labels(labels_at(tmp_path / "l.csv", ["one/chest.nii,1"], "study,label"))
+    studies, _, _ = read_studies(out, table)
+    one = record(studies, "out", {})
+    other = record([replace(studies[0], digest="ff" * 32)], "out", {})
+    (line,) = differences(one, other)
+    assert line == "1 slice (one/chest.nii) has another picture, mask, label or patient"
+    renamed = record([replace(studies[0], name="x", group="x")], "elsewhere", {})
+    assert differences(one, renamed) == []
+    assert renamed.made_by == one.made_by != record([replace(studies[0], score=0.8)], "out", {}).made_by
+    assert copies(["a", "b", "a", "", ""]) == 1

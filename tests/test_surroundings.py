@@ -54,7 +54,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_the_tool_knows_what_was_asked_for() -> None:
     names = " / ".join(s.name for s in tool.SURROUNDINGS)
     assert {s.name for s in tool.SURROUNDINGS} >= CHEAP
-    assert names.count("variables of a scheduler") == 10
+    assert names.count("variables of a scheduler") == 13
     for word in ("read-only root", "cgroup", "affinity", "/dev/shm", "uid", "no network", "LANG=C", "closed stdout"):
         assert word in names
 

@@ -16,6 +16,7 @@ from PIL import Image
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 from jcs_ct.models.lite import LiteNetwork
+from jcs_ct.training.fingerprint import Fingerprint
 from jcs_ct.training.lite.build import build
 from jcs_ct.training.lite.data import LiteSlices
 from jcs_ct.training.lite.folds import train_all
@@ -109,6 +110,7 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
         write(folder / "best.safetensors", LiteNetwork().state_dict(), card_for("jcs-lite", covid_threshold=0.5))
         (folder / "config.json").write_text(config.to_json())
         (folder / "best.hashes").write_bytes(folder.name.encode())
+        Fingerprint((), {}, {}, accepted=(f"changed {folder.name}",)).write(folder)
         if config.fold is not None:
             (folder / "held_out.csv").write_bytes(score_table(rows_of(config.fold)))
         return Finished()
@@ -118,7 +120,9 @@ def test_the_command_builds_all_folds_and_the_shipped_file(
     with pytest.raises(SystemExit) as ended:
         main([*words, "--build", "--jobs", "2", "--folds", "2"])
     assert ended.value.code == 0
-    assert load(tmp_path / "built" / "best.safetensors")[1].name == "jcs-lite"
+    built = load(tmp_path / "built" / "best.safetensors")[1]
+    assert built.name == "jcs-lite"
+    assert built.notes[-3:] == ("fold_1: changed fold_1", "fold_2: changed fold_2", "all: changed all")
     assert (tmp_path / "built" / "best.hashes").read_text() == "all"
     assert capsys.readouterr().err.count("training ") == 3
     with pytest.raises(SystemExit) as ended:

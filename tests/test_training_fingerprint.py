@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from datasets_help import lesion, save
 from jcs_ct import models
 from jcs_ct.cli import main
-from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.training.config import TrainConfig
 from jcs_ct.training.fingerprint import (
@@ -23,6 +23,7 @@ from jcs_ct.training.fingerprint import (
     differences,
     in_order,
 )
+from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
 from jcs_ct.weights import load
 from resume_changes import data_of, now_of, only, other_bytes, rows_of, swap, write
@@ -127,16 +128,6 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         compare_checkpoint("other", now, tmp_path)
 
 
-def test_a_folder_is_told_by_its_files(tmp_path: Path) -> None:
-    for name, files in (("one", {"a": b"1", "b": b"2"}), ("same", {"x": b"2", "y": b"1"}), ("other", {"a": b"1"})):
-        (tmp_path / name).mkdir()
-        for file, content in files.items():
-            (tmp_path / name / file).write_bytes(content)
-    assert digest_of(tmp_path / "one") == digest_of(tmp_path / "same") != digest_of(tmp_path / "other")
-    with pytest.raises(InputError, match="cannot be read: No such file"):
-        digest_of(tmp_path / "none")
-
-
 class StopError(Exception):
     pass
 
@@ -188,6 +179,8 @@ def test_the_command_refuses_and_notes_on_the_card(tmp_path: Path, capsys: pytes
         main([*words, "--accept-changed-data"])
     assert (end.value.code, capsys.readouterr().err) == (0, "")
     assert len(table(run)) == 4
+    rows_now = [line.split(",")[-1] for line in (run / "metrics.csv").read_text().splitlines()]
+    assert rows_now == ["accepted_changes", "0", "1", "1"]  # the second epoch was cut
     line = (
         "resumed on changed data, as asked: 2 slices (s4.png, s5.png) went from training to validation; "
         "2 slices (s6.png, s7.png) went from validation to training"
@@ -198,3 +191,37 @@ def test_the_command_refuses_and_notes_on_the_card(tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as end:
         main([*words, "--epochs", "4"])  # accepted once, it needs no second word
     assert end.value.code == 0, capsys.readouterr().err
+
+
+def test_the_best_weights_are_scored_again_on_what_was_accepted(tmp_path: Path) -> None:
+    """The run has nothing left to do: its best weights are those of before, and everything says what they are worth."""
+    root, run, said = data_of(tmp_path / "d"), tmp_path / "run", list[str]()
+    config = config_of("segment", root)
+    first = train(config, run, resume=False, say=said.append)
+    tensors, card = load(run / "best.safetensors")
+    weights = state(run)
+    for name in ("m6.png", "m7.png"):  # of the slices to validate on
+        save(root / name, 255 - lesion(int(name[1])))
+    with pytest.raises(InputError, match=r"2 slices \(s6.png, s7.png\) got another mask"):
+        train(config, run, resume=True, say=said.append)
+    said.clear()
+    again = train(config, run, resume=True, say=said.append, accept=True)
+    train(config_of("segment", root), tmp_path / "other", resume=False, say=print)
+    alone = table(tmp_path / "other")[again.best.epoch].split(",")  # the same network on the same slices
+    assert again.best.epoch == first.best.epoch
+    assert again.best.value != first.best.value
+    assert [f"{again.best.loss:.8g}", f"{again.best.value:.8g}"] == alone[4:6]
+    assert same(state(run), weights)
+    noted = load(run / "best.safetensors")
+    assert same(noted[0], tensors)
+    line = "resumed on changed data, as asked: 2 slices (s6.png, s7.png) got another mask"
+    assert line in noted[1].notes
+    assert noted[1].notes[0] == f"epoch {again.best.epoch}, {again.best.words(again.score_name)}" != card.notes[0]
+    assert [text for text in said if text.startswith("warning: best.safetensors")] == [
+        f"warning: best.safetensors (epoch {first.best.epoch}) was chosen before the change; on what is here now: "
+        + again.best.words(again.score_name)
+    ]
+    assert again.lines()[0] == f"warning: {line}"
+    kept = Result.read(run / "result.json")
+    assert kept is not None
+    assert kept.accepted == (line,)

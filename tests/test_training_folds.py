@@ -17,6 +17,7 @@ from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.training.folds import COLUMNS, printed, train_all
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
+from jcs_ct.weights import load
 from training_help import same, small, specs, state, table
 
 if TYPE_CHECKING:
@@ -90,6 +91,25 @@ def test_a_changed_fold_is_refused_before_any_goes_on(tmp_path: Path) -> None:
         train_all(config_of(root, epochs=1), run, resume=True, say=said.append)
     assert refused.value.path == str(run / "fold_1")
     assert said == []
+    for left in run.glob("fold_*/last.ckpt"):
+        left.unlink()  # to save room: finished folds are compared all the same
+    with pytest.raises(InputError, match="went from validation to training"):
+        train_all(config_of(root, epochs=1), run, resume=True, say=said.append)
+    before = {n: load(run / f"fold_{n}" / "best.safetensors") for n in (1, 3)}
+    lines = train_all(config_of(root, epochs=1), run, resume=True, say=said.append, accept=True)
+    kind = "finished before a change that was accepted, as asked: "
+    moved = kind + "1 slice (images/s02.png) went from training to validation; "
+    moved += "1 slice (images/s01.png) went from validation to training"
+    assert f"warning: fold_1: {moved}" in said
+    assert f"warning: fold 1: {moved}" in lines
+    for n, note in ((1, moved), (3, f"{kind}1 slice (images/s01.png) went from fold 1 to fold 2; ")):
+        tensors, card = load(run / f"fold_{n}" / "best.safetensors")
+        assert same(tensors, before[n][0])
+        assert card.notes[:-1] == before[n][1].notes
+        assert card.notes[-1].startswith(note)
+    said.clear()
+    train_all(config_of(root, epochs=1), run, resume=True, say=said.append)  # accepted once, it needs no second word
+    assert [text for text in said if "warning" in text] == []
 
 
 def test_every_fold_is_looked_at_before_the_first(tmp_path: Path) -> None:

@@ -126,10 +126,15 @@ def test_maps_that_mark_nothing_or_everything_are_named(marked: float, area: flo
 
 def test_the_table_and_the_figure_say_why(tmp_path: Path) -> None:
     rows = [{"epoch": 1.0, "step": 3.0, "lr": 0.1, "train_loss": 0.5, "val_loss": 0.4, "val_score": math.nan}]
-    text = table_of(rows, "not defined, because of x").decode()
+    rows += [{**rows[0], "epoch": 2.0, "val_score": 0.5, "accepted_changes": 1}]
+    rows[0]["because"] = "of x"  # type: ignore[assignment]
+    text = table_of(rows).decode()
+    assert [row["accepted_changes"] for row in csv.DictReader(io.StringIO(text))] == ["0", "1"]
+    assert "accepted_changes" not in table_of(rows[:1]).decode()
     assert next(iter(csv.DictReader(io.StringIO(text))))["val_score"] == "not defined, because of x"
     assert "nan" not in text.lower()
-    assert training_curves(rows, "AUC", "t", "not defined, because of x") != training_curves(rows, "AUC", "t", "other")
+    said = [training_curves(rows[:1], "AUC", "t", text) for text in ("not defined, because of x", "other")]
+    assert said[0] != said[1]
 
 
 def test_time_is_told_in_words() -> None:

@@ -39,8 +39,11 @@ SCHEDULERS: dict[str, dict[str, str]] = {
     "PBS": {"PBS_JOBID": "5.host", "PBS_NODEFILE": "/nowhere", "PBS_NP": "8", "PBS_NODENUM": "1"},
     "Open MPI and PMI": {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMI_RANK": "1", "PMI_SIZE": "2"},
     "Kubernetes and a local rank": {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "LOCAL_RANK": "3", "NODE_RANK": "2"},
+    "Flux": {"FLUX_JOB_ID": "f1", "FLUX_TASK_RANK": "1", "FLUX_JOB_SIZE": "2", "FLUX_TASK_LOCAL_ID": "1"},
+    "a port that is none": {"MASTER_ADDR": "no.such.host", "MASTER_PORT": "99999", "RANK": "0", "WORLD_SIZE": "1"},
+    "Sun Grid Engine": {"JOB_ID": "3", "NSLOTS": "8", "PE_HOSTFILE": "/nowhere", "SGE_TASK_ID": "undefined"},
 }
-"""Ten kinds of variables that schedulers and platforms leave in the environment of a job of one process."""
+"""Thirteen kinds of variables that schedulers and platforms leave in the environment of a job of one process."""
 
 NO_USER = (
     "setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", "--inh-caps", "+dac_read_search",
@@ -57,7 +60,7 @@ class Surrounding:
         name: In words.
         environment: Variables to set; None: to take away.
         before: Words in front of the command, `{out}` is its folder.
-        streams: "closed stdout", "closed stderr", "full stdout", "gone reader" or "".
+        streams: "closed" with the names of what is closed, "full stdout", "gone reader" or "".
         commands: Which of `COMMANDS` run there.
         root: Whether it needs root.
         threads: How many threads the plain run is given: sums are rounded in another order by another number of them.
@@ -88,6 +91,16 @@ QUOTA = (
     f'else mkdir -p {GROUP_2}; echo "100000 100000" > {GROUP_2}/cpu.max; echo $$ > {GROUP_2}/cgroup.procs; fi; '
     'exec "$@"'
 )
+HALF = (
+    QUOTA.replace('"100000 100000"', '"50000 100000"')
+    .replace("echo 100000 >", "echo 50000 >", 2)
+    .replace(f"echo 50000 > {GROUP}/cpu.cfs_period_us", f"echo 100000 > {GROUP}/cpu.cfs_period_us")
+)
+NO_PROC = 'mount -t tmpfs -o size=64k tmpfs /proc; exec "$@"'
+FULL_TMP = 'd=$(mktemp -d); mount -t tmpfs -o size=16k tmpfs "$d"; head -c 16384 /dev/zero > "$d/x" || true; '
+FULL_TMP += 'export TMPDIR="$d"; exec "$@"'
+HIDDEN_CWD = 'd=$(mktemp -d); cd "$d"; chmod 000 "$d"; exec "$@"'
+GONE_CWD = 'd=$(mktemp -d); cd "$d"; rmdir "$d"; exec "$@"'
 BOTH, WITH_TRAINING = ("classify", "diagnose"), ("classify", "diagnose", "train, no readers")
 SURROUNDINGS = (
     Surrounding("nothing special", commands=BOTH),
@@ -115,6 +128,23 @@ SURROUNDINGS = (
     Surrounding("stdout on a full disk", streams="full stdout", commands=("diagnose",)),
     Surrounding("whoever reads stdout is gone", streams="gone reader", commands=("diagnose",)),
     Surrounding("64 open files", {}, ("sh", "-ec", 'ulimit -n 64; exec "$@"', "sh")),
+    Surrounding("half a processor by the quota of a cgroup", {}, ("sh", "-ec", HALF, "sh"), root=True, threads=1),
+    Surrounding("OMP_NUM_THREADS=0", {"OMP_NUM_THREADS": "0"}, commands=("classify", "train, no readers")),
+    Surrounding("OMP_NUM_THREADS is no number", {"OMP_NUM_THREADS": "all"}, commands=("classify", "train, no readers")),
+    Surrounding("OMP_NUM_THREADS=4,2", {"OMP_NUM_THREADS": "4,2"}, threads=4),
+    Surrounding("OMP_NUM_THREADS=1", {"OMP_NUM_THREADS": "1"}, threads=1),
+    Surrounding("a working folder that may not be read", {"HOME": "/nonexistent"},
+                ("sh", "-ec", HIDDEN_CWD.replace('"$@"', f'{" ".join(NO_USER[:6])} "$@"'), "sh"), root=True),
+    Surrounding("a working folder that is gone", {}, ("sh", "-ec", GONE_CWD, "sh"), commands=WITH_TRAINING),
+    Surrounding("TMPDIR does not exist", {"TMPDIR": "/nonexistent"}, commands=WITH_TRAINING),
+    Surrounding("TMPDIR is full", {}, shell(FULL_TMP), commands=WITH_TRAINING, root=True),
+    Surrounding("no /proc", {}, shell(NO_PROC), commands=WITH_TRAINING, root=True),
+    Surrounding("closed stdin", streams="closed stdin", commands=WITH_TRAINING),
+    Surrounding("all streams closed", streams="closed stdin, stdout and stderr", commands=("classify", "diagnose")),
+    Surrounding("behind nohup", {}, ("sh", "-c", 'trap "" HUP; "$@" & c=$!; sleep 1; kill -HUP $c; wait $c', "sh"),
+                commands=("diagnose",)),
+    Surrounding("64 open files, training", {}, ("sh", "-ec", 'ulimit -n 64; exec "$@"', "sh"),
+                commands=("diagnose", "train, no readers", "train")),
     Surrounding("umask 077", {}, ("sh", "-ec", 'umask 077; exec "$@"', "sh")),
     *(Surrounding(f"variables of a scheduler: {name}", dict(given)) for name, given in SCHEDULERS.items()),
 )  # fmt: skip
@@ -175,8 +205,10 @@ def run(surrounding: Surrounding, command: str, folder: Path, out: Path) -> Ran:
         before[0] = str(shutil.which(before[0]))
     threads = ["--threads", str(surrounding.threads)] if surrounding.threads else []
     line = [*before, sys.executable, "-m", "jcs_ct", *words(command, folder, out), *threads]
-    if surrounding.streams in ("closed stdout", "closed stderr"):
-        line = ["/bin/sh", "-c", f'exec "$@" {"1" if "stdout" in surrounding.streams else "2"}>&-', "sh", *line]
+    if surrounding.streams.startswith("closed"):
+        ends = {"stdin": "0<&-", "stdout": "1>&-", "stderr": "2>&-"}
+        closed = " ".join(end for name, end in ends.items() if name in surrounding.streams)
+        line = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *line]
     elif surrounding.streams == "full stdout":
         line = ["/bin/sh", "-c", 'exec "$@" >/dev/full', "sh", *line]
     elif surrounding.streams == "gone reader":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jcs_ct.core.errors import JcsError
 from jcs_ct.core.installing import EXTRAS, install_command, missing_of, version_of
+from jcs_ct.core.memory import available_memory, gib
 from jcs_ct.core.processors import available
 from jcs_ct.core.version import __version__
 from jcs_ct.inference.runtimes import RUNTIMES
@@ -48,20 +49,13 @@ def _python() -> Finding:
 
 
 def _machine() -> Finding:
-    memory = _memory()
+    memory, free, limited = available_memory()
     size = "memory unknown" if memory is None else f"{memory / 2**30:.1f} GiB of memory"
+    size += "" if free is None else f", {gib(free)} free" + (" within the limit of a cgroup" if limited else "")
     text = f"{available()} processors for this process, {size}"
     if memory is not None and memory < LITTLE_MEMORY:
         return Finding("machine", "missing", text, "2 GiB are needed for a study, 4 GiB with jcs-joint")
     return Finding("machine", "ok", text)
-
-
-def _memory() -> int | None:
-    """Return the bytes of memory of the machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def _torch() -> Finding:

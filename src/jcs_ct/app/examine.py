@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.app.trained_on import TrainingWatch
 from jcs_ct.core.errors import UsageError
 from jcs_ct.outputs.case_folder import save_case
 from jcs_ct.outputs.case_pictures import CasePictures
@@ -124,13 +125,16 @@ def examine_case(
         patient_rule: See there.
         progress: Called with (slices done, slices in all) after each slice, in another thread.
     """
-    pictures = CasePictures(len(case), frames=settings.frames)
+    pictures, training = CasePictures(len(case), frames=settings.frames), TrainingWatch(networks, len(case))
 
     def watched(result: SliceResult, item: CaseSlice | None) -> None:
         pictures(result, item)
+        if item is not None and result.probability is not None:
+            training.look(item.image.pixels)
         if progress is not None:
             progress(result.index, len(case))
 
     study = scan.scan_study(case, networks, settings, patient_rule, watched)
+    study = replace(study, warnings=(*study.warnings, *training.warnings()))
     pictures.keep_what_is_drawn(study)
     return CaseResult(study, build_report(study), pictures)

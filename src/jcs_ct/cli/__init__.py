@@ -9,12 +9,14 @@ import sys
 import traceback
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jcs_ct.cli.version import show_version
-from jcs_ct.core.errors import JcsError
+from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.processors import usable_threads
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -96,6 +98,23 @@ def _listen_to_stops() -> None:
             signal.signal(getattr(signal, name), stop)
 
 
+def _look_around() -> None:
+    """Take away what libraries would print lines about, or end for, as they are loaded.
+
+    Raises:
+        UsageError: The working folder is gone.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        hint = "change into one that is there"
+        raise UsageError("the folder that the command was started in is gone", hint=hint) from error
+    except OSError:  # one that may not be looked at is none of our business
+        pass
+    if wrong := usable_threads(os.environ):
+        click.echo(f"jcs: note: OMP_NUM_THREADS is {wrong}, no number of threads; it is not used", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run `jcs` and exit: the one place where an error becomes an exit status."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -115,6 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
+        _look_around()
         status = jcs.main(args=words, prog_name="jcs", standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("jcs: stopped; finished results are kept", err=True)

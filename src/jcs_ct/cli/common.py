@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
-from jcs_ct.core.processors import limited_threads
+from jcs_ct.core.processors import limited_threads, need_processors_described
 from jcs_ct.core.warning import code_of
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def threads_option(function: F) -> F:
 
     @wraps(function)
     def wrapper(*arguments: Any, threads: int, **rest: Any) -> Any:
+        need_processors_described()
         click.get_current_context().with_resource(limited_threads(threads))
         return function(*arguments, **rest)
 

@@ -6,12 +6,13 @@ import os
 
 import click
 
-from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.common import line_printer, threads_option
 
 
 @click.command()
 @click.option("--quiet", is_flag=True, help="Print problems only.")
 @click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
+@threads_option
 def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose itself
     """Diagnose the images in MERCURE_IN_DIR, and write SEG, SR and result.json into MERCURE_OUT_DIR.
 

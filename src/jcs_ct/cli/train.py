@@ -14,6 +14,7 @@ from jcs_ct.cli.train_lite import chosen_fold, lite
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.core.installing import install_command
+from jcs_ct.core.processors import need_processors_described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +124,7 @@ def _train(
             raise UsageError(f"is a run of `train {config.task}`", path=out, hint=f"go on with `train {config.task}`")
         config = config.resumed(given | {"data": data})
     here = place(config.devices)
+    need_processors_described()
     place_for_temporary_files()
     cache_for_figures()  # Lightning's metrics import Matplotlib
     with known_environment(here):  # Lightning looks at it as soon as it is imported

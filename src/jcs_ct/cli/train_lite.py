@@ -12,6 +12,7 @@ from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.core.installing import install_command
+from jcs_ct.core.processors import need_processors_described
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -112,6 +113,7 @@ def lite(
     if resume and not build:
         config = _begun(out).resumed(asked)
     here = place(1)
+    need_processors_described()
     place_for_temporary_files()
     cache_for_figures()  # Lightning's metrics import Matplotlib
     with known_environment(here):  # Lightning looks at it as soon as it is imported

@@ -12,15 +12,12 @@ if TYPE_CHECKING:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file; of a folder, of what its files hold, whatever they are called.
+    """Return the SHA-256 of a file.
 
     Raises:
         InputError: It cannot be read.
     """
     try:
-        if path.is_dir():
-            inner = sorted(digest_of(p) for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-            return hashlib.sha256("".join(inner).encode()).hexdigest()
         result = hashlib.sha256()
         with path.open("rb") as file:
             while block := file.read(1 << 20):

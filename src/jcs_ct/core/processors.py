@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from jcs_ct.core.cgroups import CGROUPS, OWN_GROUPS, folders
+from jcs_ct.core.errors import UsageError
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_GROUPS = Path("/proc/self/cgroup")
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableMapping
+
+VARIABLE = "OMP_NUM_THREADS"
+CPUINFO = Path("/proc/cpuinfo")
+MOST = 4096  # threads that a process is taken to mean
 
 
 def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
@@ -54,8 +59,8 @@ def limited_threads(given: int = 0) -> Iterator[None]:
     if not count:
         yield
         return
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(count)
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = str(count)
     torch = sys.modules.get("torch")  # where it is loaded, it has looked already
     had = torch.get_num_threads() if torch is not None else 0
     if torch is not None:
@@ -64,9 +69,9 @@ def limited_threads(given: int = 0) -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+            del os.environ[VARIABLE]
         else:
-            os.environ["OMP_NUM_THREADS"] = before
+            os.environ[VARIABLE] = before
         if torch is not None:
             torch.set_num_threads(had)
 
@@ -77,37 +82,40 @@ def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:
     Both versions are read: `cpu.max` of the second, `cpu.cfs_quota_us` of the first. A container often sees its own
     group as the root.
     """
-    found = []
-    for version, path in _groups(own):
-        roots = (groups,) if version == 2 else (groups / "cpu", groups / "cpu,cpuacct")
-        for root in roots:
-            # A limit of a group holds for all below it.
-            inner = [root.joinpath(*path.parts[:i]) for i in range(len(path.parts) + 1)]
-            found += [limit for folder in inner if (limit := _limit(folder, version)) is not None]
-    return min(found, default=None)
+    limits = (_limit(folder, version) for version, folder in folders("cpu", groups, own))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _stated() -> int:
     """Return what `OMP_NUM_THREADS` says; 0 where it says nothing that can be used. It may be a list, for levels."""
-    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isascii() and first.isdigit() else 0
+    return _number(os.environ.get(VARIABLE, "").partition(",")[0])
 
 
-def _groups(own: Path) -> list[tuple[int, Path]]:
-    """Return (version, path below the mount) of the groups that may limit processors; none where unknown."""
-    try:
-        lines = own.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
-        return []
-    found = []
-    for line in lines:  # "0::/path" of version 2, "4:cpu,cpuacct:/path" of version 1
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            found.append((2, Path(path.lstrip("/"))))
-        elif "cpu" in controllers.split(","):
-            found.append((1, Path(path.lstrip("/"))))
-    return found
+def usable_threads(environ: MutableMapping[str, str]) -> str:
+    """Take an `OMP_NUM_THREADS` that no library understands out of the environment; return what it said, else "".
+
+    They would print a line about it as they are loaded, each of them.
+    """
+    text = environ.get(VARIABLE)
+    if text is None or all(_number(part) for part in text.split(",")):
+        return ""
+    del environ[VARIABLE]
+    return ascii(text[:40])
+
+
+def need_processors_described(described: Path = CPUINFO) -> None:
+    """Raise UsageError where the system does not say what its processors are: PyTorch would print a line, and end."""
+    if sys.platform.startswith("linux") and not described.exists():
+        raise UsageError(
+            f"{described} is not there, and PyTorch cannot compute without it",
+            hint="mount /proc; containers have it unless it is hidden",
+        )
+
+
+def _number(text: str) -> int:
+    """Return a number of threads; 0 for anything else."""
+    word = text.strip()
+    return int(word) if re.fullmatch("[0-9]{1,9}", word, re.ASCII) and int(word) <= MOST else 0
 
 
 def _limit(folder: Path, version: int) -> float | None:

@@ -35,6 +35,11 @@ UNRELIABLE: dict[str, str] = {
 }
 """Codes of warnings that make a verdict unreliable, and what they mean. All other codes inform only."""
 
+INFORMING: dict[str, str] = {
+    "trained-on": "the network was trained on slices of the study: as a test of it the answer is worth nothing",
+}
+"""Codes that inform only, where a program may want to look for them."""
+
 
 class CodedWarning(str):
     """A line of text with a code.

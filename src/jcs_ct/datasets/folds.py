@@ -84,7 +84,7 @@ def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
         few = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
         notes.append(f"{path.name}: {len(without):,} slice{'s' * (len(without) != 1)} in no fold: {few}")
     samples = tuple(replace(sample, fold=fold_of.get(sample.path)) for sample in reading.samples)
-    return Reading(samples, tuple(notes), tuple(problems))
+    return replace(reading, samples=samples, notes=tuple(notes), problems=tuple(problems))
 
 
 def write_folds(path: Path, folds: Sequence[Sequence[str]], facts: dict[str, Any], *, overwrite: bool = False) -> None:

@@ -15,6 +15,7 @@ any of them gives the folds.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,7 +78,7 @@ def open_dataset(
         )
     if not reading.samples:
         raise InputError(f"is read as {layout}, and there is no slice in it", path=start, hint="fill its lists")
-    return Dataset(root, task, reading.samples, layout, reading.notes, reading.problems)
+    return Dataset(root, task, reading.samples, layout, reading.notes, reading.problems, reading.label_names)
 
 
 def _read(start: Path, task: Task | None, labels: Mapping[str, int] | None) -> tuple[str, Reading]:
@@ -105,7 +106,7 @@ def _read(start: Path, task: Task | None, labels: Mapping[str, int] | None) -> t
         layout, reading = _read_unnamed(start, task)
     files = ", ".join(file.name for file in named.get(layout, []))
     said = f"read as {layout}" + (f" ({files})" if files else "")
-    return layout, Reading(reading.samples, (said, *notes, *reading.notes), reading.problems)
+    return layout, replace(reading, notes=(said, *notes, *reading.notes))
 
 
 def _read_file(path: Path, labels: Mapping[str, int] | None) -> tuple[str, Reading]:
@@ -168,4 +169,4 @@ def _with_what_the_task_needs(reading: Reading, task: Task | None) -> Reading:
             problems.append(
                 InputError(f"has no {lacking} ({sample.origin})", path=sample.path, hint=f"add a {lacking}")
             )
-    return Reading(tuple(usable), reading.notes, tuple(problems))
+    return replace(reading, samples=tuple(usable), problems=tuple(problems))

@@ -74,6 +74,7 @@ class Dataset:
         layout: Which layout was found; one of `jcs_ct.datasets.layouts.LAYOUTS`.
         notes: What a user should know, a line each.
         problems: What is wrong with its lists; none where it was opened strictly.
+        label_names: What nnU-Net's `dataset.json` says that the labels of masks mean, as JSON; "" where nothing does.
     """
 
     root: Path
@@ -82,6 +83,7 @@ class Dataset:
     layout: str
     notes: tuple[str, ...] = ()
     problems: tuple[InputError, ...] = ()
+    label_names: str = ""
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -118,6 +120,7 @@ class Reading:
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
     problems: tuple[InputError, ...] = ()
+    label_names: str = ""
 
 
 def relative_name(path: Path, root: Path) -> str:

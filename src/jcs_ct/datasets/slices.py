@@ -6,12 +6,14 @@ here. The volume used last is kept open: samples of one volume are best read one
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.masks import read_mask
 from jcs_ct.imaging.recipes import luminance
@@ -21,10 +23,15 @@ from jcs_ct.io.nifti.labels import read_labels
 from jcs_ct.io.pictures import decode_slice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.datasets.samples import Sample
+
+
+_PAIRS = {".hdr": (".img",), ".img": (".hdr",)}  # of one mask: its header and its values
 
 
 class Pixels(NamedTuple):
@@ -114,3 +121,42 @@ def open_volume(path: str) -> CTSeries:
 def open_labels(path: str) -> NDArray[Any]:
     """Return the labels in a NIfTI file: slices × rows × columns, see `jcs_ct.io.nifti.labels`."""
     return read_labels(path)
+
+
+def content_digest(sample: Sample, path: Path | None = None) -> str:
+    """Return the SHA-256 of what a sample is read from: its file (or `path`), or all files of its volume.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    return digest_of(path or sample.path) if sample.index is None else volume_digest(sample.path)
+
+
+def volume_digest(path: Path) -> str:
+    """Return the SHA-256 of every file that a volume is read from, in any order and under any names.
+
+    That is more than the file that names it: the images of a DICOM series in folders below, the values beside `.mhd`,
+    `.nhdr` and `.hdr`.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    sources = open_volume(str(path)).sources
+    if len(sources) == 1 and sources[0].path == path and sources[0].member is None:
+        return digest_of(path)
+    inner = sorted(
+        digest_of(source.path) if source.plain else hashlib.sha256(source.read()).hexdigest() for source in sources
+    )
+    return hashlib.sha256("".join(inner).encode()).hexdigest()
+
+
+def mask_digest(path: Path) -> str:
+    """Return the SHA-256 of a mask, with the values beside its header where these are two files.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    beside = [path.with_suffix(ending) for ending in _PAIRS.get(path.suffix.lower(), ())]
+    files = [path, *(other for other in beside if other.is_file())]
+    found = [digest_of(file) for file in files]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(sorted(found)).encode()).hexdigest()

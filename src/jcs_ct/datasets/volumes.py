@@ -65,7 +65,7 @@ def expand(reading: Reading, lesions: Sequence[int] = ()) -> Reading:
             f"{unsaid:,} positive volumes have no mask: which of their slices show the disease is not known, and their "
             "slices have no label"
         )
-    return Reading(tuple(samples), tuple(notes), tuple(problems))
+    return replace(reading, samples=tuple(samples), notes=tuple(notes), problems=tuple(problems))
 
 
 def _slices_of(sample: Sample) -> Iterator[Sample]:
@@ -121,7 +121,8 @@ def read_nnunet(root: Path) -> Reading:
         else:
             problems.append(InputError(f"has no {mask.name} in labelsTr/", path=image, hint="add it"))
     note = f"labels of {NNUNET}: {content['labels']}" if content.get("labels") else f"{NNUNET} names no labels"
-    return Reading(tuple(samples), (note,), tuple(problems))
+    names = json.dumps(content["labels"], sort_keys=True) if content.get("labels") else ""
+    return Reading(tuple(samples), (note,), tuple(problems), names)
 
 
 def _json(path: Path) -> dict[str, Any]:

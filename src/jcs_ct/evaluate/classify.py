@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jcs_ct.core.version import __version__
+from jcs_ct.evaluate.undefined import of_labels
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from jcs_ct.metrics.classification import BINS
@@ -164,13 +165,7 @@ def report(
 
 def undefined(slices: Slices) -> str:
     """Return which scores cannot be computed and why, where all slices are of one class; else ""."""
-    one = set(slices.labels)
-    if len(one) != 1:
-        return ""
-    found, name = (
-        ("AUC and specificity", "COVID-19") if 1 in one else ("AUC, average precision and sensitivity", "no COVID-19")
-    )
-    return f"{found} are not defined, because all {len(slices)} slices have the label {one.pop()} ({name}): one class"
+    return of_labels(slices.labels, "slices")
 
 
 def _scores(slices: Slices, o: Options) -> dict[str, Any]:
@@ -184,6 +179,7 @@ def _scores(slices: Slices, o: Options) -> dict[str, Any]:
         "groups": len(set(slices.groups)),
         **{name: vars(found[name]) for name in NAMES},
         "confusion": vars(counts),
+        **({"undefined": why} if (why := undefined(slices)) else {}),
     }
 
 
@@ -213,8 +209,13 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
                 s: _judged([labels[i] for i in k], [verdicts[i] for i in k], options) for s, k in chosen.items()
             },
         }
+    why = {"": of_labels(labels, "groups", precision=False)}
+    for source in sorted(set(origins) - {""}):
+        own = [label for label, origin in zip(labels, origins, strict=True) if origin == source]
+        why[source] = of_labels(own, "groups", precision=False)
     return {
         "patients": len(labels),
+        **({"undefined": told} if (told := {source: text for source, text in why.items() if text}) else {}),
         "positives": sum(labels),
         "mixed_labels": sum(len(set(case.labels)) > 1 for case in cases.values()),
         "rules": rules,

@@ -35,8 +35,13 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         "## Slices",
         _slices(content),
         f"{content['undefined']}." if "undefined" in content else "",
+        *(
+            f"{source}: {found['undefined']}."
+            for source, found in content["per_source"].items()
+            if "undefined" in found
+        ),
         "A network can recognise the hospital instead of the disease: a source with slices of one class only cannot "
-        "tell the two apart, and its AUC is undefined (–).",
+        "tell the two apart.",
         "### Confusion at the threshold",
         _confusion({"overall": overall, **content["per_source"]}),
         _difference(content),
@@ -44,6 +49,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"{cases['patients']} groups, {cases['positives']} with COVID-19. A group is positive where one of its slices "
         f"is; {cases['mixed_labels']} have slices of both labels.",
         _patients(cases),
+        *(f"{source or 'overall'}: {why}." for source, why in cases.get("undefined", {}).items()),
         *(f"`{name}`: {rule['calibration']}." for name, rule in cases["rules"].items() if "calibration" in rule),
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jcs_ct.core.version import __version__
 from jcs_ct.evaluate import tables
+from jcs_ct.evaluate.undefined import is_undefined, sentence
 from jcs_ct.metrics import average, bootstrap, energy_inside, map_dice, perturb, pointing_game
 from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
 from jcs_ct.metrics.explanation import DICE_THRESHOLDS, STEPS
@@ -101,8 +102,9 @@ class Collector:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table of slices."""
+        why = "no lesion is in the mask"
         return [
-            {"slice": name, "group": group, **row}
+            {"slice": name, "group": group, **row, "undefined": why if math.isnan(row["energy_inside"]) else ""}
             for name, group, row in zip(self._names, self._groups, self._rows, strict=True)
         ]
 
@@ -143,6 +145,10 @@ class Collector:
             },
             "scores": {name: {**vars(found[name]), "meaning": _MEANING[name]} for name in columns},
         }
+        lacking = [name for name in columns if is_undefined(found[name].value)]
+        if lacking:
+            names = [name.replace("_", " ") for name in lacking]
+            content["undefined"] = sentence(names, f"no lesion is in the {len(self)} masks")
         if self.perturbed:
             deletion, insertion = self.curves()
             content["curves"] = {"share": self.share, "deletion": deletion, "insertion": insertion}
@@ -160,4 +166,5 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"{b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
         tables.slices_seen(content),
         tables.markdown(["score", "mean over slices", "meaning"], rows),
+        f"{content['undefined']}." if "undefined" in content else "",
     )

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
+from jcs_ct.datasets.slices import content_digest, mask_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.evaluate.inputs import Case
@@ -32,9 +32,9 @@ class ScoreRecord:
     """What scores are of.
 
     Attributes:
-        task: "segment", "classify" or "explain".
+        task: "segment", "classify", "explain" or "study".
         predictions: What the model is called, or where its maps lay.
-        made_by: Digest of the weights, or of the maps or the table that were scored.
+        made_by: Digest of the weights, or of the maps, probabilities or verdicts that were scored, with their slices.
         settings: What decides the scores besides.
         slices: What a slice is called → digest of picture, mask or label, and patient.
         jcs_ct: Version of this package.
@@ -58,34 +58,46 @@ class ScoreRecord:
 
 
 def record_of(
-    task: str, predictions: str, made_by: str | Iterable[Path], settings: Mapping[str, Any], cases: Sequence[Case]
+    task: str,
+    predictions: str,
+    made_by: str | Mapping[str, Path | float],
+    settings: Mapping[str, Any],
+    cases: Sequence[Case],
 ) -> ScoreRecord:
     """Return the record of scores.
 
     Args:
         task: "segment", "classify" or "explain".
         predictions: What the model is called, or where its maps lie.
-        made_by: The digest of its weights; or the files that were scored.
+        made_by: The digest of its weights; or the map or the probability that was scored, by the name of its slice.
         settings: What decides the scores besides.
         cases: The slices that were scored.
 
     Raises:
         InputError: A file cannot be read.
     """
-    if not isinstance(made_by, str):
-        made_by = hashlib.sha256("".join(sorted(digest_of(path) for path in made_by)).encode()).hexdigest()
     # As JSON gives it back, so that what was read is compared with what is written.
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-    known = lru_cache(maxsize=None)(digest_of)  # of a volume every slice asks
-    return ScoreRecord(task, predictions, made_by[:LENGTH], plain, {case.name: _digest(case, known) for case in cases})
+    contents: dict[Path, str] = {}  # of a volume every slice asks
+    masks = lru_cache(maxsize=None)(mask_digest)
+    slices = {}
+    for case in cases:
+        path = case.sample.path
+        # Probabilities can be scored where the slices themselves are not at hand: these go by their names.
+        if path not in contents and path.exists():
+            contents[path] = content_digest(case.sample)
+        slices[case.name] = _digest(case, contents.get(path, case.key), masks)
+    if not isinstance(made_by, str):  # each with its slice: maps that changed places are others
+        told = {name: repr(m) if isinstance(m, float) else masks(m) for name, m in made_by.items()}
+        lines = sorted(f"{slices[name]} {digest}" for name, digest in told.items())
+        made_by = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return ScoreRecord(task, predictions, made_by[:LENGTH], plain, slices)
 
 
-def _digest(case: Case, digest_of: Callable[[Path], str]) -> str:
+def _digest(case: Case, content: str, mask_digest: Callable[[Path], str]) -> str:
     sample = case.sample
-    mask = "" if sample.mask is None else digest_of(sample.mask)
+    mask = "" if sample.mask is None else mask_digest(sample.mask)
     # A slice without a group is its own, wherever it lies.
-    # Probabilities can be scored where the slices themselves are not at hand: these go by their names.
-    content = digest_of(sample.path) if sample.path.exists() else case.key
     facts = [content, mask, sample.label, sample.group]
     facts += [] if sample.index is None else [sample.index, *sample.lesions]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:LENGTH]

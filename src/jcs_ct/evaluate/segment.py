@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jcs_ct.evaluate.undefined import of_slice
 from jcs_ct.evaluate.volumes import Volume
 from jcs_ct.metrics import (
     Counts,
@@ -143,7 +144,7 @@ class Collector:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table of slices."""
-        return [
+        rows: list[dict[str, Any]] = [
             {
                 "slice": name,
                 "group": group,
@@ -156,6 +157,7 @@ class Collector:
                 self.names, self.groups, self._counts, self._rows, self._release, strict=True
             )
         ]
+        return [row | {"undefined": of_slice(row)} for row in rows]
 
     def empties(self) -> dict[str, int]:
         """Return how often the mask, the prediction or both hold no lesion."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.version import __version__
 from jcs_ct.evaluate import tables, volumes
 from jcs_ct.evaluate.segment import COLUMNS, OVERLAP
+from jcs_ct.evaluate.undefined import of_maps, of_volumes
 from jcs_ct.metrics import EMPTY_POLICIES, compare
 from jcs_ct.metrics.bootstrap import CONFIDENCE
 
@@ -54,21 +54,22 @@ def report(first: Collector, second: Collector | None = None) -> dict[str, Any]:
         "bootstrap": {"resamples": o.resamples, "seed": o.seed, "confidence": CONFIDENCE, "unit": "group"},
         **first.summary(),
     }
-    if math.isnan(content["per_image"]["dice"]["value"]) and content["empty_masks"]["masks_empty"] == len(first):
-        masks = f"the {len(first)} masks"
-        content["undefined"] = (
-            f"Dice and the other scores of lesions are not defined, because no lesion is in {masks} and none is marked"
-        )
+    why = of_maps(content, _TITLES, len(first), content["empty_masks"])
     if first.volumes:
         content["volumes"] = volumes.summary(first.volumes, o.empty, resamples=o.resamples, seed=o.seed)
+        why += of_volumes(content["volumes"])
     if second is not None:
         found = compare(first.statistic(), second.statistic(), first.groups, resamples=o.resamples, seed=o.seed)
         content["against"] = second.summary() | {"empty_masks": second.empties()}
+        of_second = of_maps(content["against"], _TITLES, len(second), content["against"]["empty_masks"])
+        why += [f"{second.label}: {line}" for line in of_second]
         content["difference"] = {
             "definition": "first minus second on the same resamples; above: share of resamples above 0",
             "per_image": {name: vars(found[name]) for name in COLUMNS},
             "pooled": {name: vars(found[f"pooled_{name}"]) for name in OVERLAP},
         }
+    if why:
+        content["undefined"] = "; ".join(why)
     return content
 
 

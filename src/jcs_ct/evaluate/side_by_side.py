@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.core.errors import UsageError
 from jcs_ct.evaluate import tables
 from jcs_ct.evaluate.record import differences, read_scores
+from jcs_ct.evaluate.undefined import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,8 @@ def side_by_side(paths: Sequence[Path]) -> dict[str, Any]:
         "settings": dict(first.settings),
         "models": [{"predictions": record.predictions, "made_by": record.made_by} for _, record in read],
         "scores": {name: [scores.get(name) for scores in scored] for name in names},
+        "undefined": [str(content.get("undefined", "")) for content, _ in read],
+        "lacking": {name: [name not in scores for scores in scored] for name in names},
     }
 
 
@@ -64,7 +67,13 @@ def to_markdown(found: Mapping[str, Any]) -> str:
     header = ["score", *(str(model["predictions"]) for model in models), *(["difference"] * (len(models) - 1))]
     rows = []
     for name, values in found["scores"].items():
-        shown = ["–" if value is None else tables.number(value) for value in values]
-        apart = ["–" if value is None or values[0] is None else f"{value - values[0]:+.4f}" for value in values[1:]]
+        shown = [
+            "not scored" if lacks else UNDEFINED if value is None else tables.number(value)
+            for value, lacks in zip(values, found["lacking"][name], strict=True)
+        ]
+        apart = [
+            UNDEFINED if value is None or values[0] is None else f"{value - values[0]:+.4f}" for value in values[1:]
+        ]
         rows.append([name, *shown, *apart])
-    return tables.markdown(header, rows)
+    why = [f"{m['predictions']}: {text}." for m, text in zip(models, found["undefined"], strict=True) if text]
+    return "\n\n".join([tables.markdown(header, rows), *why])

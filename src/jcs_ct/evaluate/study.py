@@ -11,24 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
-from jcs_ct.datasets.manifest import LABELS, read_rows
 from jcs_ct.evaluate.classify import verdict_statistic
 from jcs_ct.evaluate.record import LENGTH, ScoreRecord
-from jcs_ct.io.files.names import safe_name, split_extension
+from jcs_ct.evaluate.study_matching import match_results
+from jcs_ct.evaluate.undefined import of_labels
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, count
 from jcs_ct.metrics.bootstrap import CONFIDENCE
 from jcs_ct.metrics.classification import BINS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
+    from jcs_ct.evaluate.study_matching import Labelled
 
 NAMES = ("auc", "sensitivity", "specificity", "accuracy")
 
@@ -48,6 +49,7 @@ class Study:
         rule: Name of the rule.
         probability: Whether the score is a probability.
         network: Name and digest of the weights that looked.
+        digest: Of the bytes of its input; "" where the report does not say.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Study:
     rule: str
     probability: bool
     network: tuple[str, str]
+    digest: str = ""
 
     @property
     def positive(self) -> bool:
@@ -71,61 +74,26 @@ class Study:
         return {**vars(self), "positive": self.positive}
 
 
-def read_labels(path: Path) -> dict[str, tuple[int, str]]:
-    """Return label and group of each study of a table `study,label[,group]`.
-
-    Raises:
-        InputError: It cannot be read, a label is none, or a study stands there twice.
-    """
-    found: dict[str, tuple[int, str]] = {}
-    for place, row in read_rows(path, ("study", "label", "group")):
-        name, label = row["study"], LABELS.get(row.get("label", "").casefold())
-        if label is None:
-            raise InputError(
-                f"has the label {row.get('label', '')!r}; 1 (COVID-19) or 0 is expected",
-                path=place,
-                hint="correct the row",
-            )
-        if name in found:
-            raise InputError(f"names the study {name!r} again", path=place, hint="keep one row")
-        found[name] = label, row.get("group", "") or name
-    return found
-
-
-def read_studies(results: Path, labels: dict[str, tuple[int, str]]) -> tuple[list[Study], list[InputError], list[str]]:
+def read_studies(results: Path, labels: Mapping[str, Labelled]) -> tuple[list[Study], list[InputError], list[str]]:
     """Return the studies that have both, what is wrong with others, and the results without a label.
 
-    A study is found by the name of its folder of results, or by the last part of the path that was given to
-    `jcs diagnose`, with or without its extension.
+    How a study is found: `jcs_ct.evaluate.study_matching`.
 
     Raises:
         InputError: The folder holds no results at all.
     """
     reports, problems = _reports(results)
-    by_name: dict[str, set[str]] = {}
-    for case, content in reports.items():
-        for name in _names(case, content):
-            by_name.setdefault(name, set()).add(case)
-    studies: list[Study] = []
-    used: set[str] = set()
-    for name, (label, group) in labels.items():
-        cases = by_name.get(name) or by_name.get(safe_name(split_extension(Path(name).name)[0])) or set()
-        if len(cases) != 1:
-            what = f"has {len(cases)} results: {', '.join(sorted(cases)[:3])}" if cases else "has no result"
-            problems.append(InputError(f"{what} in {results}", path=name, hint="use the name of its folder of results"))
-            continue
-        case = next(iter(cases))
-        used.add(case)
-        studies.append(_study(name, label, group, reports[case]))
-    return studies, problems, sorted(set(reports) - used)
+    pairs, unmatched = match_results(labels, reports, results)
+    studies = [_study(name, labels[name], reports[case]) for name, case in pairs.items()]
+    return studies, problems + unmatched, sorted(set(reports) - set(pairs.values()))
 
 
-def _study(name: str, label: int, group: str, content: dict[str, Any]) -> Study:
+def _study(name: str, labelled: Labelled, content: dict[str, Any]) -> Study:
     verdict, model = content["verdict"], content["model"]
     return Study(
         name=name,
-        label=label,
-        group=group,
+        label=labelled.label,
+        group=labelled.group or name,
         score=float(verdict["score"]),
         limit=float(verdict["limit"]),
         call=str(verdict.get("call") or ("positive" if verdict["positive"] else "negative")),
@@ -133,6 +101,7 @@ def _study(name: str, label: int, group: str, content: dict[str, Any]) -> Study:
         rule=str(verdict["rule"]),
         probability=verdict["probability"] is not None,
         network=(model["name"], model["weights_sha256"]),
+        digest=str(content.get("source", {}).get("digest", "")),
     )
 
 
@@ -150,11 +119,6 @@ def _reports(results: Path) -> tuple[dict[str, dict[str, Any]], list[InputError]
     if not found and not problems:
         raise InputError("holds no results (no */report.json)", path=results, hint="give the OUT of `jcs diagnose`")
     return found, problems
-
-
-def _names(case: str, content: dict[str, Any]) -> set[str]:
-    last = Path(str(content.get("source", {}).get("path", ""))).name
-    return {case, last, split_extension(last)[0]} - {""}
 
 
 def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int) -> dict[str, Any]:
@@ -180,18 +144,33 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         "decided": scores(decided, resamples, seed) if len(decided) < len(studies) and decided else None,
         "studies": [s.to_dict() for s in studies],
     }
-    one = {s.label for s in studies}
-    if len(one) == 1:
-        missing = "specificity" if 1 in one else "sensitivity"
-        content["undefined"] = f"AUC and {missing} are not defined, because all studies have the label {one.pop()}"
+    why = [of_labels([s.label for s in studies], "studies", precision=False)]
+    if len(decided) == len(studies):
+        decided = []
+    for name, part in (("reliable", reliable), ("decided", decided)):
+        told = of_labels([s.label for s in part], f"{name} studies", precision=False) if not why[0] else ""
+        why.append(f"of the {name} ones: {told}" if told else "")
+    if not reliable:
+        why.append("scores of the reliable ones are not defined, because no verdict is called reliable")
+    if any(why):
+        content["undefined"] = "; ".join(line for line in why if line)
     return content
 
 
 def record(studies: Sequence[Study], results: str, settings: Mapping[str, Any]) -> ScoreRecord:
-    """Return what scores of verdicts are of: the studies by name, with label and patient."""
-    first = studies[0]
-    known = {s.name: hashlib.sha256(json.dumps([s.name, s.label, s.group]).encode()).hexdigest() for s in studies}
-    return ScoreRecord("study", results, first.network[1][:LENGTH], {"rule": first.rule, **settings}, known)
+    """Return what scores of verdicts are of: the studies by the bytes of their input, with label and patient.
+
+    Reports of earlier versions do not know the bytes; their studies go by their names. The verdicts themselves are
+    what was scored, and so are told by scores and network together.
+    """
+    first, known, verdicts = studies[0], {}, []
+    for s in studies:
+        facts = [s.digest or s.name, s.label, "" if s.group == s.name else s.group]
+        known[s.name] = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:LENGTH]
+        verdicts.append(f"{known[s.name]} {s.score!r} {s.limit!r} {s.call} {s.reliable}")
+    text = "\n".join([first.network[1], *sorted(verdicts)])
+    made_by = hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+    return ScoreRecord("study", results, made_by, {"rule": first.rule, **settings}, known)
 
 
 def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any]:

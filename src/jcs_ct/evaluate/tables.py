@@ -1,4 +1,7 @@
-"""Scores as JSON, Markdown and CSV. An undefined score (NaN) is null, "–" and an empty cell."""
+"""Scores as JSON, Markdown and CSV. An undefined score (NaN) is null, "not defined" and an empty cell.
+
+Why it is not defined stands beside: as "undefined" in JSON, below the table in Markdown, in the column "undefined".
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jcs_ct.evaluate.undefined import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,8 +84,8 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a score as text, "–" where it is undefined."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    """Return a score as text."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else UNDEFINED
 
 
 def interval(found: Mapping[str, Any], digits: int = 4) -> str:

@@ -65,6 +65,7 @@ class Volume:
             "error_ml": found - truth,
             "empty_slices": self.empty,
             "empty_slices_marked": self.marked,
+            "undefined": "no lesion is in the mask and the map" if self.counts.both_empty and empty != "one" else "",
         }
 
 

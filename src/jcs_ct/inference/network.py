@@ -56,6 +56,7 @@ class Network:
         spec: The architecture's entry in the table of models.
         device: Where it runs.
         slices: How many will come, as far as it is known; `runtime="auto"` converts a network only when it pays.
+        opened: The name or the file that it was opened by; "" for one that was made otherwise.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Network:
         choice: Choice | None = None,
     ) -> None:
         self.card, self.device, self.slices = card, device, 1
+        self.opened: str | Path = ""
         self.spec: ModelSpec = model_spec(card.architecture)
         self._asked, self._say = runtime, say
         self._tensors = tensors
@@ -290,8 +292,11 @@ def open_network(
             f"{model} runs with {exported.choice.name} on cpu only", hint="leave --runtime and --device out"
         )
     if exported is not None:
-        return Network(None, card, torch.device("cpu"), exported.choice.name, say, exported.choice)
-    return Network(tensors, card, place, runtime, say)
+        network = Network(None, card, torch.device("cpu"), exported.choice.name, say, exported.choice)
+    else:
+        network = Network(tensors, card, place, runtime, say)
+    network.opened = SHIPPED if model is None else model
+    return network
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

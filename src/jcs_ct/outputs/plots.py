@@ -51,7 +51,7 @@ def dice_plot(names: Sequence[str], scores: Mapping[str, NDArray[np.float64]], t
     for (label, column), (colour, marker, size) in zip(scores.items(), styles, strict=False):
         known = np.isfinite(column)
         mean = float(column[known].mean()) if known.any() else math.nan
-        of_all = f"mean {mean:.3f}" if known.any() else "mean not defined"
+        of_all = f"mean {mean:.3f}" if known.any() else "mean not defined, because no lesion is in masks and maps"
         text = f"{_short(label)}: {of_all}" + (f", {int((~known).sum())} undefined" if not known.all() else "")
         axes.scatter(column[shown], y, s=size, color=colour, marker=marker, label=text, zorder=3, linewidths=0)
         if known.any():

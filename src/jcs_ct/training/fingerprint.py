@@ -13,20 +13,24 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.samples import Sample, relative_name
+from jcs_ct.datasets.samples import relative_name
+from jcs_ct.datasets.slices import content_digest, mask_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from jcs_ct.datasets.samples import Dataset, Sample
 
 T = TypeVar("T")
 
 FILE = "fingerprint.json"
 SCHEMA = 1
 NAMED = 3  # so many slices of a kind are named; the others are counted
+RESUMED = "resumed on changed data, as asked"
+FINISHED = "finished before a change that was accepted, as asked"
 _ROW = ("name", "content", "mask", "label", "part", "fold", "group", "source")
 _AGAIN = "start a new run in another folder, or give --accept-changed-data with --resume: the weights' card will say so"
 
@@ -37,7 +41,7 @@ class Entry:
 
     Attributes:
         name: What messages call it. It is not compared, and neither is the place among the others.
-        content: SHA-256 of its file; with the number of the slice, where the file is a volume.
+        content: SHA-256 of its file; of a volume, of all its files, with the number of the slice.
         mask: SHA-256 of its mask; "empty" where it is known to show no lesion; "" without.
         label: 1 = COVID-19, 0 = not, None: not known.
         part: "training" or "validation".
@@ -137,25 +141,23 @@ def entries_of(
     Raises:
         InputError: A file cannot be read.
     """
-    known: dict[Path, str] = {}
-
-    def digest(path: Path) -> str:
-        if path not in known:
-            known[path] = digest_of(path)
-        return known[path]
-
+    contents: dict[Path, str] = {}  # every slice of a volume asks for the same
+    masks: dict[Path, str] = {}
     found = []
     for sample in samples:
         path = sample.path if file_of is None else file_of(sample)
-        index = getattr(sample, "index", None)  # of a slice in a volume
-        at = "" if index is None else f"#{index}"
-        empty = "empty" if getattr(sample, "empty", False) else ""
-        labels = "".join(f"={label}" for label in getattr(sample, "lesions", ()))  # those of the mask that are lesion
+        if path not in contents:
+            contents[path] = content_digest(sample, path)
+        if sample.mask is not None and sample.mask not in masks:
+            masks[sample.mask] = mask_digest(sample.mask)
+        at = "" if sample.index is None else f"#{sample.index}"
+        empty = "empty" if sample.empty else ""
+        labels = "".join(f"={label}" for label in sample.lesions)  # those of the mask that are lesion
         found.append(
             Entry(
                 relative_name(path, root) + at,
-                digest(path) + at,
-                empty if sample.mask is None else digest(sample.mask) + labels,
+                contents[path] + at,
+                empty if sample.mask is None else masks[sample.mask] + labels,
                 sample.label,
                 part,
                 sample.fold,
@@ -212,7 +214,7 @@ def compare_with_start(folder: Path, now: Fingerprint, *, accept: bool, say: Cal
         more = f"; and {len(found) - 6} more" if len(found) > 6 else ""
         text = f"was started on something else than is here now: {'; '.join(found[:6])}{more}"
         raise InputError(text, path=folder, hint=_AGAIN)
-    line = f"resumed on changed data, as asked: {'; '.join(found)}"
+    line = f"{RESUMED}: {'; '.join(found)}"
     say(f"warning: {line}")
     earlier = (*before.before, before.digest)
     return replace(now, accepted=(*before.accepted, line), before=earlier)
@@ -285,6 +287,12 @@ def config_facts(config: Any, leave_out: Sequence[str]) -> dict[str, Any]:
     """Return the settings of a dataclass as JSON gives them back, without those that decide nothing."""
     values: dict[str, Any] = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in leave_out}))
     return values
+
+
+def label_names(datasets: Sequence[Dataset]) -> dict[str, str]:
+    """Return what data sets say that labels of masks mean: with another meaning masks are others."""
+    said = sorted({d.label_names for d in datasets if d.label_names})
+    return {"label names": "; ".join(said)} if said else {}
 
 
 def _by_content(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

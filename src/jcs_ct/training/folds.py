@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 import statistics
 from dataclasses import dataclass, replace
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.fingerprint import compare_with_start
+from jcs_ct.training.fingerprint import FINISHED, RESUMED, compare_with_start
 from jcs_ct.training.lock import locked
 from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import check_samples, fingerprint_of, open_data, outlook_of, parts_of
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
 from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
+from jcs_ct.weights import WeightsCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     Checked = tuple[Sequence[str], Callable[[], Fingerprint]]  # warnings of a run; gives what it would start on
 
-TABLE = "folds.csv"
+TABLE, CARD = "folds.csv", "best.json"
 COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
 
 R = TypeVar("R")
@@ -69,7 +71,7 @@ def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say:
     """
     with locked(out):
         inspections = {out / f"fold_{n}": (f"fold {n}", partial(runs.inspect, n)) for n in runs.folds}
-        check_ahead(inspections, accept, say)
+        settled = check_ahead(inspections, accept, say)
         write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
         results: dict[int, R] = {}
         for number in runs.folds:
@@ -77,7 +79,8 @@ def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say:
             done = runs.finished(folder) if resume else None
             if done is not None:
                 say(f"fold {number}: is trained")
-                results[number] = done
+                keep_finished(folder, settled[folder], say)
+                results[number] = runs.finished(folder) or done
                 continue
             say(f"fold {number} of {len(runs.folds)}")
             results[number] = runs.start(number, folder, (folder / LAST).is_file())
@@ -88,7 +91,7 @@ def check_ahead(
     runs: Mapping[Path, tuple[str, Callable[[], Checked]]],
     accept: bool,
     say: Callable[[str], None],
-) -> None:
+) -> dict[Path, Fingerprint]:
     """Look at every run before the first one starts, so that no fault of the third is found after two are trained.
 
     Args:
@@ -96,15 +99,47 @@ def check_ahead(
         accept: As in `train`.
         say: Where to say warnings.
 
+    Returns:
+        Of each run that was begun, also of those that are finished: what counts from now on.
+
     Raises:
         JcsError: A run cannot be, or was started on something else.
     """
+    settled = {}
     for folder, (name, inspect) in runs.items():
         warnings, now = inspect()
         for warning in warnings:
             say(f"{name}: {warning}")
-        if (folder / LAST).is_file():
-            compare_with_start(folder, now(), accept=accept, say=lambda _: None)
+        if any((folder / left).is_file() for left in (LAST, RESULT)):
+            settled[folder] = compare_with_start(folder, now(), accept=accept, say=lambda _: None)
+    return settled
+
+
+def keep_finished(folder: Path, settled: Fingerprint, say: Callable[[str], None]) -> None:
+    """Note on the card, the result and the fingerprint of a finished run that its data were changed, as accepted.
+
+    Nothing is noted where nothing differs.
+
+    Args:
+        folder: Of the run.
+        settled: What `check_ahead` returned of it.
+        say: Where to say what was noted.
+    """
+    result = json.loads((folder / RESULT).read_text(encoding="utf-8")) if (folder / RESULT).is_file() else {}
+    known = tuple(result.get("accepted", ()))
+    lines = [line.replace(RESUMED, FINISHED) for line in settled.accepted if line not in known]
+    if not lines:
+        return
+    accepted = (*known, *lines)
+    card = WeightsCard.read(folder / CARD)
+    notes = (*card.notes, *(line for line in lines if line not in card.notes))
+    write_whole(folder / CARD, replace(card, notes=notes).to_json().encode(), overwrite=True)
+    replace(settled, accepted=accepted).write(folder)
+    if result:
+        text = json.dumps(result | {"accepted": accepted}, indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / RESULT, text.encode(), overwrite=True)
+    for line in lines:
+        say(f"warning: {folder.name}: {line}")
 
 
 def train_all(
@@ -164,7 +199,10 @@ def train_all(
     write_table(out, COLUMNS, rows)
     name = next(iter(results.values())).score_name
     warnings = [
-        f"warning: fold {number}: {painting}" for number, r in results.items() if (painting := r.best.painting())
+        f"warning: fold {number}: {line}"
+        for number, r in results.items()
+        for line in (*r.accepted, r.best.painting())
+        if line
     ]
     return [f"done: {len(results)} folds; the score is {name}", *printed(rows, COLUMNS), *warnings]
 

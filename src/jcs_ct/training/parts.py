@@ -12,7 +12,15 @@ from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import relative_name
 from jcs_ct.training.config import NO_MATTER
-from jcs_ct.training.fingerprint import Entry, Fingerprint, compare_with_start, config_facts, entries_of, in_order
+from jcs_ct.training.fingerprint import (
+    Entry,
+    Fingerprint,
+    compare_with_start,
+    config_facts,
+    entries_of,
+    in_order,
+    label_names,
+)
 from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
 from jcs_ct.training.start import versions
 
@@ -120,7 +128,7 @@ def fingerprint_of(
         # A fold counts where the run is one of a fold.
         kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
         entries += entries_of(kept, part, dataset.root, file_of)
-    return Fingerprint(entries, config_facts(config, NO_MATTER), versions())
+    return Fingerprint(entries, config_facts(config, NO_MATTER) | label_names([dataset]), versions())
 
 
 def resume_parts(

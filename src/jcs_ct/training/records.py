@@ -24,7 +24,7 @@ from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.scores import NAMES, Score, Validation, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jcs_ct.training.module import TrainingModule
     from jcs_ct.training.progress import Progress
@@ -66,6 +66,9 @@ class Records(L.Callback):
         because: Why the validation score cannot be computed, as far as it is known; else "".
         known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
         digest: Of what it goes on with.
+        changes: How many changes of what it was started on were accepted.
+        again: Called with the module and the score of the best weights where they were chosen on something else than
+            the run goes on with; returns their score on what it goes on with (None: there are none any more).
         best: Called with the module and the score when there is a new best; without validation after each epoch.
         draw_panel: Called with the module and the epoch after each validation, for sample predictions.
         progress: Where to say how far it is, and what an epoch gave.
@@ -79,15 +82,18 @@ class Records(L.Callback):
         because: str,
         digest: str,
         known: Callable[[str | None], None],
+        changes: int,
+        again: Callable[[TrainingModule, Score], Score | None],
         best: Callable[[TrainingModule, Score], None],
         draw_panel: Callable[[TrainingModule, int], None],
         progress: Progress,
     ) -> None:
         self.folder, self.every, self.task, self.because = folder, every, task, because
-        self.digest, self.known = digest, known
+        self.digest, self.known, self.changes, self.again = digest, known, changes, again
         self.best, self.draw_panel, self.progress = best, draw_panel, progress
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, Any]] = []
         self.highest: Score | None = None
+        self.outdated = False  # the best weights were chosen on something else
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
         self._mark, self._lr = time.perf_counter(), 0.0
 
@@ -100,15 +106,27 @@ class Records(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back. Raises UsageError where the checkpoint is one of another run."""
         held = dict(state_dict)
-        self.known(held.pop("digest", None))
+        digest = held.pop("digest", None)
+        self.known(digest)
+        self.outdated = digest != self.digest
         highest = held.pop("highest", None)
         self.highest = Score.from_facts(highest) if isinstance(highest, dict) else None
         for name, value in held.items():
             setattr(self, name, value)
 
-    def on_train_start(self, trainer: L.Trainer, _module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock of the time that is left."""
+        self.settle(trainer, pl_module)
         self.progress.start(trainer.global_step)
+
+    def settle(self, trainer: L.Trainer, module: Any) -> None:
+        """Have the best weights scored on what the run goes on with, where they were chosen on something else.
+
+        Only the first process writes weights, and so needs to know which are best.
+        """
+        if self.outdated and self.highest is not None and trainer.is_global_zero:
+            self.highest = self.again(module, self.highest)
+        self.outdated = False
 
     def on_train_epoch_start(self, _trainer: L.Trainer, _module: L.LightningModule) -> None:
         """Start the clock; sums of an epoch that goes on after a resume are kept."""
@@ -144,7 +162,7 @@ class Records(L.Callback):
         """Close the epoch: a line of the table, the curves, the best weights, a checkpoint. After validation."""
         module: Any = pl_module
         epoch = trainer.current_epoch
-        row: dict[str, float] = {
+        row: dict[str, Any] = {
             "epoch": epoch + 1,
             "step": trainer.global_step,
             "lr": self._lr,
@@ -158,6 +176,8 @@ class Records(L.Callback):
         if not math.isnan(score.loss):
             row |= {"val_loss": score.loss, "val_score": score.value}
             row |= {"val_dice": score.dice, "val_marked": score.marked} if self.task == "segmentation" else {}
+        row |= {"because": score.because} if score.because else {}
+        row |= {"accepted_changes": self.changes} if self.changes else {}
         self.rows.append(row)
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
         better = score.beats(self.highest)
@@ -169,13 +189,13 @@ class Records(L.Callback):
             self.highest = score
         self.checkpoint(trainer)
 
-    def _write(self, trainer: L.Trainer, module: TrainingModule, row: dict[str, float], score: Score) -> None:
+    def _write(self, trainer: L.Trainer, module: TrainingModule, row: dict[str, Any], score: Score) -> None:
         from jcs_ct.outputs.curves import training_curves
 
         undefined = f"{UNDEFINED} {score.because}" if score.because else ""
-        write_whole(self.folder / "metrics.csv", table_of(self.rows, undefined), overwrite=True)
+        write_whole(self.folder / "metrics.csv", table_of(self.rows), overwrite=True)
         if module.logger is not None:
-            known = {k: v for k, v in row.items() if k not in ("epoch", "step") and not math.isnan(v)}
+            known = {k: row[k] for k in COLUMNS[2:] if k in row and not math.isnan(row[k])}
             module.logger.log_metrics(known, step=score.epoch)
         title, name = f"{module.config.network} · {module.config.recipe} recipe", NAMES[self.task]
         write_whole(self.folder / "curves.png", training_curves(self.rows, name, title, undefined), overwrite=True)
@@ -211,14 +231,21 @@ def _gathered(validation: Validation, trainer: L.Trainer) -> Validation:
     return together(parts)
 
 
-def table_of(rows: Sequence[dict[str, float]], undefined: str) -> bytes:
-    """Return the table of the epochs; a score that is not defined says why."""
+def table_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return the table of the epochs; a score that is not defined says why.
+
+    Once changed data were accepted, a column more says how many changes there were before an epoch: scores of rows with
+    unequal numbers are of different slices.
+    """
+    columns = (*COLUMNS, *(["accepted_changes"] if any("accepted_changes" in row for row in rows) else []))
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     for row in rows:
-        cells = {k: "" if math.isnan(v) else f"{v:.8g}" for k, v in row.items()}
-        if math.isnan(row.get("val_score", 0.0)):
-            cells["val_score"] = undefined
+        cells = {k: "" if math.isnan(row[k]) else f"{row[k]:.8g}" for k in columns if k in row}
+        if "val_score" in row and math.isnan(row["val_score"]):
+            cells["val_score"] = f"{UNDEFINED} {row.get('because', '')}"
+        if "accepted_changes" in columns:
+            cells.setdefault("accepted_changes", "0")
         table.writerow(cells)
     return text.getvalue().encode()

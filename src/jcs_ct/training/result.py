@@ -25,25 +25,29 @@ class Result:
         best: The score of its best weights.
         score_name: What the score is.
         slices: To train on, to validate on.
+        accepted: What was changed since its start and accepted, a line each time.
     """
 
     epochs: int
     best: Score
     score_name: str
     slices: tuple[int, int]
+    accepted: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what to say at the end."""
+        changes = [f"warning: {line}" for line in self.accepted]
         if math.isnan(self.best.loss):
-            return ["done, without validation: best.safetensors holds the last epoch"]
+            return ["done, without validation: best.safetensors holds the last epoch", *changes]
         by = "; chosen by the loss" if self.best.because else ""
-        lines = [f"done; best is epoch {self.best.epoch}: {self.best.words(self.score_name)}{by}"]
+        lines = [*changes, f"done; best is epoch {self.best.epoch}: {self.best.words(self.score_name)}{by}"]
         painting = self.best.painting()
         return [*lines, f"warning: {painting} (train longer, or with another --lr)"] if painting else lines
 
     def to_json(self) -> str:
         """Return it as JSON text."""
-        facts = {"epochs": self.epochs, "score": self.score_name, "slices": list(self.slices)}
+        facts: dict[str, Any] = {"epochs": self.epochs, "score": self.score_name, "slices": list(self.slices)}
+        facts |= {"accepted": list(self.accepted)} if self.accepted else {}
         return json.dumps(facts | {"best": self.best.facts()}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -52,7 +56,8 @@ class Result:
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             best = Score.from_facts(held["best"])
-            return cls(held["epochs"], best, held["score"], (held["slices"][0], held["slices"][1]))
+            sizes = held["slices"][0], held["slices"][1]
+            return cls(held["epochs"], best, held["score"], sizes, tuple(held.get("accepted", ())))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
@@ -14,6 +15,7 @@ from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.unpacked import UnpackedSlices
 from jcs_ct.models import MODELS
+from jcs_ct.training.again import score_of
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.messages import plain_errors, quiet_lightning
@@ -28,6 +30,7 @@ from jcs_ct.training.sampling import PlannedBatches, ResumableLoader, balanced_w
 from jcs_ct.training.scores import NAMES, Score
 from jcs_ct.training.shared_memory import check_shared_memory
 from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
+from jcs_ct.training.step_memory import memory_warning
 from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
@@ -98,6 +101,8 @@ def _train(
     data = SliceDataset(training, config, train=True, unpacked=unpacked)
     if rank == 0 and config.workers:
         check_shared_memory(data[0], config.batch, config.workers, config.devices)
+    if rank == 0 and (warning := memory_warning(config, data[0])):
+        say(warning)
     if rank == 0:
         keep_hashes(out / "best.safetensors", training)
 
@@ -122,13 +127,36 @@ def _train(
         card = card_of(config, out, score, NAMES[task], now.accepted)
         write(out / "best.safetensors", trained.network.state_dict(), card, overwrite=True)
 
+    def again(trained: TrainingModule, score: Score) -> Score | None:
+        path = out / "best.safetensors"
+        if not path.is_file():
+            return None
+        tensors, every = load(path)[0], validation_loader(held, replace(config, devices=1), 0, unpacked)
+        found = score_of(tensors, trained, every or (), score.epoch, outlook.undefined)
+        write(path, tensors, card_of(config, out, found, NAMES[task], now.accepted), overwrite=True)
+        chosen = f"warning: best.safetensors (epoch {found.epoch}) was chosen before the change"
+        say(f"{chosen}; on what is here now: {found.words(NAMES[task])}")
+        return found
+
     def draw_panel(trained: TrainingModule, epoch: int) -> None:
         _draw_panel(trained, held, out, epoch)
 
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
-    records = Records(out, config.every, task, outlook.undefined, now.digest, known, best, draw_panel, progress)
+    records = Records(
+        out,
+        config.every,
+        task,
+        outlook.undefined,
+        now.digest,
+        known,
+        len(now.accepted),
+        again,
+        best,
+        draw_panel,
+        progress,
+    )
     loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():
@@ -154,9 +182,11 @@ def _train(
         )
         try:
             trainer.fit(module, loader, checked, ckpt_path=last if resume else None, weights_only=True)
+            records.settle(trainer, module)  # of a run that had nothing left to do
         finally:
             progress.clear()
-    result = Result(config.epochs, records.highest or Score(), NAMES[task], (len(training), len(held)))
+    sizes = len(training), len(held)
+    result = Result(config.epochs, records.highest or Score(), NAMES[task], sizes, now.accepted)
     if rank == 0:
         write_whole(out / RESULT, result.to_json().encode(), overwrite=True)
     return result

@@ -88,6 +88,6 @@ def classify(
         content |= reader.report(done)
     titles = [title] if against is None else [title, str(against)]
     drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
-    made_by = network.card.weights_sha256 if network is not None else tables[:1]
+    made_by = network.card.weights_sha256 if network is not None else {c.name: found[0][c.key] for c in done}
     record = record_of("classify", title, made_by, {"threshold": cut, "resamples": resamples, "seed": seed}, done)
     write_scores(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn}, record)

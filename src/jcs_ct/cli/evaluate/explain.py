@@ -104,5 +104,5 @@ def explain(
         written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())
     settings = {"tolerance": tolerance, "steps": steps, "resamples": resamples, "seed": seed, "map_values": map_values}
     settings |= {"model": None if reader is None else reader.network.card.weights_sha256}
-    record = record_of("explain", str(maps), [found.files[case.key] for case in done], settings, done)
+    record = record_of("explain", str(maps), {c.name: found.files[c.key] for c in done}, settings, done)
     write_scores(run, out, content, written, record)

@@ -150,6 +150,6 @@ def segment(
     if against is not None:
         files["per_image_against.csv"] = tables.to_csv(collectors[1].rows())
     settings = {"threshold": cut, "empty": empty, "spacing": spacing, "resamples": resamples, "seed": seed}
-    made_by = network.card.weights_sha256 if network is not None else [found[0].files[case.key] for case in done]
+    made_by = network.card.weights_sha256 if network is not None else {c.name: found[0].files[c.key] for c in done}
     record = record_of("segment", collectors[0].label, made_by, settings | {"map_values": map_values}, done)
     write_scores(run, out, content, files, record)

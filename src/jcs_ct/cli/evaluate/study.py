@@ -8,14 +8,16 @@ import click
 
 from jcs_ct.cli.common import Run, common_options, refuse_existing
 from jcs_ct.cli.evaluate.common import PATH, out_option, write_scores
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @click.command()
-@click.option("--labels", type=PATH, required=True, help="Table study,label[,group]: 1 = COVID-19; group: the patient.")
+@click.option(
+    "--labels", type=PATH, required=True, help="Table study,label[,group][,digest]: 1 = COVID-19; group: the patient."
+)
 @click.option("--results", type=PATH, required=True, help="Folder of results, the OUT of `jcs diagnose`.")
 @out_option
 @click.option(
@@ -30,11 +32,16 @@ if TYPE_CHECKING:
 def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int) -> None:
     """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion matrix, calibration.
 
-    A study is named by its folder of results, or by the path that was diagnosed. This also writes studies.csv and
-    verdicts.png.
+    A study is named by its folder of results, or by the path that was diagnosed; where names collide, by its folders
+    and the digest of its bytes. This also writes studies.csv and verdicts.png.
     """
     from jcs_ct.evaluate import study_report
-    from jcs_ct.evaluate.study import read_labels, read_studies, record, report
+    from jcs_ct.evaluate.study import read_studies, record, report
+    from jcs_ct.evaluate.study_matching import copies, read_labels
+
+    for option, given in (("--runtime", run.runtime), ("--device", run.device)):
+        if given != "auto":
+            raise UsageError(f"{option} is for a network, and none runs here", hint="leave it out")
 
     refuse_existing(
         [out / name for name in ("scores.json", "scores.md", "studies.csv", "verdicts.png")],
@@ -49,6 +56,10 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
         run.reporter.note(f"{len(extra)} results have no label, and are not scored: {few}")
     if not found:
         raise InputError("names no study that has a result", path=labels, hint=f"the results lie in {results}")
+    for one in found:
+        run.reporter.case(f"{one.name}: {one.call}", study=one.name)
+    if twice := copies(one.digest for one in found):
+        run.reporter.note(f"{twice} studies are the same bytes as another one, and count as studies of their own")
     content = report(found, str(results), resamples=resamples, seed=seed)
     limits = {s.limit for s in found}
     write_scores(

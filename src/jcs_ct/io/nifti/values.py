@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.memory import available_memory, gib
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -171,6 +172,11 @@ class Voxels:
                     for index in range(self.shape[2]):
                         seen.add(self._scaled(mapped[:, :, index]))
                 return mapped
+            memory = available_memory()
+            if memory.free is not None and 2 * count > memory.free:
+                message = f"needs {gib(2 * count)} of memory, and {memory.words()}"
+                hint = "give it as a file of its own that is not packed, which is read piece by piece; or more memory"
+                raise InputError(message, path=self.source.label, hint=hint)
             values = np.empty(self.shape, np.int16, order="F")
             file.read(self.offset)
             for index in range(self.shape[2]):

@@ -21,7 +21,8 @@ from scipy.special import expit
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.processors import threads
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.folds import check_ahead
+from jcs_ct.training.fingerprint import FILE, read_fingerprint
+from jcs_ct.training.folds import check_ahead, keep_finished
 from jcs_ct.training.lite.calibrate import Calibration, calibrate, fit_patients
 from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.corpus import folds_of, open_sets
@@ -36,7 +37,7 @@ from jcs_ct.weights import load, write
 from jcs_ct.weights.hashes import hashes_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -81,12 +82,24 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
         return inspect_run(configs[folder], datasets, lesions)
 
     with locked(out):
-        check_ahead({folder: (folder.name, partial(inspect, folder)) for folder in configs}, accept, say)
+        settled = check_ahead({folder: (folder.name, partial(inspect, folder)) for folder in configs}, accept, say)
+        for folder, its in configs.items():
+            if _finished(folder, its) and folder in settled:
+                keep_finished(folder, settled[folder], say)
         run_all(list(configs.items()), jobs, say, accept=accept)
         folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
-        card = finish(out, folds, load(out / "all" / BEST), say)
+        card = finish(out, folds, load(out / "all" / BEST), say, changes_of(configs))
         write_whole(hashes_path(out / BEST), hashes_path(out / "all" / BEST).read_bytes(), overwrite=True)
         return card
+
+
+def changes_of(folders: Iterable[Path]) -> list[str]:
+    """Return what was accepted though it had changed since the start of a run, for the card: the run, and what."""
+    found = []
+    for folder in folders:
+        if (folder / FILE).is_file():
+            found += [f"{folder.name}: {line}" for line in read_fingerprint(folder).accepted]
+    return found
 
 
 def refuse_uncalibrated(config: LiteConfig, datasets: Sequence[Dataset]) -> None:
@@ -194,6 +207,7 @@ def finish(
     folds: Sequence[Sequence[Row]],
     network: tuple[dict[str, Tensor], WeightsCard],
     say: Callable[[str], None],
+    changes: Sequence[str] = (),
 ) -> WeightsCard:
     """Calibrate on the held-out slices, write scores and the final weights in half precision.
 
@@ -202,6 +216,7 @@ def finish(
         folds: The held-out rows of each fold's network.
         network: Tensors and card of the run on everything.
         say: Where to say what happens.
+        changes: What was accepted though it had changed since a run's start, for the card.
     """
     labelled = rows_of_mixed_sources(folds)
     calibration = calibrate(
@@ -221,7 +236,7 @@ def finish(
         patient=patient,
         threshold_from="lesions: 0.5, not tuned; COVID-19: where sensitivity and specificity of the held-out slices of "
         "the folds are equal",
-        notes=tuple(describe(scores, calibration, told)),
+        notes=(*describe(scores, calibration, told), *changes),
     )
     card = write(out / BEST, half, card, overwrite=True)
     content = {

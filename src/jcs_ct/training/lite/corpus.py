@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.digests import digest_of
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.layouts import open_dataset
+from jcs_ct.datasets.slices import content_digest
 from jcs_ct.datasets.split import make_folds
-from jcs_ct.training.fingerprint import Entry, Fingerprint, config_facts, entries_of
+from jcs_ct.training.fingerprint import Entry, Fingerprint, config_facts, entries_of, label_names
 from jcs_ct.training.lite.config import NO_MATTER
 from jcs_ct.training.parts import TRAINING, VALIDATION
 from jcs_ct.training.start import versions
@@ -79,7 +79,8 @@ def open_sets(config: LiteConfig, *, divided: bool) -> tuple[Dataset, ...]:
 
 
 def _with_folds(dataset: Dataset, folds: int) -> Dataset:
-    content = {path: digest_of(path) for path in {s.path for s in dataset.samples}}
+    first = {s.path: s for s in reversed(dataset.samples)}
+    content = {path: content_digest(s) for path, s in first.items()}
 
     def what(sample: Sample) -> tuple[str, ...]:
         known = (sample.index, sample.label, sample.group, sample.source)
@@ -145,11 +146,12 @@ def root_of(datasets: Sequence[Dataset]) -> Path:
         return datasets[0].root
 
 
-def fingerprint_of(config: LiteConfig, corpus: Corpus, root: Path) -> Fingerprint:
+def fingerprint_of(config: LiteConfig, corpus: Corpus, datasets: Sequence[Dataset]) -> Fingerprint:
     """Return what a run is started on. Raises InputError where a file cannot be read."""
+    root = root_of(datasets)
     entries: list[Entry] = []
     for part, samples in ((TRAINING, corpus.samples), (VALIDATION, corpus.held)):
         # A fold counts where the run is one of a fold.
         kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
         entries += entries_of(kept, part, root)
-    return Fingerprint(tuple(entries), config_facts(config, NO_MATTER), versions())
+    return Fingerprint(tuple(entries), config_facts(config, NO_MATTER) | label_names(datasets), versions())

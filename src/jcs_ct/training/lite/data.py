@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
+from jcs_ct.core.errors import InputError
+from jcs_ct.core.memory import available_memory, gib
 from jcs_ct.datasets.slices import Pixels, read_sample
 from jcs_ct.imaging.lung_box import content_box, find_lung_box
 from jcs_ct.imaging.recipes import recipe, stretch
@@ -79,6 +81,21 @@ class LiteSlices(TorchDataset[Item]):
         if position not in self.decoded:
             self.decoded[position] = _without_frame(read_sample(self.samples[position]))
         return self.decoded[position]
+
+    def memory_warning(self) -> str:
+        """Return a warning where decoded slices as large as the first are more than there is memory; else ""."""
+        try:
+            first = self.pixels(0)
+        except InputError:  # named with all others when they are read
+            return ""
+        needed = len(self) * (first.image.nbytes + (0 if first.mask is None else first.mask.nbytes))
+        memory = available_memory()
+        if memory.free is None or needed <= memory.free:
+            return ""
+        return (
+            f"warning: {len(self):,} decoded slices take {gib(needed)} of memory, and {memory.words()}: the run is "
+            "likely to be killed (fewer data sets or --without need less)"
+        )
 
     def _thick(self, position: int, rng: np.random.Generator) -> NDArray[Any]:
         """Return the slice, or now and then the mean of it and its neighbours in the volume: a thicker slice."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
 from jcs_ct.training.folds import FoldRuns, cell, over_folds, printed, train_each, write_table
-from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets, root_of
+from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.outlook import UNDEFINED
@@ -66,7 +66,8 @@ def train_all(
     results = train_each(runs, out, resume=resume, accept=accept, say=say)
     columns, rows = table_of(results)
     write_table(out, columns, rows)
-    return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns)]
+    changes = [f"warning: fold {number}: {line}" for number, r in results.items() for line in r.accepted]
+    return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns), *changes]
 
 
 def inspect_run(
@@ -78,7 +79,7 @@ def inspect_run(
         InputError, UsageError: It cannot be.
     """
     corpus = divide(config, datasets)
-    now = fingerprint_of(config, corpus, root_of(datasets))
+    now = fingerprint_of(config, corpus, datasets)
     refuse_copies(config, now)
     return outlook_of(config, corpus, lesions).warnings, lambda: now
 

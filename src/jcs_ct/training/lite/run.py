@@ -16,7 +16,7 @@ from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
-from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets, root_of
+from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
@@ -51,17 +51,20 @@ class LiteResult:
         scores: Of the held-out fold; empty without one.
         undefined: Score → why it cannot be computed.
         slices: To train on, held out.
+        accepted: What was changed since its start and accepted, a line each time.
     """
 
     steps: int
     scores: Mapping[str, float]
     undefined: Mapping[str, str]
     slices: tuple[int, int]
+    accepted: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """Return what to say at the end."""
         found = [f"{name}: {value:.4f}" for name, value in self.scores.items()]
-        return [*found, *(f"{name}: {UNDEFINED} {why}" for name, why in self.undefined.items())]
+        found += [f"{name}: {UNDEFINED} {why}" for name, why in self.undefined.items()]
+        return [*(f"warning: {line}" for line in self.accepted), *found]
 
     def to_json(self) -> str:
         """Return it as JSON text."""
@@ -72,7 +75,8 @@ class LiteResult:
         """Read what `to_json` wrote; None where there is nothing of the kind, for a run that is not finished."""
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
-            return cls(held["steps"], held["scores"], held["undefined"], (held["slices"][0], held["slices"][1]))
+            sizes = held["slices"][0], held["slices"][1]
+            return cls(held["steps"], held["scores"], held["undefined"], sizes, tuple(held.get("accepted", ())))
         except (OSError, ValueError, TypeError, KeyError, IndexError):
             return None
 
@@ -163,12 +167,14 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
         f"to train on: {len(corpus.lesions)} slices with lesion masks, {len(corpus.quiet)} without lesions, "
         f"{len(corpus.labelled)} with labels; held out: {len(corpus.held)}"
     )
-    now = fingerprint_of(config, corpus, root_of(datasets))
+    now = fingerprint_of(config, corpus, datasets)
     refuse_copies(config, now)
     if resume:
         now, *parts = resume_parts(out, now, corpus.samples, corpus.held, accept=accept, say=say)
         corpus = Corpus(*parts)
     slices = LiteSlices(corpus.samples, config.seed, round(config.coarse * config.steps))
+    if warning := slices.memory_warning():
+        say(warning)
     seen = outlook_of(config, corpus, with_lesions(corpus.samples, slices.pixels) | with_lesions(corpus.held))
     say("all slices are read")
     for warning in seen.warnings:
@@ -220,7 +226,7 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
     notes = (*seen.lacking, *now.accepted)
     write(out / BEST, tensors, card_of(config, out, scores, notes), overwrite=True)
     # Last, since its presence says that the run is finished.
-    result = LiteResult(config.steps, scores, seen.undefined, sizes)
+    result = LiteResult(config.steps, scores, seen.undefined, sizes, now.accepted)
     write_whole(out / RESULT, result.to_json().encode(), overwrite=True)
     return result
 
