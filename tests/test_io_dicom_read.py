@@ -15,7 +15,6 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, generate_uid
 
 from dicom_help import (
@@ -532,17 +531,56 @@ def test_a_plain_image_of_many_frames(files: list[Path], tmp_path: Path) -> None
     check_against_body(read_only(files[0].parent))
 
 
-@pytest.mark.skipif(get_decoder(pydicom.uid.HTJ2KLosslessRPCL).is_available, reason="a decoder of HTJ2K is installed")
-def test_high_throughput_jpeg_2000_without_a_decoder(files: list[Path]) -> None:
-    for path in files:
+def encapsulated(paths: list[Path], syntax: str, frame: bytes) -> None:
+    for path in paths:
         dataset = pydicom.dcmread(path)
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLosslessRPCL
-        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        dataset.PixelData = pydicom.encaps.encapsulate([frame])
         dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
         dataset.save_as(path)
+
+
+HTJ2K = [f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)]
+
+
+@pytest.mark.parametrize("syntax", HTJ2K)
+def test_high_throughput_jpeg_2000(syntax: str, files: list[Path]) -> None:
+    pytest.importorskip("openjpeg")
+    expected = read_only(files[0].parent).read(9)
+    encapsulated(files, syntax, (Path(__file__).parent / "golden" / "phantom_slice.j2c").read_bytes())
+    series = read_only(files[0].parent)
+    assert np.array_equal(series.read(9), expected)
+    assert np.array_equal(series.read(0), expected)  # the same frame in every image
+
+
+@pytest.mark.parametrize("syntax", HTJ2K)
+def test_high_throughput_jpeg_2000_without_a_decoder(
+    syntax: str, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: False))
+    encapsulated(files, syntax, b"\xff\x4f\xff\x51" + bytes(60))
     line = refused(files[0].parent)
     assert "is compressed (High-Throughput JPEG 2000" in line
     assert "no plug-in that decodes it is installed (pip install pylibjpeg pylibjpeg-openjpeg" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        ("4.92", "JPEG 2000 Part 2 Multi-component Image Compression (Lossless Only)"),
+        ("4.110", "JPEG XL Lossless"),
+        ("4.111", "JPEG XL JPEG Recompression"),
+        ("4.112", "JPEG XL"),
+        ("4.205", "JPIP HTJ2K Referenced Deflate"),
+    ],
+)
+def test_a_compression_that_is_not_read_is_named(number: str, name: str, files: list[Path]) -> None:
+    syntax = f"1.2.840.10008.1.2.{number}"
+    stand_in = HTJ2K[0] if len(syntax) == len(HTJ2K[0]) else "1.2.840.10008.1.2.4.90"
+    encapsulated(files, stand_in, bytes(64))  # pydicom writes no syntax that it does not know
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(stand_in.encode(), syntax.encode()))
+    assert f"is compressed in a way that is not read here ({name}) (export it uncompressed)" in refused(files[0].parent)
 
 
 def test_the_private_syntax_of_ge(files: list[Path]) -> None:

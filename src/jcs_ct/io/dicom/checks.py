@@ -72,10 +72,10 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     if most not in {"axial", "unknown"}:
         made = " reformat" if not is_original(images) else ""
         reasons.append(f"is {'an' if most == 'oblique' else 'a'} {most}{made}; axial slices are expected")
-    for image in images:
-        if image.samples != 1 or not image.photometric.startswith("MONOCHROME"):
-            reasons.append("holds colour or palette pixels; grey values are expected")
-            break
+    if any(
+        image.samples != 1 or image.photometric.removeprefix("MONOCHROME") not in {"", "1", "2"} for image in images
+    ):
+        reasons.append("holds colour or palette pixels; grey values are expected")
     if any(0 < image.bits <= 8 for image in images):
         reasons.append("holds values of 8 bits, which are no Hounsfield units")
     patients = Counter(image.patient for image in images if image.patient)
@@ -98,7 +98,12 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         if 0 < len(missing) < total:
             where = f"in {len(missing)} of {total} images, the first {_file_of(missing[0])}"
             reasons.append(f"lacks {keyword} {where}")
+    flat = [image for image in images if image.slope == 0]
+    if flat:
+        where = f"in {len(flat)} of {total} images, the first {_file_of(flat[0])}"
+        reasons.append(f"has a RescaleSlope of 0, which makes all values one, {where}")
     for what, missing in (
+        ("lacks PhotometricInterpretation", [image for image in images if not image.photometric]),
         ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
         ("lacks a valid ImagePositionPatient", [image for image in images if image.position is None]),
         ("lacks a valid PixelSpacing", [image for image in images if image.spacing is None]),

@@ -140,6 +140,9 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     reasons = implausible(samples)
     if reasons and (missing := missing_rescale(images[0])):
         reasons = [f"lacks {' and '.join(missing)}, and the stored values are none: it {reasons[0]}"]
+    elif reasons:  # the commonest cause
+        first = images[0]
+        reasons = [f"{reasons[0]} (RescaleSlope {first.slope:g}, RescaleIntercept {first.intercept:g})"]
     lungs = shows_lung(samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
