@@ -630,7 +630,7 @@ def test_a_dicomdir_is_followed(files: list[Path], tmp_path: Path) -> None:
     assert not found.problems
     check_against_body(found.series[0])
     assert [note.removeprefix(f"{path}: ") for note in found.notes] == [
-        "2 files of 22 that it names not found",
+        f"2 files of 22 that it names not found: IMAGES/IM99, ../series/{files[0].name}",
         "followed to 20 files that it names",
     ]
     directory(folder, names)
