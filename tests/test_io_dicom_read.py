@@ -32,9 +32,11 @@ from dicom_help import (
     volume,
     write_body,
 )
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CANONICAL
 from jcs_ct.core.warning import code_of
+from jcs_ct.datasets.slices import open_volume
 from jcs_ct.io.dicom import read as dicom_read
 from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import find_series
@@ -815,6 +817,48 @@ def test_enhanced_ct_gives_the_same_volume(
     assert len(set(series.sources)) == 1
     monkeypatch.setattr(dicom_read, "_whole", None)
     series.read(3)  # the file is at hand since the slices before
+
+
+def in_parts(paths: list[Path], folder: Path, *parts: slice) -> list[Path]:
+    """Write the images as one enhanced CT that is divided into files, a concatenation."""
+    folder.mkdir()
+    made = []
+    for number, part in enumerate(parts, 1):
+        path = enhanced(paths[part], folder / f"{number}.dcm")
+        change = setting(
+            SOPInstanceUID=f"1.2.3.{number}",
+            ConcatenationUID="1.2.3.99",
+            InConcatenationNumber=number,
+            InConcatenationTotalNumber=len(parts),
+            ConcatenationFrameOffsetNumber=part.start,
+        )
+        made += edit([path], change)
+    return made
+
+
+def test_a_concatenation_is_one_volume_through_every_door(files: list[Path], tmp_path: Path) -> None:
+    parts = in_parts(files, tmp_path / "parts", slice(0, 3), slice(3, 4), slice(4, 20))
+    expected = volume(read_only(files[0].parent))
+    check_against_body(read_only(tmp_path / "parts"))
+    held = case_of_object([pydicom.dcmread(path) for path in reversed(parts)]).series
+    data = open_volume(str(tmp_path / "parts"))  # of `data check` and `evaluate`
+    assert held is not None
+    for series in (held, data):
+        assert np.array_equal(volume(series), expected)
+
+
+def test_a_part_of_a_concatenation_that_is_missing_is_named(files: list[Path], tmp_path: Path) -> None:
+    """It may hold the end of the chest, where no gap shows."""
+    parts = in_parts(files, tmp_path / "parts", slice(0, 8), slice(8, 14), slice(14, 20))
+    parts[2].unlink()
+    text = "lacks 1 of the 3 files that an object was divided into: number 3"
+    assert text in refused(tmp_path / "parts")
+    assert text in read_only(tmp_path / "parts", allow_gaps=True).warnings
+    parts[0].unlink()
+    edit([parts[1]], setting(InConcatenationTotalNumber=60000))
+    assert "lacks 59999 of the 60000 files that an object was divided into: number 1, 3, 4, 5, 6 …" in refused(parts[1])
+    edit([parts[1]], setting(InConcatenationTotalNumber=None))
+    assert "lacks 1 of the 2 files that an object was divided into: number 1" in refused(parts[1])
 
 
 def test_an_enhanced_ct_that_is_replaced_is_read_again(files: list[Path], tmp_path: Path) -> None:

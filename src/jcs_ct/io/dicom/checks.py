@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,6 +114,24 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
             which = "" if len(missing) == total else f", the first {_file_of(missing[0])}"
             reasons.append(f"{what} in {len(missing)} of {total} images{which}")
     return reasons + _mixed(images)
+
+
+def missing_parts(images: Sequence[ImageHeader]) -> list[str]:
+    """Return which parts of concatenations are not there: what they hold may lie at the end, where no gap shows."""
+    parts: dict[str, dict[int, int]] = {}
+    for image in images:
+        if image.part is not None:
+            uid, number, total = image.part
+            parts.setdefault(uid, {})[number] = total
+    reasons = []
+    for there in parts.values():
+        total = max(*there, *there.values())
+        gone = total - len(there)
+        if gone > 0:
+            which = ", ".join(map(str, islice((n for n in range(1, total + 1) if n not in there), 5)))
+            text = f"lacks {gone} of the {total} files that an object was divided into: number {which}"
+            reasons.append(text + " …" * (gone > 5))
+    return reasons
 
 
 def by_grid(images: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
