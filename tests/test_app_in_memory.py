@@ -7,11 +7,13 @@ import copy
 import gzip
 import io
 import json
+import logging
 import multiprocessing
 import os
 import pickle
 import tarfile
 import threading
+import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.dicom.write import write_ct_series
+from jcs_ct.outputs.dicom.headers import read_headers
 from study_help import marked_volume, small_phantom, write_lite
 from volumes_help import write_metaimage, write_nrrd
 
@@ -384,6 +387,33 @@ def test_other_types_are_refused_without_a_word_of_the_value(case: str) -> None:
         assert SECRET not in str(error)
         assert "Planted" not in repr(error)
         error = None if error.__suppress_context__ else error.__cause__ or error.__context__
+
+
+def test_values_are_not_logged(study: Study, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """pydicom logs what it doubts, with the value."""
+    datasets = [pydicom.dcmread(file) for file in study.files]
+    for dataset in datasets:
+        for tag, representation in ((0x00101010, "AS"), (0x00080060, "CS"), (0x0020000D, "UI"), (0x00081030, "LO")):
+            value = SECRET.encode() * (6 if representation == "LO" else 1)
+            raw = pydicom.dataelem.RawDataElement(
+                pydicom.tag.Tag(tag), representation, len(value), value, 0, False, True
+            )
+            dataset[tag] = raw
+    caplog.set_level(0)
+    with pytest.raises(InputError, match="is of another kind, not CT"):
+        case_of_object(datasets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for dataset in datasets:
+            dataset.Modality = "CT"
+    caplog.clear()
+    series = case_of_object(datasets).series
+    assert series is not None
+    headers = read_headers(series)
+    assert "not valid in the images and left out of SEG and SR: PatientAge, StudyDescription" in headers.notes
+    assert SECRET not in caplog.text
+    logging.getLogger("pydicom").warning("said by others")
+    assert "said by others" in caplog.text
 
 
 ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]] = {

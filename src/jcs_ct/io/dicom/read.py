@@ -6,6 +6,7 @@ Headers are read up to the pixels, and only what `dicom_header.KEYWORDS` names. 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import threading
 import warnings
@@ -320,12 +321,28 @@ def _whole(source: Source) -> FileDataset:
     return dataset
 
 
+class _NotOf(logging.Filter):
+    """Lets pass what other threads log."""
+
+    def __init__(self, thread: int) -> None:
+        super().__init__()
+        self._thread = thread
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values from the user: they may quote them, and do not change what is read.
+    """Keep pydicom's remarks on odd values from the user and from logs: they may quote a name, and change nothing.
 
     One thread at a time, for filters of warnings belong to the whole process.
     """
+    logger, mine = logging.getLogger("pydicom"), _NotOf(threading.get_ident())
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logger.addFilter(mine)
+        try:
+            yield
+        finally:
+            logger.removeFilter(mine)
