@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import copy
 import gzip
+import io
 import json
+import logging
 import multiprocessing
 import os
 import pickle
 import tarfile
 import threading
+import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
+import torch
 from PIL import Image
 
 import jcs_ct
@@ -27,6 +32,7 @@ from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import InputError, JcsError, UsageError
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.dicom.write import write_ct_series
+from jcs_ct.outputs.dicom.headers import read_headers
 from study_help import marked_volume, small_phantom, write_lite
 from volumes_help import write_metaimage, write_nrrd
 
@@ -109,6 +115,9 @@ class Image3D:
     def GetNumberOfComponentsPerPixel(self) -> int:  # noqa: N802
         return 1
 
+    def GetPixelIDTypeAsString(self) -> str:  # noqa: N802
+        return "16-bit signed integer"
+
     def GetSize(self) -> tuple[int, ...]:  # noqa: N802
         return self.values.shape[::-1]
 
@@ -158,9 +167,9 @@ def metaimage(study: Study, name: str, **options: Any) -> Path:
     return write_metaimage(study.top / name, study.hu.transpose(2, 1, 0), lps, **options)
 
 
-def nrrd(study: Study) -> Path:
+def nrrd(study: Study, name: str = "ct.nrrd") -> Path:
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ study.affine[:, (2, 1, 0, 3)]
-    return write_nrrd(study.top / "ct.nrrd", study.hu.transpose(2, 1, 0), lps)
+    return write_nrrd(study.top / name, study.hu.transpose(2, 1, 0), lps)
 
 
 def shuffled(study: Study) -> list[pydicom.Dataset]:
@@ -196,9 +205,11 @@ FORMS: dict[str, Callable[[Study], Any]] = {
     "mha": lambda study: metaimage(study, "a.mha", packed=True),
     "mhd": lambda study: metaimage(study, "b.mhd"),
     "nrrd": nrrd,
+    "nhdr": lambda study: nrrd(study, "d.nhdr"),
     "data sets": shuffled,
     "bare data sets": bare,
     "compressed data sets": compressed,
+    "SimpleITK": lambda study: real_simpleitk(study),
     "nibabel": ras,
     "nibabel from a file": lambda study: nib.load(nifti(study)),
     "array": lambda study: study.hu,
@@ -244,13 +255,66 @@ def test_simpleitk(study: Study, diagnoser: Diagnoser, expected: CaseResult, mon
     assert_equal(diagnoser(as_simpleitk(study, monkeypatch)), expected)
 
 
-def test_the_real_simpleitk(study: Study, diagnoser: Diagnoser, expected: CaseResult) -> None:
-    library = pytest.importorskip("SimpleITK")
-    image = library.GetImageFromArray(study.hu)
+def real_simpleitk(study: Study) -> Any:
+    image = pytest.importorskip("SimpleITK").GetImageFromArray(study.hu)
     image.SetSpacing([SPACING[2], SPACING[1], SPACING[0]])
     image.SetOrigin(ORIGIN)
     image.SetDirection([1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0])
-    assert_equal(diagnoser(image), expected)
+    return image
+
+
+def slices(given: Any) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    series = case_of_object(given).series
+    assert series is not None
+    return np.stack([series.read(index) for index in range(len(series))]), series.geometry.affine
+
+
+@pytest.mark.parametrize("kind", ["int16", "int64", "float32", "float64"])
+@pytest.mark.parametrize(
+    "direction",
+    [
+        [1, 0, 0, 0, 1, 0, 0, 0, -1],
+        [-1, 0, 0, 0, -1, 0, 0, 0, 1],
+        [0, 0, 1, 1, 0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 0.96, 0.28, 0, -0.28, 0.96],
+    ],
+    ids=str,
+)
+def test_images_and_files_of_the_real_simpleitk(
+    direction: list[float], kind: str, study: Study, tmp_path: Path
+) -> None:
+    """Whatever it writes gives the numbers of the image itself, which are those of nibabel's image."""
+    library = pytest.importorskip("SimpleITK")
+    hu = study.hu[:, ::8, ::8].astype(kind)
+    image = library.GetImageFromArray(hu)
+    image.SetSpacing([11.0, 12.0, 10.0])
+    image.SetOrigin([-20.0, 30.0, -40.0])
+    image.SetDirection([float(part) for part in direction])
+    values, affine = slices(image)
+    lps = np.eye(4)
+    lps[:3, :3], lps[:3, 3] = np.reshape(direction, (3, 3)) * [11.0, 12.0, 10.0], [-20.0, 30.0, -40.0]
+    twin = nib.Nifti1Image(hu.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps, dtype=kind)
+    forms = [twin]
+    for name in ("a.mha", "b.mhd", "c.nrrd", "d.nhdr", "e.nii.gz", "f.hdr"):
+        library.WriteImage(image, str(tmp_path / name), name[0] in "bc")
+        forms.append(tmp_path / name)
+    for form in forms:
+        found, place = slices(form)
+        assert np.array_equal(found, values)
+        assert np.allclose(place, affine, atol=1e-4)
+
+
+def test_images_of_simpleitk_that_are_no_volume(study: Study) -> None:
+    library = pytest.importorskip("SimpleITK")
+    image = library.GetImageFromArray(study.hu[:, ::8, ::8])
+    for odd in (library.JoinSeries([image, image]), library.Compose([image, image]), image[:, :, 3], library.Image()):
+        with pytest.raises(InputError, match="is no volume of one value a voxel"):
+            case_of_object(odd)
+    for odd in (library.sitkLabelUInt8, library.sitkComplexFloat32):
+        with pytest.raises(InputError, match="values of another type"):
+            case_of_object(library.Cast(image > 0, odd))
+    with pytest.raises(InputError, match="as a mask or a label map"):
+        case_of_object(image > 0)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "F"])
@@ -305,6 +369,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "data set": (header_only, ""),
     "data sets": (lambda: [header_only(), header_only()], ""),
     "array": (lambda: np.zeros((9, 64, 64), np.int16), "an array says nothing of its voxels"),
+    "array of names": (lambda: np.array([SECRET]), "the array: holds values of another type"),
+    "tensor": (lambda: torch.zeros(9, 64, 64), "something that cannot be diagnosed"),
+    "table": (lambda: pd.DataFrame({SECRET: [SECRET]}), "something that cannot be diagnosed"),
+    "open file": (lambda: io.BytesIO(SECRET.encode()), "something that cannot be diagnosed"),
 }
 
 
@@ -319,6 +387,33 @@ def test_other_types_are_refused_without_a_word_of_the_value(case: str) -> None:
         assert SECRET not in str(error)
         assert "Planted" not in repr(error)
         error = None if error.__suppress_context__ else error.__cause__ or error.__context__
+
+
+def test_values_are_not_logged(study: Study, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """pydicom logs what it doubts, with the value."""
+    datasets = [pydicom.dcmread(file) for file in study.files]
+    for dataset in datasets:
+        for tag, representation in ((0x00101010, "AS"), (0x00080060, "CS"), (0x0020000D, "UI"), (0x00081030, "LO")):
+            value = SECRET.encode() * (6 if representation == "LO" else 1)
+            raw = pydicom.dataelem.RawDataElement(
+                pydicom.tag.Tag(tag), representation, len(value), value, 0, False, True
+            )
+            dataset[tag] = raw
+    caplog.set_level(0)
+    with pytest.raises(InputError, match="is of another kind, not CT"):
+        case_of_object(datasets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for dataset in datasets:
+            dataset.Modality = "CT"
+    caplog.clear()
+    series = case_of_object(datasets).series
+    assert series is not None
+    headers = read_headers(series)
+    assert "not valid in the images and left out of SEG and SR: PatientAge, StudyDescription" in headers.notes
+    assert SECRET not in caplog.text
+    logging.getLogger("pydicom").warning("said by others")
+    assert "said by others" in caplog.text
 
 
 ARRAYS: dict[str, tuple[Callable[[NDArray[np.int16]], Any], dict[str, Any], str]] = {

@@ -56,7 +56,7 @@ HOMES = {  # library → where it may be imported
         "study/whole_study.py",
         "imaging/lung_box.py",
         "imaging/slice_check.py",
-        "io/dicom/read.py",
+        "io/dicom/padding.py",
         "anatomy/lungs",
         "anatomy/burden.py",
         "outputs/images.py",

@@ -15,7 +15,6 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, generate_uid
 
 from dicom_help import (
@@ -33,9 +32,11 @@ from dicom_help import (
     volume,
     write_body,
 )
+from jcs_ct.app.in_memory import case_of_object
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CANONICAL
 from jcs_ct.core.warning import code_of
+from jcs_ct.datasets.slices import open_volume
 from jcs_ct.io.dicom import read as dicom_read
 from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import find_series
@@ -532,17 +533,56 @@ def test_a_plain_image_of_many_frames(files: list[Path], tmp_path: Path) -> None
     check_against_body(read_only(files[0].parent))
 
 
-@pytest.mark.skipif(get_decoder(pydicom.uid.HTJ2KLosslessRPCL).is_available, reason="a decoder of HTJ2K is installed")
-def test_high_throughput_jpeg_2000_without_a_decoder(files: list[Path]) -> None:
-    for path in files:
+def encapsulated(paths: list[Path], syntax: str, frame: bytes) -> None:
+    for path in paths:
         dataset = pydicom.dcmread(path)
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLosslessRPCL
-        dataset.PixelData = pydicom.encaps.encapsulate([b"\xff\x4f\xff\x51" + bytes(60)])
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+        dataset.PixelData = pydicom.encaps.encapsulate([frame])
         dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
         dataset.save_as(path)
+
+
+HTJ2K = [f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)]
+
+
+@pytest.mark.parametrize("syntax", HTJ2K)
+def test_high_throughput_jpeg_2000(syntax: str, files: list[Path]) -> None:
+    pytest.importorskip("openjpeg")
+    expected = read_only(files[0].parent).read(9)
+    encapsulated(files, syntax, (Path(__file__).parent / "golden" / "phantom_slice.j2c").read_bytes())
+    series = read_only(files[0].parent)
+    assert np.array_equal(series.read(9), expected)
+    assert np.array_equal(series.read(0), expected)  # the same frame in every image
+
+
+@pytest.mark.parametrize("syntax", HTJ2K)
+def test_high_throughput_jpeg_2000_without_a_decoder(
+    syntax: str, files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pydicom.pixels.decoders.base.Decoder.is_available", property(lambda self: False))
+    encapsulated(files, syntax, b"\xff\x4f\xff\x51" + bytes(60))
     line = refused(files[0].parent)
     assert "is compressed (High-Throughput JPEG 2000" in line
     assert "no plug-in that decodes it is installed (pip install pylibjpeg pylibjpeg-openjpeg" in line
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        ("4.92", "JPEG 2000 Part 2 Multi-component Image Compression (Lossless Only)"),
+        ("4.110", "JPEG XL Lossless"),
+        ("4.111", "JPEG XL JPEG Recompression"),
+        ("4.112", "JPEG XL"),
+        ("4.205", "JPIP HTJ2K Referenced Deflate"),
+    ],
+)
+def test_a_compression_that_is_not_read_is_named(number: str, name: str, files: list[Path]) -> None:
+    syntax = f"1.2.840.10008.1.2.{number}"
+    stand_in = HTJ2K[0] if len(syntax) == len(HTJ2K[0]) else "1.2.840.10008.1.2.4.90"
+    encapsulated(files, stand_in, bytes(64))  # pydicom writes no syntax that it does not know
+    for path in files:
+        path.write_bytes(path.read_bytes().replace(stand_in.encode(), syntax.encode()))
+    assert f"is compressed in a way that is not read here ({name}) (export it uncompressed)" in refused(files[0].parent)
 
 
 def test_the_private_syntax_of_ge(files: list[Path]) -> None:
@@ -592,7 +632,7 @@ def test_a_dicomdir_is_followed(files: list[Path], tmp_path: Path) -> None:
     assert not found.problems
     check_against_body(found.series[0])
     assert [note.removeprefix(f"{path}: ") for note in found.notes] == [
-        "2 files of 22 that it names not found",
+        f"2 files of 22 that it names not found: IMAGES/IM99, ../series/{files[0].name}",
         "followed to 20 files that it names",
     ]
     directory(folder, names)
@@ -777,6 +817,48 @@ def test_enhanced_ct_gives_the_same_volume(
     assert len(set(series.sources)) == 1
     monkeypatch.setattr(dicom_read, "_whole", None)
     series.read(3)  # the file is at hand since the slices before
+
+
+def in_parts(paths: list[Path], folder: Path, *parts: slice) -> list[Path]:
+    """Write the images as one enhanced CT that is divided into files, a concatenation."""
+    folder.mkdir()
+    made = []
+    for number, part in enumerate(parts, 1):
+        path = enhanced(paths[part], folder / f"{number}.dcm")
+        change = setting(
+            SOPInstanceUID=f"1.2.3.{number}",
+            ConcatenationUID="1.2.3.99",
+            InConcatenationNumber=number,
+            InConcatenationTotalNumber=len(parts),
+            ConcatenationFrameOffsetNumber=part.start,
+        )
+        made += edit([path], change)
+    return made
+
+
+def test_a_concatenation_is_one_volume_through_every_door(files: list[Path], tmp_path: Path) -> None:
+    parts = in_parts(files, tmp_path / "parts", slice(0, 3), slice(3, 4), slice(4, 20))
+    expected = volume(read_only(files[0].parent))
+    check_against_body(read_only(tmp_path / "parts"))
+    held = case_of_object([pydicom.dcmread(path) for path in reversed(parts)]).series
+    data = open_volume(str(tmp_path / "parts"))  # of `data check` and `evaluate`
+    assert held is not None
+    for series in (held, data):
+        assert np.array_equal(volume(series), expected)
+
+
+def test_a_part_of_a_concatenation_that_is_missing_is_named(files: list[Path], tmp_path: Path) -> None:
+    """It may hold the end of the chest, where no gap shows."""
+    parts = in_parts(files, tmp_path / "parts", slice(0, 8), slice(8, 14), slice(14, 20))
+    parts[2].unlink()
+    text = "lacks 1 of the 3 files that an object was divided into: number 3"
+    assert text in refused(tmp_path / "parts")
+    assert text in read_only(tmp_path / "parts", allow_gaps=True).warnings
+    parts[0].unlink()
+    edit([parts[1]], setting(InConcatenationTotalNumber=60000))
+    assert "lacks 59999 of the 60000 files that an object was divided into: number 1, 3, 4, 5, 6 …" in refused(parts[1])
+    edit([parts[1]], setting(InConcatenationTotalNumber=None))
+    assert "lacks 1 of the 2 files that an object was divided into: number 1" in refused(parts[1])
 
 
 def test_an_enhanced_ct_that_is_replaced_is_read_again(files: list[Path], tmp_path: Path) -> None:

@@ -489,3 +489,20 @@ def test_huge_tiff_tags_cost_nothing(tag: int, value: int, capfd: pytest.Capture
 def test_limits_are_as_documented() -> None:
     assert (raster.MIN_SIDE, raster.MAX_SIDE, raster.MAX_ASPECT) == (32, 8192, 4)
     assert decode(pil(np.tile(GREY[:32, :32], (4, 1)), "PNG")).pixels.shape == (128, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("factor", "offset", "text"),
+    [
+        (1, 32768, "is a 16-bit picture with values from 31768 to 33268, as shifted CT numbers are"),
+        (1, 10000, "is a 16-bit picture with values from 9000 to 10500, as shifted CT numbers are"),
+        (4, 4096, "is a 16-bit picture with values from 96 to 6096, as shifted CT numbers are"),
+        (1, 0, "is a 16-bit picture with values from -1000 to 500, as signed CT numbers are"),
+    ],
+)
+def test_ct_numbers_of_16_bits_are_told_by_their_range(factor: int, offset: int, text: str) -> None:
+    hu = np.linspace(-1000, 500, 64 * 64).round().reshape(64, 64)
+    file = io.BytesIO()
+    Image.fromarray((hu * factor + offset).astype(np.int32).astype(np.uint16)).save(file, "PNG")
+    with pytest.raises(InputError, match=text):
+        decode_slice(file.getvalue(), "a", "a.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import tarfile
 import zipfile
 from itertools import permutations, product
 from typing import TYPE_CHECKING, Any
@@ -262,8 +264,37 @@ def test_the_file_of_values_leads_to_its_header(name: str, values: str, tmp_path
 
 def test_analyze_is_named(tmp_path: Path) -> None:
     nib.save(nib.AnalyzeImage(chest(), image().affine), tmp_path / "old.img")
-    (problem,) = find_series([tmp_path / "old.hdr"]).problems
-    assert "is an Analyze 7.5 volume, which does not say how it lies in the patient" in problem.line()
+    for given in (tmp_path / "old.hdr", tmp_path / "old.img", tmp_path):
+        (problem,) = find_series([given]).problems
+        assert problem.path == str(tmp_path / "old.hdr")
+        assert "is an Analyze 7.5 volume, which does not say how it lies in the patient" in problem.line()
+    write(tmp_path / "a.mha")  # nor is it passed over where something else is read
+    found = find_series([tmp_path])
+    assert len(found.series) == len(found.problems) == 1
+
+
+def test_a_packed_pair_is_found_by_either_file(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(chest(), image().affine), tmp_path / "p.hdr.gz")
+    expected = volume(find_series([tmp_path / "p.hdr.gz"]).series[0])
+    assert np.array_equal(volume(find_series([tmp_path / "p.img.gz"]).series[0]), expected)
+
+
+def test_what_is_packed_otherwise_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.mha.gz").write_bytes(gzip.compress(write(tmp_path / "a.mha").read_bytes()))
+    (problem,) = find_series([tmp_path / "a.mha.gz"]).problems
+    assert problem.line().startswith(f"{tmp_path / 'a.mha.gz'}: is a gzip file; ")
+    assert problem.hint == "unpack it"
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    with tarfile.open(tmp_path / "b.tar.xz", "w:xz") as archive:
+        archive.add(tmp_path / "a.mha", "a.mha")
+    with zipfile.ZipFile(inner / "c.zip", "w") as packed:
+        packed.write(tmp_path / "a.mha", "a.mha")
+    (problem,) = find_series([tmp_path / "b.tar.xz"]).problems
+    assert problem.hint == "unpack it and give the folder, or pack it as zip or tar.gz"
+    (problem,) = find_series([inner]).problems
+    assert "only 1 other file (1 ZIP): c.zip" in problem.message
+    assert problem.hint == "give it as an input itself"
 
 
 @pytest.mark.parametrize(

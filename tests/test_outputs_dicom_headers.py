@@ -154,11 +154,34 @@ NAMES: dict[str, tuple[bytes, bytes, str]] = {  # PS3.5 annexes H to K, and othe
     "IR 144": (b"ISO_IR 144", "Люксембург^Иван".encode("iso8859_5"), "Люксембург^Иван"),
     "IR 166": (b"ISO_IR 166", "สมชาย^ใจดี".encode("tis_620"), "สมชาย^ใจดี"),
     "GB18030": (b"GB18030", "Wang^XiaoDong=王^小东".encode("gb18030"), "Wang^XiaoDong=王^小东"),
+    **{
+        f"IR {number}": (f"ISO_IR {number}".encode(), name.encode(codec), name)
+        for number, codec, name in (
+            ("100", "latin_1", "Müller^Jürgen"),
+            ("101", "iso8859_2", "Wałęsa^Łukasz"),
+            ("126", "iso8859_7", "Διονυσίου^Διονύσιος"),
+            ("127", "iso8859_6", "قباني^لنزار"),
+            ("138", "iso8859_8", "שרון^דבורה"),
+            ("148", "iso8859_9", "Çavuşoğlu^İbrahim"),
+            ("203", "iso8859_15", "Žižek^Šœuvre"),
+        )
+    },
+    "IR 6 and 203": (
+        b"ISO 2022 IR 6\\ISO 2022 IR 203",
+        b"Zizek=" + ESC + b"-b" + "Žižek".encode("iso8859_15") + b"^" + ESC + b"-b" + "Šœ".encode("iso8859_15"),
+        "Zizek=Žižek^Šœ",
+    ),
+    "IR 144 and 126": (
+        b"ISO 2022 IR 144\\ISO 2022 IR 126",
+        ESC + b"-L" + "Иван".encode("iso8859_5") + b"=" + ESC + b"-F" + "Διον".encode("iso8859_7"),
+        "Иван=Διον",
+    ),
     "wide space": (b"ISO_IR 192", "Yamada=山田　太郎".encode(), "Yamada=山田　太郎"),
     "joiner": (b"ISO_IR 192", "کاظمی‌پور^علی".encode(), "کاظمی‌پور^علی"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Unknown encoding")  # of the tests' own reader
 @pytest.mark.parametrize("case", NAMES)
 def test_names_of_all_character_sets_arrive(case: str, tmp_path: Path) -> None:
     charset, stored, name = NAMES[case]
@@ -177,6 +200,23 @@ def test_names_of_all_character_sets_arrive(case: str, tmp_path: Path) -> None:
         assert found.SpecificCharacterSet == "ISO_IR 192"
         assert str(found.PatientName).rstrip("=") == name
         assert name.encode() in inflated(made)
+
+
+@pytest.mark.filterwarnings("ignore:Unknown encoding")  # of the tests' own reader
+@pytest.mark.parametrize(
+    ("charset", "stored"), [("ISO_IR 192", b"M\xfcller"), ("KLINGON ", b"M\xfcller")], ids=["no UTF-8", "no such set"]
+)
+def test_a_name_that_cannot_be_read_is_left_out_and_said(charset: str, stored: bytes, tmp_path: Path) -> None:
+    files = make_files(tmp_path / "ct")
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what stands there meanwhile
+            edit(file, PatientName="X" * len(stored), SpecificCharacterSet="Y" * 10)
+        data = file.read_bytes().replace(b"X" * len(stored), stored)
+        file.write_bytes(data.replace(b"Y" * 10, f"{charset:10}".encode()))
+    path, notes = write(tmp_path, make_series(files))
+    assert notes == ("not valid in the images and left out of SEG and SR: PatientName",)
+    assert pydicom.dcmread(path).PatientName == ""
 
 
 @needs("dciodvfy", "dcmconv")

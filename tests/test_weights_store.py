@@ -402,8 +402,16 @@ def test_create_model_fills_the_network(checkpoint: Path) -> None:
 def test_create_model_refuses_weights_of_another_network(checkpoint: Path) -> None:
     assert "this is tiny, not jcs-joint" in refusal(WeightsError, create_model, "jcs-joint", weights=checkpoint)
     assert "known: jcs-single" in refusal(UsageError, create_model, "unet", weights=checkpoint)
-    assert not create_model("tiny").training
-    assert "inputs" in refusal(UsageError, create_model, "tiny", inputs="text")
+    assert not create_model("tiny", weights=None).training
+    assert "inputs" in refusal(UsageError, create_model, "tiny", weights=None, inputs="text")
+    assert "weights is neither a name nor a file" in refusal(UsageError, create_model, "tiny", weights=3)
+
+
+@pytest.mark.parametrize("name", ["tiny", "jcs-single", "jcs-joint", "jcs-classifier"])
+def test_a_network_without_weights_is_asked_for(name: str) -> None:
+    text = refusal(UsageError, create_model, name)
+    assert f"no weights come with {name}, and none were named" in text
+    assert "weights=None" in text
 
 
 def test_the_package_lists_without_pytorch_and_has_no_other_names() -> None:

@@ -71,7 +71,7 @@ def case_of_object(
         return VolumeCase.of(in_memory.series_of_array(study, spacing, affine))
     if kind == "nibabel":
         return VolumeCase.of(in_memory.series_of_nibabel(study))
-    return VolumeCase.of(in_memory.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage(study)))
+    return VolumeCase.of(in_memory.series_of_simpleitk(study, sys.modules["SimpleITK"].GetArrayViewFromImage))
 
 
 def _kind_of(study: Any) -> tuple[str, Sequence[Any]]:

@@ -124,8 +124,14 @@ def series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: 
         slices=len(images) if usable else 0,
         size=(first.rows, first.columns) if usable else None,
         spacing=None if spacing is None else (spacing[0], spacing[1], spacing[2]),
-        reason="" if usable else f"holds no images of a CT, but {modality_of(first)}",
+        reason="" if usable else _no_image(first),
     )
+
+
+def _no_image(header: ImageHeader) -> str:
+    if header.modality == "CT":
+        return "does not say how large its images are (Rows, Columns)"
+    return f"holds no images of a CT, but {modality_of(header)}"
 
 
 def chosen_row(row: SeriesRow, series: CTSeries) -> SeriesRow:

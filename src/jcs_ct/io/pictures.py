@@ -40,6 +40,7 @@ COLOUR_SPREAD, COLOUR_SHARE = 16, 0.001
 _GREY16 = frozenset({"I;16", "I;16L", "I;16B", "I;16N"})
 _EIGHT = frozenset({"L", "LA", "P", "PA", "RGB", "RGBA"})
 _12_BIT = 4096
+_NARROW = 8192  # of 65536: through a lung window air and body lie further apart, CT numbers never
 _WINDOW = "apply a lung window, such as level -600 and width 1500 HU, and save as 8-bit PNG"
 _ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339  # tags of TIFF and EXIF
 _TILE_SIDES = (322, 323)
@@ -249,6 +250,12 @@ def _from_grey16(picture: Image.Image, inverted: bool, notes: list[str]) -> NDAr
     _refuse_constant(values)
     if values.max() < _12_BIT:
         raise _looks_like_12_bits(int(values.max()))
+    for offset, what in ((0, "shifted"), (32768, "signed")):  # those below 0 wrap to the other end
+        turned = (values + offset) % 65536
+        low, high = int(turned.min()) - offset, int(turned.max()) - offset
+        if high - low < _NARROW and (offset == 0 or low < -500):  # white and black alone are no air
+            message = f"is a 16-bit picture with values from {low} to {high}, as {what} CT numbers are"
+            raise InputError(message + "; windowed 0 to 65535 is expected", hint=_WINDOW)
     if inverted:
         values = 65535 - values
     notes.append(CodedWarning("16-bit", "16-bit grey, taken as lung-windowed 0–65535 and rounded to 8 bits"))

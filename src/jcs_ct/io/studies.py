@@ -235,18 +235,19 @@ class _Finder:
             return False
         folder, names = directory.path.parent, directory_files(directory)
         known = {source.path.resolve() for source in sources if source.member is None}
-        added, missing = [], 0
+        added, missing = [], []
         for parts in names:
             unsafe = any(part in {"", ".", ".."} or set(part) & set("/\\:\0") for part in parts)
             path = None if unsafe else _on_disk(folder, parts)
             if path is None:
-                missing += 1
+                missing.append(printable("/".join(parts)))
             elif path.resolve() not in known:
                 known.add(path.resolve())
                 added.append(Source(safe_name("/".join(parts)), printable(str(path)), path, None, Kind.DICOM))
         sources += added
         if missing:
-            self._notes.append(f"{directory.label}: {count(missing, 'file')} of {len(names)} that it names not found")
+            text = f"{count(len(missing), 'file')} of {len(names)} that it names not found: {few(missing)}"
+            self._notes.append(f"{directory.label}: {text}")
         if added:
             self._notes.append(f"{directory.label}: followed to {count(len(added), 'file')} that it names")
         return bool(added)

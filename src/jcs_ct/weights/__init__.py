@@ -7,16 +7,15 @@ The data flow: catalogue → obtain, download → sniff, unpickle (tensors only)
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.core.errors import WeightsError
+from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE, Entry
 from jcs_ct.weights.store import SHIPPED, Stored, home, list_stored
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import nn
 
     from jcs_ct.weights.loading import import_file, load, write
@@ -56,21 +55,27 @@ def create_model(name: str, weights: str | Path | None = OWN, inputs: str = "ima
     Args:
         name: A network of the table: "jcs-single", "jcs-joint", "jcs-classifier" or a backbone.
         weights: Stored name (`jcs models list`) or file; an official `.pth` can be given as it is. Left out,
-            "jcs-lite" gets the weights that come with the package. None, or nothing where none come with it, leaves the
-            network with random numbers: good for training from scratch and for tests, its outputs mean nothing.
+            "jcs-lite" gets the weights that come with the package. None leaves the network with random numbers: good
+            for training from scratch and for tests, its outputs mean nothing.
         inputs: "image", or "features" for the stage-1 features of the COVID-CS release.
 
     Raises:
-        UsageError: Unknown `name` or `inputs`.
+        UsageError: Unknown `name` or `inputs`; or no weights were named for a network that comes without them.
         WeightsError: The weights are missing, damaged, unsafe, or belong to another network.
     """
     from jcs_ct.models import build_model, model_spec
 
-    if weights == OWN:
-        weights = SHIPPED if name == SHIPPED else None
+    model_spec(name)  # a wrong name is said before half a gigabyte is read
+    if weights == OWN and name != SHIPPED:
+        raise UsageError(
+            f"no weights come with {name}, and none were named",
+            hint="weights= takes a name (jcs models list) or a file; weights=None leaves it without",
+        )
     if weights is None:
         return build_model(name, inputs).eval()
-    model_spec(name)  # a wrong name is said before half a gigabyte is read
+    if not isinstance(weights, (str, Path)):
+        raise UsageError("weights is neither a name nor a file", hint="weights=None leaves the network without")
+    weights = SHIPPED if weights == OWN else weights
 
     import torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,10 +73,10 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     if most not in {"axial", "unknown"}:
         made = " reformat" if not is_original(images) else ""
         reasons.append(f"is {'an' if most == 'oblique' else 'a'} {most}{made}; axial slices are expected")
-    for image in images:
-        if image.samples != 1 or not image.photometric.startswith("MONOCHROME"):
-            reasons.append("holds colour or palette pixels; grey values are expected")
-            break
+    if any(
+        image.samples != 1 or image.photometric.removeprefix("MONOCHROME") not in {"", "1", "2"} for image in images
+    ):
+        reasons.append("holds colour or palette pixels; grey values are expected")
     if any(0 < image.bits <= 8 for image in images):
         reasons.append("holds 8-bit values, which are not Hounsfield units")
     patients = Counter(image.patient for image in images if image.patient)
@@ -98,7 +99,12 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         if 0 < len(missing) < total:
             where = f"in {len(missing)} of {total} images, the first {_file_of(missing[0])}"
             reasons.append(f"lacks {keyword} {where}")
+    flat = [image for image in images if image.slope == 0]
+    if flat:
+        where = f"in {len(flat)} of {total} images, the first {_file_of(flat[0])}"
+        reasons.append(f"has a RescaleSlope of 0, which makes all values one, {where}")
     for what, missing in (
+        ("lacks PhotometricInterpretation", [image for image in images if not image.photometric]),
         ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
         ("lacks a valid ImagePositionPatient", [image for image in images if image.position is None]),
         ("lacks a valid PixelSpacing", [image for image in images if image.spacing is None]),
@@ -108,6 +114,24 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
             which = "" if len(missing) == total else f", the first {_file_of(missing[0])}"
             reasons.append(f"{what} in {len(missing)} of {total} images{which}")
     return reasons + _mixed(images)
+
+
+def missing_parts(images: Sequence[ImageHeader]) -> list[str]:
+    """Return which parts of concatenations are not there: what they hold may lie at the end, where no gap shows."""
+    parts: dict[str, dict[int, int]] = {}
+    for image in images:
+        if image.part is not None:
+            uid, number, total = image.part
+            parts.setdefault(uid, {})[number] = total
+    reasons = []
+    for there in parts.values():
+        total = max(*there, *there.values())
+        gone = total - len(there)
+        if gone > 0:
+            which = ", ".join(map(str, islice((n for n in range(1, total + 1) if n not in there), 5)))
+            text = f"lacks {gone} of the {total} files that an object was divided into: number {which}"
+            reasons.append(text + " …" * (gone > 5))
+    return reasons
 
 
 def by_grid(images: Sequence[ImageHeader]) -> list[list[ImageHeader]]:

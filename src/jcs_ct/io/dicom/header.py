@@ -45,6 +45,7 @@ KEYWORDS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsStored"),
     *("PixelRepresentation", "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit", "PatientID", "PatientAge"),
     *(*RESCALE, "RescaleType"),
+    *("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber"),
     *FACTS,
 )
 """All that is read of a dataset. Frames of enhanced images are described in `FUNCTIONAL_GROUPS`."""
@@ -76,6 +77,8 @@ class ImageHeader:
         faulty: Keywords of slope and intercept that are there, but are not one number.
         padding: The stored values from … to … that stand for nothing.
         high_bit: Of the stored values; None where it is not said.
+        part: Of an object that was written in parts (a concatenation, PS3.3 C.7.6.16.2.2.4): its UID, the number of
+            this part, and of how many, 0 where that is not said; None where it is whole.
         patient: A digest that tells patients apart in this run; "" where no ID is said.
         age: Of the patient, in years.
         annotated: Text may be burnt into the pixels.
@@ -116,6 +119,7 @@ class ImageHeader:
     frames: int = 1
     faulty: tuple[str, ...] = ()
     high_bit: int | None = None
+    part: tuple[str, int, int] | None = None
     patient: str = ""
     age: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -176,6 +180,7 @@ def image_header(
         frames=1 if frame is not None else _integer(get("NumberOfFrames")) or 1,
         faulty=tuple(faulty),
         high_bit=_integer(get("HighBit")),
+        part=_part(get),
         patient=_patient(get("PatientID")),
         age=_age(_text(get("PatientAge"))),
         facts=_facts(get),
@@ -219,6 +224,11 @@ def _facts(get: Callable[[str], Any]) -> dict[str, str]:
     if year.isdigit() and len(year) == 4:
         facts["study year"] = year
     return facts
+
+
+def _part(get: Callable[[str], Any]) -> tuple[str, int, int] | None:
+    uid, number = _text(get("ConcatenationUID")), _integer(get("InConcatenationNumber"))
+    return (uid, number, _integer(get("InConcatenationTotalNumber")) or 0) if uid and number else None
 
 
 def _padding(get: Callable[[str], Any]) -> tuple[int, int] | None:

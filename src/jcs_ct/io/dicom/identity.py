@@ -29,8 +29,11 @@ def identity_of(source: Source) -> dict[str, str]:
     """
     from pydicom import dcmread
 
-    header = dcmread(io.BytesIO(source.read()), stop_before_pixels=True, specific_tags=list(FACTS), force=True)
-    found = {
-        name: printable(without_escapes(str(header.get(keyword, "") or ""))).strip() for keyword, name in FACTS.items()
-    }
+    from jcs_ct.io.dicom.read import quiet
+
+    data = io.BytesIO(source.read())
+    with quiet():
+        header = dcmread(data, stop_before_pixels=True, specific_tags=list(FACTS), force=True)
+        values = {name: str(header.get(keyword, "") or "") for keyword, name in FACTS.items()}
+    found = {name: printable(without_escapes(text)).strip() for name, text in values.items()}
     return {name: text for name, text in found.items() if text}

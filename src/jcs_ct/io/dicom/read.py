@@ -1,13 +1,12 @@
-"""Headers and pixels of DICOM images: the home of pydicom and of its decoders. Import it late.
+"""Headers and pixels of DICOM images: the home of pydicom. Import it late.
 
 Headers are read up to the pixels, and only what `dicom_header.KEYWORDS` names. Pixels are read one image at a time.
-Compressed pixels are decoded by pydicom's plug-ins; python-gdcm, which this package installs, covers JPEG, JPEG
-Lossless, JPEG-LS and JPEG 2000, pydicom itself RLE.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import threading
 import warnings
@@ -19,18 +18,14 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_partial
-from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import (
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
+from jcs_ct.io.dicom.padding import padded
+from jcs_ct.io.dicom.stored_bits import WHOLE, Bits, check_sign, overlay_bits, values_of
+from jcs_ct.io.dicom.syntaxes import PLAIN, require_decoder, syntax_name
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -46,19 +41,11 @@ if TYPE_CHECKING:
 LOWEST, HIGHEST = -1024, 3071
 """HU: air, and what 12 bits hold above it."""
 
-HIGHEST_PADDING = -950
-"""HU up to which padding is air wherever it lies; what is denser may be tissue with the same value."""
-
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
 _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
 _UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
 _DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
-_PLAIN = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian}
-_PRIVATE = {UID("1.2.840.113619.5.2"): "GE's private transfer syntax (pixels in big endian, the header in little)"}
-_INSTALL = "pip install python-gdcm"
-_HTJ2K_SYNTAXES = {f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)}
-_HTJ2K = "pip install pylibjpeg pylibjpeg-openjpeg, or export it uncompressed"
 _lock = threading.Lock()
 
 
@@ -117,8 +104,6 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
     """
     stored = _stored(header)
-    if stored.shape != (header.rows, header.columns):
-        raise InputError("holds other pixels than its header says", path=header.source.label, hint="copy it again")
     slope = 1.0 if header.slope is None else header.slope
     intercept = 0.0 if header.intercept is None else header.intercept
     if slope == 1 and intercept == int(intercept):
@@ -126,26 +111,8 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     else:
         hu = np.rint(stored * slope + intercept).clip(LOWEST, HIGHEST).astype(np.int16)
     if header.padding is not None:
-        first, last = header.padding
-        filled = (stored >= first) & (stored <= last)
-        if (
-            max(first * slope, last * slope) + intercept > HIGHEST_PADDING
-        ):  # tissue may have these values: only what reaches the edge is air
-            filled = touching_edge(filled)
-        hu[filled] = LOWEST
+        hu[padded(stored, header.padding, slope, intercept)] = LOWEST
     return hu
-
-
-def touching_edge(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the parts of a mask that reach the edge of the picture."""
-    from scipy import ndimage
-
-    if not filled.any():
-        return filled
-    labels, _ = ndimage.label(filled)
-    edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    found: NDArray[np.bool_] = np.isin(labels, edge[edge > 0])
-    return found
 
 
 @dataclass(frozen=True)
@@ -272,36 +239,63 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             dataset = _whole(source)
             _latest.key, _latest.dataset = (key, dataset) if key else ((), None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
-        _require_decoder(source, syntax)
-        shift = _shift(header, dataset, syntax)
+        require_decoder(source, syntax)
+        _check_length(header, dataset, syntax)
+        bits = _bits(header, dataset, syntax)
         try:
-            stored = pixel_array(dataset, index=header.frame)
+            stored = np.asarray(pixel_array(dataset, index=header.frame))
         except Exception as error:
             if "PixelData" not in dataset:
-                raise InputError(
-                    "lacks its pixels, or is cut short", path=source.label, hint="copy it again"
-                ) from error
-            what = "pixels cannot be decoded" if syntax not in _PLAIN else "pixels cannot be read"
+                message = "lacks its pixels, or is cut short"
+                raise InputError(message, path=source.label, hint="copy it again") from error
+            what = "pixels cannot be decoded" if syntax not in PLAIN else "pixels cannot be read"
             reason = " ".join(str(error).split())[:160]
-            hint = "copy or export it again" if syntax in _PLAIN else f"is it whole? Else {_INSTALL}"
-            raise InputError(f"{what} ({_name(syntax)}): {reason}", path=source.label, hint=hint) from error
-    return np.asarray(stored) >> shift if shift else np.asarray(stored)
+            hint = "copy it again, or export it" + " uncompressed" * (syntax not in PLAIN)
+            raise InputError(f"{what} ({syntax_name(syntax)}): {reason}", path=source.label, hint=hint) from error
+    if stored.shape != (header.rows, header.columns):
+        raise InputError("holds other pixels than its header says", path=source.label, hint="copy it again")
+    values = stored if bits is None else values_of(stored, bits, source.label)
+    if "PixelData" in dataset:
+        check_sign(values, header.bits, header.signed, header.padding, source.label)
+    return values
 
 
-def _shift(header: ImageHeader, dataset: FileDataset, syntax: UID) -> int:
-    """Return by how many bits stored values lie too high (HighBit, PS3.5 8.1.1), and have them decoded with those bits.
+def _bits(header: ImageHeader, dataset: FileDataset, syntax: UID) -> Bits | None:
+    """Return what the header says of the bits of uncompressed words, and have them decoded whole; else None.
 
     Raises:
         InputError: HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
     """
-    high, bits = header.high_bit, header.bits
-    if high is None or not bits or high == bits - 1:
-        return 0
-    if high < bits - 1 or high >= int(dataset.BitsAllocated) or syntax not in _PLAIN:
-        message = f"says that its {bits} bits end at bit {high} (HighBit)"
+    stored = header.bits
+    high = stored - 1 if header.high_bit is None else header.high_bit
+    known = all(word in dataset for word in ("PixelData", "BitsAllocated", "BitsStored", "PixelRepresentation"))
+    allocated = dataset.get("BitsAllocated")
+    if stored and high != stored - 1 and (high < stored - 1 or high >= int(allocated or 0) or syntax not in PLAIN):
+        message = f"says that its {stored} bits end at bit {high} (HighBit)"
         raise InputError(message, path=header.source.label, hint="export it again with HighBit one below BitsStored")
-    dataset.BitsStored = high + 1
-    return high + 1 - bits
+    if not known or syntax not in PLAIN or allocated not in WHOLE or not 0 < stored <= allocated:
+        return None
+    if dataset.PixelRepresentation not in {0, 1}:  # pydicom says so
+        return None
+    bits = Bits(allocated, stored, high, header.signed, overlay_bits(dataset))
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = allocated, allocated - 1, 0
+    return bits
+
+
+def _check_length(header: ImageHeader, dataset: FileDataset, syntax: UID) -> None:
+    """Raise where uncompressed pixels are more than the header says, by a row or more. Fewer are named by pydicom."""
+    allocated = dataset.get("BitsAllocated")
+    if syntax not in PLAIN or "PixelData" not in dataset or allocated not in WHOLE:
+        return
+    row = header.columns * header.samples * allocated // 8
+    said = row * header.rows * int(dataset.get("NumberOfFrames") or 1)
+    found = len(dataset.PixelData)
+    if found >= said + row:
+        raise InputError(
+            f"holds {found:,} bytes of pixels, its header says {said:,} (Rows, Columns, NumberOfFrames, BitsAllocated)",
+            path=header.source.label,
+            hint="copy or export it again",
+        )
 
 
 def _as_it_is(source: Source) -> tuple[object, ...]:
@@ -327,30 +321,28 @@ def _whole(source: Source) -> FileDataset:
     return dataset
 
 
-def _require_decoder(source: Source, syntax: UID) -> None:
-    if syntax in _PRIVATE:
-        message = f"is stored in {_PRIVATE[syntax]}, which is not read here"
-        raise InputError(message, path=source.label, hint="export it as Explicit VR Little Endian")
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        message = f"is compressed in a way that is not read here ({_name(syntax)})"
-        raise InputError(message, path=source.label, hint="export it uncompressed") from error
-    if not decoder.is_available:
-        message = f"is compressed ({_name(syntax)}), and no plug-in that decodes it is installed"
-        raise InputError(message, path=source.label, hint=_HTJ2K if syntax in _HTJ2K_SYNTAXES else _INSTALL)
+class _NotOf(logging.Filter):
+    """Lets pass what other threads log."""
 
+    def __init__(self, thread: int) -> None:
+        super().__init__()
+        self._thread = thread
 
-def _name(syntax: UID) -> str:
-    return syntax.name if syntax.is_transfer_syntax else "unknown transfer syntax"
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's remarks on odd values from the user: they may quote them, and do not change what is read.
+    """Keep pydicom's remarks on odd values from the user and from logs: they may quote a name, and change nothing.
 
     One thread at a time, for filters of warnings belong to the whole process.
     """
+    logger, mine = logging.getLogger("pydicom"), _NotOf(threading.get_ident())
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        logger.addFilter(mine)
+        try:
+            yield
+        finally:
+            logger.removeFilter(mine)

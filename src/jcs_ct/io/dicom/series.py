@@ -18,7 +18,7 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_localizer, missing_rescale, normal_of, unsuitable
+from jcs_ct.io.dicom.checks import is_localizer, missing_parts, missing_rescale, normal_of, unsuitable
 from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.odd_images import (
     LEAVE_OUT,
@@ -129,7 +129,8 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     images, more, doubled = _distinct(images, where, drop_odd=drop_odd)
     dropped += doubled
     stacked = stack(images)
-    reasons = [*stacked.reasons, *(() if allow_gaps else stacked.gaps)]
+    gaps = [*stacked.gaps, *missing_parts(images)]
+    reasons = [*stacked.reasons, *(() if allow_gaps else gaps)]
     part = images[0].facts.get("body part", "").upper().replace(" ", "").replace("_", "")
     if reasons:
         if part in OTHER_PARTS:
@@ -140,12 +141,16 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     reasons = implausible(samples)
     if reasons and (missing := missing_rescale(images[0])):
         reasons = [f"lacks {' and '.join(missing)}, and the stored values are none: it {reasons[0]}"]
+    elif reasons:  # the commonest cause
+        first = images[0]
+        reasons = [f"{reasons[0]} (RescaleSlope {first.slope:g}, RescaleIntercept {first.intercept:g})"]
     lungs = shows_lung(samples)
     if not lungs and part in OTHER_PARTS:
         reasons.append(f"is no chest: the header says {part}, and the slices show no lung")
     if reasons:
         raise RefusedError(images, reasons, path=where, hint=_GIVE)
     warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
+    warnings += [CodedWarning("gaps", gap) for gap in gaps[len(stacked.gaps) :]]
     warnings += [*dropped, *joined_warnings(images), *stacked.warnings]
     if part in OTHER_PARTS:
         warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))

@@ -35,6 +35,9 @@ _SAVE = "save the slices through the lung window as 8-bit PNG"
 _HINTS = {
     **dict.fromkeys((Kind.DICOM, Kind.DICOM_GZIP, *GRIDS), _SAVE),
     Kind.ANALYZE: "convert it to NIfTI from the DICOM files that it was made of",
+    Kind.GZIP: "unpack it",
+    Kind.ARCHIVE: "unpack it and give the folder, or pack it as zip or tar.gz",
+    **dict.fromkeys(ARCHIVES, "give it as an input itself"),
     Kind.HDF5: "save features in MATLAB with '-v7'",
     Kind.EMPTY: "copy it again",
     Kind.TEXT: f"a list of files is called {', '.join(sorted(LIST_EXTENSIONS))}",
@@ -241,10 +244,10 @@ class _Finder:
         stem = _values_stem(path.name)
         if stem is None or self._reads(kind) or not GRIDS & self._wanted.kinds:
             return None
-        for extension in sorted(HEADERS):
+        for extension in (*sorted(HEADERS), ".hdr.gz"):
             for name in (stem + extension, stem + extension.upper()):
                 header = path.with_name(name)
-                if header.is_file() and self._reads(peek(header)[0]):
+                if header.is_file() and (self._reads(found := peek(header)[0]) or found is Kind.ANALYZE):
                     return header
         return None
 
@@ -301,7 +304,7 @@ class _Finder:
             if entry.kind in self._wanted.kinds:
                 self._add_entry(entry)
                 useful = True
-            elif self._wanted.promised(entry.relative):
+            elif self._wanted.promised(entry.relative) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
                 self._problems.append(self._wrong_kind(_label(entry.path, entry.member), entry.kind))
                 useful = True
             else:

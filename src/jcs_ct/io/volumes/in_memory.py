@@ -6,6 +6,7 @@ program has not loaded, and nothing of what is refused is repeated: a value may 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,12 @@ from jcs_ct.io.nifti.volume import (
 from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+
+_ITK_NUMBER = re.compile(r"(8|16|32|64)-bit (signed integer|unsigned integer|float)")
 
 
 def series_of_array(
@@ -48,6 +52,12 @@ def series_of_array(
         UsageError: Both or neither of spacing and affine are given, or they are not of such a form.
         InputError: The array is not of such a form, or its values are no Hounsfield units.
     """
+    what = _named("array")
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError("is masked", path=what.label, hint="fill what is masked with -1024 (air)")
+    if values.dtype.kind not in "iuf" or values.dtype.itemsize > 8:
+        message = "holds values of another type; whole or real numbers (HU) are expected"
+        raise InputError(message, path=what.label, hint="give Hounsfield units")
     if (spacing is None) == (affine is None):
         found = "neither" if spacing is None else "both"
         raise UsageError(
@@ -55,12 +65,6 @@ def series_of_array(
             hint="spacing=(slice, row, column) in mm for head to feet, front to back, right to left; else affine=, as "
             "nibabel has it",
         )
-    what = _named("array")
-    if isinstance(values, np.ma.MaskedArray):
-        raise InputError("is masked", path=what.label, hint="fill what is masked with -1024 (air)")
-    if values.dtype.kind not in "iuf" or values.dtype.itemsize > 8:
-        message = "holds values of another type; whole or real numbers (HU) are expected"
-        raise InputError(message, path=what.label, hint="give Hounsfield units")
     if values.ndim != 3:
         message = f"has {values.ndim} axes; three are expected (slice, row, column)"
         hint = "pictures are given as PIL images" if values.ndim in {2, 4} else "give the whole volume"
@@ -125,12 +129,12 @@ def series_of_nibabel(image: Any) -> CTSeries:
     return series_on(header, version, voxels, sources=(), source=what)
 
 
-def series_of_simpleitk(image: Any, values: NDArray[Any]) -> CTSeries:
+def series_of_simpleitk(image: Any, values_of: Callable[[Any], NDArray[Any]]) -> CTSeries:
     """Return the volume in an image of SimpleITK.
 
     Args:
         image: It.
-        values: What SimpleITK's `GetArrayViewFromImage` gives of it: slice × row × column as they are stored.
+        values_of: SimpleITK's `GetArrayViewFromImage`: image → slice × row × column as they are stored.
 
     Raises:
         InputError: It is not a volume with one value for each voxel; its orientation is impossible or
@@ -141,9 +145,10 @@ def series_of_simpleitk(image: Any, values: NDArray[Any]) -> CTSeries:
         raise InputError(
             "is not a volume with one value for each voxel", path=what.label, hint="give the whole CT volume"
         )
-    if values.dtype.kind not in "iuf":
+    if _ITK_NUMBER.fullmatch(image.GetPixelIDTypeAsString()) is None:  # a view of labels would end the process
         raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
     volume_shape(image.GetSize(), what.label)
+    values = values_of(image)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()

@@ -8,6 +8,7 @@ value is never carried on: what the standard lets be empty is left empty, what p
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 import uuid
 from typing import Any
@@ -49,6 +50,10 @@ UIDS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"
 PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 TAGS = (*_EMPTY_ALLOWED, *_OPTIONAL, *UIDS, *PLACE, "SliceThickness", "Rows", "Columns", "SpecificCharacterSet")
 _ENUMERATED = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
+_CHARACTER_SET = re.compile(  # PS3.3 C.12.1.1.2, and ways to write it that pydicom corrects
+    r"ISO.?(2022)?.?(IR)?.?(6|13|58|87|100|101|109|110|126|127|138|144|148|149|159|166|192|203)|GB18030|(ISO 2022 )?GBK"
+)
+_LATIN_9 = str.maketrans("¤¦¨´¸¼½¾", "€ŠšŽžŒœŸ")
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, NotImplementedError)
 HINT = "repair the headers, or use the NIfTI masks"
 
@@ -131,7 +136,20 @@ def _text(raw: Dataset, keyword: str) -> str | None:
         return None
     if isinstance(value, MultiValue):
         return None
-    return "" if value is None else without_escapes(str(value)).strip(" \0")
+    text = "" if value is None else without_escapes(str(value)).strip(" \0")
+    return text if text.isascii() else _as_said(text, raw)
+
+
+def _as_said(text: str, raw: Dataset) -> str | None:
+    """Return text in the character set that the header says, None where nobody knows it.
+
+    pydicom reads those that it does not know as Latin-1, which Latin-9 (IR 203) is but for eight characters.
+    """
+    said: Any = raw.get("SpecificCharacterSet") or ""
+    terms = [said] if isinstance(said, str) else list(said)
+    if any(term and not _CHARACTER_SET.fullmatch(term) for term in terms):
+        return None
+    return text.translate(_LATIN_9) if any(term.endswith("203") for term in terms) else text
 
 
 def _numbers(raw: Dataset, keyword: str) -> list[float]:
@@ -152,4 +170,4 @@ def _valid(keyword: str, text: str) -> bool:
         return False
     # Besides what Python calls printable: spaces and joiners of other scripts, as in Japanese and Persian names.
     legible = all(c.isprintable() or unicodedata.category(c) in {"Zs", "Cf"} for c in text)
-    return legible and "\\" not in text and text in _ENUMERATED.get(keyword, {text})
+    return legible and not set("\\\ufffd") & set(text) and text in _ENUMERATED.get(keyword, {text})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import io
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
+from jcs_ct.io.dicom.read import quiet
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.attributes import HINT, TAGS, UIDS, clean_identity, clean_image
 
@@ -81,8 +81,7 @@ def read_headers(series: CTSeries) -> SourceHeaders:
             f"is {series.kind}; DICOM SEG and SR refer to DICOM images", path=series.label, hint="use the NIfTI masks"
         )
     notes: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's of faulty values: they become notes or errors below
+    with quiet():  # of faulty values: they become notes or errors below
         derived: set[str] = set()
         files = list(dict.fromkeys(series.sources))
         raw = _read(files[0])
