@@ -94,6 +94,7 @@ ALLOWED = {  # what each role is let through to: then the study is not there, or
     ("PATCH", f"/api/uploads/{ID}"): {"submit": 404, "read": 403, "admin": 404},
     ("DELETE", f"/api/uploads/{ID}"): {"submit": 404, "read": 403, "admin": 404},
     ("GET", "/api/studies"): {"submit": 200, "read": 200, "admin": 200},
+    ("GET", "/api/queue"): {"submit": 200, "read": 200, "admin": 200},
     ("GET", f"/api/studies/{ID}"): {"submit": 404, "read": 404, "admin": 404},
     ("GET", f"/api/studies/{ID}/files"): {"submit": 403, "read": 404, "admin": 404},
     ("GET", f"/api/studies/{ID}/files/report.html"): {"submit": 403, "read": 404, "admin": 404},

@@ -118,11 +118,13 @@ def serve(
 @click.option("--quiet", is_flag=True, help="Print problems only.")
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Take part in the work of a `jcs serve` on another machine: the same FOLDER, database, weights and settings."""
+    if not workers:
+        raise UsageError("--workers 0 does no work", hint="give 1 or more")
     service = service_of(shared)
 
     from jcs_ct.service.run import work as run
 
-    run(service, max(1, workers), line_printer(quiet=quiet))
+    run(service, workers, line_printer(quiet=quiet))
 
 
 @click.command()
