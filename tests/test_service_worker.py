@@ -217,7 +217,7 @@ def test_no_process_for_a_worker_is_waited_for(tmp_path: Path, monkeypatch: pyte
         tried.append(1)
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
-    monkeypatch.setattr(supervisor.subprocess, "Popen", none_left)
+    monkeypatch.setattr(subprocess, "Popen", none_left)
     service = Service(tmp_path, sqlite_in(tmp_path))
     with closing(Record(service.database)) as record:
         record.prepare()
@@ -257,7 +257,7 @@ def test_workers_share_the_gpus(
         seen.append(env.get("CUDA_VISIBLE_DEVICES"))
         return start([sys.executable, "-S", "-c", "input()"], **options)
 
-    monkeypatch.setattr(supervisor.subprocess, "Popen", started)
+    monkeypatch.setattr(subprocess, "Popen", started)
     service = Service(tmp_path, sqlite_in(tmp_path))
     with closing(Record(service.database)) as record:
         record.prepare()
