@@ -248,6 +248,7 @@ def test_pages_load_from_here_only(open_server: Server) -> None:
         (["--proxy", "127.0.0.1"], "no token is needed"),
         (["--host", "0.0.0.0", "--tokens", "TOKENS"], "without TLS"),
         (["--cert", "TOKENS"], "belong together"),
+        (["--cert", "TOKENS", "--key", "TOKENS"], "--cert or --key cannot be used"),
         (["--tokens", "missing"], "cannot be read"),
         (["--database", "mysql://a@b/c"], "--database"),
         (["--model", "nothing"], "no weights are called"),
@@ -268,6 +269,12 @@ def test_refusals_to_start(
     assert ended.value.code == 2
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_work_without_workers_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["work", str(tmp_path), "--workers", "0"])
+    assert (ended.value.code, "--workers 0 does no work" in capfd.readouterr().err) == (2, True)
 
 
 def test_addresses(tokens: tuple[Path, dict[str, str]]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import threading
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import OutputError
+from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.service.access import LOCAL, Access, check_bind
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
@@ -58,6 +59,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
 
     access = Access(tokens)
     check_bind(address.host, access, tls=address.certificate is not None, proxy=address.proxy)
+    if address.certificate is not None:
+        _check_certificate(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listener = socket.create_server((address.host, address.port), family=family)
@@ -98,6 +101,17 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
         stopped.set()
         log.audit(LOCAL, "stop")
         record.close()
+
+
+def _check_certificate(address: Address) -> None:
+    """Refuse what TLS cannot use, before anything is started. Raises UsageError."""
+    try:  # without a password nobody is asked for one
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(address.certificate), str(address.key), "")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--cert or --key cannot be used: {error}",
+            hint="give files in PEM that belong together, without a password",
+        ) from error
 
 
 def _tidy(folders: Folders, database: str, stopped: threading.Event, say: Callable[[str], None]) -> None:
