@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAULTS = ("503", "early 503", "reset", "lost", "slow", "short", "html")
 """503 after the body was read, and before; cut before it is passed on, and after; too slow; half an answer; a page."""
+STORED = ("lost", "slow", "short")  # of them, those at which what was sent has arrived
 REFUSED = "refused"  # an answer 200 with a FailedSOPSequence
 REQUESTS = (
     "POST /tools/bulk-content",

@@ -27,11 +27,11 @@ SECONDS = 120
 """A busy machine is slow; alone, a study takes one or two."""
 
 
-def until(what: Callable[[], Any], seconds: float = SECONDS) -> Any:
-    """Return the first value of `what()` that is true; fail where none comes."""
+def until(what: Callable[[], Any], seconds: float = SECONDS, left: Callable[[], str] = str) -> Any:
+    """Return the first value of `what()` that is true; fail where none comes, and say what is `left`."""
     end = time.monotonic() + seconds
     while not (value := what()):
-        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        assert time.monotonic() < end, f"waited {seconds} s in vain {left()}"
         time.sleep(0.1)
     return value
 

@@ -84,7 +84,7 @@ HOMES = {  # library → where it may be imported
         "service/viewing.py",
     },
     "uvicorn": {"service/run.py"},
-    "sqlalchemy": {"service/record.py", "service/tables.py", "service/watch/ledger.py"},
+    "sqlalchemy": {"service/database.py", "service/record.py", "service/tables.py", "service/watch/ledger.py"},
     "pynetdicom": {"service/node"},
     "prometheus_client": {"service/metrics.py"},
     "fsspec": {"archive/places.py"},

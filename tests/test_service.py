@@ -22,6 +22,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
+from jcs_ct.service.diagnosis import StudyRunner
 from jcs_ct.service.files import Folders
 from jcs_ct.service.record import Record
 from jcs_ct.service.settings import DiagnosisSettings, Limits, Service, sqlite_in
@@ -67,8 +68,9 @@ def fetch(server: Server, study: dict[str, Any], name: str) -> bytes:
 
 def test_another_language_is_another_result() -> None:
     assert DiagnosisSettings(language="de").digest() != DiagnosisSettings().digest()
-    told = Service(Path("x"), "sqlite:///x", DiagnosisSettings(language="de"))
+    told = Service(Path("x"), "sqlite:///x", DiagnosisSettings(language="de", runtime="torch"))
     assert Service.from_json(told.to_json()) == told  # as a worker is told of it
+    assert StudyRunner(told.diagnosis)._settings.language == "de"  # of which the report is made
 
 
 def test_the_results_are_those_of_the_command(server: Server, done: dict[str, Any], tmp_path: Path) -> None:

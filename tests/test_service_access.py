@@ -94,6 +94,7 @@ ALLOWED = {  # what each role is let through to: then the study is not there, or
     ("PATCH", f"/api/uploads/{ID}"): {"submit": 404, "read": 403, "admin": 404},
     ("DELETE", f"/api/uploads/{ID}"): {"submit": 404, "read": 403, "admin": 404},
     ("GET", "/api/studies"): {"submit": 200, "read": 200, "admin": 200},
+    ("GET", "/api/queue"): {"submit": 200, "read": 200, "admin": 200},
     ("GET", f"/api/studies/{ID}"): {"submit": 404, "read": 404, "admin": 404},
     ("GET", f"/api/studies/{ID}/files"): {"submit": 403, "read": 404, "admin": 404},
     ("GET", f"/api/studies/{ID}/files/report.html"): {"submit": 403, "read": 404, "admin": 404},
@@ -247,6 +248,7 @@ def test_pages_load_from_here_only(open_server: Server) -> None:
         (["--proxy", "127.0.0.1"], "no token is needed"),
         (["--host", "0.0.0.0", "--tokens", "TOKENS"], "without TLS"),
         (["--cert", "TOKENS"], "belong together"),
+        (["--cert", "TOKENS", "--key", "TOKENS"], "--cert or --key cannot be used"),
         (["--tokens", "missing"], "cannot be read"),
         (["--database", "mysql://a@b/c"], "--database"),
         (["--model", "nothing"], "no weights are called"),
@@ -267,6 +269,12 @@ def test_refusals_to_start(
     assert ended.value.code == 2
     assert error.count("\n") == 1
     assert words in error
+
+
+def test_work_without_workers_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["work", str(tmp_path), "--workers", "0"])
+    assert (ended.value.code, "--workers 0 does no work" in capfd.readouterr().err) == (2, True)
 
 
 def test_addresses(tokens: tuple[Path, dict[str, str]]) -> None:

@@ -29,6 +29,7 @@ from dicom_seg_help import needs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
+from jcs_ct.service.node import arrivals
 from jcs_ct.service.node.arrivals import KEPT_SECONDS, Arrivals
 from jcs_ct.service.node.receiver import Node, listen
 from jcs_ct.service.pseudonyms import Pseudonyms
@@ -288,6 +289,33 @@ def test_what_was_deleted_or_is_old_goes(slices: list[Path], tmp_path: Path) -> 
         assert not folder.exists()
     with closing(sqlite3.connect(tmp_path / "record.sqlite")) as database:
         assert database.execute("SELECT count(*) FROM studies").fetchone() == (2,)
+
+
+def test_a_study_that_cannot_be_read_holds_up_no_other(
+    slices: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with inside(tmp_path) as node:
+        assert sent(node.port, slices[:1]) == [0]
+        (damaged,) = (tmp_path / "arrivals").iterdir()
+        later = damaged.with_name("f" * 32)
+        shutil.copytree(damaged, later)
+        damaged.rename(damaged.with_name("0" * 32))
+        digest = arrivals._sha256
+
+        def refuse(path: Path) -> bytes:
+            if not seen:
+                seen.append(path)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return digest(path)
+
+        seen: list[Path] = []
+        monkeypatch.setattr(arrivals, "_sha256", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            node.arrivals.pass_on()
+        assert len(node.record.newest(5)) == 1
+        assert not list((tmp_path / "incoming").iterdir())
+        node.arrivals.pass_on()
+        assert len(list((tmp_path / "arrivals").glob("*/taken.json"))) == 2
 
 
 def test_what_is_no_image_is_refused(slices: list[Path], tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ pytest.importorskip("fastapi")
 
 from browser_help import Browser, require_browser
 from jcs_ct.service.access import add_token
+from jcs_ct.service.record import Record
+from jcs_ct.service.settings import DiagnosisSettings, sqlite_in
 from service_help import nifti, serving, until
 
 if TYPE_CHECKING:
@@ -30,13 +33,42 @@ def arrived(browser: Browser, code: str) -> None:
     until(there, 60)
 
 
+def words(browser: Browser, selector: str) -> str:
+    return str(browser("evaluate", code=f"document.querySelector('{selector}').textContent"))
+
+
 def test_light_and_wide(tmp_path: Path) -> None:
     require_browser()
-    with serving(tmp_path / "service") as server, Browser() as browser:
-        server.send(b"waits for ever")
+    with (
+        serving(tmp_path / "service") as server,
+        Browser() as browser,
+        closing(Record(sqlite_in(tmp_path / "service"))) as record,
+    ):
+        digest = DiagnosisSettings().digest()
+        for number in range(51):  # as if they had been sent: they wait for ever
+            record.submit(f"{number:064d}", digest, f"{number:032d}", 1, 2000)
         browser("open", url=server.url + "/", options={"viewport": {"width": 1200, "height": 800}})
-        browser("wait", code="document.querySelectorAll('#studies tr').length === 1")
+        browser("wait", code="document.querySelectorAll('#studies tr').length === 50")
+        assert words(browser, "#state") == "51 waiting, 0 being looked at, 0 done, 0 failed"
+        assert browser("evaluate", code="document.getElementById('leave').hidden")  # nobody has logged in
+        browser("click", selector="#older")
+        browser("wait", code="document.querySelectorAll('#studies tr').length === 51 && older.hidden")
+
+        # How far a study is; and the focus stays while the queue moves.
+        browser("focus", selector="tr:last-child button")
+        held = record.claim("worker", digest, 600, 3)
+        assert held is not None
+        assert record.renew(held, 600, 0.5)
+        browser("wait", code="document.querySelector('[data-state=running] progress')?.value === 50")
+        focused = f"document.activeElement.closest('tr')?.dataset.study === '{held.id}'"
+        assert browser("evaluate", code=focused)
         assert browser("axe") == []
+        assert record.renew(held, 600, 0.75)
+        assert record.submit("f" * 64, digest, "f" * 32, 1, 2000)[1]
+        browser("wait", code="document.querySelector('[data-state=running] progress')?.value === 75")
+        browser("wait", code="document.querySelectorAll('#studies tr').length === 52")
+        assert browser("evaluate", code=focused)
+        assert words(browser, "[data-state=running] td:nth-child(2)") == "running  75 %"
         browser("open", url=server.url + "/docs", options={"viewport": {"width": 1200, "height": 800}})
         assert browser("axe") == []
         assert browser("heard") == []

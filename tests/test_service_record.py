@@ -20,7 +20,8 @@ from sqlalchemy import text
 
 import postgres_help
 from jcs_ct.core.errors import UsageError
-from jcs_ct.service.record import Record, RecordError, Study
+from jcs_ct.service.database import RecordError
+from jcs_ct.service.record import Record, Study
 from jcs_ct.service.settings import sqlite_in
 from jcs_ct.service.tables import open_engine
 
@@ -163,6 +164,44 @@ def test_what_is_deleted_keeps_its_digest_and_can_be_sent_again(record: Record) 
     assert list(record.inputs()) == ["again"]
 
 
+def test_an_answer_that_was_lost_changes_nothing(record: Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database has done it and was gone before it said so: then it is asked once more."""
+    once = record._lasting
+    monkeypatch.setattr(record, "_lasting", lambda work: (once(work), once(work))[1])
+    study = submit(record)  # whose folder must stay
+    held = claim(record)
+    assert (held.id, held.attempt, held.tries) == (study.id, 1, 1)
+    assert record.renew(held, LEASE, 0.5)
+    record.give_back("a", "lost", "", 3)
+    again = claim(record)
+    assert (again.id, again.attempt, again.tries, again.progress) == (study.id, 2, 2, None)
+    assert record.finish(again, {})
+    assert record.submit(study.digest, SETTINGS, "another", 1, 10)[1] is False
+    assert record.counts() == {"done": 1}
+
+
+@pytest.mark.parametrize("seconds", [3600, -3600])
+def test_a_clock_that_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Set forward it costs a study in hand an attempt; set back it costs nothing. It is published once."""
+    passed = 0.0
+    monkeypatch.setattr(Record, "_now", lambda _record, _connection: time.time() + passed)
+    with closing(Record(sqlite_in(tmp_path))) as record:
+        record.prepare()
+        submit(record)
+        first = claim(record, "first")
+        passed += seconds
+        second = record.claim("second", SETTINGS, LEASE, 3)
+        assert (second is not None) == (seconds > 0)
+        assert record.renew(first, LEASE) == (second is None)
+        last = second or first
+        assert record.finish(last, {})
+        assert second is None or not record.finish(first, {})
+        done = record.get(first.id)
+        assert done is not None
+        assert (done.state, done.attempt) == ("done", last.attempt)
+        assert record.oldest_waiting() == 0
+
+
 def test_figures(record: Record) -> None:
     assert record.oldest_waiting() == 0
     submit(record, 0)
@@ -174,6 +213,37 @@ def test_figures(record: Record) -> None:
     assert all(0 <= total < 60 for _, total in seconds.values())
     first, second = record.newest(5)
     assert record.newest(5, before=first.submitted) == [second]
+    record.fail(claim(record, "b"), "input", "is none")
+    for study in (first, second):
+        record.delete(study.id)
+    assert record.seconds() == seconds  # neither those of the failed one, nor fewer
+
+
+@postgres_help.installed
+def test_a_database_that_lets_nobody_in_is_named_at_once(postgres: str) -> None:
+    for user, database, words in (("nobody", "postgres", 'role "nobody" does'), ("postgres", "x", 'database "x" does')):
+        url = postgres.replace("//postgres@", f"//{user}@").removesuffix("postgres") + database
+        with closing(Record(url, patience=60)) as record, pytest.raises(RecordError, match=words) as error:
+            record.prepare()
+        assert error.value.exit_status == 2
+
+
+def test_what_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "record.sqlite").write_bytes(b"a text that is long enough to be something else" * 30)
+    with closing(Record(sqlite_in(tmp_path))) as record, pytest.raises(UsageError, match="file is not a database"):
+        record.prepare()
+    elsewhere = f"sqlite:///{tmp_path}/none/record.sqlite"
+    with closing(Record(elsewhere, patience=0.01)) as record, pytest.raises(RecordError, match="unable to open"):
+        record.prepare()
+
+
+def test_a_record_of_another_version_is_named(record: Record, url: str) -> None:
+    engine = open_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE studies DROP COLUMN progress"))
+    engine.dispose()
+    with pytest.raises(UsageError, match=r"another version of jcs-ct: it has no studies\.progress"):
+        record.prepare()
 
 
 def test_the_audit_table_only_grows(record: Record, url: str) -> None:
@@ -182,8 +252,13 @@ def test_the_audit_table_only_grows(record: Record, url: str) -> None:
     for statement in ("DELETE FROM audit", "UPDATE audit SET who = 'nobody'"):
         with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"), engine.begin() as connection:
             connection.execute(text(statement))
+    if engine.dialect.name == "sqlite":
+        replace = "INSERT OR REPLACE INTO audit SELECT number, time, 'nobody', what, study, digest FROM audit"
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+            connection.execute(text(replace))
+    record.note("somebody", "submit")
     with engine.begin() as connection:
-        assert [row.who for row in connection.execute(text("SELECT who FROM audit"))] == ["somebody"]
+        assert [row.who for row in connection.execute(text("SELECT who FROM audit"))] == ["somebody", "somebody"]
     engine.dispose()
 
 

@@ -279,6 +279,44 @@ def test_what_was_deleted_is_not_sent_back(watched: Any, files: list[Path]) -> N
     check_versions(came_back(machine.server), [14])
 
 
+def test_a_study_that_cannot_be_read_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file is gone in the archive, say: it is tried less and less often; several of them end a round early."""
+    studies = [f"{number:040x}" for number in range(5)]
+    asked: list[int] = []
+    broken = {1}
+
+    def study(_archive: Orthanc, name: str) -> tuple[bool, str]:
+        asked.append(studies.index(name))
+        if studies.index(name) in broken:
+            raise AwayError("http://archive answered 404 when an image was asked for")
+        return False, ""
+
+    monkeypatch.setattr(Orthanc, "study", study)
+    monkeypatch.setattr(Watcher, "_follow", lambda _: None)
+    one = Inside(tmp_path, "http://archive", monkeypatch)
+    one.watcher.ledger.follow(one.watcher.source, studies, 1)
+    Folders(tmp_path).prepare()
+    for _ in range(3):
+        one.watcher.round()
+    assert asked == [0, 1, 2, 3, 4, 0, 2, 3, 4, 0, 2, 3, 4]
+    said = one.said.getvalue()
+    assert said.count("cannot be read yet") == 1
+    assert studies[1] not in said  # a pseudonym
+    times, later = one.watcher._failed[studies[1]]
+    assert times == 1
+    monkeypatch.setattr("jcs_ct.service.watch.watcher.time.monotonic", lambda: later + 1)
+    broken.clear()
+    one.watcher.round()
+    assert asked[13:] == [0, 1, 2, 3, 4]
+    assert not one.watcher._failed
+    broken |= {0, 2, 3}
+    with pytest.raises(AwayError):
+        one.watcher.round()
+    one.watcher.round()
+    assert asked[18:] == [0, 1, 2, 3, 1, 4]
+    one.ledger.close()
+
+
 def test_no_orthanc_is_said_at_once(tmp_path: Path) -> None:
     """Wrong addresses and logins end it; one line each. What is away for now is waited for."""
     for url in ("ftp://here", "http://user:secret@here", "http://here/?a=b"):

@@ -21,7 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from fault_proxy import FAULTS, REFUSED, REQUESTS, Proxy
+from fault_proxy import FAULTS, REFUSED, REQUESTS, STORED, Proxy
 from service_help import dicom
 from watch_help import Command, Plan, check_versions, command, kill_children, struck, two_bursts
 
@@ -58,11 +58,17 @@ def plans() -> dict[str, Plan]:
 
 
 def spoiled(proxy: Proxy, _machine: Any, _watcher: Any) -> None:
-    """A plan: every kind of request meets every fault. What is asked at the start meets them with the first burst."""
-    at_start = {"GET /system", "GET /plugins", "GET /studies"} if proxy.seen else set()
+    """A plan: every kind of request meets every fault. What is asked at the start meets them with the first burst.
+
+    An object that was stored is not sent again, though its answer was lost: each of the two can meet one such fault, so
+    that the first burst meets two of the three kinds and the second the third.
+    """
+    late = bool(proxy.seen)
+    at_start = {"GET /system", "GET /plugins", "GET /studies"} if late else set()
     for kind in REQUESTS:
         proxy.faults[kind] = [] if kind in at_start else list(FAULTS)
-    proxy.faults["POST /dicom-web/studies"].append(REFUSED)
+    before = [fault for fault in FAULTS if fault not in STORED]
+    proxy.faults["POST /dicom-web/studies"] = [*before, REFUSED, *(STORED[1:] if late else STORED[:2])]
 
 
 def strike_workers(workers: Command) -> None:

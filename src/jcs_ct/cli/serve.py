@@ -129,11 +129,13 @@ def work(workers: int, quiet: bool, **shared: Any) -> None:
 
     Give the same FOLDER, database, weights and settings.
     """
+    if not workers:
+        raise UsageError("--workers 0 does no work", hint="give 1 or more")
     service = service_of(shared)
 
     from jcs_ct.service.run import work as run
 
-    run(service, max(1, workers), line_printer(quiet=quiet))
+    run(service, workers, line_printer(quiet=quiet))
 
 
 @click.command()

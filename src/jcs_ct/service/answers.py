@@ -43,6 +43,7 @@ class StudyAnswer(BaseModel):
     submitted: float = Field(description="Seconds since 1970, as all times")
     started: float | None
     finished: float | None
+    progress: float | None = Field(None, description="Share of the slices that are done, while it is looked at")
     ahead: int | None = Field(None, description="Studies that wait in front of this one, while it waits")
     kind: str | None = Field(None, description="dicom, nifti or pictures")
     slices: int | None = None
@@ -51,6 +52,16 @@ class StudyAnswer(BaseModel):
     severity: str | None = None
     notes: list[str] = []
     failure: Failure | None = None
+
+
+class QueueAnswer(BaseModel):
+    """Studies by state."""
+
+    waiting: int
+    running: int
+    done: int
+    failed: int
+    oldest_waiting: float = Field(description="Seconds for which the oldest waiting one has waited")
 
 
 class FileAnswer(BaseModel):
@@ -83,6 +94,7 @@ def study_answer(study: Study, ahead: int | None = None) -> StudyAnswer:
         submitted=study.submitted,
         started=study.claimed,
         finished=study.finished,
+        progress=study.progress if study.state == "running" else None,
         ahead=ahead,
         failure=failure,
         **told,

@@ -13,14 +13,15 @@ from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.core.version import __version__
 from jcs_ct.service.access import COOKIE, refused_origin
-from jcs_ct.service.answers import FileAnswer, Problem, StudyAnswer, file_answer, study_answer
+from jcs_ct.service.answers import FileAnswer, Problem, QueueAnswer, StudyAnswer, file_answer, study_answer
 from jcs_ct.service.archive import zipped
+from jcs_ct.service.database import RecordError
 from jcs_ct.service.documentation import documentation
 from jcs_ct.service.headers import PAGE_POLICY, REPORT_POLICY, SecurityHeaders
 from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
 from jcs_ct.service.monailabel import add_monailabel
 from jcs_ct.service.receive import RETRY_SECONDS, RefusedError, take
-from jcs_ct.service.record import RecordError
+from jcs_ct.service.tables import STATES
 from jcs_ct.service.uploads import add_uploads
 from jcs_ct.service.viewing import add_viewing
 
@@ -100,8 +101,8 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse({"error": f"the disk refuses: {why}"}, 503, {"Retry-After": str(RETRY_SECONDS)})
 
     @app.exception_handler(RecordError)
-    async def away(_request: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 503, {"Retry-After": "10"})
+    async def away(_request: Request, _error: Exception) -> JSONResponse:  # whose text names host and user
+        return JSONResponse({"error": "the database does not answer"}, 503, {"Retry-After": "10"})
 
 
 def _add_health(app: FastAPI, context: ServiceContext) -> None:
@@ -163,6 +164,16 @@ def _add_studies(app: FastAPI, context: ServiceContext) -> None:
         """Studies, newest first; `before` a time to turn the page."""
         context.who(request, "submit", "read")
         return [study_answer(s) for s in context.record.newest(min(max(most, 1), MOST_LISTED), before)]
+
+    @app.get("/api/queue", tags=["studies"])
+    def queue(request: Request) -> QueueAnswer:
+        """How many studies wait, are looked at, and have ended."""
+        context.who(request, "submit", "read")
+        counts = context.record.counts()
+        return QueueAnswer(
+            **{state: counts.get(state, 0) for state in QueueAnswer.model_fields if state in STATES},
+            oldest_waiting=context.record.oldest_waiting(),
+        )
 
     @app.get("/api/studies/{study_id}", tags=["studies"])
     def one(request: Request, study_id: str) -> StudyAnswer:

@@ -97,6 +97,4 @@ class ServiceContext:
     def delete(self, who: Who, study: Study) -> None:
         """Delete a study: its files go, the record keeps its digest."""
         self.log.audit(who.name, "delete", study)
-        gone = self.record.delete(study.id)
-        if gone is not None:
-            self.folders.remove(gone)
+        self.folders.remove(self.record.delete(study.id) or study)

@@ -11,7 +11,7 @@ from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.service.files import STUDY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from jcs_ct.service.settings import DiagnosisSettings
@@ -40,8 +40,13 @@ class StudyRunner:
         segment: Any = how.segment or self._networks.usual_segment
         self._settings = Settings(how.rule, segment, language=how.language)
 
-    def __call__(self, folder: Path, out: Path) -> dict[str, Any]:
+    def __call__(self, folder: Path, out: Path, progress: Callable[[int, int], object] | None = None) -> dict[str, Any]:
         """Diagnose the study in `folder` into `out/study/`; return what the record keeps of it.
+
+        Args:
+            folder: Holds what was sent.
+            out: Of this attempt.
+            progress: Called with (slices done, slices in all), in another thread.
 
         Raises:
             JcsError: What `jcs diagnose` would say; paths are relative to `folder`.
@@ -63,8 +68,9 @@ class StudyRunner:
                 )
             case = replace(found.cases[0], name=STUDY)
             (ended,) = diagnose_cases(
-                [case], self._networks, self._settings, out, overwrite=True, keep_identity=self._how.keep_identity
-            )
+                [case], self._networks, self._settings, out,
+                overwrite=True, keep_identity=self._how.keep_identity, progress=progress,
+            )  # fmt: skip
         if ended.error is not None:
             raise ended.error
         report = ended.report

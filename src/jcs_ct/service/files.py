@@ -10,10 +10,12 @@ FOLDER/arrivals/<pseudonym>/…         images that a DICOM node has received of
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -111,14 +113,15 @@ class Folders:
         """
         old = time.time() - STALE_SECONDS
         stale = [p for p in self._entries("incoming") if _newest(p) < old]
-        stale += [p for p in self._entries("inputs") if p.name not in known and p.stat().st_mtime < old]
+        stale += [p for p in self._entries("inputs") if p.name not in known and _changed(p) < old]
         for path in self._entries("results"):
             study = known.get(path.name)
             if study is None:
-                stale += [path] if path.stat().st_mtime < old else []
+                stale += [path] if _changed(path) < old else []
             elif study.state in {"done", "failed"}:
                 keep = str(study.attempt) if study.state == "done" else None
-                stale += [p for p in path.iterdir() if p.name != keep]
+                with suppress(FileNotFoundError):  # deleted in this moment
+                    stale += [p for p in path.iterdir() if p.name != keep]
         for path in stale:
             shutil.rmtree(path, ignore_errors=True)
         return len(stale)
@@ -195,7 +198,15 @@ def digest_of_set(digests: Iterable[bytes]) -> str:
 
 
 def _newest(folder: Path) -> float:
-    return max(p.stat().st_mtime for p in (folder, *folder.rglob("*")))
+    return max(map(_changed, (folder, *folder.rglob("*"))))
+
+
+def _changed(path: Path) -> float:
+    """Return when something was last changed; never, where another process has just removed or renamed it."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def sync(path: Path) -> None:

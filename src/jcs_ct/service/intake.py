@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jcs_ct.service.database import RecordError
+
 if TYPE_CHECKING:
     from jcs_ct.service.files import Folders
     from jcs_ct.service.record import Record, Study
@@ -29,6 +31,8 @@ def enter(
     folders.accept(upload)
     try:
         study, taken = record.submit(digest, settings, upload, files, size)
+    except RecordError:  # whether it was entered is not known: `tidy` removes an input that no row names
+        raise
     except BaseException:
         folders.remove_input(upload)
         raise

@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,6 @@ class Log:
         told = {name: value for name, value in facts.items() if value is not None}
         text = json.dumps({"time": round(time.time(), 3), "event": event, **told}, ensure_ascii=True)
         stream = self._stream or sys.stderr
-        with _lock:
+        with _lock, suppress(OSError):  # its disk is full, or its reader has gone: requests are answered all the same
             stream.write(text + "\n")
             stream.flush()

@@ -6,32 +6,22 @@ point: a study is then found waiting, or running under a lease that ends.
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, select, text, update
-from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
-from jcs_ct.core.errors import JcsError
-from jcs_ct.service.tables import AUDIT, METADATA, STUDIES, VERSIONS, open_engine
+from jcs_ct.service.database import Database
+from jcs_ct.service.tables import AUDIT, STUDIES, VERSIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-T = TypeVar("T")
-_LOST = (OperationalError, InterfaceError)
-_PASSING = ("57P", "08", "40")  # classes of SQLSTATE: it shuts down or starts up, no connection, deadlock
 FAILURES = ("input", "memory", "time", "lost", "unforeseen")
 """Classes of errors: unusable input; limits of memory and time; workers that died or froze; what nobody foresaw."""
-
-
-class RecordError(JcsError):
-    """The database does not answer."""
-
-    exit_status = 1
 
 
 @dataclass(frozen=True)
@@ -52,39 +42,20 @@ class Study:
     submitted: float
     claimed: float | None
     finished: float | None
+    progress: float | None
     error_class: str | None
     error: str | None
     outcome: dict[str, Any] | None
 
 
-class Record:
-    """The studies of a service.
-
-    Args:
-        url: Of the database.
-        patience: Seconds for which a database that does not answer is asked again.
-    """
-
-    def __init__(self, url: str, patience: float = 60.0) -> None:
-        self._engine = open_engine(url)
-        self._patience = patience
-        self._sqlite = self._engine.dialect.name == "sqlite"
-
-    def prepare(self) -> None:
-        """Make the tables where they are not there. Raises RecordError."""
-        try:
-            self._lasting(lambda connection: METADATA.create_all(connection))
-        except IntegrityError:  # PostgreSQL: another process made them in the same moment
-            self._lasting(lambda connection: METADATA.create_all(connection))
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+class Record(Database):
+    """The studies of a service. See `Database` for its arguments, and for what every method raises."""
 
     def submit(self, digest: str, settings: str, folder: str, files: int, size: int) -> tuple[Study, bool]:
-        """Enter a study that was received; return its row, and whether `folder` is now its input.
+        """Enter a study that was received; return its row, and whether `folder` is its input.
 
-        What is known already stays as it is, unless it failed or was deleted: then it is looked at again.
+        What is known already stays as it is, unless it failed or was deleted: then it is looked at again. Entering the
+        same folder twice is entering it once: the answer to the first time may have been lost.
 
         Args:
             digest: SHA-256 of what was sent.
@@ -99,21 +70,19 @@ class Record:
 
     def _submit(self, c: Connection, digest: str, settings: str, sent: dict[str, Any]) -> tuple[Study, bool]:
         fresh = sent | {"state": "waiting", "tries": 0, "submitted": self._now(c)}
-        fresh |= dict.fromkeys(("worker", "lease", "claimed", "finished", "error_class", "error", "outcome"))
+        fresh |= dict.fromkeys(
+            ("worker", "lease", "claimed", "finished", "progress", "error_class", "error", "outcome")
+        )
         same = and_(STUDIES.c.digest == digest, STUDIES.c.settings == settings)
         again = update(STUDIES).where(same, STUDIES.c.state.in_(["failed", "deleted"])).values(fresh)
-        taken = c.execute(again).rowcount == 1
+        c.execute(again)
         row = c.execute(select(STUDIES).where(same)).first()
         if row is None:
             key = {"id": uuid.uuid4().hex, "digest": digest, "settings": settings, "attempt": 0}
-            try:
-                with c.begin_nested():
-                    c.execute(insert(STUDIES).values(key | fresh))
-                taken = True
-            except IntegrityError:  # another process entered it in the same moment
-                pass
+            with suppress(IntegrityError), c.begin_nested():  # another process enters it in the same moment
+                c.execute(insert(STUDIES).values(key | fresh))
             row = c.execute(select(STUDIES).where(same)).one()
-        return Study(**row._asdict()), taken
+        return Study(**row._asdict()), row.input == sent["input"]
 
     def claim(self, worker: str, settings: str, lease: float, attempts: int) -> Study | None:
         """Give the oldest waiting study to a worker; None where there is none.
@@ -129,21 +98,28 @@ class Record:
     def _claim(self, c: Connection, worker: str, settings: str, lease: float, attempts: int) -> Study | None:
         now = self._now(c)
         self._take_back(c, STUDIES.c.lease < now, "lost", "its worker stopped answering", attempts)
+        mine = and_(STUDIES.c.state == "running", STUDIES.c.worker == worker)
+        if (row := c.execute(select(STUDIES).where(mine)).first()) is not None:  # given before, the answer was lost
+            self._change(c, row.id, row.attempt, "running", {"lease": now + lease})
+            return Study(**row._asdict() | {"lease": now + lease})
         oldest = select(STUDIES).where(STUDIES.c.state == "waiting", STUDIES.c.settings == settings)
         # Not the very first: workers that ask at once would all want the same one.
         for row in c.execute(oldest.order_by(STUDIES.c.submitted, STUDIES.c.id).limit(8)).all():
             now = self._now(c)
-            held = {"state": "running", "worker": worker, "claimed": now, "lease": now + lease}
+            held = {"state": "running", "worker": worker, "claimed": now, "lease": now + lease, "progress": None}
             held |= {"attempt": row.attempt + 1, "tries": row.tries + 1}
             if self._change(c, row.id, row.attempt, "waiting", held):
                 return Study(**row._asdict() | held)
         return None
 
-    def renew(self, study: Study, lease: float) -> bool:
-        """Prolong a lease; False where the study is no longer this attempt's."""
-        return self._lasting(
-            lambda c: self._change(c, study.id, study.attempt, "running", {"lease": self._now(c) + lease})
-        )
+    def renew(self, study: Study, lease: float, progress: float | None = None) -> bool:
+        """Prolong a lease, and note which share of the slices is done; False where it is no longer this attempt's."""
+
+        def prolong(c: Connection) -> bool:
+            values = {"lease": self._now(c) + lease, "progress": progress}
+            return self._change(c, study.id, study.attempt, "running", values)
+
+        return self._lasting(prolong)
 
     def finish(self, study: Study, outcome: dict[str, Any]) -> bool:
         """Make the results of an attempt the study's; False where it is no longer this attempt's."""
@@ -187,7 +163,7 @@ class Record:
             ended |= {"error_class": error_class, "error": why}
             c.execute(update(STUDIES).where(running, STUDIES.c.tries >= attempts).values(ended))
         tries = STUDIES.c.tries if counted else STUDIES.c.tries - 1
-        waits = {"state": "waiting", "worker": None, "lease": None, "claimed": None, "tries": tries}
+        waits = {"state": "waiting", "worker": None, "lease": None, "claimed": None, "progress": None, "tries": tries}
         c.execute(update(STUDIES).where(running).values(waits))
 
     def delete(self, study_id: str) -> Study | None:
@@ -197,7 +173,7 @@ class Record:
             row = c.execute(select(STUDIES).where(STUDIES.c.id == study_id)).first()
             if row is None or row.state == "deleted":
                 return None
-            gone: dict[str, Any] = dict.fromkeys(("worker", "lease", "error", "error_class", "outcome"))
+            gone: dict[str, Any] = dict.fromkeys(("worker", "lease", "progress", "error", "outcome"))
             c.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(gone | {"state": "deleted"}))
             return Study(**row._asdict())
 
@@ -256,12 +232,16 @@ class Record:
         return self._lasting(age)
 
     def seconds(self) -> dict[str, tuple[int, float]]:
-        """Return count and sum of the seconds that finished studies spent waiting and being diagnosed."""
+        """Return count and sum of the seconds that finished studies spent waiting and being diagnosed.
+
+        Those that were deleted since count too: a sum that sinks would be a restart to a monitor.
+        """
         s = STUDIES.c
+        finished = or_(s.state == "done", and_(s.state == "deleted", s.finished.is_not(None), s.error_class.is_(None)))
         query = select(func.count(), func.sum(s.claimed - s.submitted), func.sum(s.finished - s.claimed))
 
         def sums(c: Connection) -> dict[str, tuple[int, float]]:
-            count, waited, worked = c.execute(query.where(s.state == "done")).one()
+            count, waited, worked = c.execute(query.where(finished)).one()
             return {"waiting": (count, float(waited or 0)), "diagnosing": (count, float(worked or 0))}
 
         return self._lasting(sums)
@@ -279,37 +259,3 @@ class Record:
     def _change(self, c: Connection, study_id: str, attempt: int, state: str, values: dict[str, Any]) -> bool:
         row = and_(STUDIES.c.id == study_id, STUDIES.c.attempt == attempt, STUDIES.c.state == state)
         return c.execute(update(STUDIES).where(row).values(values)).rowcount == 1
-
-    def _now(self, c: Connection) -> float:
-        """Return the time by the one clock that all processes share: that of the database."""
-        if self._sqlite:  # its processes are on one machine
-            return time.time()
-        return float(c.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
-
-    def _lasting(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in a transaction, again while the database is away. Raises RecordError when patience ends."""
-        end = time.monotonic() + self._patience
-        pause = 0.05
-        while True:
-            try:
-                with self._engine.begin() as connection:
-                    return work(connection)
-            except (DBAPIError, OSError) as error:  # OSError: pg8000 lets through what cuts a handshake off
-                cause = error.orig if isinstance(error, DBAPIError) else error
-                if isinstance(error, DBAPIError) and not _passes(error):
-                    raise
-                if time.monotonic() + pause > end:
-                    kind = type(cause).__name__
-                    raise RecordError(
-                        f"the database does not answer: {kind}", hint="check --database, and whether the database runs"
-                    ) from error
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  # so that workers do not come back as one
-            pause = min(2 * pause, 2.0)
-
-
-def _passes(error: DBAPIError) -> bool:
-    """Whether the database may answer when it is asked again."""
-    if isinstance(error, _LOST) or error.connection_invalidated:
-        return True
-    facts = error.orig.args[0] if error.orig is not None and error.orig.args else None  # of pg8000
-    return isinstance(facts, dict) and str(facts.get("C", "")).startswith(_PASSING)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import OutputError
+from jcs_ct.core.errors import OutputError, UsageError
 from jcs_ct.service.access import LOCAL, Access, check_bind
+from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.record import Record
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.service.settings import Service
 
+TIDY_SECONDS = 3600.0
 STOP_SECONDS = 5  # for requests that are being answered when the service is asked to stop
 
 
@@ -56,6 +59,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
 
     access = Access(tokens)
     check_bind(address.host, access, tls=address.certificate is not None, proxy=address.proxy)
+    if address.certificate is not None:
+        _check_certificate(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listener = socket.create_server((address.host, address.port), family=family)
@@ -71,8 +76,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
             service, access, record, folders, log, service.diagnosis.digest(), lambda: supervisor.ready, workers,
             secure=address.certificate is not None or address.proxy is not None,
         )  # fmt: skip
-        if removed := folders.tidy(record.inputs()):
-            say(f"{removed} folders that were left half-done were removed")
+        stopped = threading.Event()
+        threading.Thread(target=_tidy, args=(folders, service.database, stopped, say), daemon=True).start()
         log.audit(LOCAL, "start")
         port = listener.getsockname()[1]
         scheme = "http" if address.certificate is None else "https"
@@ -93,8 +98,32 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
         )
         with suppress(KeyboardInterrupt):  # uvicorn raises the signal again after it has ended in order
             server.run(sockets=[listener])
+        stopped.set()
         log.audit(LOCAL, "stop")
         record.close()
+
+
+def _check_certificate(address: Address) -> None:
+    """Refuse what TLS cannot use, before anything is started. Raises UsageError."""
+    try:  # without a password nobody is asked for one
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(str(address.certificate), str(address.key), "")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--cert or --key cannot be used: {error}",
+            hint="give files in PEM that belong together, without a password",
+        ) from error
+
+
+def _tidy(folders: Folders, database: str, stopped: threading.Event, say: Callable[[str], None]) -> None:
+    """Remove what was given up or left half-done: now, and every hour."""
+    with closing(Record(database)) as record:
+        while not stopped.is_set():
+            try:
+                if removed := folders.tidy(record.inputs()):
+                    say(f"{removed} folders that were left half-done were removed")
+            except (RecordError, OSError) as error:  # the next time
+                say(f"what was left half-done stays for now: {error}")
+            stopped.wait(TIDY_SECONDS)
 
 
 def work(service: Service, workers: int, say: Callable[[str], None]) -> None:

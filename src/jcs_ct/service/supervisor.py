@@ -10,14 +10,16 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.processors import threads
+from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
-from jcs_ct.service.record import Record, RecordError
+from jcs_ct.service.record import Record
 from jcs_ct.service.worker import READY
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.25
 MOST_PAUSE = 30.0  # between two starts of a worker that ends again and again
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # the driver's: a folder for each
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -37,6 +40,7 @@ class _Child:
 
     name: str
     process: subprocess.Popen[str]
+    gpu: str = ""  # the one that it sees
     ready: bool = False
     heard: float = field(default_factory=time.monotonic)
     words: list[str] = field(default_factory=list)
@@ -54,16 +58,18 @@ class _Child:
                 return
             time.sleep(WATCH_SECONDS)
 
-    def listen(self) -> None:
-        """Read what it says, in a thread of its own."""
+    def listen(self, say: Callable[[str], None]) -> None:
+        """Read what it says, in a thread of its own; pass on what it says while it works, once."""
         if self.process.stdout is None:
             return
-        for line in self.process.stdout:
+        for line in map(str.strip, self.process.stdout):
             self.heard = time.monotonic()
-            if line.strip() == READY:
+            if line == READY:
                 self.ready = True
-            else:
-                self.words = [*self.words, line.strip()][-5:]
+                continue
+            if self.ready and self.words[-1:] != [line]:
+                say(f"a worker waits: {line}")
+            self.words = [*self.words, line][-5:]
 
     def resident(self) -> int:
         """Return the memory it holds, in bytes; 0 where it is gone or the system does not tell."""
@@ -120,6 +126,7 @@ class Supervisor:
             self._thread.join()
         for child in self._children:
             child.kill()
+        for child in self._children:  # a database that is away holds none of them up
             self._give_back(child, "lost", "", counted=False)
         self._children = []
         self._record.close()
@@ -130,8 +137,17 @@ class Supervisor:
             try:
                 self._watch()
             except RecordError as error:  # the database is away for long: workers wait for it as well
-                self._say(error.line())
+                self._tell(error.line())
+                for child in self._children:  # nor is it known what they have in hand: their time begins anew
+                    child.since = time.monotonic()
+            except OSError as error:  # no process or no memory left for a worker: later there may be
+                self._tell(f"no worker can be started: {error.strerror}")
+                self._not_before = time.monotonic() + MOST_PAUSE
             self._stop.wait(WATCH_SECONDS)
+
+    def _tell(self, line: str) -> None:
+        with suppress(OSError):  # whoever listened has gone; the workers must be watched all the same
+            self._say(line)
 
     def _watch(self) -> None:
         for child in [c for c in self._children if c.process.poll() is not None]:
@@ -150,6 +166,10 @@ class Supervisor:
         name = f"{platform.node()[:40]}-{uuid.uuid4().hex[:12]}"
         share = threads(processes=self._wanted)
         environment = {"OMP_NUM_THREADS": str(share), "GOMP_SPINCOUNT": "1000", **os.environ}
+        used = [child.gpu for child in self._children]
+        gpu = min(gpus(), key=used.count, default="")
+        if gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
         process = subprocess.Popen(  # noqa: S603  # this Python, and a name made here
             [sys.executable, "-m", "jcs_ct.service.worker", name],
             stdin=subprocess.PIPE,
@@ -157,8 +177,8 @@ class Supervisor:
             text=True,
             env=environment,
         )
-        child = _Child(name, process)
-        threading.Thread(target=child.listen, daemon=True).start()
+        child = _Child(name, process, gpu)
+        threading.Thread(target=child.listen, args=(self._tell,), daemon=True).start()
         threading.Thread(target=child.watch_memory, args=(lambda: self._service.limits.memory,), daemon=True).start()
         if process.stdin is not None:
             try:
@@ -177,7 +197,7 @@ class Supervisor:
         if self._failures:
             self._not_before = time.monotonic() + min(2.0**self._failures, MOST_PAUSE)
         why = f": {' '.join(child.words)}" if child.words else ""
-        self._say(f"a worker ended with status {status}{why}; another is started")
+        self._tell(f"a worker ended with status {status}{why}; another is started")
 
     def _check(self, child: _Child, study: Study | None) -> None:
         limits, now = self._service.limits, time.monotonic()
@@ -193,7 +213,7 @@ class Supervisor:
         child.kill()
         self._give_back(child, error_class, why)
         self._children.remove(child)
-        self._say(f"a worker was ended: {why}; another is started")
+        self._tell(f"a worker was ended: {why}; another is started")
 
     def _give_back(self, child: _Child, error_class: str, why: str, *, counted: bool = True) -> None:
         """Have what an ended worker held wait again, and remove what it had written of it."""
@@ -202,10 +222,23 @@ class Supervisor:
             self._record.give_back(child.name, error_class, why, self._service.limits.attempts, counted=counted)
             now = None if held is None else self._record.get(held.id)
         except RecordError as error:  # its lease ends by itself
-            self._say(error.line())
+            self._tell(error.line())
             return
         if held is not None and (now is None or (now.state, now.attempt) != ("done", held.attempt)):
             shutil.rmtree(self._folders.attempt(held), ignore_errors=True)
+
+
+def gpus() -> list[str]:
+    """Return NVIDIA's GPUs that workers share among them, as CUDA_VISIBLE_DEVICES names them; none: nothing is told.
+
+    What that variable says already is kept to. CUDA itself is not asked: that would take memory of each GPU.
+    """
+    told = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if told is not None:
+        return [name.strip() for name in told.split(",") if name.strip()]
+    with suppress(OSError):
+        return [str(number) for number in range(len(list(NVIDIA.iterdir())))]
+    return []
 
 
 def check_limits(service: Service) -> None:

@@ -50,6 +50,7 @@ STUDIES = Table(
     Column("submitted", Double, nullable=False),  # seconds since 1970, by the database's clock
     Column("claimed", Double),
     Column("finished", Double),
+    Column("progress", Double),  # share of the slices that the worker has done
     Column("error_class", String(16)),
     Column("error", Text),
     Column("outcome", JSON(none_as_null=True)),  # the verdict, notes, and seconds by stage
@@ -115,6 +116,9 @@ VERSION_STATES = ("waiting", "pushing", "done", "failed", "dropped")
 
 _APPEND_ONLY = {
     "sqlite": (
+        """CREATE TRIGGER audit_no_replace BEFORE INSERT ON audit
+        WHEN EXISTS (SELECT 1 FROM audit WHERE number = NEW.number)
+        BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END""",  # INSERT OR REPLACE asks no other trigger
         "CREATE TRIGGER audit_no_update BEFORE UPDATE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
         "CREATE TRIGGER audit_no_delete BEFORE DELETE ON audit BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END",
     ),

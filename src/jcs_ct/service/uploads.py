@@ -60,9 +60,13 @@ def add_uploads(app: FastAPI, context: ServiceContext) -> None:
             raise RefusedError(status, f"Upload-Length: a number from 1 to {limits.upload_bytes} was expected")
         upload = uuid.uuid4().hex
         folder = context.folders.incoming(upload)
-        folder.mkdir()
-        (folder / STUDY).touch()
-        (folder / LENGTH).write_text(length, encoding="ascii")
+        try:
+            folder.mkdir()
+            (folder / STUDY).touch()
+            (folder / LENGTH).write_text(length, encoding="ascii")
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return Response(status_code=201, headers=TUS | {"Location": f"/api/uploads/{upload}"})
 
     @app.head("/api/uploads/{upload}", status_code=200, tags=["resumable uploads"])
@@ -93,6 +97,7 @@ def add_uploads(app: FastAPI, context: ServiceContext) -> None:
             more = {}
             if have == length:
                 digest = await run_in_threadpool(_sha256, folder / STUDY)
+                await run_in_threadpool(context.record.counts)  # or it is away, and a PATCH of no bytes ends it later
                 (folder / LENGTH).unlink()
                 study, _ = await run_in_threadpool(context.enter, who, upload, Received(1, length, digest))
                 more["Content-Location"] = f"/api/studies/{study.id}"

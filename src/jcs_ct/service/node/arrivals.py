@@ -91,16 +91,25 @@ class Arrivals:
 
         Raises:
             RecordError: The database is away. It is done the next time.
-            OSError: The disk refuses it.
+            OSError: The disk refuses it, for one study at least; the others were passed on.
         """
+        refused: OSError | None = None
         for folder in sorted(path for path in self.folders.arrivals("").iterdir() if not path.name.startswith(".")):
-            images, listing, changed = _listed(folder)
-            taken, quiet = _taken(folder), time.time() - changed
-            if taken.get("listing") != listing:
-                if images and quiet >= self.settle and self._room():
-                    self._submit(folder, images, listing)
-            elif quiet > KEPT_SECONDS or self.record.get(taken.get("study", "")) is None:
-                self._remove(folder, listing)
+            try:
+                self._look(folder)
+            except OSError as error:
+                refused = refused or error
+        if refused is not None:
+            raise refused
+
+    def _look(self, folder: Path) -> None:
+        images, listing, changed = _listed(folder)
+        taken, quiet = _taken(folder), time.time() - changed
+        if taken.get("listing") != listing:
+            if images and quiet >= self.settle and self._room():
+                self._submit(folder, images, listing)
+        elif quiet > KEPT_SECONDS or self.record.get(taken.get("study", "")) is None:
+            self._remove(folder, listing)
 
     def tidy(self) -> None:
         """Remove what a node that was killed has left."""

@@ -82,7 +82,7 @@ class Node:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(str(self.certificate), str(self.key))
+            context.load_cert_chain(str(self.certificate), str(self.key), "")  # or a person is asked for a password
             context.load_verify_locations(str(self.authority))
         except (OSError, ValueError) as error:
             raise UsageError(f"--cert, --key or --ca cannot be used: {error}", hint="give files in PEM") from error

@@ -6,12 +6,13 @@ import threading
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import OutputError
+from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.node.arrivals import WHO, Arrivals
 from jcs_ct.service.node.receiver import listen
 from jcs_ct.service.pseudonyms import Pseudonyms
-from jcs_ct.service.record import Record, RecordError
+from jcs_ct.service.record import Record
 from jcs_ct.service.run import told_to_end, working
 
 if TYPE_CHECKING:

@@ -4,9 +4,14 @@
 const element = (id) => document.getElementById(id);
 const VERDICTS = { true: "positive", false: "negative" };
 const POLL = 1500; // ms while something moves; four times as long otherwise
+const PAGE = 50; // studies that are shown at first, and more at each press of "Older studies"
+const MOST = 200; // that the service tells of at once
+const AT_ONCE = 2; // uploads; a browser has six connections to a host, and the queue must still be seen to move
 let timer = 0;
+let most = PAGE;
+let going = 0;
+const waits = []; // uploads that have not begun
 let compared = null; // the study that waits for another to be compared with
-let shown = ""; // what the table shows: it is drawn again only when that changes, so that the focus stays
 
 function made(tag, text, attributes = {}) {
   const made = document.createElement(tag);
@@ -24,12 +29,25 @@ async function problem(answer) {
 function send(files, name) {
   const item = made("li", `${name}: `);
   const bar = made("progress", "", { "aria-label": `sending ${name}`, max: "1", value: "0" });
-  const word = made("span", "");
-  item.append(bar, word);
+  const word = made("span", "waits for the others");
+  item.append(bar, " ", word);
   element("sending").prepend(item);
+  waits.push(() => transfer(files, item, bar, word));
+  next();
+}
+
+function next() {
+  while (going < AT_ONCE && waits.length) { going += 1; waits.shift()(); }
+}
+
+function transfer(files, item, bar, word) {
+  word.textContent = "";
   const request = new XMLHttpRequest(); // fetch does not tell how much has gone
   request.upload.addEventListener("progress", (event) => { if (event.total) bar.value = event.loaded / event.total; });
+  request.upload.addEventListener("load", () => { word.textContent = "sent, is being stored"; });
   request.addEventListener("loadend", () => {
+    going -= 1;
+    next();
     bar.remove();
     let said = "no answer; was the service stopped?";
     if (request.status) { try { said = JSON.parse(request.responseText).error; } catch { said = request.statusText; } }
@@ -122,17 +140,30 @@ function press() {
   }
 }
 
+// The state, and how far it is.
+function stateOf(study) {
+  const cell = made("td", study.state);
+  if (study.state === "waiting" && study.attempt) cell.append(`, ${study.attempt} workers have had it`);
+  if (study.progress != null) {
+    const share = Math.floor(100 * study.progress);
+    const bar = made("progress", "", { "aria-label": "slices done", max: "100", value: String(share) });
+    cell.append(" ", bar, " ", made("span", `${share} %`, { class: "whole" }));
+  }
+  return cell;
+}
+
 function row(study) {
   const line = made("tr", "", { "data-study": study.id, "data-state": study.state });
   const when = new Date(study.submitted * 1000).toLocaleString();
-  const what = `${study.files} ${study.files === 1 ? "file" : "files"}, ${(study.bytes / 2 ** 20).toFixed(1)} MiB`;
-  line.append(made("td", `${when}, ${what}`), made("td", study.state));
+  const size = study.bytes < 2 ** 20 ? `${Math.ceil(study.bytes / 2 ** 10)} KiB` : `${(study.bytes / 2 ** 20).toFixed(1)} MiB`;
+  const what = `${study.files} ${study.files === 1 ? "file" : "files"}, ${size}`;
+  line.append(made("td", `${when}, ${what}`), stateOf(study));
   const result = made("td", ""), actions = made("td", "");
   result.append(told(study));
   if (study.state === "done") {
     actions.append(
       made("a", "Report", { href: `/api/studies/${study.id}/report`, "aria-label": `Report of the study of ${when}` }),
-      made("a", "All files", { href: `/api/studies/${study.id}/archive`, "aria-label": `All files of the study of ${when}` }),
+      made("a", "All files", { href: `/api/studies/${study.id}/archive`, "aria-label": `Download all files of the study of ${when}` }),
     );
     if (study.kind !== "pictures") actions.append(...looks(study, when));
   }
@@ -143,23 +174,45 @@ function row(study) {
   return line;
 }
 
+// Only rows that have changed are made anew, so that the focus stays where it is while the queue moves.
+function draw(studies) {
+  const body = element("studies"), focused = document.activeElement;
+  const old = new Map([...body.children].map((line) => [line.dataset.study, line]));
+  const listed = new Set(studies.map((study) => study.id));
+  for (const [id, line] of old) if (!listed.has(id)) line.remove();
+  studies.forEach((study, index) => {
+    const { progress, ...rest } = study;
+    const told = JSON.stringify(rest), before = old.get(study.id);
+    if (before?.dataset.told === told) { before.cells[1].replaceWith(stateOf(study)); return; }
+    const line = row(study);
+    line.dataset.told = told;
+    if (!before) { body.insertBefore(line, body.children[index] ?? null); return; }
+    const label = before.contains(focused) ? focused.getAttribute("aria-label") : null;
+    before.replaceWith(line);
+    if (label) line.querySelector(`[aria-label="${CSS.escape(label)}"]`)?.focus();
+  });
+}
+
+async function asked(url) {
+  const answer = await fetch(url);
+  if (!answer.ok) throw new Error(await problem(answer));
+  return answer.text();
+}
+
 async function look() {
   clearTimeout(timer);
   let pause = 4 * POLL;
   try {
-    const answer = await fetch("/api/studies");
-    if (!answer.ok) throw new Error(await problem(answer));
-    const text = await answer.text();
+    const [queue, text] = await Promise.all(["/api/queue", `/api/studies?most=${most}`].map(asked));
     const studies = JSON.parse(text);
-    const waiting = studies.filter((s) => s.state === "waiting").length;
-    const running = studies.filter((s) => s.state === "running").length;
-    element("state").textContent = studies.length ? `${waiting} waiting, ${running} being looked at` : "No studies yet";
-    if (text !== shown) {
-      element("studies").replaceChildren(...studies.map(row));
-      if (!studies.some((study) => study.id === compared)) { compared = null; element("chosen").textContent = ""; }
-      press();
-      shown = text;
-    }
+    const { waiting, running, done, failed } = JSON.parse(queue);
+    const all = waiting + running + done + failed;
+    const words = all ? `${waiting} waiting, ${running} being looked at, ${done} done, ${failed} failed` : "No studies yet";
+    if (element("state").textContent !== words) element("state").textContent = words; // or it is read out again and again
+    element("older").hidden = studies.length >= all || most >= MOST;
+    draw(studies);
+    if (!studies.some((study) => study.id === compared)) { compared = null; element("chosen").textContent = ""; }
+    press();
     if (waiting + running) pause = POLL;
   } catch (error) {
     element("state").textContent = `The service does not answer: ${error.message}`;
@@ -179,6 +232,9 @@ function ask(study) {
   dialog.showModal();
 }
 
+asked("/auth/").then((text) => { element("leave").hidden = !JSON.parse(text).enabled; }).catch(() => {});
+element("older").addEventListener("click", () => { most = Math.min(most + PAGE, MOST); look(); });
+addEventListener("beforeunload", (event) => { if (going) event.preventDefault(); }); // what is being sent would be lost
 element("files").addEventListener("change", (event) => chosen(event, ""));
 element("folder").addEventListener("change", (event) => chosen(event, "a folder"));
 element("drop").addEventListener("dragover", (event) => { event.preventDefault(); element("drop").classList.add("over"); });

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.pseudonyms import Pseudonyms
-from jcs_ct.service.record import RecordError
 from jcs_ct.service.run import told_to_end, working
 from jcs_ct.service.watch.ledger import Ledger
 from jcs_ct.service.watch.orthanc import AwayError

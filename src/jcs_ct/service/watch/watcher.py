@@ -11,8 +11,10 @@ import hashlib
 import json
 import random
 import shutil
+import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError, OutputError
@@ -22,7 +24,7 @@ from jcs_ct.service.intake import enter
 from jcs_ct.service.watch.orthanc import AwayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from jcs_ct.core.errors import JcsError
@@ -35,7 +37,12 @@ if TYPE_CHECKING:
     from jcs_ct.service.watch.orthanc import Image, Orthanc
 
 WHO = "watch"  # in the audit table
+MOST_FAILED = 3  # studies of one round that cannot be read or sent back, until the round ends: each costs `patience`
 MOST_PAUSE = 60  # times the first pause between two tries to send a version back
+
+
+class _PutOffError(AwayError):
+    """A version could not be sent back; when it is tried again stands in the ledger."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +91,48 @@ class Watcher:
     stopped: Callable[[], bool]
     source: str = field(init=False)
     _scanned: bool = False
+    _failed: dict[str, tuple[int, float]] = field(init=False, default_factory=dict)  # how often, and not before when
 
     def __post_init__(self) -> None:
         """Name the archive: two watchers may share a database."""
         self.source = hashlib.sha256(self.archive.url.encode()).hexdigest()
 
     def round(self) -> None:
-        """Do what there is to do. Raises AwayError where the archive does not answer; what was done stays done."""
+        """Do what there is to do; what was done stays done. A study that cannot be read holds up no other.
+
+        Raises:
+            AwayError: The archive does not answer, or not for several studies.
+        """
         self._follow()
-        for watched in self.ledger.dirty(self.source):
+        self._each((watched, partial(self._look, watched)) for watched in self.ledger.dirty(self.source))
+        versions = self.ledger.open_versions(self.source)
+        self._each((watched, partial(self._advance, version, watched)) for version, watched in versions)
+
+    def _each(self, steps: Iterable[tuple[Watched, Callable[[], None]]]) -> None:
+        """Take a step with each study; with one that failed again and again, less and less often."""
+        failed = 0
+        for watched, step in steps:
+            times, not_before = self._failed.get(watched.study, (0, 0.0))
             if self.stopped():
                 return
-            self._look(watched)
-        for version, watched in self.ledger.open_versions(self.source):
-            if self.stopped():
-                return
-            self._advance(version, watched)
+            if time.monotonic() < not_before:
+                continue
+            try:
+                step()
+            except AwayError as error:
+                failed += 1
+                if not isinstance(error, _PutOffError):
+                    self._failed[watched.study] = times + 1, time.monotonic() + self._pause(times)
+                    facts = {"name": self.names.of(watched.study), "error": error.line()}
+                    self.log.line("watch", what="cannot be read yet", **facts)
+                if failed == MOST_FAILED:  # as a rule it is not the studies; and others come first in the next round
+                    raise
+            else:
+                self._failed.pop(watched.study, None)
+
+    def _pause(self, times: int) -> float:
+        """Return the seconds until something is tried again that has failed before, so many times."""
+        return self.habits.retry * min(2.0 ** min(times, 20), MOST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311
 
     def _follow(self) -> None:
         """Read what has changed; at the start and once a day look through all studies, since events get lost."""
@@ -220,13 +253,12 @@ class Watcher:
                     raise AwayError(f"{self.target.url} has stored a result, and does not find it")
         except AwayError as error:
             self._put_off(version, error)
-            return
+            raise _PutOffError(error.message, hint=error.hint) from error
         self.log.audit(WHO, "sent back", study)
         self._end(version, watched, "done", None)
 
     def _put_off(self, version: Version, error: JcsError) -> None:
-        times = min(2.0 ** min(version.tries, 20), MOST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-        self.ledger.put_off(version, self.habits.retry * times, error.line())
+        self.ledger.put_off(version, self._pause(version.tries), error.line())
         self.log.line("watch", what="not sent back yet", study=version.job, error=error.line())
 
     def _end(self, version: Version, watched: Watched, state: str, why: str | None) -> None:
