@@ -57,21 +57,24 @@ class Summary:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def put_in_order(self, read_now: Collection[str] = (), *, before: Iterable[Mapping[str, Any]] = ()) -> list[Row]:
+    def put_in_order(
+        self, read_now: Callable[[], Collection[str]] = tuple, *, before: Iterable[Mapping[str, Any]] = ()
+    ) -> list[Row]:
         """Keep the last line of each input, and return all lines.
 
         Args:
-            read_now: Files, in full, that cases were made of: an older line that one of them could not be read goes.
+            read_now: Returns the files, in full, that cases were made of: an older line that one of them could not be
+                read goes.
             before: Older lines, for inputs of which the table says nothing.
         """
         with self._lock:
-            for part in self.path.parent.glob(
-                f".{self.path.name}.*.part"
-            ):  # of a run that was killed: we hold the lock
-                part.unlink(missing_ok=True)
+            for part in self.path.parent.glob(f".{self.path.name}.*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed: we hold the lock
             self._set_aside()
             rows = last_states([*map(as_read_back, before), *self.read()])
-            rows = [row for row in rows if row["case"] or place_of_row(row) not in read_now]
+            if not all(row["case"] for row in rows):
+                read = read_now()
+                rows = [row for row in rows if row["case"] or place_of_row(row) not in read]
             write_whole(self.path, _lines(rows, header=True), overwrite=True)
         return rows
 

@@ -211,7 +211,6 @@ def _diagnose_here(
     known_as: Any = {"keep_identity": ways["keep_identity"]}
     rows = [summary_row(ended, **known_as) for ended in kept]
     summary.add(*(problem_row(problem, **known_as) for problem in found.problems), *rows)
-    read_now = found.read_now()
     if not cases and not kept:
         summary.put_in_order()
         return
@@ -232,7 +231,7 @@ def _diagnose_here(
                 before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
                 bar.to(before)
             _say(ended, i, total, out, reporter)
-    summary.put_in_order(read_now)
+    summary.put_in_order(found.read_now)
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
 
