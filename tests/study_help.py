@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.types import SliceImage
     from jcs_ct.phantom import PhantomStudy
+    from jcs_ct.weights import WeightsCard
 
 MARKER_HU = -450  # between lung and soft tissue: no other voxel of the phantom has just this grey
 BAND = (148, 156)  # grey levels of it in the lung window
@@ -38,6 +39,11 @@ class BandNetwork:
         self.threshold = self.covid_threshold = 0.5
         self.runtime = "torch"
         self.batch = 1
+
+    @property
+    def cards(self) -> tuple[WeightsCard, ...]:
+        """One set of weights."""
+        return (self.card,)
 
     def concurrent_calls(self, slices: int) -> AbstractContextManager[int]:
         """One slice at a time."""

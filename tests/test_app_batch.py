@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 from filelock import Timeout
 
-from jcs_ct.app.batch import CaseOutcome, diagnose_cases, read_report
+from jcs_ct.app import batch, next_series
+from jcs_ct.app.batch import CaseOutcome, Job, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
+from jcs_ct.app.identity import longer_name, with_stable_names
 from jcs_ct.app.locks import case_lock, remove_debris
+from jcs_ct.app.rows import summary_row
+from jcs_ct.app.summary import as_read_back, place_of_row
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.inference import apply
@@ -27,6 +31,8 @@ from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from jcs_ct.study.case import Case
 
 SETTINGS = Settings(frames=False)
 
@@ -184,6 +190,86 @@ def test_a_result_that_was_about_to_be_replaced_gets_its_place_back(out: Path) -
     (out / ".a.12.old.part" / "report.json").write_text("{}")
     assert remove_debris(out) == 0
     assert (out / "a" / "report.json").read_text() == "{}"
+
+
+def chest_at(out: Path, place: str) -> list[Case]:
+    """Return the case of a copy of the study, with the name that a run would give it now; each has bytes of its own."""
+    folder = out.parent / place / "study"
+    if not folder.exists():
+        shutil.copytree(out.parent / "study", folder)
+        min(folder.iterdir()).unlink()
+        for path in sorted(folder.iterdir())[: len(place)]:
+            path.unlink()
+    return with_stable_names(gather([str(folder)]).cases, out)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_name_that_another_run_gave_to_another_input_meanwhile_is_not_taken(resume: bool, out: Path) -> None:
+    ours, theirs = chest_at(out, "a"), chest_at(out, "bb")
+    assert [case.name for case in (*ours, *theirs)] == ["study", "study"]  # both runs saw it free
+    (first,) = diagnose_cases(ours, networks(), SETTINGS, out)
+    before = read_report(out / "study")
+    with case_lock(out, "study"):  # and the other is still at it
+        job = Job(networks(), SETTINGS, out, resume=resume)
+        with job.held(theirs[0], wait=False) as mine:
+            assert mine is None
+    with job.held(theirs[0]) as mine:
+        assert mine is not None
+        second = job.run(mine)
+    assert (first.status, second.status) == ("done", "done")
+    assert second.name == longer_name(theirs[0])
+    assert read_report(out / "study") == before
+    assert read_report(out / second.name)["source"]["path"] == str(out.parent / "bb" / "study")
+    assert [one.name for place in ("a", "bb") for one in chest_at(out, place)] == ["study", second.name]
+
+
+def test_what_another_run_finished_meanwhile_is_taken_as_it_is(out: Path) -> None:
+    ours = chest_at(out, "a")
+    job = Job(networks(), SETTINGS, out)  # began when there was nothing
+    (first,) = diagnose_cases(chest_at(out, "a"), networks(), SETTINGS, out)
+    assert (first.status, job.run(ours[0]).status) == ("done", "kept")
+    other = Job(networks("4"), SETTINGS, out).run(ours[0])
+    assert other.error is not None
+    assert "was written by another run in the meantime, and was made with another weights" in other.error.message
+    late = Job(networks(), SETTINGS, out, there_before=frozenset({"study"})).run(ours[0])
+    assert late.error is not None
+    assert "exists already" in late.error.message
+
+
+def test_an_input_that_changes_while_it_is_read_gets_no_result(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = next_series.examine_with_lungs
+
+    def changing(case: Case, *rest: Any) -> Any:
+        found = real(case, *rest)
+        min((out.parent / "study").iterdir()).write_bytes(max((out.parent / "study").iterdir()).read_bytes())
+        return found
+
+    monkeypatch.setattr(batch, "examine_with_lungs", changing)
+    ended = diagnose(out, networks())
+    assert ended.error is not None
+    assert "was changed while it was read" in ended.error.message
+    assert not (out / "study").exists()
+    monkeypatch.undo()
+
+
+def test_a_relative_path_belongs_to_the_folder_where_it_was_given(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same words, given in two folders, are two inputs."""
+    for place in ("a", "bb"):
+        chest_at(out, place)
+
+    def run_in(place: str) -> tuple[CaseOutcome, str]:
+        monkeypatch.chdir(out.parent / place)
+        cases = with_stable_names(gather(["study"]).cases, out)
+        (ended,) = diagnose_cases(cases, networks(), SETTINGS, out, resume=True)
+        return ended, place_of_row(as_read_back(summary_row(ended)))
+
+    (first, one), (second, two) = run_in("a"), run_in("bb")
+    assert [ended.status for ended in (first, second)] == ["done", "done"]
+    assert first.name == "study" != second.name
+    assert [one, two] == [str(out.parent / place / "study") for place in ("a", "bb")]
+    source = read_report(out / "study")["source"]
+    assert (source["path"], source["started_in"]) == ("study", str(out.parent / "a"))
+    assert [run_in(place)[0].status for place in ("a", "bb")] == ["kept", "kept"]
 
 
 def test_older_reports_are_read(out: Path) -> None:

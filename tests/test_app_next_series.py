@@ -80,12 +80,12 @@ def test_what_was_not_touched_is_not_read_again(tmp_path: Path, monkeypatch: pyt
     assert ended.report is not None
 
     def again() -> tuple[int, int]:
-        known = reusable_cases(tmp_path / "out", networks, settings)
+        known = reusable_cases(tmp_path / "out", networks, settings, {})
         found = gather([str(tmp_path / "in")], known=known)
         return len(found.kept), len(found.cases)
 
     assert again() == (1, 0)
-    assert reusable_cases(tmp_path / "out", networks, Settings("fraction", frames=False)) == []
+    assert reusable_cases(tmp_path / "out", networks, Settings("fraction", frames=False), {}) == []
     add(tmp_path / "in", 3, lungs=True)  # the same study has grown
     assert again() == (0, 1)
     (tmp_path / "in" / "s3").rename(tmp_path / "elsewhere")

@@ -97,6 +97,47 @@ def test_a_store_gets_what_a_disk_gets(store: Store, tmp_path: Path) -> None:
         assert {key.removeprefix(f"out/{name}/") for key in store.keys(f"out/{name}/")} == files
     rows = list(csv.DictReader(store.get("out/summary.csv").decode().splitlines()))
     assert {(row["case"], row["status"]) for row in rows} == {(name, "done") for name in reports(store)}
+    here = list(csv.DictReader((tmp_path / "out" / "summary.csv").read_text().splitlines()))
+    for row in here:
+        row["path"] = f"s3://{BUCKET}/{Path(row['path']).relative_to(tmp_path)}"
+    differ = {"case", "seconds"}
+    there, local_rows = (
+        {tuple((k, v) for k, v in r.items() if k not in differ) for r in table} for table in (rows, here)
+    )
+    assert there == local_rows
+    assert len(there) == STUDIES
+
+
+def test_problems_and_kept_studies_have_the_lines_that_a_disk_gets(store: Store) -> None:
+    store.put("in/p8/1.dcm", b"no image")
+    store.put("out/summary.csv", b"case,status\nold,done\n")
+    told = run("diagnose", f"{IN}/p0", IN + "/p8", f"{IN}/nothing", "-o", OUT)
+    assert told.exit_code == 1
+    assert "summary.old.csv now" in told.stderr
+    assert store.get("out/summary.old.csv") == b"case,status\nold,done\n"
+    assert run("diagnose", f"{IN}/p0", f"{IN}/p1", "-o", OUT, "--resume").exit_code == 0
+    rows = list(csv.DictReader(store.get("out/summary.csv").decode().splitlines()))
+    assert {row["path"].removeprefix(f"{IN}/"): row["status"] for row in rows} == {
+        "p0/chest": "kept", "p1/chest": "done", "p8/1.dcm": "failed", "nothing": "failed",
+    }  # fmt: skip
+    assert len(rows) == 4
+
+
+def test_results_in_a_store_are_no_inputs(store: Store, tmp_path: Path) -> None:
+    run("diagnose", f"{IN}/p0", "-o", OUT)
+    (name,) = reports(store)
+    local, again = str(tmp_path / "local"), f"s3://{BUCKET}/again"
+    for given in (f"{OUT}/{name}/masks", f"{OUT}/{name}"):
+        with pytest.raises(InputError, match="never read as input"):
+            run("diagnose", given, "-o", local)
+    told = run("diagnose", OUT, f"{IN}/p1", "-o", again)
+    assert (told.exit_code, f"1 folder with results of this program, not read: {OUT}/{name}" in told.stderr) == (
+        0,
+        True,
+    )
+    assert {key.split("/")[1] for key in store.keys("again/")} >= {"summary.csv", ".units"}
+    assert len([key for key in store.keys("again/") if key.endswith("report.json")]) == 1
+    assert run("collect", again, "-o", again, "--of", OUT, "--of", f"{IN}/p1").exit_code == 0
 
 
 def _json(path: Path) -> dict[str, Any]:

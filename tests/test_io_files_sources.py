@@ -23,7 +23,7 @@ from scipy.io import savemat
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files import archive, opening
-from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.kinds import FOR_STUDIES, Kind
 from jcs_ct.io.files.names import MAX_COMPONENT, MAX_NAME, natural_key, safe_name, tell_apart
 from jcs_ct.io.files.sources import Found, Source, find_sources
 
@@ -666,3 +666,64 @@ def test_ten_thousand_members_are_listed_once(tmp_path: Path, monkeypatch: pytes
     for source in found.sources[::100]:
         source.read()
     assert len(opened) == 1
+
+
+# --- results are never read ------------------------------------------------------------------------------------------
+
+
+def write_result(folder: Path) -> Path:
+    """Write what `jcs diagnose` leaves of a study, as far as readers look at it."""
+    (folder / "overlays").mkdir(parents=True)
+    (folder / "report.json").write_text('{\n  "schema": "jcs-ct/report/1"\n}\n')
+    (folder / "slices.csv").write_text("index\n1\n")
+    for name in ("overlays/slice-0001.png", "mask.png"):
+        (folder / name).write_bytes(PNG)
+    return folder
+
+
+def packed(folder: Path, target: Path, form: str) -> Path:
+    return Path(shutil.make_archive(str(target), form, folder))
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder of two results with its summary, and a copy of it elsewhere."""
+    out = tmp_path / "out"
+    for name in ("a", "b"):
+        write_result(out / name)
+    (out / "summary.csv").write_text("case\na\nb\n")
+    shutil.copytree(out, tmp_path / "copy")
+    return out
+
+
+@pytest.mark.parametrize("place", ["", "a", "a/overlays", "a/mask.png", "../copy", "../copy/b/overlays"])
+def test_results_are_refused_with_their_reason(place: str, results: Path) -> None:
+    found = find_sources([results / place], FOR_STUDIES)
+    assert found.sources == ()
+    (problem,) = found.problems
+    assert "results are never read as input" in problem.message
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "gztar"])
+@pytest.mark.parametrize("what", ["", "a"])
+def test_archives_of_results_are_refused_too(form: str, what: str, results: Path, tmp_path: Path) -> None:
+    (problem,) = find_sources([packed(results / what, tmp_path / "packed", form)], FOR_STUDIES).problems
+    assert "results are never read as input" in problem.message
+
+
+@pytest.mark.parametrize("form", ["", "zip", "tar"])
+def test_studies_beside_results_are_read(form: str, results: Path, tmp_path: Path) -> None:
+    (results / "study").mkdir()
+    (results / "study" / "1.png").write_bytes(PNG)
+    where = packed(results, tmp_path / "packed", form) if form else results
+    found = find_sources([where], FOR_STUDIES)
+    assert [source.name for source in found.sources] == ["study/1"]
+    assert any("2 folders with results of this program, not read: a, b" in note for note in found.notes)
+    assert found.problems == ()
+
+
+def test_what_only_looks_like_a_result_is_read(tmp_path: Path) -> None:
+    folder = write_result(tmp_path / "mine")
+    (folder / "report.json").write_text("{}")
+    for place in (folder / "overlays", packed(folder, tmp_path / "packed", "zip")):
+        assert find_sources([place], FOR_STUDIES).problems == ()

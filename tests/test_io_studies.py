@@ -17,6 +17,9 @@ import pytest
 from PIL import Image
 
 from dicom_help import body, edit, grid, only, pixels, read_only, refused, setting, volume, write_body
+from jcs_ct.app.collect import collect, missing
+from jcs_ct.app.rows import problem_row
+from jcs_ct.app.summary import Summary, as_read_back, last_states
 from jcs_ct.core.warning import code_of
 from jcs_ct.io.dicom.header import image_header
 from jcs_ct.io.files.kinds import Kind
@@ -142,6 +145,40 @@ def test_asking_does_not_make_it_readable(tmp_path: Path) -> None:
     line = refused(tmp_path, series="9")
     assert "no series is called 9; series numbers here: 1, 2" in line
     assert "jcs inspect" in line
+
+
+def test_every_study_without_the_series_that_was_asked_for_is_named(tmp_path: Path) -> None:
+    for study, number in (("1.2.3", 1), ("1.2.4", 2), ("1.2.5", 3)):
+        add_series(tmp_path, number, study=study)
+    found = find_series([tmp_path], series="2")
+    assert numbers(found) == [2]
+    assert {(p.study, p.message) for p in found.problems} == {
+        ("1.2.3", "no series is called 2; series numbers here: 1"),
+        ("1.2.5", "no series is called 2; series numbers here: 3"),
+    }
+
+
+def test_refused_studies_of_one_folder_are_told_apart(tmp_path: Path) -> None:
+    for study, number in (("1.2.3", 1), ("1.2.4", 2)):
+        for path in add_series(tmp_path, number, study=study, Modality="MR"):
+            path.rename(tmp_path / f"{number}-{path.name}")
+    problems = find_series([tmp_path]).problems
+    assert [(problem.path, problem.study) for problem in problems] == [
+        (str(tmp_path), "1.2.3"),
+        (str(tmp_path), "1.2.4"),
+    ]
+    rows = [as_read_back(problem_row(problem)) for problem in problems]
+    assert last_states([*rows, *rows]) == rows
+    assert len({row["study"] for row in rows}) == 2
+    assert not {"1.2.3", "1.2.4"} & {row["study"] for row in rows}  # hashed
+    assert problem_row(problems[0], keep_identity=True)["study"] == "1.2.3"
+    Summary(tmp_path / "share").add(*rows)
+    collected = collect([tmp_path / "share"], tmp_path / "all")
+    assert [row["study"] for row in collected.rows] == [row["study"] for row in rows]
+    assert missing([str(tmp_path)], tmp_path / "all") == ([], [])
+    Summary(tmp_path / "one").add(rows[0])
+    (left,) = missing([str(tmp_path)], tmp_path / "one")[1]
+    assert left.study == "1.2.4"
 
 
 # --- studies ---------------------------------------------------------------------------------------------------------
@@ -419,10 +456,29 @@ def test_slices_with_a_series_each_are_joined_by_their_positions(tmp_path: Path)
     assert "slice" in only(find_series([tmp_path])).others[0].reason
 
 
-def test_single_slices_at_one_position_stay_apart(tmp_path: Path) -> None:
+def test_a_doubled_position_among_joined_slices_is_told_as_in_any_series(tmp_path: Path) -> None:
     paths = add_series(tmp_path, 1)
     edit(paths, lambda dataset, i: setattr(dataset, "SeriesInstanceUID", f"{STUDY}.1.{i}"))
     twice = pydicom.dcmread(paths[3])
     twice.SeriesInstanceUID = f"{STUDY}.1.99"
     twice.save_as(tmp_path / "s1" / "twice.dcm")
-    assert len(only(find_series([tmp_path]))) == 1
+    found = find_series([tmp_path])
+    assert len(only(found)) == 20
+    assert any("1 image in the series twice, read once" in note for note in found.notes)
+    other = pydicom.dcmread(paths[9]).PixelData
+    edit([tmp_path / "s1" / "twice.dcm"], setting(PixelData=other))
+    (problem,) = find_series([tmp_path]).problems
+    assert "has different images at the same position (1, " in problem.message
+    assert "--drop-odd" in str(problem.hint)
+    assert len(only(find_series([tmp_path], drop_odd=True))) == 20
+
+
+def test_slices_that_cannot_be_joined_are_explained(tmp_path: Path) -> None:
+    paths = add_series(tmp_path, 1)[:4]
+    for path in (tmp_path / "s1").iterdir():
+        path.unlink() if path not in paths else None
+    edit(paths, lambda dataset, i: setattr(dataset, "SeriesInstanceUID", f"{STUDY}.1.{i}"))
+    edit(paths, lambda dataset, i: setattr(dataset, "SeriesDescription", f"slice {i}"))
+    found = find_series([tmp_path])
+    assert len(only(found)) == 1
+    assert any("4 series of one slice each were not joined" in note for note in found.notes)

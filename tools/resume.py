@@ -19,7 +19,7 @@ import pydicom
 
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import identify, with_stable_names
-from jcs_ct.app.resume_index import record_files
+from jcs_ct.app.resume_index import files_now, record_files
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.phantom import make_phantom
 
@@ -58,13 +58,14 @@ def finish_all(top: Path) -> int:
     model = next(out.glob("study-*/report.json")).parent
     report = json.loads((model / "report.json").read_text(encoding="utf-8"))
     cases = with_stable_names(gather([str(top / "in")]).cases, out)
+    reading = report["source"]["reading"]
     for case in cases:
         mine = report
         if case.name != model.name:
             shutil.copytree(model, out / case.name)
-            mine = report | {"case": case.name, "source": identify(case).to_dict()}
+            mine = report | {"case": case.name, "source": identify(case, reading).to_dict()}
             (out / case.name / "report.json").write_text(json.dumps(mine), encoding="utf-8")
-        record_files(out, case, mine)
+        record_files(out, case, mine, files_now(case), reading)
     return len(cases)
 
 

@@ -5,27 +5,29 @@ from __future__ import annotations
 import gc
 import json
 import traceback
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
-from jcs_ct.app.identity import identify, place_of, unchanged
+from jcs_ct.app.compared import changed_input, changed_settings
+from jcs_ct.app.identity import digest_of, full_path, identify, longer_name, owner_of, place_of
 from jcs_ct.app.locks import case_lock
 from jcs_ct.app.next_series import case_after, examine_with_lungs
-from jcs_ct.app.resume_index import FinishedCase, record_files, untouched_cases
+from jcs_ct.app.resume_index import FinishedCase, files_now, record_files, untouched_cases
 from jcs_ct.core.errors import InputError, JcsError, OutputError, unforeseen
-from jcs_ct.core.version import __version__
-from jcs_ct.outputs.report.words import call_of
-from jcs_ct.study.settings import rule_fit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
     from jcs_ct.study.rules import Rule
     from jcs_ct.study.settings import Networks, Settings
+
+
+AGAIN = ", so it is made again"
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,14 @@ def diagnose_cases(
     patient_rule: Rule | None = None,
     overwrite: bool = False,
     resume: bool = False,
-    keep_identity: bool = False,
+    reading: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], object] | None = None,
     place: Callable[[str], str] | None = None,
 ) -> Iterator[CaseOutcome]:
     """Diagnose every case and write its folder; yield how each ended.
 
-    A case that another run is computing into the same folder is left for the end, and then taken as that run left it.
+    Other runs may write into the same folder at the same time. A case that one of them is computing is left for the
+    end, and then taken as that run left it; a folder that one of them gave to another input is not touched.
 
     Args:
         cases: With distinct names.
@@ -84,34 +87,41 @@ def diagnose_cases(
         patient_rule: The rule, where it is not the usual one of its name.
         overwrite: Replace folders that exist.
         resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
-        keep_identity: Whether UIDs stand in the report as they are.
+        reading: The options with which the cases were read (`jcs_ct.app.gather.gather`). With `keep_identity`, UIDs
+            stand in the report as they are.
         progress: Called with (slices done, slices in all) of the study at hand, in another thread.
         place: Puts into a text where the inputs came from, in place of where they lie for now; such results are told
             again by whoever fetched the inputs.
     """
-    job = Job(networks, settings, out, patient_rule, overwrite, resume, keep_identity, progress, place)
+    given: Any = {"overwrite": overwrite, "resume": resume, "reading": dict(reading or {})}
+    given |= {"progress": progress, "place": place, "there_before": there_before(cases, out)}
+    job = Job(networks, settings, out, patient_rule, **given)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
-        lock = case_lock(out, case.name)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            waiting.append(case)
-            continue
-        try:
-            yield job.run(case)
-        finally:
-            lock.release()
-    job.resume = job.resume or not overwrite
+        with job.held(case, wait=False) as mine:
+            if mine is None:
+                waiting.append(case)
+            else:
+                yield job.run(mine)
     for case in waiting:
-        with case_lock(out, case.name):  # waits for the other run
-            yield job.run(case)
+        with job.held(case) as mine:
+            assert mine is not None  # noqa: S101  # it was waited for
+            yield job.run(mine)
+
+
+def there_before(cases: Iterable[Case], out: Path) -> frozenset[str]:
+    """Return the names of those cases that have a folder already."""
+    return frozenset(case.name for case in cases if (out / case.name).exists())
 
 
 @dataclass
 class Job:
-    """What cases are diagnosed with; `diagnose_cases` says what the fields are."""
+    """What cases are diagnosed with; `diagnose_cases` says what the fields are.
+
+    Attributes:
+        there_before: Names of cases that had a folder when the run began.
+    """
 
     networks: Networks
     settings: Settings
@@ -119,10 +129,42 @@ class Job:
     patient_rule: Rule | None = None
     overwrite: bool = False
     resume: bool = False
-    keep_identity: bool = False
+    reading: Mapping[str, Any] = field(default_factory=dict)
     progress: Callable[[int, int], object] | None = None
     place: Callable[[str], str] | None = None
+    there_before: frozenset[str] = frozenset()
     looked: int = 0
+
+    @contextmanager
+    def held(self, case: Case, *, wait: bool = True) -> Iterator[Case | None]:
+        """Hold the lock of a case, so that no other run computes it, and yield the case.
+
+        Names are chosen before locks are held. Where another run has given the name to another input meanwhile, the
+        case gets its longer name, which no other input has.
+
+        Args:
+            case: With the name that was chosen.
+            wait: Whether to wait for a run that holds it; else None is yielded then.
+        """
+        for name in (case.name, longer_name(case)):
+            lock = case_lock(self.out, name)
+            try:
+                lock.acquire(blocking=wait)
+            except Timeout:
+                yield None
+                return
+            try:
+                if name != case.name or self._may_have(case):
+                    yield replace(case, name=name)
+                    return
+            finally:
+                lock.release()
+
+    def _may_have(self, case: Case) -> bool:
+        owner, mine = owner_of(self.out / case.name), full_path(place_of(case))
+        if owner == "" and case.name in self.there_before:  # it does not say, and who chose the name knew
+            return True
+        return owner in {None, mine if self.place is None else self.place(mine)}
 
     def run(self, case: Case) -> CaseOutcome:
         """Return how a case ended; whatever one study meets, the others must still finish."""
@@ -134,28 +176,33 @@ class Job:
             return CaseOutcome(case, "failed", None, unforeseen(error, case.label), details=traceback.format_exc())
 
     def _run(self, case: Case) -> CaseOutcome:
-        note, overwrite = "", self.overwrite
-        if self.resume and not overwrite:
-            kept, note = reusable_report(self.out / case.name, case, self.networks, self.settings)
+        note, overwrite, files = "", self.overwrite, files_now(case)
+        if not overwrite and (self.resume or case.name not in self.there_before):
+            kept, note = reusable_report(self.out / case.name, case, self.networks, self.settings, self.reading)
             if kept is not None:
-                record_files(self.out, case, kept)
+                record_files(self.out, case, kept, files, self.reading)
                 return CaseOutcome(case, "kept", kept)
+            if note and not self.resume:
+                message = f"was written by another run in the meantime, and {note.removesuffix(AGAIN)}"
+                raise OutputError(message, path=self.out / case.name, hint="use --resume, or another output folder")
             overwrite = bool(note)
         if self.looked == 1:  # one study alone does not wait for it
             freeze_what_is_loaded()
         self.looked += 1
-        stamped = identify(case, keep_identity=self.keep_identity)  # before: what changes meanwhile shows
+        stamped = identify(case, self.reading)  # before: what changes meanwhile shows
         looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
+        if files_now(case) != files and (looked_at is not case or digest_of(case) != stamped.digest):
+            raise InputError("was changed while it was read", path=case.label, hint="run it again")
         if looked_at is not case:
-            stamped = identify(looked_at, keep_identity=self.keep_identity)
+            stamped = identify(looked_at, self.reading)
         if self.place is not None:
-            stamped = replace(stamped, path=self.place(stamped.path), stamp="")
+            stamped = replace(stamped, path=self.place(stamped.path), started_in="", stamp="")
             result.report.update({name: _moved_in(value, self.place) for name, value in result.report.items()})
         result.report["source"] = stamped.to_dict()
         folder = result.save(self.out, overwrite=overwrite)
         del result  # or it would stay until the next study is looked at
         report = read_report(folder)
-        record_files(self.out, case, report)
+        record_files(self.out, case, report, files, self.reading)
         return CaseOutcome(case, "done", report, note=note)
 
 
@@ -167,7 +214,7 @@ def freeze_what_is_loaded() -> None:
 
 
 def reusable_report(
-    folder: Path, case: Case, networks: Networks, settings: Settings
+    folder: Path, case: Case, networks: Networks, settings: Settings, reading: Mapping[str, Any]
 ) -> tuple[dict[str, Any] | None, str]:
     """Return the report of a case that an earlier run has finished, or None, and why it has to be made again.
 
@@ -176,9 +223,11 @@ def reusable_report(
         case: The input as it is now.
         networks: What runs now.
         settings: How.
+        reading: The options with which the input is read now.
 
     Returns:
-        The report where input, weights, rule, thresholds and version are the same. None and "" where there is none.
+        The report where the input, how it is read, and all of `jcs_ct.app.compared` are the same. None and "" where
+        there is none.
 
     Raises:
         OutputError: It is no report.
@@ -187,61 +236,28 @@ def reusable_report(
     if not (folder / "report.json").exists():
         return None, ""
     report = read_report(folder)
-    differ = changed_settings(report, networks, settings)
     recorded = report.get("source")
     then = None if recorded is None else case_after(case, recorded.get("passed", 0))
-    if recorded is None or then is None or not unchanged(then, recorded):
-        differ.insert(0, "input")
-    if differ:
-        return None, f"was made with another {', '.join(differ)}, so it is made again"
-    return report, ""
+    differ = [*changed_input(recorded, then, reading), *changed_settings(report, networks, settings)]
+    return (None, f"was made with another {', '.join(differ)}{AGAIN}") if differ else (report, "")
 
 
-def reusable_cases(out: Path, networks: Networks, settings: Settings) -> list[FinishedCase]:
-    """Return the finished cases in `out` that the same networks and settings made, of files that were not touched."""
+def reusable_cases(out: Path, networks: Networks, settings: Settings, reading: Mapping[str, Any]) -> list[FinishedCase]:
+    """Return the finished cases in `out` that the same networks, settings and options made of files as they are now."""
 
     def same(folder: Path) -> dict[str, Any] | None:
         report = read_report(folder)
         return None if changed_settings(report, networks, settings) else report
 
-    return list(untouched_cases(out, same))
-
-
-def changed_settings(report: dict[str, Any], networks: Networks, settings: Settings) -> list[str]:
-    """Return in what a result differs from one that would be made now, its input aside."""
-    before = {
-        "weights": report["model"]["weights_sha256"],
-        "segmenter": _weights(report.get("segmenter")),
-        "patient rule": report["settings"]["rule"],
-        "fit of the patient rule": report["settings"].get("rule_fit"),
-        "language": report["settings"].get("language", "en"),
-        "choice of files": settings.pdf and "pdf" in report.get("files", {}),
-        "choice of lesions": report["settings"]["segment"],
-        "threshold": report["model"]["covid_threshold"],
-        "version": report["jcs_ct_version"],
-    }
-    return [what for what, now in made_with(networks, settings).items() if before[what] != now]
-
-
-def made_with(networks: Networks, settings: Settings) -> dict[str, Any]:
-    """Return what a result depends on, its input aside."""
-    screen, segmenter = networks.screen, networks.separate_segmenter
-    return {
-        "weights": screen.card.weights_sha256,
-        "segmenter": segmenter and segmenter.card.weights_sha256,
-        "patient rule": settings.rule,
-        "fit of the patient rule": rule_fit(screen.card),
-        "language": settings.language,
-        "choice of files": settings.pdf,
-        "choice of lesions": settings.segment,
-        "threshold": screen.covid_threshold,
-        "version": __version__,
-    }
+    return list(untouched_cases(out, same, reading))
 
 
 def moved(error: JcsError, place: Callable[[str], str]) -> JcsError:
     """Return an error that names the place a user knows."""
-    return type(error)(place(error.message), path=None if error.path is None else place(error.path), hint=error.hint)
+    path = None if error.path is None else place(error.path)
+    if isinstance(error, InputError):
+        return type(error)(place(error.message), path=path, hint=error.hint, study=error.study)
+    return type(error)(place(error.message), path=path, hint=error.hint)
 
 
 def _moved_in(value: Any, place: Callable[[str], str]) -> Any:
@@ -260,39 +276,9 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = report["model"]["weights_sha256"], report["settings"]["rule"], report["verdict"]["score"]
-        _ = _weights(report.get("segmenter"))
+        _ = report.get("segmenter") is None or report["segmenter"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             "is not the report of a study", path=path, hint="remove the folder, or use --overwrite"
         ) from error
     return report
-
-
-def _weights(segmenter: dict[str, str] | None) -> str | None:
-    """Return the digest of a report's `segmenter`, which is null, or absent in older reports, where there was none."""
-    return None if segmenter is None else segmenter["weights_sha256"]
-
-
-def summary_row(ended: CaseOutcome) -> dict[str, Any]:
-    """Return a study's line of the summary."""
-    row: dict[str, Any] = {"case": ended.name, "status": ended.status}
-    path = ended.case.path if isinstance(ended.case, FinishedCase) else place_of(ended.case)
-    row |= {"path": path, "kind": ended.case.kind, "slices": len(ended.case)}
-    if ended.report is not None:
-        verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
-        row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}
-        row["verdict"] = call_of(verdict)
-        row |= {"slices": ended.report["input"]["slices"], "seconds": ended.report["seconds"]}
-        row |= {"lesion_ml": burden.get("lesion_ml", ""), "lesion_share": burden.get("share", "")}
-        source = ended.report.get("source") or {}
-        row |= {name: source.get(name, "") for name in ("study", "series")}
-        row["reasons"] = "; ".join(verdict["reasons"])
-        row["severity"] = (burden.get("severity") or {}).get("name", "")
-    if ended.error is not None:
-        row["problem"] = ended.error.line()
-    return row
-
-
-def problem_row(problem: InputError) -> dict[str, Any]:
-    """Return the line of the summary for an input that made no study."""
-    return {"status": "failed", "problem": problem.line(), "path": str(problem.path or "")}

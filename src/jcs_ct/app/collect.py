@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import CaseOutcome, read_report, summary_row
+from jcs_ct.app.batch import CaseOutcome, read_report
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import full_path, longer_name, owner_of, place_of
 from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.app.resume_index import FOLDER as NOTES
 from jcs_ct.app.resume_index import FinishedCase, untouched_cases
-from jcs_ct.app.summary import Summary, last_states
+from jcs_ct.app.rows import problem_row, summary_row
+from jcs_ct.app.summary import Row, Summary, as_read_back, last_states, place_of_row, same_input
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.outputs.case_folder import whole_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -40,7 +42,7 @@ class Collected:
     problems: tuple[JcsError, ...]
 
 
-def collect(shares: Sequence[Path], out: Path) -> Collected:
+def collect(shares: Sequence[Path], out: Path, say: Callable[[str], object] = lambda _: None) -> Collected:
     """Bring the results of shares into one folder, and write its `summary.csv`. Shares are left as they are.
 
     Doing it again changes nothing. A result of the same input that a share has made later replaces the one there.
@@ -48,6 +50,7 @@ def collect(shares: Sequence[Path], out: Path) -> Collected:
     Args:
         shares: Folders of results; those of shares that are lost are simply not among them.
         out: The folder of all results, which may be one of them.
+        say: Takes a line that a user should know.
 
     Raises:
         InputError: One of the folders is not there.
@@ -71,10 +74,8 @@ def collect(shares: Sequence[Path], out: Path) -> Collected:
                 added += _bring(folder, out)
             except JcsError as problem:
                 problems.append(problem)
-    summary = Summary(out)
-    done = [result_row(folder) for folder in _results(out)]
-    names, places = {row["case"] for row in done}, {full_path(row["path"]) for row in done}
-    summary.add(*(row for row in failed if row["case"] not in names and full_path(row["path"]) not in places), *done)
+    summary = Summary(out, say)
+    summary.add(*failed, *(result_row(folder) for folder in _results(out)))  # what has a result did not fail
     return Collected(tuple(summary.put_in_order()), added, tuple(problems))
 
 
@@ -94,11 +95,18 @@ def missing(
     """
     known = list(untouched_cases(out, read_report))
     found = gather(inputs, allow_gaps=allow_gaps, drop_odd=drop_odd, known=known)
-    failed = [row for row in last_states(Summary(out).read()) if row["status"] == "failed"]
-    names, places = {row["case"] for row in failed}, {full_path(row["path"]) for row in failed if row["path"]}
-    cases = [case for case in found.cases if not _has_result(case, out) and not {longer_name(case), case.name} & names]
-    problems = [one for one in found.problems if one.path is None or full_path(one.path) not in places]
-    return cases, problems
+    failed: dict[str, list[Row]] = defaultdict(list)
+    for row in last_states(Summary(out).read()):
+        if row["status"] == "failed":
+            failed[place_of_row(row)].append(row)
+
+    def told(row: Mapping[str, Any]) -> bool:
+        ours = as_read_back(row)
+        return any(same_input(theirs, ours) for theirs in failed[place_of_row(ours)])
+
+    without = [case for case in found.cases if not _has_result(case, out)]
+    cases = [case for case in without if not told(summary_row(CaseOutcome(case, "failed", None)))]
+    return cases, [problem for problem in found.problems if not told(problem_row(problem))]
 
 
 def no_result(case: Case) -> InputError:
@@ -112,7 +120,8 @@ def result_row(folder: Path) -> dict[str, Any]:
     """Return the line of the summary of a finished case. Raises OutputError where the folder holds no report."""
     report = read_report(folder)
     source = report.get("source") or {"path": "", "kind": ""}
-    known = FinishedCase(folder.name, folder.name, source["kind"], source["path"], report, frozenset())
+    told = source["path"], report, frozenset[Any](), "", source.get("started_in", "")
+    known = FinishedCase(folder.name, folder.name, source["kind"], *told)
     return summary_row(CaseOutcome(known, "done", report))
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jcs_ct.io.files.names import safe_name
+from jcs_ct.io.files.sources import label
 from jcs_ct.io.studies import find_series
 from jcs_ct.study.case import VolumeCase, picture_cases
 
@@ -34,6 +36,13 @@ class Gathered:
     problems: tuple[InputError, ...]
     notes: tuple[str, ...]
     kept: tuple[FinishedCase, ...] = ()
+
+    def read_now(self) -> frozenset[str]:
+        """Return the files that cases are made of, in full, as a problem with one of them would name it."""
+        sources = [source for case in self.cases for source in case.sources]
+        known = [(path, member) for case in self.kept for path, member in case.files]
+        read = {label(source.path.absolute(), source.member) for source in sources}
+        return frozenset(read | {label(Path(path), member) for path, member in known})
 
 
 def gather(

@@ -7,15 +7,16 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.warning import code_of
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.weights.store import home
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jcs_ct.io.files.sources import Source
     from jcs_ct.study.case import Case
@@ -36,6 +37,9 @@ class InputIdentity:
         stamp: SHA-256 over names, sizes and times of change: while it is the same, the bytes are not read again.
         passed: How many series of the study were read before it and showed no lungs; their files count too.
         study, series: UIDs, hashed with this machine's key unless the identity is kept; "" where there are none.
+        started_in: The folder that a relative path starts from; "" of any other path.
+        as_read: See `as_read`.
+        reading: The options that decided how it was read (`jcs_ct.app.gather.gather`).
     """
 
     path: str
@@ -46,6 +50,9 @@ class InputIdentity:
     study: str = ""
     series: str = ""
     passed: int = 0
+    started_in: str = ""
+    as_read: str = ""
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the `source` object of report.json."""
@@ -53,15 +60,22 @@ class InputIdentity:
 
 
 def place_of(case: Case) -> str:
-    """Return where a case lies: its file, or the folder (or archive) that its files share."""
+    """Return where a case lies: its file, that of its header, or the folder (or archive) that its files share."""
     if case.kind == "pictures":
         return case.label
+    if case.kind == "nifti":  # several volumes, each with a file of values, may lie in one folder
+        return str(case.sources[0].label)
     first = case.series.passed[0] if case.series is not None and case.series.passed else None
     sources = case.sources if first is None else first.sources  # what is read in the end does not move the case
     if len(sources) == 1:
         return str(sources[0].label)
     paths = {str(source.path) for source in sources}
-    return paths.pop() if len(paths) == 1 else os.path.commonpath([str(source.path.parent) for source in sources])
+    if len(paths) == 1:
+        return paths.pop()
+    folders = {source.path.parent for source in sources}
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        folders = {folder.absolute() for folder in folders}
+    return os.path.commonpath(folders) or "."
 
 
 def sources_of(case: Case) -> tuple[Source, ...]:
@@ -70,24 +84,43 @@ def sources_of(case: Case) -> tuple[Source, ...]:
     return (*case.sources, *(source for series in passed for source in series.sources))
 
 
-def stamp_of(sources: Iterable[Source]) -> str:
-    """Return a digest of names, sizes and times of change; "" where a file cannot be looked at."""
+def stamp_of(case: Case) -> str:
+    """Return a digest of names, sizes and times of change of all files; "" where a file cannot be looked at."""
+    files = [(str(source.path.resolve()), source.member) for source in sources_of(case)]
     try:
-        return stamp_of_files((str(source.path.resolve()), source.member) for source in sources)
+        return stamp_of_files(files, in_order=case.kind == "pictures")
     except OSError:
         return ""
 
 
-def stamp_of_files(files: Iterable[tuple[str, str | None]]) -> str:
-    """Return the same of files and members of archives, in any order. Raises OSError where one is not there."""
+def stamp_of_files(files: Iterable[tuple[str, str | None]], *, in_order: bool = False) -> str:
+    """Return the same of files and members of archives. Raises OSError where one is not there.
+
+    The time of the last change of a file's entry (ctime) counts too: copying with times (`cp -p`) cannot set it.
+
+    Args:
+        files: Path in full, and member.
+        in_order: Whether another order is another stamp.
+    """
     lines = []
     seen: dict[str, str] = {}  # an archive holds many
-    for path, member in set(files):
+    for path, member in dict.fromkeys(files):
         if path not in seen:
             status = Path(path).stat()
-            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+            seen[path] = f"{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
         lines.append(f"{path}|{member}|{seen[path]}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+    lines = lines if in_order else sorted(lines)
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def as_read(case: Case) -> str:
+    """Return a digest of a volume's grid and of what was said of it when it was read; "" of pictures."""
+    if case.series is None:
+        return ""
+    grid = case.series.geometry
+    said = [[code_of(text), str(text)] for text in case.series.warnings]
+    facts = [list(grid.shape), [round(float(number), 6) for number in grid.affine.ravel()], said]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 def digest_of(case: Case) -> str:
@@ -101,23 +134,26 @@ def digest_of(case: Case) -> str:
     return hashlib.sha256(b"".join(digests if case.kind == "pictures" else sorted(digests))).hexdigest()
 
 
-def identify(case: Case, *, keep_identity: bool = False) -> InputIdentity:
-    """Return the identity of a case. Raises InputError where a file cannot be read."""
-    stamp = stamp_of(sources_of(case))  # before the bytes: a change in between shows
+def identify(case: Case, reading: Mapping[str, Any] | None = None) -> InputIdentity:
+    """Return the identity of a case, read with some options. Raises InputError where a file cannot be read."""
+    reading = dict(reading or {})
+    stamp = stamp_of(case)  # before the bytes: a change in between shows
     study, series = ("", "") if case.series is None else (case.series.study_uid, case.series.series_uid)
-    if not keep_identity:
+    if not reading.get("keep_identity"):
         study, series = hashed_uid(study), hashed_uid(series)
     files = len({(source.path, source.member) for source in sources_of(case)})
     passed = 0 if case.series is None else len(case.series.passed)
-    return InputIdentity(place_of(case), case.kind, files, digest_of(case), stamp, study, series, passed)
+    place = place_of(case)
+    told: Any = {"started_in": started_in(place), "as_read": as_read(case), "reading": reading}
+    return InputIdentity(place, case.kind, files, digest_of(case), stamp, study, series, passed, **told)
 
 
-def unchanged(case: Case, recorded: dict[str, Any]) -> bool:
+def unchanged(case: Case, recorded: Mapping[str, Any]) -> bool:
     """Return whether a case is the input that a report was made from.
 
     Sizes and times decide only where the number of files and every name are the same; else all bytes are compared.
     """
-    stamp = stamp_of(sources_of(case))
+    stamp = stamp_of(case)
     if stamp and stamp == recorded.get("stamp"):
         return True
     return digest_of(case) == recorded.get("digest")
@@ -196,9 +232,25 @@ def with_stable_names(cases: Sequence[Case], out: Path, *, alone: bool = False) 
     return result
 
 
-def full_path(place: str) -> str:
-    """Return a place in full; links are not followed, and "archive.zip!member" stays as it is behind the archive."""
-    return str(Path.cwd() / place)
+def full_path(place: str, folder: str = "") -> str:
+    """Return a place in full; links are not followed, and "archive.zip!member" stays as it is behind the archive.
+
+    Args:
+        place: As it was given; a URL is in full already.
+        folder: What a relative place starts from; "" for the folder that this process works in.
+    """
+    return place if "://" in place else str((Path(folder) if folder else Path.cwd()) / place)
+
+
+def started_in(place: str) -> str:
+    """Return the folder that a relative place starts from: the one that this process works in; "" of any other."""
+    return "" if "://" in place or Path(place).is_absolute() else str(Path.cwd())
+
+
+def recorded_place(source: Mapping[str, Any]) -> str:
+    """Return the place that a report's `source` names in full; "" where it does not say what a relative one is of."""
+    place, folder = str(source["path"]), source.get("started_in") or ""
+    return full_path(place, folder) if folder or not started_in(place) else ""
 
 
 def owner_of(folder: Path) -> str | None:
@@ -207,6 +259,6 @@ def owner_of(folder: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        return full_path(json.loads(path.read_text(encoding="utf-8"))["source"]["path"])
+        return recorded_place(json.loads(path.read_text(encoding="utf-8"))["source"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""

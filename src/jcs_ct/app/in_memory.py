@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.app.gather import Gathered, gather
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.io.files.sources import Source
-from jcs_ct.io.studies import find_series_in
+from jcs_ct.io.studies import LacksSeriesError, find_series_in
 from jcs_ct.study.case import VolumeCase, picture_cases
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def case_of_object(
         found = _gathered(kind, items, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
         named = {str(Path(os.fsdecode(item))) for item in items} if kind == "path" else set()
         for problem in found.problems:
-            if problem.path in named:  # what was named is not left out in silence
-                raise problem
+            if problem.path in named and not isinstance(problem, LacksSeriesError):
+                raise problem  # what was named is not left out in silence
         return _only(found, study if kind == "path" else None)
     if kind == "picture":
         return _of_pictures(items)

@@ -12,16 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.identity import hashed_uid, place_of, share_key, sources_of, stamp_of_files
+from jcs_ct.app.identity import hashed_uid, place_of, share_key, sources_of, stamp_of_files, started_in
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from jcs_ct.study.case import Case
 
 FOLDER = ".inputs"
+HOME = "home"
+"""What is hashed to tell whether UIDs were hashed with the key that is used now."""
 InputFile = tuple[str, "str | None"]
 """Path in full, without links, and member of an archive."""
 
@@ -36,6 +38,7 @@ class FinishedCase:
         report: What `report.json` holds.
         files: All files of its study.
         key: Decides to which share of the work it belongs, see `jcs_ct.app.identity.share_key`.
+        started_in: The folder that a relative `path` starts from.
     """
 
     name: str
@@ -45,6 +48,7 @@ class FinishedCase:
     report: dict[str, Any] = field(repr=False)
     files: frozenset[InputFile] = field(repr=False)
     key: str = ""
+    started_in: str = ""
 
     def __len__(self) -> int:
         return int(self.report["input"]["slices"])
@@ -56,39 +60,82 @@ class FinishedCase:
         return study in {str(Path(path).parent) if member is None else f"{path}!" for path, member in self.files}
 
 
-def record_files(out: Path, case: Case, report: dict[str, Any]) -> None:
-    """Write down the files of a finished case. Without it the case is only read again, so a full disk is no problem."""
-    if case.series is None or not report["source"]["stamp"]:
-        return  # folders of pictures are told as fast from what is gathered
-    files = sorted({(str(s.path.resolve()), s.member) for s in (*sources_of(case), *case.series.beside)}, key=str)
+@dataclass(frozen=True)
+class NotedFiles:
+    """All files of a study, and what their sizes and times were.
+
+    Attributes:
+        files: Also those of series that are not read.
+        stamp: See `jcs_ct.app.identity.stamp_of_files`; "" where one cannot be looked at.
+    """
+
+    files: tuple[InputFile, ...]
+    stamp: str
+
+
+def files_now(case: Case) -> NotedFiles:
+    """Return the files of a case as they are now; of pictures, in their order."""
+    beside = () if case.series is None else case.series.beside
+    files = [(str(s.path.resolve()), s.member) for s in (*sources_of(case), *beside)]
     try:
-        stamp = stamp_of_files(files)
-        content = {"label": case.label, "path": place_of(case), "key": share_key(case)}
-        content |= {"source": report["source"]["stamp"]}
-        text = json.dumps(content | {"stamp": stamp, "files": files}, ensure_ascii=False)
+        return NotedFiles(tuple(files), stamp_of_files(files, in_order=case.kind == "pictures"))
+    except OSError:
+        return NotedFiles(tuple(files), "")
+
+
+def record_files(out: Path, case: Case, report: dict[str, Any], before: NotedFiles, reading: Mapping[str, Any]) -> None:
+    """Write down the files of a finished case. Without it the case is only read again, so a full disk is no problem.
+
+    Args:
+        out: The folder of results.
+        case: As it was read.
+        report: What `report.json` holds.
+        before: Its files before they were read. What has changed since is not noted.
+        reading: The options that it was read with.
+    """
+    if case.series is None or not report["source"]["stamp"] or not before.stamp or files_now(case) != before:
+        return  # folders of pictures are told as fast from what is gathered
+    place = place_of(case)
+    content: dict[str, Any] = {
+        "label": case.label,
+        "path": place,
+        "started_in": started_in(place),
+        "key": share_key(case),
+    }
+    content |= {"source": report["source"]["stamp"], "reading": dict(reading), "home": hashed_uid(HOME)}
+    files = sorted(set(before.files), key=str)
+    try:
+        text = json.dumps(content | {"stamp": before.stamp, "files": files}, ensure_ascii=False)
         write_whole(out / FOLDER / f"{case.name}.json", text.encode("utf-8", "surrogateescape"), overwrite=True)
     except (OSError, OutputError, UnicodeError):
         return
 
 
-def untouched_cases(out: Path, same: Callable[[Path], dict[str, Any] | None]) -> Iterator[FinishedCase]:
+def untouched_cases(
+    out: Path, same: Callable[[Path], dict[str, Any] | None], reading: Mapping[str, Any] | None = None
+) -> Iterator[FinishedCase]:
     """Yield the finished cases in `out` whose files are as they were.
 
     Args:
         out: The folder of results.
         same: Folder of a case → its report, where the same networks and settings made it; else None.
+        reading: The options that inputs are read with now; only cases that were read with the same are yielded. None
+            for all.
     """
+    home = hashed_uid(HOME)
     for path in sorted((out / FOLDER).glob("*.json")):
         try:
             noted = json.loads(path.read_bytes())
             files = [(name, member) for name, member in noted["files"]]
+            if noted["home"] != home or (reading is not None and noted["reading"] != dict(reading)):
+                continue  # with another key, new files of a study would not be known as its
             if stamp_of_files(files) != noted["stamp"]:
                 continue
             report = same(out / path.stem)
             if report is None or report["source"]["stamp"] != noted["source"]:
                 continue
-            kind, key = report["source"]["kind"], noted["key"]
-            known = FinishedCase(path.stem, noted["label"], kind, noted["path"], report, frozenset(files), key)
+            told = report, frozenset(files), noted["key"], noted["started_in"]
+            known = FinishedCase(path.stem, noted["label"], report["source"]["kind"], noted["path"], *told)
         except (OSError, ValueError, KeyError, TypeError, OutputError):  # it is read again, which says what is wrong
             continue
         yield known

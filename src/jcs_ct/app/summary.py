@@ -1,7 +1,7 @@
 """`summary.csv`: a line for every input that was seen, written as studies end, kept over runs.
 
 Two runs may share one folder of results: every line is appended under a lock, and a line of the same input replaces an
-older one when the file is put in order.
+older one when the file is put in order. What is the same input, `last_states` says.
 """
 
 from __future__ import annotations
@@ -9,22 +9,26 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import defaultdict
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from jcs_ct.app.identity import full_path
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.outputs.spreadsheet import cell
+from jcs_ct.outputs.spreadsheet import cell, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 COLUMNS = (
     "case", "status", "verdict", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml",
-    "lesion_share", "severity", "seconds", "problem", "path", "kind", "study", "series", "reasons",
+    "lesion_share", "severity", "seconds", "problem", "path", "kind", "study", "series", "reasons", "started_in",
 )  # fmt: skip
 LOCK_SECONDS = 60.0
+Row = dict[str, str]
 
 
 class Summary:
@@ -32,44 +36,88 @@ class Summary:
 
     Args:
         out: The folder.
+        say: Takes a line that a user should know.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, say: Callable[[str], object] = lambda _: None) -> None:
         self.path = out / "summary.csv"
+        self._say = say
         self._lock = FileLock(str(out / ".summary.lock"), timeout=LOCK_SECONDS)
         out.mkdir(parents=True, exist_ok=True)
 
     def add(self, *rows: Mapping[str, Any]) -> None:
         """Append lines; what is written survives the end of this process."""
-        with self._lock, self.path.open("a+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size and (file.seek(size - 1), file.read())[1] != b"\n":
-                file.write(b"\n")  # of a run that was killed within a line
-            file.write(_lines(rows, header=not size))
-            file.flush()
-            os.fsync(file.fileno())
-
-    def put_in_order(self) -> list[dict[str, str]]:
-        """Keep the last line of each input, and return all lines."""
         with self._lock:
-            for part in self.path.parent.glob(
-                f".{self.path.name}.*.part"
-            ):  # of a run that was killed: we hold the lock
-                part.unlink(missing_ok=True)
-            rows = last_states(self.read())
+            self._set_aside()
+            with self.path.open("a+b") as file:
+                file.seek(0)
+                whole = _whole_lines(file.read())
+                file.truncate(whole)
+                file.write(_lines(rows, header=not whole))
+                file.flush()
+                os.fsync(file.fileno())
+
+    def put_in_order(
+        self, read_now: Callable[[], Collection[str]] = tuple, *, before: Iterable[Mapping[str, Any]] = ()
+    ) -> list[Row]:
+        """Keep the last line of each input, and return all lines.
+
+        Args:
+            read_now: Returns the files, in full, that cases were made of: an older line that one of them could not be
+                read goes.
+            before: Older lines, for inputs of which the table says nothing.
+        """
+        with self._lock:
+            for part in self.path.parent.glob(f".{self.path.name}.*.part"):
+                part.unlink(missing_ok=True)  # of a run that was killed: we hold the lock
+            self._set_aside()
+            rows = last_states([*map(as_read_back, before), *self.read()])
+            if not all(row["case"] for row in rows):
+                read = read_now()
+                rows = [row for row in rows if row["case"] or place_of_row(row) not in read]
             write_whole(self.path, _lines(rows, header=True), overwrite=True)
         return rows
 
-    def read(self) -> list[dict[str, str]]:
-        """Return the lines as they stand; a table of other columns is moved aside."""
-        if not self.path.exists():
+    def read(self) -> list[Row]:
+        """Return the lines as they stand; none of a table of other columns."""
+        try:
+            content = self.path.read_bytes()
+        except FileNotFoundError:
             return []
-        with self.path.open(newline="", encoding="utf-8", errors="replace") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) == COLUMNS:
-                return [row for row in reader if None not in row and None not in row.values()]
-        self.path.replace(self.path.with_name("summary.old.csv"))
-        return []
+        return rows_of(content) or []
+
+    def _set_aside(self) -> None:
+        """Rename a table of other columns, so that nothing is mixed or lost. The lock is held."""
+        try:
+            with self.path.open("rb") as file:
+                first = file.readline()
+        except FileNotFoundError:
+            return
+        header = _lines((), header=True)
+        if header.startswith(first):  # whole, or of a run that was killed within it
+            return
+        aside = next(p for p in (self.path.with_name(f"{name}.csv") for name in old_names()) if not p.exists())
+        self.path.rename(aside)
+        self._say(
+            f"{self.path}: has other columns than this version writes; it is {aside.name} now, and a new one begun"
+        )
+
+
+def old_names() -> Iterator[str]:
+    """Yield the names, without ending, that a table of other columns may get: the first that is free."""
+    yield "summary.old"
+    for number in count(2):
+        yield f"summary.old-{number}"
+
+
+def rows_of(content: bytes) -> list[Row] | None:
+    """Return the lines of a table; None where it is one of other columns."""
+    text = content[: _whole_lines(content)].decode("utf-8", "surrogateescape")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    if tuple(reader.fieldnames or ()) != COLUMNS:
+        return None
+    whole = (row for row in reader if None not in row and None not in row.values())
+    return [{name: value_of(text) for name, text in row.items()} for row in whole]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -77,36 +125,72 @@ def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return _lines(rows, header=True)
 
 
-def last_states(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the last line of each case, and of each input that made none.
+def last_states(rows: Iterable[Row]) -> list[Row]:
+    """Return the last line of each input.
 
-    An input that could not be read and is a case now, or the other way round, has its newest line only.
+    Two lines are of one input where
+    - their places are the same, and so are the studies (of two cases, the series too: each may have been asked for);
+    - their places are the same, and one of them says of the whole place that nothing in it can be used;
+    - they are of one case, whose input was moved, or whose folder holds another result now.
     """
-    kept: dict[tuple[str, str], dict[str, str]] = {}
-    at: dict[str, set[tuple[str, str]]] = {}  # what was said of each place
-    for row in rows:
-        place, key = _place(row), _key(row)
-        for other in [old for old in at.get(place, ()) if old != key and not (old[0] and row["case"])]:
-            at[place].discard(other)
-            if _place(kept.get(other, {})) == place:  # the case may have moved since
+    kept: dict[int, Row] = {}
+    near: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for number, row in enumerate(rows):
+        marks = [("place", place_of_row(row)), ("case", row["case"])]
+        if marks == [("place", ""), ("case", "")]:
+            marks = [("problem", row["problem"])]
+        around = {i for mark in marks if mark[1] for i in near[mark]}
+        older = sorted(i for i in around if i in kept and same_input(kept[i], row))
+        at = next((i for i in older if kept[i]["case"] == row["case"]), number)  # a case keeps its place in the table
+        for other in older:
+            if other != at:
                 del kept[other]
-        kept[key] = row
-        if place:
-            at.setdefault(place, set()).add(key)
+        kept[at] = row
+        for mark in marks:
+            near[mark].add(at)
     return list(kept.values())
 
 
-def _place(row: Mapping[str, str]) -> str:
+def same_input(old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Return whether a line says of the same input what an older one said, see `last_states`."""
+    place, cases = place_of_row(new), bool(old["case"] and new["case"])
+    study = old["study"], new["study"]
+    if not (place or place_of_row(old) or old["case"] or new["case"]):
+        return old["problem"] == new["problem"]
+    if cases and old["case"] == new["case"]:
+        moved = study[0] == study[1] != "" or "failed" not in {old["status"], new["status"]}
+        if moved or place == place_of_row(old):
+            return True
+    if not place or place != place_of_row(old):
+        return False
+    if cases:
+        return bool(new["kind"]) and all(old[name] == new[name] for name in ("kind", "study", "series"))
+    whole = any(not row["case"] and not row["study"] for row in (old, new))
+    return whole or study[0] == study[1]
+
+
+def place_of_row(row: Mapping[str, str]) -> str:
     """Return the path of a line in full, "" without one; "a.zip!member" stays as it is behind the archive."""
-    return os.path.abspath(row["path"]) if row.get("path") else ""  # noqa: PTH100  # links are not followed
+    path = row.get("path", "")
+    if not path or "://" in path:
+        return path
+    return os.path.abspath(full_path(path, row.get("started_in", "")))  # noqa: PTH100  # links are not followed
 
 
-def _key(row: Mapping[str, str]) -> tuple[str, str]:
-    """Return what a line is of: a case, or an input that made none."""
-    return (row["case"], "") if row["case"] else ("", _place(row))
+def as_read_back(row: Mapping[str, Any]) -> Row:
+    """Return a line as it is read from the table."""
+    return {name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS}
 
 
-def _lines(rows: Sequence[Mapping[str, Any]], *, header: bool) -> bytes:
+def _whole_lines(content: bytes) -> int:
+    """Return how many bytes of a table are whole lines: a run may have been killed within the last one."""
+    end = content.rfind(b"\n") + 1
+    while content.count(b'"', 0, end) % 2:  # this line break stands within quotes that were never closed
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def _lines(rows: Iterable[Mapping[str, Any]], *, header: bool) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if header:

@@ -60,6 +60,11 @@ class Place:
     def __truediv__(self, name: str) -> Place:
         return Place(f"{self.url}/{name}", f"{self.path.rstrip('/')}/{name}", self.local, self.store)
 
+    @property
+    def above(self) -> Place:
+        """The folder that it lies in."""
+        return Place(self.url.rpartition("/")[0], self.path.rpartition("/")[0], self.local, self.store)
+
     def is_file(self) -> bool:
         """Return whether it is one file. Raises InputError where nothing is there."""
         with _reading(self.url):

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import CaseOutcome, diagnose_cases, made_with, moved, problem_row, summary_row
+from jcs_ct.app.batch import CaseOutcome, diagnose_cases, moved
+from jcs_ct.app.compared import made_with
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import digest_key, place_of
-from jcs_ct.app.summary import table
+from jcs_ct.app.rows import problem_row, summary_row
+from jcs_ct.app.summary import Row, Summary, as_read_back, last_states, old_names, rows_of, table
 from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 
@@ -80,7 +82,7 @@ class Archive:
             OutputError: A unit has results already, and neither `overwrite` nor `resume` is true; or a record cannot be
                 written.
         """
-        made = made_with(self.networks, self.settings)
+        made = made_with(self.networks, self.settings) | {"reading": self.gather}
         records = read_records(self.out, [unit.name for unit in units])
         if records and not (self.overwrite or self.resume):
             first = next(unit for unit in units if unit.name in records)
@@ -113,13 +115,16 @@ class Archive:
         unit = here.unit
         if here.problem is not None:
             row = problem_row(here.problem)
-            return UnitEnded(unit, (), (here.problem,), (), (row | {"path": unit.place.url},))
+            return UnitEnded(unit, (), (here.problem,), (), (row | {"path": unit.place.url, "started_in": ""},))
         found = gather([str(here.path)], **self.gather)
         cases = [self._named(case, here.place) for case in found.cases]
         problems = [moved(problem, here.place) for problem in found.problems]
-        rows = [problem_row(problem) for problem in problems if isinstance(problem, InputError)]
+        known_as: Any = {"keep_identity": bool(self.gather.get("keep_identity"))}
+        rows = [problem_row(problem, **known_as) for problem in problems if isinstance(problem, InputError)]
         ended = list(self._cases(cases, here))
-        rows += [summary_row(one) for one in ended]
+        for one in ended:
+            row = summary_row(one, **known_as)
+            rows.append(row | {"path": here.place(row["path"]), "started_in": ""})
         notes = tuple(here.place(note) for note in found.notes)
         return UnitEnded(unit, tuple(ended), tuple(problems), notes, tuple(rows))
 
@@ -136,7 +141,7 @@ class Archive:
             self.settings,
             out,
             overwrite=self.overwrite or self.resume,  # a unit without a record may have results: it was not finished
-            keep_identity=bool(self.gather.get("keep_identity")),
+            reading=self.gather,
             place=here.place,
         ):
             if ended.error is not None or self.out.local:
@@ -227,10 +232,41 @@ def read_records(out: Place, names: Sequence[str] | None = None) -> dict[str, di
     return records
 
 
-def write_summary(out: Place, records: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Write `OUT/summary.csv` from the records of all units, and return its lines. Raises OutputError."""
-    rows = [row for name in sorted(records) for row in records[name]["rows"]]
-    (out / "summary.csv").write(table(rows))
+def write_summary(
+    out: Place,
+    records: Mapping[str, dict[str, Any]],
+    now: Mapping[str, Sequence[Mapping[str, Any]]],
+    say: Callable[[str], object],
+) -> list[Row]:
+    """Write `OUT/summary.csv`: what it held, the records of all units, and how those of this run ended.
+
+    Args:
+        out: The folder of results.
+        records: Of all units, by their names.
+        now: The lines of the units that this run looked at, by their names, and of inputs that made none under "".
+        say: Takes a line that a user should know.
+
+    Returns:
+        All its lines.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    before = [row for name in sorted(records.keys() - now.keys()) for row in records[name]["rows"]]
+    ended = [row for name in sorted(now) for row in now[name]]
+    if out.local:
+        summary = Summary(Path(out.path), say)
+        summary.add(*ended)
+        return summary.put_in_order(before=before)
+    there = out / "summary.csv"
+    content = there.read() or b""
+    known = rows_of(content)
+    if content and known is None:
+        aside = next(place for place in (out / f"{name}.csv" for name in old_names()) if not place.exists())
+        aside.write(content)
+        say(f"{there.url}: has other columns than this version writes; it is {aside.url} now, and a new one begun")
+    rows = last_states([*map(as_read_back, before), *(known or []), *map(as_read_back, ended)])
+    there.write(table(rows))
     return rows
 
 

@@ -18,6 +18,7 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.io.files.archive import MAX_TOTAL_BYTES
 from jcs_ct.io.files.kinds import FOR_STUDIES
 from jcs_ct.io.files.names import is_litter, leads_out, natural_key, safe_name, volume_stem
+from jcs_ct.io.files.walk import MARK, MARKED, REPORT, SLICES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from jcs_ct.app.shares import Share
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+DEEPEST = 2
+"""Folders that a file of a result may lie below it."""
 SPARE_BYTES = 2**30  # of the disk that units are fetched to, left to others
 
 
@@ -93,39 +96,85 @@ class Unit:
         return folder / self.place.path.rpartition("/")[2]
 
 
-def find_places(inputs: Sequence[str]) -> tuple[list[Place], int]:
-    """Return the units' places of inputs, and how many other files lie beside them.
+@dataclass(frozen=True)
+class FoundPlaces:
+    """What inputs come to, before anything is fetched.
+
+    Attributes:
+        places: Of the units.
+        others: How many other files lie beside them.
+        problems: Inputs that cannot be used, a line each.
+    """
+
+    places: tuple[Place, ...]
+    others: int
+    problems: tuple[InputError, ...]
+
+
+def find_places(inputs: Sequence[str]) -> FoundPlaces:
+    """Return the units' places of inputs.
 
     Raises:
-        InputError: An input is not there, or cannot be listed.
         UsageError: See `jcs_ct.archive.places.open_place`.
     """
     places: list[Place] = []
+    problems: list[InputError] = []
     others = 0
     for item in inputs:
         place = open_place(item if is_url(item) else str(Path(item).absolute()))
-        if place.is_file():
-            places.append(place)
-            continue
-        folders, files = place.entries()
-        folders, files = ([name for name in names if not is_litter(name)] for names in (folders, files))
-        whole = [name for name in files if _is_whole(name)]
-        if any(_is_slice(name) for name in files if name not in whole):
-            places.append(place)
-            continue
-        others += len(files) - len(whole)
-        places += [place / name for name in sorted((*folders, *whole), key=natural_key)]
-    return list({place.url: place for place in places}.values()), others
+        try:
+            found, more = _places_of(place)
+        except InputError as problem:
+            problems.append(problem)
+        else:
+            places += found
+            others += more
+    return FoundPlaces(tuple({place.url: place for place in places}.values()), others, tuple(problems))
 
 
-def list_units(places: Sequence[Place], share: Share | None) -> list[Unit]:
-    """Return the units of a share with their files, the largest first. Raises InputError where one cannot be listed."""
+def _places_of(place: Place) -> tuple[list[Place], int]:
+    """Return the units' places of an input, and how many other files lie beside them. Raises InputError."""
+    alone = place.is_file()  # raises where nothing is there
+    above = place
+    for _ in range(DEEPEST):
+        above = above.above
+        if above.url.rstrip("/").endswith(":") or not above.url:
+            break
+        if is_result(above):
+            message = f"lies in {above.url}, a result of this program; results are never read as input"
+            raise InputError(message, path=place.url, hint="give the studies themselves")
+    if alone:
+        return [place], 0
+    folders, files = place.entries()
+    folders, files = ([name for name in names if not is_litter(name)] for names in (folders, files))
+    whole = [name for name in files if _is_whole(name)]
+    if {REPORT, SLICES} <= set(files) or any(_is_slice(name) for name in files if name not in whole):
+        return [place], 0
+    named = [place / name for name in sorted((*folders, *whole), key=natural_key)]
+    return named, len(files) - len(whole)
+
+
+def is_result(place: Place) -> bool:
+    """Return whether a folder holds the result of a study. Raises InputError where the store cannot be asked."""
+    report = place / REPORT
+    return (place / SLICES).exists() and report.exists() and MARK in (report.read() or b"")[:MARKED]
+
+
+def list_units(places: Sequence[Place], share: Share | None) -> tuple[list[Unit], list[str]]:
+    """Return the units of a share with their files, the largest first, and the URLs of results, which are no units.
+
+    Raises:
+        InputError: One cannot be listed.
+    """
     mine = [place for place in places if share is None or share.has(digest_key(place.url))]
-    units = []
+    units, results = [], []
     for place in mine:
         files = tuple(file for file in place.files() if not is_litter(file.path[len(place.path) :].lstrip("/")))
-        units.append(Unit(place, files))
-    return sorted(units, key=lambda unit: (-unit.size, unit.place.url))
+        if {(place / name).path for name in (REPORT, SLICES)} <= {file.path for file in files} and is_result(place):
+            results.append(place.url)
+        else:
+            units.append(Unit(place, files))
+    return sorted(units, key=lambda unit: (-unit.size, unit.place.url)), results
 
 
 def _is_whole(name: str) -> bool:

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import CaseOutcome, Job
-from jcs_ct.app.locks import case_lock, remove_debris
+from jcs_ct.app.batch import CaseOutcome, Job, there_before
+from jcs_ct.app.locks import remove_debris
 from jcs_ct.core.errors import JcsError, UsageError, unforeseen
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import available, threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.study.case import Case
@@ -37,7 +37,8 @@ class Orders:
 
     Attributes:
         models, device, runtime: As of `jcs_ct.inference.open_network`.
-        settings, out, overwrite, resume, keep_identity: As of `jcs_ct.app.batch.diagnose_cases`.
+        settings, out, overwrite, resume, reading: As of `jcs_ct.app.batch.diagnose_cases`.
+        there_before: As of `jcs_ct.app.batch.Job`.
     """
 
     models: tuple[str | None, ...]
@@ -47,7 +48,8 @@ class Orders:
     out: Path
     overwrite: bool = False
     resume: bool = False
-    keep_identity: bool = False
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    there_before: frozenset[str] = frozenset()
 
 
 class Worker:
@@ -67,18 +69,20 @@ class Worker:
             orders.out,
             overwrite=orders.overwrite,
             resume=orders.resume,
-            keep_identity=orders.keep_identity,
+            reading=orders.reading,
+            there_before=orders.there_before,
         )
 
     def ready(self) -> bool:
         """Return True once the weights are loaded."""
         return True
 
-    def run(self, case: Case) -> tuple[str, dict[str, Any] | None, JcsError | None, str, str]:
-        """Diagnose a case; return all of `CaseOutcome` but the case itself."""
-        with case_lock(self._job.out, case.name):
-            ended = self._job.run(case)
-        return ended.status, ended.report, ended.error, ended.note, ended.details
+    def run(self, case: Case) -> tuple[str, str, dict[str, Any] | None, JcsError | None, str, str]:
+        """Diagnose a case; return the name that it got, and all of `CaseOutcome` but the case itself."""
+        with self._job.held(case) as mine:
+            assert mine is not None  # noqa: S101  # it was waited for
+            ended = self._job.run(mine)
+        return mine.name, ended.status, ended.report, ended.error, ended.note, ended.details
 
 
 def diagnose_on_ray(
@@ -102,6 +106,7 @@ def diagnose_on_ray(
         UsageError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _start(address)
+    orders = replace(orders, there_before=there_before(cases, orders.out))
     try:
         yield from _Crew(ray, orders, workers, say).run(cases)
     finally:
@@ -191,7 +196,7 @@ class _Crew:
     def _result(self, done: Any, worker: Any, case: Case) -> CaseOutcome | None:
         """Return how a case ended, or None where its worker died and it is to be tried once more."""
         try:
-            status, report, error, note, details = self._ray.get(done)
+            name, status, report, error, note, details = self._ray.get(done)
         except self._ray.exceptions.RayTaskError as raised:
             self._free.append(worker)
             return CaseOutcome(case, "failed", None, unforeseen(raised, case.label))
@@ -201,7 +206,7 @@ class _Crew:
             self._hire()
             return None if self._tries[case.name] < TRIES else _failed(case, f"{TRIES} workers died with it")
         self._free.append(worker)
-        return CaseOutcome(case, status, report, error, note, details)
+        return CaseOutcome(replace(case, name=name), status, report, error, note, details)
 
 
 def _failed(case: Case, why: str) -> CaseOutcome:

@@ -48,24 +48,42 @@ def diagnose_archive(
         OutputError: There are results already; or a store refuses them.
         UsageError: See `jcs_ct.archive.places.open_place`.
     """
+    from jcs_ct.app.rows import problem_row
     from jcs_ct.archive.run import Archive, read_records, write_summary
     from jcs_ct.archive.units import find_places, list_units
+    from jcs_ct.io.files.walk import results_note
 
     reporter, target = run.reporter, place_of_results(out)
-    places, others = find_places(inputs)
-    if others:
-        reporter.note(f"{others} files beside the studies are not read: neither archives, volumes nor slices by name")
-    if not places:
-        raise InputError("no study to work on", hint="give folders of studies, archives or volumes")
-    units = list_units([place for place in places if not _is_own(place, target)], share)
+    found = find_places(inputs)
+    own = [place for place in found.places if _is_own(place, target)]
+    places = [place for place in found.places if place not in own]
+    units, results = list_units(places, share)
+    if found.others:
+        reporter.note(
+            f"{found.others} files beside the studies are not read: neither archives, volumes nor slices by name"
+        )
+    if own or results:
+        reporter.note(results_note(target.url, [*(place.url for place in own), *results]))
+    keep: Any = {"keep_identity": bool(ways.get("keep_identity"))}
+    now = {"": [problem_row(problem, **keep) for problem in found.problems]}
+    if len(results) == len(places):
+        if share is None and found.problems:
+            write_summary(target, read_records(target), now, reporter.note)
+        only = "only results of this program, which are never read as input: "
+        message = f"{only if own or results else ''}no study to work on"
+        hint = "give folders of studies, archives or volumes"
+        raise found.problems[0] if found.problems else InputError(message, hint=hint)
+    for problem in found.problems:
+        reporter.problem(problem)
     if not units:
         reporter.note(f"none of the {len(places)} inputs is in share {share}")
         return
     archive = Archive(networks, settings, target, ways, overwrite=run.overwrite, resume=resume)
     for number, ended in enumerate(archive.run(units), 1):
+        now[ended.unit.name] = list(ended.rows)
         _say(ended, number, len(units), target, reporter)
     if share is None:
-        write_summary(target, read_records(target))
+        write_summary(target, read_records(target), now, reporter.note)
     else:
         reporter.say(f"jcs: `jcs collect {target.url} -o {target.url}` writes summary.csv when all shares are done")
 
@@ -87,20 +105,23 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
         UsageError: The shares are not in that place; or see `jcs_ct.archive.places.open_place`.
     """
     from jcs_ct.archive.run import missing_units, read_records, write_summary
-    from jcs_ct.archive.units import find_places
+    from jcs_ct.archive.units import find_places, is_result
 
     if {share.rstrip("/") for share in shares} != {out.rstrip("/")}:
         raise UsageError("shares of an archive have one OUT", hint=f"jcs collect {out} -o {out}")
     target = place_of_results(out)
     records = read_records(target)
-    rows = write_summary(target, records)
+    rows = write_summary(target, records, {}, reporter.note)
     finished = [row for row in rows if row["status"] != "failed"]
     reporter.say(f"jcs: {len(finished)} results, {target.url}/summary.csv")
     for row in finished:
         reporter.case(f"{row['case']}: {target.url}/{row['case']}", case=row["case"], path=row["path"])
     if len(rows) > len(finished):
         reporter.note(f"{len(rows) - len(finished)} inputs failed, see summary.csv")
-    missing = missing_units(find_places(inputs)[0], records) if inputs else []
+    found = find_places(inputs)
+    for problem in found.problems:
+        reporter.problem(problem)
+    missing = [place for place in missing_units(found.places, records) if not is_result(place)]
     for place in missing:
         reporter.problem(InputError("has no result", path=place.url, hint="diagnose the inputs with --resume into OUT"))
     reporter.result |= {"missing": [place.url for place in missing], "input_failures": len(rows) - len(finished)}

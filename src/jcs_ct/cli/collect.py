@@ -58,7 +58,7 @@ def _collect_here(
 
     if Path(out).exists() and not Path(out).is_dir():
         raise OutputError("is a file, but a folder is to be written there", path=out, hint="give another -o")
-    collected = work.collect([Path(share) for share in shares], Path(out))
+    collected = work.collect([Path(share) for share in shares], Path(out), reporter.note)
     for problem in collected.problems:
         reporter.problem(problem)
     finished = [row for row in collected.rows if row["status"] != "failed"]

@@ -181,6 +181,7 @@ def _diagnose_here(
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.resume_index import FinishedCase
+    from jcs_ct.app.rows import problem_row, summary_row
     from jcs_ct.app.summary import Summary
 
     run, reporter = with_networks.run, with_networks.run.reporter
@@ -191,8 +192,10 @@ def _diagnose_here(
     by_study, given = part_by == "study", list(inputs)
     if share is not None and not by_study:
         given = share.of_entries(inputs)
+    if resume and (removed := remove_debris(out)):  # before names are chosen: a result may get its place back
+        reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     networks = with_networks.open() if resume and given and out.is_dir() else None
-    known = [] if networks is None else batch.reusable_cases(out, networks, with_networks.settings(networks))
+    known = [] if networks is None else batch.reusable_cases(out, networks, with_networks.settings(networks), ways)
     found = gather(given, known=known, **ways) if given else None
     if share is not None and by_study and found is not None:
         found = share.of_found(found) if found.cases or found.kept or found.problems else found
@@ -205,7 +208,7 @@ def _diagnose_here(
         reporter.note(note)
     for problem in found.problems:
         reporter.problem(problem)
-    summary = Summary(out) if found.cases or found.kept or found.problems else None
+    summary = Summary(out, reporter.note) if found.cases or found.kept or found.problems else None
     if summary is None:
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
@@ -213,8 +216,9 @@ def _diagnose_here(
     cases = with_stable_names(found.cases, out, alone=share is not None)
     _refuse_existing(cases, out, run, resume=resume)
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
-    rows = [batch.summary_row(ended) for ended in kept]
-    summary.add(*map(batch.problem_row, found.problems), *rows)
+    known_as: Any = {"keep_identity": ways["keep_identity"]}
+    rows = [summary_row(ended, **known_as) for ended in kept]
+    summary.add(*(problem_row(problem, **known_as) for problem in found.problems), *rows)
     if not cases and not kept:
         summary.put_in_order()
         return
@@ -222,22 +226,20 @@ def _diagnose_here(
     networks = networks or with_networks.open(max(1, slices))
     for network in networks.all:
         network.slices = max(1, slices)
-    if resume and (removed := remove_debris(out)):
-        reporter.note(f"{removed} half-written studies of a run that was killed were removed")
     total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
     with Bar(slices, reporter.say, quiet=reporter.quiet) as bar:
         ending = _ending(
-            with_networks, networks, cases, out, cluster, ways["keep_identity"], resume=resume,
+            with_networks, networks, cases, out, cluster, ways, resume=resume,
             progress=lambda done, _: bar.to(before + done),
         )  # fmt: skip
         for i, ended in enumerate(chain(kept, ending), 1):
             if i > len(kept):
-                rows.append(batch.summary_row(ended))
+                rows.append(summary_row(ended, **known_as))
                 summary.add(rows[-1])
                 before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
                 bar.to(before)
             _say(ended, i, total, out, reporter)
-    summary.put_in_order()
+    summary.put_in_order(found.read_now)
     if not reporter.quiet and total > 1:
         reporter.say(_table(rows))
 
@@ -248,7 +250,7 @@ def _ending(
     cases: Sequence[Case],
     out: Path,
     cluster: tuple[str | None, int | None] | None,
-    keep_identity: bool,
+    ways: Any,
     *,
     resume: bool,
     progress: Callable[[int, int], object],
@@ -257,7 +259,7 @@ def _ending(
     from jcs_ct.app.batch import diagnose_cases
 
     run, settings = with_networks.run, with_networks.settings(networks)
-    how: Any = {"overwrite": run.overwrite, "resume": resume, "keep_identity": keep_identity}
+    how: Any = {"overwrite": run.overwrite, "resume": resume, "reading": ways}
     if cluster is None:
         return diagnose_cases(cases, networks, settings, out, progress=progress, **how)
     from jcs_ct.archive.workers import Orders, diagnose_on_ray

@@ -43,7 +43,18 @@ class UsageError(JcsError):
 
 
 class InputError(JcsError):
-    """A file, folder or archive that cannot be used as a slice, a study or a feature file."""
+    """A file, folder or archive that cannot be used as a slice, a study or a feature file.
+
+    Args:
+        message, path, hint: As of `JcsError`.
+        study: UID of the DICOM study that it is about, where several may lie at `path`; no message repeats it.
+    """
+
+    def __init__(
+        self, message: str, *, path: str | PathLike[str] | None = None, hint: str | None = None, study: str = ""
+    ) -> None:
+        self.study = study
+        super().__init__(message, path=path, hint=hint)
 
 
 class NoLungsError(InputError):

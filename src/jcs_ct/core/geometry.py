@@ -136,7 +136,8 @@ class CTSeries:
             volume the file and that of its values, and none where a program handed it over.
         facts: What the header says that does not identify anyone (manufacturer, kernel, kVp, thickness …), for reports.
         warnings: What speaks against the study or limits what can be said of it, a line each.
-        study_uid, series_uid: Of DICOM; "" otherwise. They stay in memory; reports hold hashes of them.
+        study_uid, series_uid: Of DICOM; "" otherwise, and `series_uid` of one that was joined of several. They stay in
+            memory; reports hold hashes of them.
         number: Of the series in its study, or None.
         others: The other series of its study, what would be read next first.
         beside: The `Source` of every other file of its study.

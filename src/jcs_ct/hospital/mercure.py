@@ -145,12 +145,8 @@ def _folder(environment: Mapping[str, str], name: str) -> Path:
 
 
 def _diagnose(given: Path, out: Path, wishes: Wishes, folder: Path) -> dict[str, Any]:
-    found = gather(
-        [str(path) for path in sorted(given.iterdir()) if path.name != TASK],
-        series=wishes.series,
-        allow_gaps=wishes.allow_gaps,
-        drop_odd=wishes.drop_odd,
-    )
+    reading: Any = {"series": wishes.series, "allow_gaps": wishes.allow_gaps, "drop_odd": wishes.drop_odd}
+    found = gather([str(path) for path in sorted(given.iterdir()) if path.name != TASK], **reading)
     notes = [*found.notes, *(f"the setting {name} is not known here" for name in wishes.unknown)]
     failed = [problem.line() for problem in found.problems]
     studies: list[dict[str, Any]] = []
@@ -159,7 +155,8 @@ def _diagnose(given: Path, out: Path, wishes: Wishes, folder: Path) -> dict[str,
         networks = Networks.of([open_network(wishes.model, "auto", RESULTS, "auto")])
         chosen: Any = wishes.segment or networks.usual_segment
         settings = Settings(wishes.rule, chosen, frames=False)
-        for ended in diagnose_cases(with_stable_names(found.cases, folder), networks, settings, folder):
+        cases = with_stable_names(found.cases, folder)
+        for ended in diagnose_cases(cases, networks, settings, folder, reading=reading):
             if isinstance(ended.error, NoLungsError):
                 no_chest.append(ended.error.line())
             elif ended.error is not None:

@@ -69,6 +69,11 @@ class Ensemble(Network):
         return choices[0]
 
     @property
+    def cards(self) -> tuple[WeightsCard, ...]:
+        """The cards of the members, each with a temperature of its own."""
+        return tuple(card for member in self.members for card in member.cards)
+
+    @property
     def runtime(self) -> str:
         """The runtimes of the members, each once."""
         return "+".join(dict.fromkeys(member.runtime for member in self.members))

@@ -225,6 +225,11 @@ class Network:
             engine.share(1)
 
     @property
+    def cards(self) -> tuple[WeightsCard, ...]:
+        """The cards of all weights that answer."""
+        return (self.card,)
+
+    @property
     def covid_threshold(self) -> float:
         """The probability from which a slice counts as COVID-19; of `jcs-lite`, it is not that of lesions."""
         return self.threshold if self.card.covid_threshold is None else self.card.covid_threshold

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import OtherSeries
@@ -24,7 +24,7 @@ from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.core.geometry import CTSeries
@@ -36,6 +36,11 @@ READERS = {
     Kind.NRRD: "jcs_ct.io.volumes.nrrd:read_nrrd",
 }
 """What reads a volume that is one file, by its kind; imported when one comes."""
+_LISTS = "jcs inspect lists them"
+
+
+class LacksSeriesError(InputError):
+    """A study that does not hold the series that was asked for."""
 
 
 class FinishedStudy(Protocol):
@@ -90,7 +95,7 @@ def find_series(
     Args:
         inputs: Files, folders, zip archives and lists.
         series: Take this series instead: its UID, number, description, or the name of its case. What cannot be read as
-            a volume stays refused. Studies without such a series are left out.
+            a volume stays refused. A DICOM study without such a series is a problem.
         allow_gaps: Accept missing slices and uneven distances, with a warning that says where.
         drop_odd: Leave out the few images of a series that do not fit the others, with a warning.
         settled: Studies that are left out where all their files are there, and no others of them.
@@ -130,6 +135,12 @@ def _folder(source: Source) -> str:
     return f"{path}!" if source.member is not None else str(path.parent)
 
 
+def _numbers(groups: Iterable[Sequence[ImageHeader]]) -> str:
+    """Return the numbers of series for a message."""
+    numbers = sorted({group[0].number for group in groups if group[0].number is not None})
+    return f"series numbers here: {few([str(number) for number in numbers]) or 'none'}"
+
+
 def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:
     """Return a file that is named by folders and name, however the disk writes them; None where there is none."""
     for change in (str, str.lower, str.upper):
@@ -153,18 +164,16 @@ class _Finder:
         self._series: list[CTSeries] = []
         self._rows: list[SeriesRow] = []
         self._studies = 0
-        self._numbers: set[int] = set()
         self._matched = False
+        self._lacking = 0
 
     def result(self, pictures: tuple[Source, ...], *, nothing_else: bool = True) -> FoundSeries:
         """Return the whole; names in the rows are told apart. That there is no volume at all is a problem."""
         series = tuple(self._series)
         names = iter(tell_apart([(one.name, "") for one in series]))
         rows = tuple(replace(row, name=next(names)) if row.chosen else row for row in self._rows)
-        if self._wanted is not None and rows and not self._matched:
-            there = few([str(number) for number in sorted(self._numbers)]) or "none"
-            message = f"no series is called {self._wanted}; series numbers here: {there}"
-            self._problems.append(InputError(message, hint="jcs inspect lists them"))
+        if self._wanted is not None and rows and not (self._matched or self._lacking):
+            self._problems.append(LacksSeriesError(f"no series is called {self._wanted}; {_numbers(())}", hint=_LISTS))
         if not series and not self._problems and not pictures and nothing_else:
             what = "; ".join(f"{row.label}: {row.reason}" for row in rows[:1])
             self._problems.append(InputError(f"no CT volume to work on{f' ({what})' if what else ''}"))
@@ -253,14 +262,13 @@ class _Finder:
         return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
-        from jcs_ct.io.dicom.odd_images import join_single_slices
-        from jcs_ct.io.dicom.series import case_name, open_series
+        from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
+        from jcs_ct.io.dicom.series import case_name, open_series, place
 
         candidates: list[Candidate] = []
         for group in join_single_slices(groups):
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
-            self._numbers |= {group[0].number} if group[0].number is not None else set()
             if images and objects:
                 kinds = ", ".join(sorted({modality_of(header) for header in objects}))
                 where = objects[0].source.label
@@ -294,12 +302,26 @@ class _Finder:
                     beside=tuple(beside.values()),
                 )
             )
-            self._notes += [f"{best.opened.series.label}: {note}" for note in best.opened.notes]
+            alone = not_joined([c.images for c in usable]) if len(best.opened.series) == 1 else ""
+            told = [*best.opened.notes, *([alone] if alone else [])]
+            self._notes += [f"{best.opened.series.label}: {note}" for note in told]
         elif asked:
             worst = max(asked, key=lambda c: len(c.images)).problem
             assert worst is not None  # noqa: S101  # each was opened or failed
             more = f"; nor can {len(asked) - 1} other series of this study be read" if len(asked) > 1 else ""
-            self._problems.append(InputError(worst.message + more, path=worst.path, hint=worst.hint))
+            study = groups[0][0].study
+            self._problems.append(InputError(worst.message + more, path=worst.path, hint=worst.hint, study=study))
+        elif usable:
+            self._lacking += 1
+            images = [header for candidate in usable for header in candidate.images]
+            message = f"no series is called {self._wanted}; {_numbers(candidate.images for candidate in usable)}"
+            about: Any = {"hint": _LISTS, "study": images[0].study}
+            self._problems.append(LacksSeriesError(message, path=place(images), **about))
+        else:
+            objects = [header for group in groups for header in group]
+            kinds = ", ".join(sorted({modality_of(header) for header in objects}))
+            message = f"no CT volume to work on: it holds no images of a CT, but {kinds}"
+            self._problems.append(InputError(message, path=place(objects), study=objects[0].study))
 
     def _other(self, candidate: Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
         from jcs_ct.io.dicom.series import open_next

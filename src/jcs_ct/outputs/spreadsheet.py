@@ -17,6 +17,12 @@ def cell(value: Any) -> Any:
     return value
 
 
+def value_of(text: str) -> str:
+    """Return what `cell` made a text of: without the apostrophe, where one hides a formula."""
+    hidden = text[1:]
+    return hidden if text[:1] == "'" and hidden.startswith(FORMULA) and not _is_number(hidden) else text
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)

@@ -30,12 +30,14 @@ class UsedNetwork(NamedTuple):
         covid_threshold: The probability from which a slice counts as COVID-19; None where it gives none.
         lesion_threshold: The probability from which a pixel counts as lesion; None where it gives none.
         runtime: What executed it.
+        fits: Digests of what its numbers depend on (`WeightsCard.fit`), one for each of an ensemble's members.
     """
 
     card: WeightsCard
     covid_threshold: float | None
     lesion_threshold: float | None
     runtime: str
+    fits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def _used(network: Network) -> UsedNetwork:
         network.covid_threshold if spec.gives_probability else None,
         network.threshold if spec.gives_lesions else None,
         network.runtime,
+        fits_of(network),
     )
 
 
@@ -147,6 +150,16 @@ def whole_study_rule(name: str, card: WeightsCard) -> WholeStudy | None:
     Raises WeightsError where what the card holds is no such rule.
     """
     return WholeStudy.from_dict(card.whole_study) if name == NAME and card.whole_study is not None else None
+
+
+def fits_of(network: Network) -> tuple[str, ...]:
+    """Return the digests of what the numbers of a network depend on, see `UsedNetwork`."""
+    return tuple(card.fit() for card in network.cards)
+
+
+def cards_fit(*fits: tuple[str, ...]) -> str:
+    """Return one digest of those of all networks that ran, in the order of their roles."""
+    return hashlib.sha256(json.dumps(fits).encode()).hexdigest()[:16]
 
 
 def rule_fit(card: WeightsCard) -> str:

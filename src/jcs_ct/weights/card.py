@@ -6,6 +6,7 @@ may lie `NAME.hashes`, hashes of the slices that the weights were trained on (`j
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, fields
@@ -22,6 +23,12 @@ LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 _REIMPORT = "import the weights again: jcs models import FILE"
 # Of the one-pass network; left out where they say nothing.
 _OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None, "whole_study": None}
+
+DESCRIBE = frozenset(
+    {"name", "source_file", "source_kind", "source_sha256", "source_url", "imported_at", "jcs_ct_version"}
+    | {"threshold_from", "licence", "citation", "notes", "schema_version"}
+)
+"""Fields of a card that no number of a result depends on."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,11 @@ class WeightsCard:
         values["patient"] = None if self.patient is None else list(self.patient)
         plain = {name: usual for name, usual in _OPTIONAL.items() if values[name] == usual}
         return {"schema_version": values.pop("schema_version")} | {k: v for k, v in values.items() if k not in plain}
+
+    def fit(self) -> str:
+        """Return a digest of all that the numbers of a result depend on, 16 hexadecimal digits."""
+        values = {name: value for name, value in asdict(self).items() if name not in DESCRIBE}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
     def from_json(cls, text: str | bytes, *, path: Path | str | None = None) -> WeightsCard:

@@ -53,9 +53,10 @@ def dropped_warning(number: int, what: str, first: ImageHeader) -> CodedWarning:
 
 
 def join_single_slices(groups: Sequence[Sequence[ImageHeader]]) -> list[list[ImageHeader]]:
-    """Return the series of a study, those joined that hold one slice each and lie on one grid at different positions.
+    """Return the series of a study, those joined that hold one slice each and lie on one grid at several positions.
 
-    Some exports give every image a series UID of its own. Each would be a study of one slice.
+    Some exports give every image a series UID of its own. Each would be a study of one slice. Images at the same
+    position are told as in any other series.
 
     Args:
         groups: The images of each series.
@@ -70,11 +71,22 @@ def join_single_slices(groups: Sequence[Sequence[ImageHeader]]) -> list[list[Ima
             stack.append(image)
     for stack in stacks:
         places = {tuple(np.round(image.position or (), 2)) for image in stack}
-        if len(stack) >= LEAST_TORN and len(places) == len(stack):
+        if len(places) >= LEAST_TORN:
             whole.append(stack)
         else:
             whole += [[image] for image in stack]
     return whole
+
+
+def not_joined(groups: Sequence[Sequence[ImageHeader]]) -> str:
+    """Return a line for single slices that were not joined, "" where they are too few to be one series."""
+    pieces = sum(_may_be_a_piece(group) for group in groups)
+    if pieces < LEAST_TORN:
+        return ""
+    return (
+        f"{pieces} series of one slice each were not joined: they differ in size, spacing, orientation, kernel, "
+        "description or rescale values, or lie at fewer than three positions"
+    )
 
 
 def joined_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:

@@ -78,8 +78,12 @@ def open_next(images: Sequence[ImageHeader], *, allow_gaps: bool, drop_odd: bool
 
 
 def case_name(images: Sequence[ImageHeader]) -> str:
-    """Return "study-" and 8 hexadecimal digits: SHA-256 of the series' UID, or of its images' where it has none."""
-    key = images[0].series or "\n".join(sorted(image.sop for image in images))
+    """Return "study-" and 8 hexadecimal digits: SHA-256 of the series' UID, or of its images' where it has none.
+
+    Of a series that was joined it is made of the study's UID, so that one slice more does not change it.
+    """
+    joined = len({image.series for image in images}) > 1
+    key = (images[0].study if joined else images[0].series) or "\n".join(sorted(image.sop for image in images))
     return f"study-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
@@ -167,7 +171,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
         facts=dict(stacked.images[0].facts),
         warnings=tuple(warnings),
         study_uid=images[0].study,
-        series_uid=images[0].series,
+        series_uid="" if len({image.series for image in images}) > 1 else images[0].series,
         number=images[0].number,
     )
     return Opened(series, lungs, tuple(notes + more))

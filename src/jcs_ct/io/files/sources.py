@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files import archive, packed
-from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, GRIDS, SLICES, Kind, Wanted, decode_text
+from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted, decode_text
 from jcs_ct.io.files.names import natural_key, printable, safe_name, split_extension, tell_apart
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
-from jcs_ct.io.files.walk import count, few, walk
+from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around, results_note, walk
+from jcs_ct.io.files.walk import SLICES as TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +32,7 @@ HEADERS = {".mhd", ".nhdr", ".hdr"}
 """Extensions of headers whose values lie in a file of the same name beside them, with one of `VALUES`."""
 VALUES = (".raw", ".zraw", ".img", ".raw.gz", ".img.gz")
 
+_GIVE_STUDIES = "give the studies themselves"
 _SAVE = "save the slices through the lung window as 8-bit PNG"
 _HINTS = {
     **dict.fromkeys((Kind.DICOM, Kind.DICOM_GZIP, *GRIDS), _SAVE),
@@ -180,7 +182,7 @@ class _Finder:
         safe = [safe_name(stem) for stem, _ in stems]
         names = tell_apart([(name, extension) for name, (_, extension) in zip(safe, stems, strict=True)])
         sources = [
-            Source(name, printable(_label(e.path, e.member)), e.path, e.member, e.kind, e.tar, e.gzip)
+            Source(name, printable(label(e.path, e.member)), e.path, e.member, e.kind, e.tar, e.gzip)
             for name, e in zip(names, self._entries, strict=True)
         ]
         notes = list(self._notes)
@@ -210,6 +212,9 @@ class _Finder:
             return
         path = Path(item)
         try:
+            if self._wanted is FOR_STUDIES and (around := result_around(path)) is not None:
+                message = f"lies in {around}, a result of this program; results are never read as input"
+                raise InputError(message, path=path, hint=_GIVE_STUDIES)
             if path.is_dir():
                 self._add_folder(path, prefix=f"{relative}/" if relative else "")
             else:
@@ -264,17 +269,31 @@ class _Finder:
         members.sort(key=lambda member: natural_key(member.path))
         self._problems += problems
         chosen = []
+        results = self._results_in(path, members, tar=tar)
+        members = [member for member in members if not _below(member.path, results)]
         for member in members:
             if member.kind in ARCHIVES:
-                title, what = _label(path, member.name), f"{member.kind.value} within another"
+                title, what = label(path, member.name), f"{member.kind.value} within another"
                 self._problems.append(InputError(f"is {what}", path=title, hint="give it as an input itself"))
             else:
                 chosen.append(_entry(prefix + member.path, path, member.name, member.kind, tar=tar))
-        self._add_contents(path, chosen, nothing=not members and not problems)
+        self._add_contents(path, chosen, results, nothing=not members and not problems)
+
+    def _results_in(self, path: Path, members: Sequence[archive.Member], *, tar: bool) -> list[str]:
+        """Return the folders within an archive that hold results of this program; "" is the archive itself."""
+        tables = {PurePath(member.path).parent for member in members if PurePath(member.path).name == TABLE}
+        found = []
+        for member in members:
+            pure = PurePath(member.path)
+            if pure.name == REPORT and pure.parent in tables:
+                read = packed.read_tar_member if tar else archive.read_start
+                if MARK in read(path, member.name, MARKED):
+                    found.append("" if pure.parent == PurePath() else pure.parent.as_posix())
+        return found
 
     def _add_folder(self, folder: Path, prefix: str) -> None:
         before = len(self._problems)
-        files, problems, notes = walk(folder)
+        files, problems, notes, results = walk(folder)
         self._problems += problems
         self._notes += notes
         files.sort(key=lambda file: natural_key(file[0]))
@@ -288,15 +307,23 @@ class _Finder:
                 self._problems.append(problem)
             else:
                 entries.append(_entry(prefix + relative, path, None, kind))
-        self._add_contents(folder, entries, nothing=not files and len(self._problems) == before)
+        self._add_contents(folder, entries, results, nothing=not files and len(self._problems) == before)
 
-    def _add_contents(self, where: Path, entries: Iterable[_Entry], *, nothing: bool) -> None:
-        """Add what is in a folder or an archive: slices, problems for what only pretends to be, a note for the rest."""
+    def _add_contents(self, where: Path, entries: Iterable[_Entry], results: Sequence[str], *, nothing: bool) -> None:
+        """Add what is in a folder or an archive: slices, problems for what only pretends to be, a note for the rest.
+
+        `results` are the folders in it with results of this program, which are left out already.
+        """
+        entries = list(entries)
+        if results and not any(self._wanted.promised(e.relative) or self._reads(e.kind) for e in entries):
+            message = "holds results of this program and nothing else to read; results are never read as input"
+            raise InputError(message, path=where, hint=_GIVE_STUDIES)
+        if results:
+            self._notes.append(results_note(where, [name or where.name for name in results]))
         if nothing:
             raise InputError(f"is empty; {self._wanted.expected}", path=where, hint="check that it is the right one")
         skipped: list[_Entry] = []
         useful = False
-        entries = list(entries)
         headed = {_header_stem(entry.relative) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
         for entry in entries:
             if entry.kind not in self._wanted.kinds and _values_stem(entry.relative) in headed - {None}:
@@ -305,7 +332,7 @@ class _Finder:
                 self._add_entry(entry)
                 useful = True
             elif self._wanted.promised(entry.relative) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
-                self._problems.append(self._wrong_kind(_label(entry.path, entry.member), entry.kind))
+                self._problems.append(self._wrong_kind(label(entry.path, entry.member), entry.kind))
                 useful = True
             else:
                 skipped.append(entry)
@@ -337,6 +364,10 @@ class _Finder:
         return InputError(f"is {kind.value}; {self._wanted.expected}", path=label, hint=hint)
 
 
+def _below(path: str, folders: Sequence[str]) -> bool:
+    return any(not folder or path.startswith(f"{folder}/") for folder in folders)
+
+
 def _header_stem(relative: str) -> str | None:
     """Return the name of a header without its extension, or None where it is no header of values beside it."""
     name = relative[:-3] if relative.lower().endswith(".hdr.gz") else relative
@@ -359,5 +390,6 @@ def _archive_stem(relative: str) -> str:
     )
 
 
-def _label(path: Path, member: str | None) -> str:
+def label(path: Path, member: str | None) -> str:
+    """Return what messages call a file, or a member of an archive."""
     return str(path) if member is None else archive.label(path, member)

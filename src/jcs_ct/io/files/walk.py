@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[str]]:
-    """Return the files below a folder, what cannot be read, and what a user should know.
+REPORT, SLICES = "report.json", "slices.csv"
+"""Files that every result of a study has."""
+MARK, MARKED = b'"jcs-ct/report/', 200
+"""What stands within so many bytes of the first."""
+
+
+def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[str], list[str]]:
+    """Return the files below a folder, what cannot be read, what a user should know, and folders with results.
 
     Links to folders are followed last, and only where their folder was not read yet: it keeps its own name, and there
     is no loop without end.
 
     Returns:
-        The files in no order, with their "/"-separated paths relative to the folder; problems; notes.
+        The files in no order, with their "/"-separated paths relative to the folder; problems; notes; the folders with
+        results of this program, which are not read (`results_note` says so).
     """
     files: list[tuple[str, Path]] = []
     problems: list[InputError] = []
@@ -63,20 +70,29 @@ def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[s
     if again:
         links_text = f"{count(len(again), 'link')} to folders that are read already, not followed"
         notes.append(f"{folder}: {links_text}: {few(again)}")
-    if results:
-        notes.append(
-            f"{folder}: {count(len(results), 'folder')} with results of this program, not read: {few(results)}"
-        )
-    return files, problems, notes
+    return files, problems, notes, results
+
+
+def results_note(where: Path | str, results: Sequence[str]) -> str:
+    """Return the line for folders with results that are not read."""
+    return f"{where}: {count(len(results), 'folder')} with results of this program, not read: {few(results)}"
+
+
+def result_around(path: Path) -> Path | None:
+    """Return the folder of a result that a file or folder lies in; None where it lies in none."""
+    for folder in path.resolve().parents:
+        if (folder / SLICES).is_file() and is_result(folder, {REPORT, SLICES}):
+            return folder
+    return None
 
 
 def is_result(folder: Path, names: set[str]) -> bool:
     """Return whether a folder with these files holds the result of a study: none is ever an input."""
-    if not {"report.json", "slices.csv"} <= names:
+    if not {REPORT, SLICES} <= names:
         return False
     try:
-        with (folder / "report.json").open("rb") as file:
-            return b'"jcs-ct/report/' in file.read(200)
+        with (folder / REPORT).open("rb") as file:
+            return MARK in file.read(MARKED)
     except OSError:
         return False
 

@@ -9,12 +9,12 @@ from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.language import mark
-from jcs_ct.study.settings import rule_fit
+from jcs_ct.study.settings import cards_fit, rule_fit
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.result import StudyResult
-    from jcs_ct.weights import WeightsCard
+    from jcs_ct.study.settings import UsedNetwork
 
 SCHEMA = "jcs-ct/report/1"
 CALIBRATED = {"whole-study", "top-k"}  # rules whose score is a probability
@@ -60,6 +60,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
         "settings": {
             "rule": study.settings.rule,
             "rule_fit": rule_fit(card),
+            "cards_fit": cards_fit(*(used.fits for used in (study.screen, separate_segmenter(study)) if used)),
             "segment": study.settings.segment,
             "window_hu": list(LUNG) if series else None,
             "runtime": study.screen.runtime,
@@ -100,11 +101,17 @@ def series_of_study(series: CTSeries) -> list[dict[str, Any]] | None:
     return [chosen, *rest]
 
 
+def separate_segmenter(study: StudyResult) -> UsedNetwork | None:
+    """Return what finds lesions, where that is not what screens."""
+    return None if study.segmenter is study.screen else study.segmenter
+
+
 def segmenter_of(study: StudyResult) -> dict[str, str] | None:
     """Return the `segmenter` object of the report: what finds lesions, where that is not what `model` describes."""
-    if study.segmenter is None or study.segmenter is study.screen:
+    used = separate_segmenter(study)
+    if used is None:
         return None
-    card: WeightsCard = study.segmenter.card
+    card = used.card
     return {"name": card.name, "architecture": card.architecture, "weights_sha256": card.weights_sha256}
 
 
