@@ -31,6 +31,7 @@ from pydicom.uid import (
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
+from jcs_ct.io.dicom.padding import LOWEST, filled, padding_hu
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -43,11 +44,8 @@ if TYPE_CHECKING:
     from jcs_ct.io.dicom.header import ImageHeader
     from jcs_ct.io.files.sources import Source
 
-LOWEST, HIGHEST = -1024, 3071
-"""HU: air, and what 12 bits hold above it."""
-
-HIGHEST_PADDING = -950
-"""HU up to which padding is air wherever it lies; what is denser may be tissue with the same value."""
+HIGHEST = 3071
+"""HU: what 12 bits hold above `LOWEST`."""
 
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
@@ -111,7 +109,7 @@ def directory_files(source: Source) -> list[tuple[str, ...]]:
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
 
-    Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST.
+    Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST (`jcs_ct.io.dicom.padding`).
 
     Raises:
         InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
@@ -125,27 +123,11 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         hu = (stored.astype(np.int32) + int(intercept)).clip(LOWEST, HIGHEST).astype(np.int16)
     else:
         hu = np.rint(stored * slope + intercept).clip(LOWEST, HIGHEST).astype(np.int16)
-    if header.padding is not None:
-        first, last = header.padding
-        filled = (stored >= first) & (stored <= last)
-        if (
-            max(first * slope, last * slope) + intercept > HIGHEST_PADDING
-        ):  # tissue may have these values: only what reaches the edge is air
-            filled = touching_edge(filled)
-        hu[filled] = LOWEST
+    if (span := padding_hu(header)) is not None and span[1] > LOWEST and header.padding is not None:
+        covered = (stored >= header.padding[0]) & (stored <= header.padding[1])
+        if covered.any():
+            hu[filled(hu, covered)] = LOWEST
     return hu
-
-
-def touching_edge(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the parts of a mask that reach the edge of the picture."""
-    from scipy import ndimage
-
-    if not filled.any():
-        return filled
-    labels, _ = ndimage.label(filled)
-    edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    found: NDArray[np.bool_] = np.isin(labels, edge[edge > 0])
-    return found
 
 
 @dataclass(frozen=True)
