@@ -45,6 +45,7 @@ class Study:
         limit: What it had to reach.
         call: The verdict: positive, negative or indeterminate.
         reliable: Whether the report says that the verdict can be relied on.
+        flags: Why not, a line each.
         rule: Name of the rule.
         probability: Whether the score is a probability.
         network: Name and digest of the weights that looked.
@@ -60,6 +61,7 @@ class Study:
     rule: str
     probability: bool
     network: tuple[str, str]
+    flags: tuple[str, ...] = ()
 
     @property
     def positive(self) -> bool:
@@ -92,11 +94,18 @@ def read_labels(path: Path) -> dict[str, tuple[int, str]]:
     return found
 
 
-def read_studies(results: Path, labels: dict[str, tuple[int, str]]) -> tuple[list[Study], list[InputError], list[str]]:
+def read_studies(
+    results: Path, labels: dict[str, tuple[int, str]], *, strict: bool = False
+) -> tuple[list[Study], list[InputError], list[str]]:
     """Return the studies that have both, what is wrong with others, and the results without a label.
 
     A study is found by the name of its folder of results, or by the last part of the path that was given to
     `jcs diagnose`, with or without its extension.
+
+    Args:
+        results: The OUT of `jcs diagnose`.
+        labels: Label and group by study.
+        strict: Whether a verdict that is not reliable is refused.
 
     Raises:
         InputError: The folder holds no results at all.
@@ -116,7 +125,12 @@ def read_studies(results: Path, labels: dict[str, tuple[int, str]]) -> tuple[lis
             continue
         case = next(iter(cases))
         used.add(case)
-        studies.append(_study(name, label, group, reports[case]))
+        study = _study(name, label, group, reports[case])
+        if strict and not study.reliable:
+            what = f"has a verdict that is not reliable: {'; '.join(study.flags) or 'no reason is given'}"
+            problems.append(InputError(what, path=name, hint="leave --strict out to score it, too"))
+        else:
+            studies.append(study)
     return studies, problems, sorted(set(reports) - used)
 
 
@@ -133,6 +147,7 @@ def _study(name: str, label: int, group: str, content: dict[str, Any]) -> Study:
         rule=str(verdict["rule"]),
         probability=verdict["probability"] is not None,
         network=(model["name"], model["weights_sha256"]),
+        flags=tuple(map(str, verdict.get("reasons", ()))),
     )
 
 
