@@ -5,19 +5,21 @@ from __future__ import annotations
 import pickle
 from copy import deepcopy
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from jcs_ct.anatomy.plausibility import LEAST_LIKENESS, LUNGS_ML, VolumeCheck
+from jcs_ct.anatomy.adult_lungs import LUNGS_ML, LungFacts, lung_warnings
+from jcs_ct.anatomy.lungs import segment_lungs
+from jcs_ct.anatomy.plausibility import LEAST_LIKENESS, SOLID, VolumeCheck, enclosed
 from jcs_ct.core.warning import UNRELIABLE, CodedWarning, code_of
 from jcs_ct.phantom import make_phantom
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ADULT_ML = (2000.0, 1800.0)
+ADULT = LungFacts((2000.0, 1800.0), -850.0, 230.0)
 
 
 @lru_cache(maxsize=1)
@@ -26,9 +28,7 @@ def phantom() -> tuple[NDArray[np.int16], tuple[float, float, float]]:
     return study.hu, study.spacing
 
 
-def judged(
-    hu: NDArray[np.int16], spacing: tuple[float, float, float], lungs: tuple[float, float] = ADULT_ML
-) -> list[CodedWarning]:
+def judged(hu: NDArray[np.int16], spacing: tuple[float, float, float], lungs: LungFacts = ADULT) -> list[CodedWarning]:
     check = VolumeCheck(spacing)
     for picture in hu:
         check.add(np.ascontiguousarray(picture))
@@ -44,7 +44,7 @@ def test_a_clean_chest_passes() -> None:
     assert codes(phantom()[0]) == []
 
 
-@pytest.mark.parametrize("offset", [-150, -90, 70, 120, 300])
+@pytest.mark.parametrize("offset", [-150, -90, -50, 35, 70, 120, 300])
 def test_a_shift_of_all_values_is_named(offset: int) -> None:
     hu = (phantom()[0].astype(np.int32) + offset).clip(-1024, 3071).astype(np.int16)
     (warning,) = judged(hu, phantom()[1])
@@ -65,6 +65,18 @@ def test_stretched_values_are_named(factor: float) -> None:
     """A wrong slope leaves air where it is, at the stored value 0."""
     hu = ((phantom()[0].astype(np.float64) + 1024) * factor - 1024).clip(-1024, 3071).astype(np.int16)
     assert set(codes(hu)) & {"scale", "offset"}
+
+
+@pytest.mark.parametrize("offset", [-20, -10, 10, 20])
+def test_a_shift_that_does_no_harm_is_not_named(offset: int) -> None:
+    """Real air lies up to 12 HU off (noise that is cut off at −1024), and soft tissue with contrast agent more."""
+    assert codes((phantom()[0].astype(np.int32) + offset).clip(-1024, 3071).astype(np.int16)) == []
+
+
+@pytest.mark.parametrize("lowest", [-900, -700])
+def test_values_that_were_cut_off_are_named(lowest: int) -> None:
+    """Soft tissue is right; only what is thinner is gone."""
+    assert codes(np.maximum(phantom()[0], np.int16(lowest))) == ["cut-off-air"]
 
 
 def test_filled_corners_are_no_shift() -> None:
@@ -116,6 +128,33 @@ def test_a_small_step_is_named_for_what_it_is() -> None:
     assert codes(hu) == ["level-jump"]
 
 
+@pytest.mark.parametrize("shift", [-20, 20])
+def test_a_step_of_tissue_and_air_alike_is_named(shift: int) -> None:
+    """Anatomy shifts soft tissue by up to 20 HU, but never the air around the body as much."""
+    hu = phantom()[0].copy()
+    hu[20:30] = (hu[20:30] + shift).clip(-1024, 3071)
+    assert codes(hu) == ["level-jump"]
+
+
+@pytest.mark.parametrize("where", ["tissue", "air"])
+def test_a_small_step_of_one_of_them_is_anatomy(where: str) -> None:
+    hu = phantom()[0].copy()
+    part = hu[20:30] > -300 if where == "tissue" else hu[20:30] < -950
+    hu[20:30][part] += 18
+    assert codes(hu) == []
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_missing_slices_are_named(count: int) -> None:
+    assert codes(np.delete(phantom()[0], range(34, 34 + count), axis=0)) == ["foreign-slices"]
+
+
+def test_a_large_step_of_soft_tissue_alone_is_named() -> None:
+    hu = phantom()[0].copy()
+    hu[20:30][hu[20:30] > -150] += 35
+    assert codes(hu) == ["level-jump"]
+
+
 def test_a_change_that_is_too_large_is_named() -> None:
     """Slices that are alike, and still further from one another than those around them."""
     hu = phantom()[0].copy()
@@ -124,7 +163,7 @@ def test_a_change_that_is_too_large_is_named() -> None:
     for picture in hu:
         judge.add(picture)
     assert min(one.likeness for one in judge.slices) > LEAST_LIKENESS
-    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT_ML)]
+    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT)]
 
 
 def test_neighbours_that_are_not_alike_are_named() -> None:
@@ -135,28 +174,56 @@ def test_neighbours_that_are_not_alike_are_named() -> None:
     for picture in hu:
         judge.add(np.ascontiguousarray(picture))
     assert min(one.likeness for one in judge.slices) < LEAST_LIKENESS
-    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT_ML)]
+    assert "foreign-slices" in [w.code for w in judge.warnings(ADULT)]
 
 
 def test_a_body_of_a_childs_size_is_named() -> None:
     down, rows, columns = phantom()[1]
-    assert codes(phantom()[0], spacing=(down, rows / 2, columns / 2)) == ["child"]
+    assert codes(phantom()[0], spacing=(down, rows / 2, columns / 2), lungs=ADULT._replace(ml=(700.0, 600.0))) == [
+        "child"
+    ]
+
+
+def test_a_body_larger_than_adults_is_named() -> None:
+    down, rows, columns = phantom()[1]
+    assert codes(phantom()[0], spacing=(down, rows * 1.8, columns * 1.8)) == ["body-size"]
 
 
 @pytest.mark.parametrize(
-    ("lungs", "expected"),
-    [((2000.0, 100.0), "one-lung"), ((100.0, 2000.0), "one-lung"), ((6000.0, 6000.0), "lung-volume"),
-     ((300.0, 250.0), "lung-volume")],
-)  # fmt: skip
-def test_lungs_unlike_those_of_adults_are_named(lungs: tuple[float, float], expected: str) -> None:
-    down, rows, columns = phantom()[1]
-    spacing = (max(down, 160 / len(phantom()[0])), rows, columns)
-    assert codes(phantom()[0], spacing=spacing, lungs=lungs) == [expected]
-    assert LUNGS_ML[0] < sum(ADULT_ML) < LUNGS_ML[1]
+    ("change", "expected"),
+    [
+        ({"ml": (2000.0, 100.0)}, "one-lung"),
+        ({"ml": (100.0, 2000.0)}, "one-lung"),
+        ({"ml": (5000.0, 5500.0)}, "lung-volume"),
+        ({"ml": (400.0, 450.0)}, "lung-volume"),
+        ({"median_hu": -970.0}, "lung-density"),
+        ({"median_hu": -390.0}, "lung-density"),
+        ({"height_mm": 90.0}, "lung-height"),
+        ({"height_mm": 430.0}, "lung-height"),
+    ],
+)
+def test_lungs_unlike_those_of_adults_are_named(change: dict[str, Any], expected: str) -> None:
+    assert [w.code for w in lung_warnings(ADULT._replace(**change), 20_000)] == [expected]
+    assert LUNGS_ML[0] < sum(ADULT.ml) < LUNGS_ML[1]
+
+
+@pytest.mark.parametrize("body_ml", [6_000, 100_000])
+def test_lungs_that_do_not_fit_the_body_are_named(body_ml: float) -> None:
+    assert [w.code for w in lung_warnings(ADULT, body_ml)] == ["lung-share"]
+    assert lung_warnings(ADULT, 15_000) == []
+
+
+def test_lungs_lie_within_the_body() -> None:
+    """They are sought there, so that no check of it is needed."""
+    hu, spacing = phantom()
+    lungs = segment_lungs(hu, spacing) > 0
+    body = np.stack([(one > SOLID) | enclosed(one > SOLID) for one in hu])
+    assert lungs.any()
+    assert not (lungs & ~body).any()
 
 
 def test_a_part_of_a_chest_is_not_judged_by_its_lungs() -> None:
-    assert codes(phantom()[0][:10], lungs=(300.0, 250.0)) == []
+    assert codes(phantom()[0][:10], lungs=LungFacts((300.0, 250.0), -850.0, 50.0)) == []
 
 
 def test_a_coded_warning_is_a_line_that_keeps_its_code() -> None:

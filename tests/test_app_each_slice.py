@@ -7,14 +7,17 @@ import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
 from jcs_ct.cli import main
+from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.inference.apply import SliceAttention
 from jcs_ct.phantom import lung_window, make_phantom
+from study_help import small_phantom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,17 +158,76 @@ def test_strict_refuses_what_is_flagged(door: str, jcs: Jcs, folder: Path) -> No
     assert not (folder / "out.csv").exists() or "z.png" not in (folder / "out.csv").read_text()
 
 
-@pytest.mark.parametrize("door", ["classify", "segment"])
-def test_lungs_cut_out_on_black_are_flagged(door: str, jcs: Jcs, folder: Path) -> None:
-    """What segmentation tools hand on: the lungs alone, everything else 0."""
-    lungs = make_phantom(slices=9, size=SIZE).lungs[4] > 0
-    for path in folder.glob("set/images/*.png"):
-        path.unlink()
-    Image.fromarray(np.where(lungs, lung_window(make_phantom(slices=9, size=SIZE).hu[4]), 0).astype(np.uint8)).save(
-        folder / "set/images/cut.png"
-    )
-    cases = json.loads(jcs(*DOORS[door], "--json")[1])["cases"]
-    assert cases[0]["flags"]
+@pytest.fixture(scope="module")
+def faulty() -> dict[str, NDArray[np.uint8]]:
+    """A slice of a chest that lies wrong, each in its way; and its lungs alone, as segmentation tools hand them on."""
+    study = make_phantom(slices=9, size=SIZE)
+    slices, lungs = lung_window(study.hu), study.lungs > 0
+    return {
+        "inverted": 255 - slices[4],
+        "turned": np.rot90(slices[4]),
+        "cut": np.where(lungs[4], slices[4], 0).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("fault", ["inverted", "turned", "cut"])
+def test_what_lies_wrong_or_is_cut_out_is_flagged_at_every_door(
+    fault: str, door: str, jcs: Jcs, folder: Path, faulty: dict[str, NDArray[np.uint8]]
+) -> None:
+    for name in "abc":
+        (folder / f"set/images/{name}.png").unlink()
+        (folder / f"set/masks/{name}.png").unlink()
+    (folder / "labels.csv").write_text("file,label\nset/images/z.png,1\n")
+    Image.fromarray(np.ascontiguousarray(faulty[fault])).save(folder / "set/images/z.png")
+    flags = flags_of_noise(folder)
+    assert [code_of(flag) for flag in flags] == {"cut": ["no-lungs-in-slice", "inverted"]}.get(fault, [fault])
+    status, out, err = jcs(*DOORS[door], "--json")
+    assert status == 0, err
+    assert [note for note in json.loads(out)["notes"] if note.endswith("; ".join(flags))]
+    assert jcs(*DOORS[door], "--strict", "--overwrite")[0] == 2
+
+
+@pytest.mark.parametrize("door", ["evaluate segment", "evaluate explain"])
+def test_the_tables_of_slices_end_with_their_flags(door: str, jcs: Jcs, folder: Path) -> None:
+    assert jcs(*DOORS[door])[0] == 0
+    with (folder / "out/per_image.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[-1] == "flags"
+    assert [row["flags"] for row in rows] == ["", "", "", "; ".join(flags_of_noise(folder))]
+
+
+def test_flags_stand_in_the_table_of_maps_that_were_made_before(jcs: Jcs, folder: Path) -> None:
+    """No network runs, but the slices lie there."""
+    words = ("evaluate", "segment", "--data", "set", "--predictions", "set/masks", "-o", "out", "--resamples", "0")
+    assert jcs(*words)[0] == 0
+    with (folder / "out/per_image.csv").open(encoding="utf-8") as file:
+        assert [row["flags"] for row in csv.DictReader(file)] == ["", "", "", "; ".join(flags_of_noise(folder))]
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("none", ""), ("turned", "the slices lie wrong"), ("solid", "no lungs: 2 ml of aerated lung found")],
+)
+def test_slices_of_volumes_have_the_flags_of_their_volume(fault: str, said: str, jcs: Jcs, folder: Path) -> None:
+    """Slices of 10 mm with coarse pixels are flagged in any case, as `diagnose` does."""
+    study = small_phantom()
+    solid = np.where(study.lungs > 0, 40, study.hu).astype(np.int16)
+    hu = {"none": study.hu, "turned": study.hu.transpose(0, 2, 1), "solid": solid}[fault]
+    affine = np.diag([-study.spacing[2], -study.spacing[1], -study.spacing[0], 1.0])
+    library: Any = nibabel
+    for part, values in (("images", hu), ("masks", np.zeros(hu.shape, np.int16))):
+        (folder / "vol" / part).mkdir(parents=True)
+        library.save(library.Nifti1Image(values.transpose(2, 1, 0), affine), folder / f"vol/{part}/{fault}.nii")
+    words = ("evaluate", "segment", "--data", "vol", "-m", "stub", "-o", "out", "--resamples", "0")
+    status, out, err = jcs(*words, "--json")
+    assert status == 0, err
+    with (folder / "out/per_image.csv").open(encoding="utf-8") as file:
+        (flags,) = {row["flags"] for row in csv.DictReader(file)}
+    assert "thick slices: 10 mm" in flags
+    assert (said in flags) if said else len(flags.split("; ")) == 4  # two of them have a semicolon of their own
+    assert len([note for note in json.loads(out)["notes"] if note.endswith(f"{fault}.nii: not reliable: {flags}")]) == 1
+    assert jcs(*words, "--strict", "--overwrite")[0] != 0
 
 
 def test_a_runtime_or_strict_without_a_network_is_refused(jcs: Jcs, folder: Path) -> None:

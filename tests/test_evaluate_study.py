@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -159,6 +160,22 @@ def test_the_command_writes_scores_a_table_and_a_figure(
     with Image.open(out / "verdicts.png") as picture:
         assert picture.size[0] > 1000
     assert evaluated(capsys, *words)[0] == 2
+
+
+def test_verdicts_that_are_not_reliable_have_their_reasons_in_the_table_and_are_refused_on_demand(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(results / "a")
+    written(results, "a", 0.9, verdict={"reliable": False, "reasons": ["lacks 2 slices", "tilt"]})
+    words = ("--labels", all_labels(tmp_path), "--results", results, "-o")
+    assert evaluated(capsys, *words, tmp_path / "s")[0] == 0
+    with (tmp_path / "s/studies.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["flags"] for row in csv.DictReader(file)] == ["lacks 2 slices; tilt", *[""] * (len(LABELS) - 1)]
+    status, said = evaluated(capsys, *words, tmp_path / "t", "--strict")
+    assert status == 2
+    assert "a: has a verdict that is not reliable: lacks 2 slices; tilt (leave --strict out" in said
+    with (tmp_path / "t/studies.csv").open(newline="", encoding="utf-8") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [name for name in LABELS if name != "a"]
 
 
 def test_no_study_with_a_result_is_an_error(tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:

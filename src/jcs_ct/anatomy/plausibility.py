@@ -5,21 +5,25 @@ The limits stand where real volumes (17 studies: whole and partial, 1 to 8 mm, f
 
 | what | real volumes | limit |
 | --- | --- | --- |
-| change between neighbours, against the usual change there | up to 1.5; 2.2 to 2.5 where slices are missing | 1.9 |
-| shift of soft tissue between neighbours | up to 15 HU | 25 HU |
-| air around the body | −1000 to −960 HU | 50 HU off, and tissue with it |
-| soft tissue (−200 to 200 HU) of what is denser than lung | 0.83 to 0.94 | 0.5 |
+| change between neighbours, against the usual change there | up to 1.5; 2.2 to 2.5 where slices are missing | 1.7 |
+| shift of soft tissue between neighbours | up to 20 HU | 25 HU |
+| the same where the air around the body shifts with it | up to 8 HU | 10 HU |
+| air around the body, and soft tissue with it | up to 12 HU off | 24 HU off |
+| air around the body while soft tissue is right | up to 40 HU off | 60 HU off |
+| soft tissue (−200 to 200 HU) of what is denser than lung | 0.83 to 0.95 | 0.5 |
 | soft tissue where air is right | less than 50 HU off | 70 HU off |
-| cross-section of the body | 470 to 1080 cm² | 300 cm² |
-| both lungs | 1.7 to 9.2 l | 1 to 10 l |
+| cross-section of the body at its widest | 470 to 1080 cm² | 300 to 1800 cm² |
+
+What the lungs of an adult are like stands in `jcs_ct.anatomy.adult_lungs`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jcs_ct.anatomy.adult_lungs import lung_warnings
 from jcs_ct.core.warning import CodedWarning
 
 if TYPE_CHECKING:
@@ -27,24 +31,30 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from jcs_ct.anatomy.adult_lungs import LungFacts
+
 SIDE = 128  # a slice is reduced to about that many rows and columns
 SOLID = -300  # HU; denser is body
 NEAR = 4  # slices to each side that tell what the usual change is
-JUMP = 1.9  # times the usual change
+JUMP = 1.7  # times the usual change
 LEAST_CHANGE = 8.0  # HU, mean over a slice: what is less is noise
 LEAST_LIKENESS = 0.6  # correlation of neighbours; real ones at 8 mm reach 0.88
 LEVEL_JUMP = 25.0  # HU
+SHARED_JUMP = 10.0  # HU, of soft tissue and of the air around the body alike: anatomy shifts the one without the other
 BLANK_SHARE = 0.05  # of the usual cross-section of the body
-OFFSET, REFUSED_OFFSET = 50.0, 100.0  # HU
+OFFSET, REFUSED_OFFSET = 24.0, 100.0  # HU
+SURE_OFFSET = 50.0  # HU from which air and tissue need not agree closely
+AGREEING, AGREEING_ROUGHLY = 20.0, 50.0  # HU between the offsets that air and tissue show
+CUT_OFF = 60.0  # HU that air lies off while soft tissue is where it should be
+LEAST_OUTSIDE = 0.05  # of all pixels; in tighter pictures what is around the body is its skin
 STRETCHED = 70.0  # HU that soft tissue lies off while air is where it should be
 LEAST_SOFT = 0.5  # of what is denser than `SOLID`
 AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
-CHILD_CM2 = 300.0
-LUNGS_ML = (1000.0, 10_000.0)
-ONE_LUNG = 0.12  # of the other lung
+CHILD_CM2, LARGEST_CM2 = 300.0, 1800.0
 WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 FEW_PIXELS = 200  # too few to tell a level by
 CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
+HIGHEST_AIR, NO_AIR = -850, 1  # HU of air around the body; what stands for none
 _BINS = np.arange(-1024, 1000, 8)
 
 
@@ -55,6 +65,7 @@ class SliceStatistics(NamedTuple):
         body_cm2: Cross-section of the body.
         change: Mean absolute difference to the slice before, HU; 0 for the first.
         level: Median shift of what is soft tissue in both, HU; 0 where there is too little of it.
+        air: Mean shift of what is air around the body in both, HU; 0 where there is too little of it.
         likeness: Correlation with the slice before; 1 for the first.
     """
 
@@ -62,6 +73,7 @@ class SliceStatistics(NamedTuple):
     change: float
     level: float
     likeness: float
+    air: float = 0.0
 
 
 class VolumeCheck:
@@ -76,9 +88,10 @@ class VolumeCheck:
         self.slices: list[SliceStatistics] = []
         self._air = np.zeros(len(_BINS) - 1, np.int64)
         self._tissue = np.zeros(len(_BINS) - 1, np.int64)
-        self._outside = 0
+        self._outside = self._pixels = 0
         self._soft = self._solid = 0
         self._before: NDArray[np.float32] | None = None
+        self._around: NDArray[np.int16] = np.zeros((0, 0), np.int16)
 
     def add(self, hu: NDArray[np.int16]) -> None:
         """Look at the next slice: int16 HU, rows × columns."""
@@ -88,42 +101,44 @@ class VolumeCheck:
         body = solid | enclosed(solid)
         outside = small[~body]
         self._outside += outside.size
+        self._pixels += small.size
         self._air += np.histogram(outside[outside > -1024], _BINS)[0]
         self._tissue += np.histogram(small[solid & (small < 900)], _BINS)[0]
         self._solid += int(np.count_nonzero(solid))
         self._soft += int(np.count_nonzero((small > -200) & (small < 200)))
         area = float(body.sum()) * self.spacing[1] * self.spacing[2] * step * step / 100
         values = small.clip(-1000, 200).astype(np.float32)
-        change, level, likeness = 0.0, 0.0, 1.0
+        around = np.where(body | (small <= -1024) | (small > HIGHEST_AIR), NO_AIR, small)
+        change, level, likeness, air = 0.0, 0.0, 1.0, 0.0
         before = self._before
         if before is not None:
             change = float(np.abs(values - before).mean())
-            both = (values > -150) & (values < 180) & (before > -150) & (before < 180)
+            level = soft_tissue_shift(before, values)
+            both = (around != NO_AIR) & (self._around != NO_AIR)
             if np.count_nonzero(both) > FEW_PIXELS:
-                level = float(np.median(values[both] - before[both]))
+                air = float((around[both] - self._around[both].astype(np.float32)).mean())
             spread = float(values.std()) * float(before.std())
             likeness = float(((values - values.mean()) * (before - before.mean())).mean()) / spread if spread else 0.0
-        self._before = values
-        self.slices.append(SliceStatistics(area, change, level, likeness))
+        self._before, self._around = values, around
+        self.slices.append(SliceStatistics(area, change, level, likeness, air))
 
-    def warnings(self, lungs_ml: Sequence[float], *, units_only: bool = False) -> list[CodedWarning]:
-        """Return what speaks against the volume.
-
-        Args:
-            lungs_ml: Right and left lung.
-            units_only: Only whether the values are Hounsfield units.
-        """
-        if units_only:
-            return self._units()
-        found = [*self._slices(), *self._units()]
+    def warnings(self, lungs: LungFacts | None) -> list[CodedWarning]:
+        """Return what speaks against the volume; `lungs`: what was found of them, None where there are none."""
+        found = [*self._slices(), *self.units()]
         extent = self.spacing[0] * len(self.slices)
         largest = max((one.body_cm2 for one in self.slices), default=0.0)
         if largest < CHILD_CM2:
             found.append(
                 CodedWarning("child", f"a small body: {largest:.0f} cm² at its widest; only adults were tested")
             )
-        if extent >= WHOLE_CHEST_MM:
-            found += _of_lungs(lungs_ml)
+        elif largest > LARGEST_CM2:
+            text = (
+                f"a body of {largest:.0f} cm² at its widest; adults have up to {LARGEST_CM2:.0f}: is the spacing right?"
+            )
+            found.append(CodedWarning("body-size", text))
+        if extent >= WHOLE_CHEST_MM and lungs is not None:
+            body_ml = sum(one.body_cm2 for one in self.slices) * self.spacing[0] / 10
+            found += lung_warnings(lungs, body_ml)
         return found
 
     def offset(self) -> float:
@@ -138,12 +153,14 @@ class VolumeCheck:
             if self._air.sum() < FEW_PIXELS:
                 return 0.0
         air = float(middle[_smooth(self._air).argmax()]) - AIR
-        return air if abs(air) >= OFFSET and abs(tissue - air) < OFFSET else 0.0
+        near = AGREEING_ROUGHLY if abs(air) >= SURE_OFFSET else AGREEING
+        return air if abs(air) >= OFFSET and abs(tissue - air) < near else 0.0
 
-    def _units(self) -> list[CodedWarning]:
+    def units(self) -> list[CodedWarning]:
+        """Return what says that the values are no Hounsfield units."""
         shift = self.offset()
         if not shift:
-            return self._scale()
+            return self._scale() or self._cut_off()
         text = (
             f"the values lie about {abs(shift):.0f} HU too {'high' if shift > 0 else 'low'}: air around the body is at"
         )
@@ -162,6 +179,16 @@ class VolumeCheck:
         if self._soft < LEAST_SOFT * self._solid:
             text = f"the values are no Hounsfield units: only {share:.0f} % of the body is soft tissue (−200 to 200 HU)"
         return [CodedWarning("scale", text)]
+
+    def _cut_off(self) -> list[CodedWarning]:
+        """Return whether what is thinner than some value was cut off, or filled with it: only air is wrong."""
+        if self._outside < LEAST_OUTSIDE * self._pixels or self._air.sum() < (1 - CLIPPED) * self._outside:
+            return []
+        air = float(((_BINS[:-1] + _BINS[1:]) / 2)[_smooth(self._air).argmax()])
+        if abs(air - AIR) < CUT_OFF:
+            return []
+        text = f"air around the body is at {air:.0f} HU ({AIR:.0f} is expected), soft tissue is right"
+        return [CodedWarning("cut-off-air", f"{text}: were values cut off?")]
 
     def _slices(self) -> list[CodedWarning]:
         """Return which slices do not continue their neighbours."""
@@ -182,7 +209,7 @@ class VolumeCheck:
             around = float(np.median(near)) if near.size >= 2 else one.change
             if one.change > max(JUMP * around, LEAST_CHANGE) or one.likeness < LEAST_LIKENESS:
                 broken.append(i)
-            elif abs(one.level) > LEVEL_JUMP:
+            elif abs(one.level) > LEVEL_JUMP or _shared(one.level, one.air) > SHARED_JUMP:
                 shifted.append(i)
         if broken:
             text = f"the anatomy jumps at {_places(broken)}: slices are missing, in disorder, or another patient's"
@@ -191,19 +218,6 @@ class VolumeCheck:
             text = f"the values jump at {_places(shifted)} by up to {max(abs(slices[i].level) for i in shifted):.0f} HU"
             found.append(CodedWarning("level-jump", text))
         return found
-
-
-def _of_lungs(lungs_ml: Sequence[float]) -> list[CodedWarning]:
-    both = sum(lungs_ml)
-    found = []
-    low, high = LUNGS_ML
-    if not low <= both <= high:
-        text = f"lungs of {both:.0f} ml; adults have {low:.0f} to {high:.0f} ml, and only they were tested"
-        found.append(CodedWarning("lung-volume", text))
-    if min(lungs_ml) < ONE_LUNG * max(lungs_ml):
-        side = "right" if lungs_ml[0] < lungs_ml[1] else "left"
-        found.append(CodedWarning("one-lung", f"hardly any {side} lung was found ({min(lungs_ml):.0f} ml)"))
-    return found
 
 
 def _places(indices: Sequence[int]) -> str:
@@ -219,6 +233,11 @@ def _places(indices: Sequence[int]) -> str:
     return f"slice{'s' * (len(indices) > 1)} {shown}"
 
 
+def _shared(a: float, b: float) -> float:
+    """Return how much of two shifts is the same."""
+    return min(abs(a), abs(b)) if a * b > 0 else 0.0
+
+
 def enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return what has body on all four sides."""
     inside = np.ones(solid.shape, dtype=bool)
@@ -227,6 +246,17 @@ def enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         after = np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
         inside &= before & after
     return inside
+
+
+def soft_tissue_shift(before: NDArray[Any], after: NDArray[Any]) -> float:
+    """Return by how many HU soft tissue differs: the median of what is some in both slices; 0 where that is too little.
+
+    Args:
+        before: HU, rows × columns.
+        after: Of the next slice, the same shape.
+    """
+    both = (after > -150) & (after < 180) & (before > -150) & (before < 180)
+    return float(np.median(after[both] - before[both])) if np.count_nonzero(both) > FEW_PIXELS else 0.0
 
 
 def _smooth(counts: NDArray[np.int64]) -> NDArray[np.float64]:

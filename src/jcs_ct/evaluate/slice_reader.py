@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.each_slice import flags_of, read_input, read_picture
+from jcs_ct.app.each_slice import read_input, read_picture
 from jcs_ct.core.types import SliceImage
 from jcs_ct.datasets.slices import pixels_of
 from jcs_ct.datasets.training_slices import seen_in_training
-from jcs_ct.io.files.sources import find_sources
+from jcs_ct.evaluate.guard import guard, guard_of_file, source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
     from jcs_ct.core.types import StageOneFeatures
     from jcs_ct.datasets.training_slices import Likeness, TrainingSlices
     from jcs_ct.evaluate.inputs import Case
     from jcs_ct.inference import Network
-    from jcs_ct.io.files.sources import Source
 
 
 class SliceReader:
@@ -40,6 +40,7 @@ class SliceReader:
     ) -> None:
         self.network, self.learned, self.strict, self._note = network, learned, strict, note
         self._flags: dict[str, tuple[str, ...]] = {}
+        self._told: set[Path] = set()  # volumes of which it was said
         self._known: dict[str, Likeness | None] = {}
 
     def read(self, case: Case) -> SliceImage | StageOneFeatures:
@@ -50,13 +51,17 @@ class SliceReader:
         """
         if case.sample.index is None:
             item = read_input(source_of(case), self.network)
-            flags = flags_of(item, strict=self.strict)
-        else:  # what speaks against a slice of a volume was judged by the volume
-            item, flags = _of_volume(case), ()
+        else:
+            item = _of_volume(case)
+        flags = guard(case, item, strict=self.strict)
         self._flags[case.key] = flags
         if self.learned is not None:
             self._known[case.key] = seen_in_training(item, case.sample, self.learned)
-        self._note(case.key, item.notes, flags)
+        if case.sample.index is None:
+            self._note(case.key, item.notes, flags)
+        elif flags and case.sample.path not in self._told:
+            self._told.add(case.sample.path)
+            self._note(str(case.sample.path), (f"not reliable: {'; '.join(flags)}",), ())
         return item
 
     def read_picture(self, case: Case) -> SliceImage:
@@ -66,6 +71,10 @@ class SliceReader:
         item = self.read(case)
         assert isinstance(item, SliceImage)  # noqa: S101  # it is a picture
         return item
+
+    def flags(self, case: Case) -> tuple[str, ...]:
+        """Return what spoke against a slice that was read."""
+        return self._flags.get(case.key, ())
 
     def report(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Return what `scores.json` says of the slices that were scored: "guard" and "training_data"."""
@@ -104,14 +113,20 @@ class SliceReader:
         }
 
 
+def with_flags(
+    rows: Iterable[dict[str, Any]], cases: Sequence[Case], reader: SliceReader | None
+) -> list[dict[str, Any]]:
+    """Return a table of slices with a last column of their flags, "; " between them.
+
+    Args:
+        rows: One a case.
+        cases: The slices, in the same order.
+        reader: What read them; None where no network did.
+    """
+    found = (guard_of_file(case) if reader is None else reader.flags(case) for case in cases)
+    return [{**row, "flags": "; ".join(flags)} for row, flags in zip(rows, found, strict=True)]
+
+
 def _of_volume(case: Case) -> SliceImage:
     """Return a slice of a volume as networks see it."""
     return SliceImage(case.key, case.key, pixels_of(case.sample))
-
-
-def source_of(case: Case) -> Source:
-    """Return the slice as a source. Raises InputError if it is no slice."""
-    found = find_sources([case.sample.path])
-    if found.problems:
-        raise found.problems[0]
-    return found.sources[0]

@@ -46,6 +46,7 @@ class Study:
         limit: What it had to reach.
         call: The verdict: positive, negative or indeterminate.
         reliable: Whether the report says that the verdict can be relied on.
+        flags: Why not, a line each.
         rule: Name of the rule.
         probability: Whether the score is a probability.
         network: Name and digest of the weights that looked.
@@ -63,6 +64,7 @@ class Study:
     probability: bool
     network: tuple[str, str]
     digest: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def positive(self) -> bool:
@@ -74,18 +76,33 @@ class Study:
         return {**vars(self), "positive": self.positive}
 
 
-def read_studies(results: Path, labels: Mapping[str, Labelled]) -> tuple[list[Study], list[InputError], list[str]]:
+def read_studies(
+    results: Path, labels: Mapping[str, Labelled], *, strict: bool = False
+) -> tuple[list[Study], list[InputError], list[str]]:
     """Return the studies that have both, what is wrong with others, and the results without a label.
 
     How a study is found: `jcs_ct.evaluate.study_matching`.
+
+    Args:
+        results: The OUT of `jcs diagnose`.
+        labels: Label and group by study.
+        strict: Whether a verdict that is not reliable is refused.
 
     Raises:
         InputError: The folder holds no results at all.
     """
     reports, problems = _reports(results)
     pairs, unmatched = match_results(labels, reports, results)
-    studies = [_study(name, labels[name], reports[case]) for name, case in pairs.items()]
-    return studies, problems + unmatched, sorted(set(reports) - set(pairs.values()))
+    problems += unmatched
+    studies: list[Study] = []
+    for name, case in pairs.items():
+        study = _study(name, labels[name], reports[case])
+        if strict and not study.reliable:
+            what = f"has a verdict that is not reliable: {'; '.join(study.flags) or 'no reason is given'}"
+            problems.append(InputError(what, path=name, hint="leave --strict out to score it, too"))
+        else:
+            studies.append(study)
+    return studies, problems, sorted(set(reports) - set(pairs.values()))
 
 
 def _study(name: str, labelled: Labelled, content: dict[str, Any]) -> Study:
@@ -102,6 +119,7 @@ def _study(name: str, labelled: Labelled, content: dict[str, Any]) -> Study:
         probability=verdict["probability"] is not None,
         network=(model["name"], model["weights_sha256"]),
         digest=str(content.get("source", {}).get("digest", "")),
+        flags=tuple(map(str, verdict.get("reasons", ()))),
     )
 
 

@@ -71,7 +71,8 @@ def _wrong(studies: Sequence[Mapping[str, Any]]) -> str:
 def to_csv(studies: Sequence[Study]) -> bytes:
     """Return the studies as a table."""
     columns = ("name", "label", "group", "score", "call", "positive", "reliable")
-    return tables.to_csv([{name: getattr(s, name) for name in columns} for s in studies])
+    rows = ({name: getattr(s, name) for name in columns} for s in studies)
+    return tables.to_csv([{**row, "flags": "; ".join(s.flags)} for row, s in zip(rows, studies, strict=True)])
 
 
 def figure(studies: Sequence[Study], limit: float | None) -> bytes:

@@ -68,7 +68,8 @@ def slices_seen(content: Mapping[str, Any]) -> str:
     if "training_data" not in content:
         return ""
     text, flagged = content["training_data"]["text"], content["guard"]["flagged"]
-    note = f" {flagged} do not look like axial chest slices in a lung window (named in scores.json)." if flagged else ""
+    what = "do not look like axial chest slices in a lung window, or lie in a volume that is not reliable"
+    note = f" {flagged} {what} (named in scores.json)." if flagged else ""
     return (
         f"{text[0].upper()}{text[1:]}.{note}" if not reservation(content) else f"**{text[0].upper()}{text[1:]}.**{note}"
     )

@@ -49,7 +49,7 @@ FLAG_TEXTS = {
     "one-sided": "dark regions lie on one side only; an axial chest slice shows two lungs",
 }
 """Code → what it says of a slice; besides those of `MISORIENTED`."""
-_ORIENTATION_CODES = {"inverted": "inverted", "turned": "turned", "upside down": "turned"}
+ORIENTATION_CODES = {"inverted": "inverted", "turned": "turned", "upside down": "turned"}
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ def check_slice(pixels: NDArray[np.uint8], orientation: NDArray[np.float32] | No
     flags = [CodedWarning(code, FLAG_TEXTS[code].format(levels=found.levels)) for code in codes]
     if looks_like_ct:
         how = sure_orientation(orientation_probabilities(luminance(pixels)) if orientation is None else orientation)
-        flags += [CodedWarning(_ORIENTATION_CODES[how], MISORIENTED[how])] if how in MISORIENTED else []
+        flags += [CodedWarning(ORIENTATION_CODES[how], MISORIENTED[how])] if how in MISORIENTED else []
     return tuple(flags)

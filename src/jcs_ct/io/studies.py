@@ -9,6 +9,7 @@ read is a problem, one line for the study; a series that was not chosen is liste
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import OtherSeries
+from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
 from jcs_ct.io.files.names import printable, safe_name, tell_apart
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.io.dicom.header import ImageHeader
+    from jcs_ct.io.dicom.series import Opened
 
 READERS = {
     Kind.NIFTI: "jcs_ct.io.nifti.volume:read_nifti",
@@ -164,6 +167,8 @@ class _Finder:
         self._series: list[CTSeries] = []
         self._rows: list[SeriesRow] = []
         self._studies = 0
+        self._numbers: set[int] = set()
+        self._divided: set[str] = set()  # UIDs of series that stand in several studies
         self._matched = False
         self._lacking = 0
 
@@ -232,6 +237,8 @@ class _Finder:
                 study.setdefault(header.series or folder, []).append(header)
         if directories:
             self._notes.append(f"{count(directories, 'file')} without an image skipped (DICOMDIR)")
+        self._divided = {uid for uid, number in Counter(uid for study in studies.values() for uid in study).items()
+                         if number > 1}  # fmt: skip
         for study in studies.values():
             self._studies += 1
             self._add_study(list(study.values()))
@@ -263,7 +270,7 @@ class _Finder:
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
         from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
-        from jcs_ct.io.dicom.series import case_name, open_series, place
+        from jcs_ct.io.dicom.series import case_name, place
 
         candidates: list[Candidate] = []
         for group in join_single_slices(groups):
@@ -281,7 +288,7 @@ class _Finder:
         best: Candidate | None = None
         for candidate in sorted(asked, key=lambda c: c.rank):
             try:
-                candidate.opened = open_series(candidate.images, **self._ways)
+                candidate.opened = self._opened(candidate.images)
             except InputError as problem:
                 candidate.problem = problem
                 continue
@@ -322,6 +329,16 @@ class _Finder:
             kinds = ", ".join(sorted({modality_of(header) for header in objects}))
             message = f"no CT volume to work on: it holds no images of a CT, but {kinds}"
             self._problems.append(InputError(message, path=place(objects), study=objects[0].study))
+
+    def _opened(self, images: Sequence[ImageHeader]) -> Opened:
+        from jcs_ct.io.dicom.series import open_series
+
+        opened = open_series(images, **self._ways)
+        if not self._divided & {image.series for image in images}:
+            return opened
+        text = "images of this series say that they belong to another study; each study is read by itself"
+        warnings = (*opened.series.warnings, CodedWarning("mixed-studies", text))
+        return replace(opened, series=replace(opened.series, warnings=warnings))
 
     def _other(self, candidate: Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
         from jcs_ct.io.dicom.series import open_next

@@ -130,7 +130,7 @@ class PictureCase(Case):
 
     def measures(self, clock: Clock) -> Measures:  # noqa: ARG002  # as in `Case`
         """See `Case`."""
-        return PictureMeasures(len(self))
+        return PictureMeasures([self.picture_name(index) for index in range(len(self))])
 
 
 def picture_cases(sources: Sequence[Source], inputs: Sequence[str]) -> list[PictureCase]:

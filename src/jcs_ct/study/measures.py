@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from jcs_ct.anatomy.adult_lungs import LungFacts
 from jcs_ct.anatomy.burden import BurdenCounter
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Reducer
 from jcs_ct.anatomy.plausibility import REFUSED_OFFSET, VolumeCheck
 from jcs_ct.core.errors import InputError, NoLungsError
-from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.recipes import luminance
 from jcs_ct.imaging.slice_check import check_slice
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.study.flow import in_order
 from jcs_ct.study.orientation import OrientationCheck
 from jcs_ct.study.packed import PackedMap
+from jcs_ct.study.picture_series import PictureSeriesCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,27 +77,17 @@ class PictureMeasures:
     """Measures pictures, of which neither the scale nor the lungs are known.
 
     Args:
-        total: How many there are.
+        names: Their stems, in order.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._orientation = OrientationCheck(total, volume=False)
-        self._sizes: Counter[tuple[int, ...]] = Counter()
+    def __init__(self, names: Sequence[str]) -> None:
+        self._orientation = OrientationCheck(len(names), volume=False)
+        self._series = PictureSeriesCheck(names)
 
     @property
     def warnings(self) -> Sequence[str]:
         """See `Measures`."""
-        return [*self._orientation.warnings(), *self._mixed_sizes()]
-
-    def _mixed_sizes(self) -> list[CodedWarning]:
-        """Return a warning where pictures have several sizes: those of one study have one."""
-        if len(self._sizes) < 2:
-            return []
-        (rows, columns), most = self._sizes.most_common(1)[0]
-        shown = f"{most} of {self._total} have {rows} × {columns} pixels"
-        text = f"pictures of {len(self._sizes)} sizes: {shown}; those of one study have one size"
-        return [CodedWarning("mixed-pictures", text)]
+        return [*self._orientation.warnings(), *self._series.warnings()]
 
     def lungs(self, index: int) -> None:
         """See `Measures`."""
@@ -108,8 +98,9 @@ class PictureMeasures:
 
     def measure(self, index: int, item: CaseSlice, lesion: NDArray[np.bool_] | None) -> SliceMeasurements:
         """See `Measures`."""
-        self._sizes[item.image.pixels.shape[:2]] += 1
-        orientation = self._orientation.add(index, luminance(item.image.pixels))
+        grey = luminance(item.image.pixels)
+        self._series.add(index, grey)
+        orientation = self._orientation.add(index, grey)
         flags = check_slice(item.image.pixels, orientation)
         if lesion is None:
             return SliceMeasurements(np.zeros(item.image.pixels.shape[:2], bool), None, None, None, flags)
@@ -183,7 +174,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
                 orientation.add(index, to_grey(hu))
     if abs(check.offset()) >= REFUSED_OFFSET:
         raise InputError(
-            f"holds no Hounsfield units: {check.warnings((0, 0), units_only=True)[0]}",
+            f"holds no Hounsfield units: {check.units()[0]}",
             path=series.label,
             hint="convert it again from DICOM, with its rescale slope and intercept",
         )
@@ -202,5 +193,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         lung_mm2.append(float(np.count_nonzero(labels) * (spacing[1] * spacing[2])))
         sides += np.bincount(labels.ravel(), minlength=3)[:3]
     right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
-    warnings = [*check.warnings((right, left)), *orientation.warnings()]
+    height = sum(area >= LEAST_LUNG_MM2 for area in lung_mm2) * spacing[0]
+    facts = LungFacts((right, left), found.median_hu, height)
+    warnings = [*check.warnings(facts), *orientation.warnings()]
     return VolumeMeasures(series, lungs, lung_mm2, warnings)

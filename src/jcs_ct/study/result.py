@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.warning import UNRELIABLE, code_of
-from jcs_ct.imaging.slice_check import MISORIENTED
+from jcs_ct.core.warning import CodedWarning
+from jcs_ct.imaging.slice_check import MISORIENTED, ORIENTATION_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,27 +124,30 @@ class StudyResult:
                 chosen.append(one.index)
         return chosen
 
-    def doubts(self) -> list[str]:
-        """Return why the verdict should not be relied on, a line each."""
+    def doubts(self) -> list[CodedWarning]:
+        """Return why the verdict should not be relied on, a line and a code each."""
         looked = self.scored
         reasons = []
         if len(looked) < FEW_SLICES:
             count = "one slice was" if len(looked) == 1 else f"{len(looked)} slices were"
-            reasons.append(f"only {count} looked at; a patient's verdict needs the whole chest")
+            text = f"only {count} looked at; a patient's verdict needs the whole chest"
+            reasons.append(CodedWarning("few-slices", text))
         reasons += _flagged(looked)
-        reasons += [str(warning) for warning in self.warnings if code_of(warning) in UNRELIABLE]
+        reasons += [one for one in self.warnings if isinstance(one, CodedWarning) and one.unreliable]
         return list(dict.fromkeys(reasons))
 
 
-def _flagged(looked: Sequence[SliceResult]) -> list[str]:
+def _flagged(looked: Sequence[SliceResult]) -> list[CodedWarning]:
     """Return what the flags of slices, taken together, say against a study of pictures."""
     flagged = [one for one in looked if one.flags]
     if looked and len(flagged) >= MANY_FLAGGED * len(looked):
         share = f"{len(flagged)} of {len(looked)} slices"
-        return [f"{share} do not look like axial chest slices in a lung window: {flagged[0].flags[0]}"]
+        text = f"{share} do not look like axial chest slices in a lung window: {flagged[0].flags[0]}"
+        return [CodedWarning("flagged-slices", text)]
     reasons = []
-    for how in MISORIENTED.values():
+    for name, how in MISORIENTED.items():
         lying = sum(how in one.flags for one in looked)
         if lying >= max(2, MANY_LYING * len(looked)):
-            reasons.append(f"of {len(looked)} slices {lying} look wrong: {how}")
+            text = f"of {len(looked)} slices {lying} look wrong: {how}"
+            reasons.append(CodedWarning(ORIENTATION_CODES[name], text))
     return reasons

@@ -43,12 +43,14 @@ class Lungs:
         factor: Slices, rows and columns of the volume in a reduced voxel.
         shape: (slices, rows, columns) of the volume.
         reason: Why there are none, or "".
+        median_hu: Of what they hold on the reduced grid; NaN where there are none.
     """
 
     labels: NDArray[np.uint8]
     factor: tuple[int, int, int]
     shape: tuple[int, int, int]
     reason: str = ""
+    median_hu: float = float("nan")
 
     def slice(self, index: int) -> NDArray[np.uint8]:
         """Return the labels of slice `index` on its own grid: uint8, rows × columns."""
@@ -88,7 +90,8 @@ class Reducer:
         del sums
         spacing = [mm * n for mm, n in zip(self._spacing, self._factor, strict=True)]
         labels, reason = find_lungs(volume, (spacing[0], spacing[1], spacing[2]))
-        return Lungs(labels, self._factor, self._shape, reason)
+        median = float("nan") if reason else float(np.median(volume[labels > 0]))
+        return Lungs(labels, self._factor, self._shape, reason, median)
 
 
 def segment_lungs(hu: Volume, spacing: Spacing) -> NDArray[np.uint8]:

@@ -71,6 +71,7 @@ def explain(
     from jcs_ct.evaluate import explain as scoring
     from jcs_ct.evaluate import inputs, tables
     from jcs_ct.evaluate.record import record_of
+    from jcs_ct.evaluate.slice_reader import with_flags
     from jcs_ct.outputs import plots
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
@@ -99,7 +100,10 @@ def explain(
     content = collector.report()
     if reader is not None:
         content |= reader.report(done)
-    written = {"scores.md": scoring.to_markdown(content), "per_image.csv": tables.to_csv(collector.rows())}
+    written = {
+        "scores.md": scoring.to_markdown(content),
+        "per_image.csv": tables.to_csv(with_flags(collector.rows(), done, reader)),
+    }
     if answer is not None:
         written["perturbation.png"] = plots.perturbation_plot(collector.share, *collector.curves())
     settings = {"tolerance": tolerance, "steps": steps, "resamples": resamples, "seed": seed, "map_values": map_values}

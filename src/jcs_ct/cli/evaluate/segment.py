@@ -85,6 +85,7 @@ def segment(
     from jcs_ct.evaluate.maps import on_grid
     from jcs_ct.evaluate.record import record_of
     from jcs_ct.evaluate.segment import Collector, Options
+    from jcs_ct.evaluate.slice_reader import with_flags
     from jcs_ct.outputs import plots
 
     names = [
@@ -141,14 +142,14 @@ def segment(
     figure = plots.dice_plot(collectors[0].names, {c.label: c.column("dice") for c in collectors}, cut)
     files = {
         "scores.md": segment_report.to_markdown(content),
-        "per_image.csv": tables.to_csv(collectors[0].rows()),
+        "per_image.csv": tables.to_csv(with_flags(collectors[0].rows(), done, reader)),
         "dice.png": figure,
     }
     for name, collector in zip(("", "_against"), collectors, strict=False):
         if collector.volumes:
             files[f"per_volume{name}.csv"] = tables.to_csv([volume.row(empty) for volume in collector.volumes])
     if against is not None:
-        files["per_image_against.csv"] = tables.to_csv(collectors[1].rows())
+        files["per_image_against.csv"] = tables.to_csv(with_flags(collectors[1].rows(), done, reader))
     settings = {"threshold": cut, "empty": empty, "spacing": spacing, "resamples": resamples, "seed": seed}
     made_by = network.card.weights_sha256 if network is not None else {c.name: found[0].files[c.key] for c in done}
     record = record_of("segment", collectors[0].label, made_by, settings | {"map_values": map_values}, done)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     help="Number of bootstrap resamples of patients (0: no intervals).",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--strict", is_flag=True, help="Refuse verdicts that are not reliable; by default they are scored, too.")
 @common_options("evaluate study")
-def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int) -> None:
+def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int, strict: bool) -> None:
     """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion matrix, calibration.
 
     A study is named by its folder of results, or by the path that was diagnosed; where names collide, by its folders
@@ -48,14 +49,15 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
         [],
         overwrite=run.overwrite,
     )
-    found, problems, extra = read_studies(results, read_labels(labels))
+    found, problems, extra = read_studies(results, read_labels(labels), strict=strict)
     for problem in problems:
         run.reporter.problem(problem)
     if extra:
         few = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
         run.reporter.note(f"{len(extra)} results have no label, and are not scored: {few}")
     if not found:
-        raise InputError("names no study that has a result", path=labels, hint=f"the results lie in {results}")
+        what = "names no study that has a reliable result" if strict else "names no study that has a result"
+        raise InputError(what, path=labels, hint=f"the results lie in {results}")
     for one in found:
         run.reporter.case(f"{one.name}: {one.call}", study=one.name)
     if twice := copies(one.digest for one in found):

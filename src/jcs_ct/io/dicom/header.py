@@ -1,7 +1,8 @@
 """What is taken from the header of one DICOM image, or of one frame of an enhanced one. No pydicom here.
 
-Nothing in it names the patient: of the dataset only `KEYWORDS` are read. The patient's ID becomes a digest with a key
-that no other run has, so that two patients in a series are told apart; of dates only the year of the study is kept.
+Nothing in it names the patient: of the dataset only `KEYWORDS` are read. The patient's ID, name and date of birth
+become digests with a key that no other run has, so that two patients in a series are told apart; of dates only the year
+of the study is kept.
 UIDs and the series' description serve to group and to choose; they never leave.
 """
 
@@ -44,6 +45,7 @@ KEYWORDS = (
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SpacingBetweenSlices", "GantryDetectorTilt"),
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "BitsStored"),
     *("PixelRepresentation", "HighBit", "PixelPaddingValue", "PixelPaddingRangeLimit", "PatientID", "PatientAge"),
+    *("PatientName", "PatientBirthDate", "FrameOfReferenceUID"),
     *(*RESCALE, "RescaleType"),
     *("ConcatenationUID", "InConcatenationNumber", "InConcatenationTotalNumber"),
     *FACTS,
@@ -79,7 +81,8 @@ class ImageHeader:
         high_bit: Of the stored values; None where it is not said.
         part: Of an object that was written in parts (a concatenation, PS3.3 C.7.6.16.2.2.4): its UID, the number of
             this part, and of how many, 0 where that is not said; None where it is whole.
-        patient: A digest that tells patients apart in this run; "" where no ID is said.
+        patient, patient_name, birth_date: Digests that tell patients apart in this run; "" where nothing is said.
+        reference: UID of the frame of reference.
         age: Of the patient, in years.
         annotated: Text may be burnt into the pixels.
         lossy: Was compressed with loss.
@@ -121,6 +124,9 @@ class ImageHeader:
     high_bit: int | None = None
     part: tuple[str, int, int] | None = None
     patient: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
+    reference: str = ""
     age: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
 
@@ -181,7 +187,10 @@ def image_header(
         faulty=tuple(faulty),
         high_bit=_integer(get("HighBit")),
         part=_part(get),
-        patient=_patient(get("PatientID")),
+        patient=_digest(_text(get("PatientID"))),
+        patient_name=_digest(_name(get("PatientName"))),
+        birth_date=_digest(_text(get("PatientBirthDate"))),
+        reference=_text(get("FrameOfReferenceUID")),
         age=_age(_text(get("PatientAge"))),
         facts=_facts(get),
     )
@@ -197,8 +206,12 @@ def without_escapes(text: str) -> str:
     return _ESCAPES.sub("", text) if "\x1b" in text else text
 
 
-def _patient(value: Any) -> str:
-    text = _text(value)
+def _name(value: Any) -> str:
+    """Return a name in one spelling: programs differ in capitals and in what parts its components."""
+    return " ".join(_text(value).split("=")[0].replace("^", " ").replace(",", " ").casefold().split())
+
+
+def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), key=_KEY, digest_size=8).hexdigest() if text else ""
 
 

@@ -1,35 +1,84 @@
-"""Stored values that stand for nothing (PS3.3 C.7.5.1.1.2): air around the body, and never made air within it."""
+"""Pixel padding (PS3.3 C.7.5.1.1.2): values that stand for nothing, around a scan and never within a body. No pydicom.
+
+A scanner fills what lies outside of its circle with one value. Some headers name a range instead, or a value that
+tissue has too. So each connected region is judged by where it lies and by what it holds: it becomes air where it
+reaches the edge of the picture or lies outside of the body, and all of it has nearly one value. What is left as it was
+within the body is told, for a header that calls tissue padding may be right.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from jcs_ct.anatomy.plausibility import SOLID, enclosed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-HIGHEST_PADDING = -950
-"""HU up to which padding is air wherever it lies; what is denser may be tissue with the same value."""
+    from jcs_ct.io.dicom.header import ImageHeader
+
+LOWEST = -1024
+"""HU that padding becomes: the lowest value that is kept, so that padding at or below it needs no search."""
+ONE_VALUE = 20.0
+"""HU between the lowest and the highest of a region, up to which it has one value; noise alone is more in tissue."""
+LEAST_REGION = 0.002
+"""Share of the picture, from which a region at its edge is no speck of what is cut there."""
+HIGHEST_AIR = -950
+"""HU; what is denser and lies within the body is lung or tissue, what is thinner may be gas."""
+LEAST_COVERED = 0.005
+"""Share of the body, from which a range that covers it is told as a fault."""
 
 
-def padded(stored: NDArray[Any], padding: tuple[int, int], slope: float, intercept: float) -> NDArray[np.bool_]:
-    """Return where an image (rows × columns, stored values) holds padding, which lies from … to …."""
-    first, last = padding
-    filled: NDArray[np.bool_] = (stored >= first) & (stored <= last)
-    if max(first * slope, last * slope) + intercept > HIGHEST_PADDING:
-        # tissue may have these values: only what reaches the edge is air
-        filled = touching_edge(filled)
-    return filled
+def padding_hu(header: ImageHeader) -> tuple[float, float] | None:
+    """Return the range of padding of an image in HU, from low to high; None where its header names none."""
+    if header.padding is None:
+        return None
+    slope = 1.0 if header.slope is None else header.slope
+    ends = [value * slope + (header.intercept or 0.0) for value in header.padding]
+    return min(ends), max(ends)
 
 
-def touching_edge(filled: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the parts of a mask that reach the edge of the picture."""
+def filled(hu: NDArray[np.int16], covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the pixels that padding covers are padding: not those of lung and tissue.
+
+    Args:
+        hu: int16, rows × columns, at least `LOWEST`.
+        covered: bool, the same shape: where the stored values are those that the header calls padding.
+    """
     from scipy import ndimage
 
-    if not filled.any():
-        return filled
-    labels, _ = ndimage.label(filled)
-    edge = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    found: NDArray[np.bool_] = np.isin(labels, edge[edge > 0])
+    labels, count = ndimage.label(covered)
+    solid, dense = (hu > SOLID) & ~covered, (hu > HIGHEST_AIR) & ~covered
+    beside = np.zeros(count + 1, bool)
+    beside[np.unique(labels[ndimage.binary_dilation(dense)])] = True
+    within = beside.copy()
+    within[np.unique(labels[solid | enclosed(solid)])] = True
+    edge = np.zeros(count + 1, bool)
+    edge[np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))] = True
+    large = np.bincount(labels.ravel(), minlength=count + 1) >= LEAST_REGION * hu.size
+    around = np.where(edge, large | ~beside, ~within)  # specks at the edge belong to what is beside them
+    around[0] = False
+    candidates = np.flatnonzero(around)
+    low, high = (np.asarray(of(hu, labels, candidates)) for of in (ndimage.minimum, ndimage.maximum))
+    found: NDArray[np.bool_] = np.isin(labels, candidates[high - low <= ONE_VALUE])
     return found
+
+
+def covered_share(hu: NDArray[np.int16], low: float, high: float) -> float:
+    """Return which share of the body is lung or tissue that a range of padding (in HU) covers, in [0, 1].
+
+    Args:
+        hu: int16, rows × columns, after `filled` became air.
+        low: Of the range.
+        high: Of the range.
+    """
+    solid = hu > SOLID
+    sides = np.zeros(hu.shape, np.uint8)  # on which there is body; a lung that the picture cuts has three
+    for axis in (0, 1):
+        sides += np.logical_or.accumulate(solid, axis=axis)
+        sides += np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
+    body = solid | (sides >= 3) & (hu > HIGHEST_AIR)
+    covered = body & (hu >= max(low, HIGHEST_AIR + 1)) & (hu <= high)
+    return int(np.count_nonzero(covered)) / max(1, int(np.count_nonzero(body)))

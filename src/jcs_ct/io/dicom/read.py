@@ -23,7 +23,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
-from jcs_ct.io.dicom.padding import padded
+from jcs_ct.io.dicom.padding import LOWEST, filled, padding_hu
 from jcs_ct.io.dicom.stored_bits import WHOLE, Bits, check_sign, overlay_bits, values_of
 from jcs_ct.io.dicom.syntaxes import PLAIN, require_decoder, syntax_name
 from jcs_ct.io.files.opening import open_regular
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from jcs_ct.io.dicom.header import ImageHeader
     from jcs_ct.io.files.sources import Source
 
-LOWEST, HIGHEST = -1024, 3071
-"""HU: air, and what 12 bits hold above it."""
+HIGHEST = 3071
+"""HU: what 12 bits hold above `LOWEST`."""
 
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
@@ -98,7 +98,7 @@ def directory_files(source: Source) -> list[tuple[str, ...]]:
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
 
-    Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST.
+    Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST (`jcs_ct.io.dicom.padding`).
 
     Raises:
         InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
@@ -110,8 +110,10 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         hu = (stored.astype(np.int32) + int(intercept)).clip(LOWEST, HIGHEST).astype(np.int16)
     else:
         hu = np.rint(stored * slope + intercept).clip(LOWEST, HIGHEST).astype(np.int16)
-    if header.padding is not None:
-        hu[padded(stored, header.padding, slope, intercept)] = LOWEST
+    if (span := padding_hu(header)) is not None and span[1] > LOWEST and header.padding is not None:
+        covered = (stored >= header.padding[0]) & (stored <= header.padding[1])
+        if covered.any():
+            hu[filled(hu, covered)] = LOWEST
     return hu
 
 

@@ -28,6 +28,7 @@ from jcs_ct.io.dicom.odd_images import (
     other_grids,
     without_other_grids,
 )
+from jcs_ct.io.dicom.pixel_checks import padding_warnings, rescale_warnings
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
 from jcs_ct.io.plausibility import NO_LUNG, implausible, sample_of, shows_lung
@@ -156,6 +157,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     warnings = [CodedWarning("gaps", f"{gap} (read with the mean distance)") for gap in stacked.gaps]
     warnings += [CodedWarning("gaps", gap) for gap in gaps[len(stacked.gaps) :]]
     warnings += [*dropped, *joined_warnings(images), *stacked.warnings]
+    warnings += [*padding_warnings(stacked.images), *rescale_warnings(stacked.images)]
     if part in OTHER_PARTS:
         warnings.append(CodedWarning("other-part", f"the header says {part}, but the slices show lung"))
     if not lungs:

@@ -15,6 +15,7 @@ import numpy as np
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_original, missing_rescale, normal_of
+from jcs_ct.io.dicom.continuity import change_warnings
 from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
     first, last = _position(ordered[0]), _position(ordered[-1])
     reasons: list[str] = []
     gaps: list[str] = []
-    warnings = _header_warnings(ordered)
+    warnings = [*_header_warnings(ordered), *change_warnings(ordered)]
     if len(ordered) > 1:
         step = (last - first) / (len(ordered) - 1)
         down = normal if normal @ step > 0 else -normal
@@ -181,10 +182,6 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
                 "monochrome1", "is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units"
             )
         )
-    padding = _padding_in_tissue(images)
-    if padding is not None:
-        text = f"the header's padding value stands for {padding:.0f} HU, which tissue has too"
-        warnings.append(CodedWarning("padding-value", f"{text}; taken as air only around the body"))
     ages = [image.age for image in images if image.age is not None]
     if ages and min(ages) < ADULT:
         text = f"the header says an age of {min(ages):.3g} years; only adults were tested"
@@ -196,16 +193,6 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     if any(image.lossy for image in images):
         warnings.append(CodedWarning("lossy", "was compressed with loss"))
     return warnings
-
-
-def _padding_in_tissue(images: Sequence[ImageHeader]) -> float | None:
-    """Return a padding value that lies among those of tissue, in HU."""
-    for image in images:
-        for value in image.padding or ():
-            hu = value * (1 if image.slope is None else image.slope) + (image.intercept or 0)
-            if -900 < hu < 2000:
-                return hu
-    return None
 
 
 def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[CodedWarning]:
