@@ -61,4 +61,5 @@ def step_bytes(config: TrainConfig, item: Mapping[str, Tensor]) -> int:
     except (RuntimeError, NotImplementedError):  # an operation that has no such form
         return 0
     parameters = sum(p.nbytes * COPIES for p in network.parameters())
-    return parameters + sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
+    total: int = parameters + sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
+    return total

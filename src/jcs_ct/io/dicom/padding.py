@@ -56,7 +56,7 @@ def filled(hu: NDArray[np.int16], covered: NDArray[np.bool_]) -> NDArray[np.bool
     within = beside.copy()
     within[np.unique(labels[solid | enclosed(solid)])] = True
     edge = np.zeros(count + 1, bool)
-    edge[np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))] = True
+    edge[_on_edge(labels)] = True
     large = np.bincount(labels.ravel(), minlength=count + 1) >= LEAST_REGION * hu.size
     around = np.where(edge, large | ~beside, ~within)  # specks at the edge belong to what is beside them
     around[0] = False
@@ -64,6 +64,19 @@ def filled(hu: NDArray[np.int16], covered: NDArray[np.bool_]) -> NDArray[np.bool
     low, high = (np.asarray(of(hu, labels, candidates)) for of in (ndimage.minimum, ndimage.maximum))
     found: NDArray[np.bool_] = np.isin(labels, candidates[high - low <= ONE_VALUE])
     return found
+
+
+def touching_edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the regions of a mask, rows × columns, that reach the edge of the picture."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(mask)
+    found: NDArray[np.bool_] = np.isin(labels, _on_edge(labels)) & mask
+    return found
+
+
+def _on_edge(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    return np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
 
 
 def covered_share(hu: NDArray[np.int16], low: float, high: float) -> float:
