@@ -57,7 +57,7 @@ def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
         affected, highest = values_of(evidence, FEATURES)
         rows.append(
             {
-                "study": study, "label": label, "group": group, "affected": f"{affected:.6f}",
+                "study": study, "label": label, "group": group or study, "affected": f"{affected:.6f}",
                 "highest": f"{highest:.6f}", "slices": len(looked), "positive_slices": sum(evidence.positive),
                 "lesion_ml": f"{burden['lesion_ml']:.1f}", "outside_ml": f"{burden['outside_ml']:.1f}",
                 "lung_ml": f"{burden['lung_ml']:.0f}",
