@@ -13,7 +13,7 @@ import torch
 from jcs_ct import models
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.memory import Memory, available_memory, gib
-from jcs_ct.datasets.slices import open_volume
+from jcs_ct.datasets.slices import Pixels, open_volume
 from jcs_ct.io.nifti import values
 from jcs_ct.training.lite import data as lite_data
 from jcs_ct.training.step_memory import memory_warning, step_bytes
@@ -149,7 +149,7 @@ def test_what_a_step_needs_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_decoded_slices_that_do_not_fit_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     slices = lite_data.LiteSlices([None] * 10, 0, 0)  # type: ignore[list-item]
-    slices.decoded[0] = lite_data.Pixels(np.zeros((32, 64), np.uint8), np.zeros((32, 64), bool), None)
+    slices.decoded[0] = Pixels(np.zeros((32, 64), np.uint8), np.zeros((32, 64), bool), None)
     for free, said in ((10 * 2 * 32 * 64, False), (10 * 2 * 32 * 64 - 1, True)):
         monkeypatch.setattr(lite_data, "available_memory", lambda free=free: Memory(GIB, free))
         assert slices.memory_warning().startswith("warning: 10 decoded slices take 0 MiB of memory") == said

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import jcs_ct
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.evaluate.study import read_labels
+from jcs_ct.evaluate.study_matching import read_labels
 from jcs_ct.study.settings import rule_for
 from jcs_ct.study.whole_study import Evidence, WholeStudy, values_of
 from jcs_ct.weights.card import WeightsCard
@@ -42,7 +42,8 @@ COLUMNS = (
 def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a row for each study; its verdict is still to be found."""
     rows, by_slices = [], rule_for("top-k", WeightsCard.read(SHIPPED_CARD).patient)
-    for study, (label, group) in read_labels(labels).items():
+    for study, told in read_labels(labels).items():
+        label, group = told.label, told.group or study
         found = [
             (out, json.loads((out / study / "report.json").read_text(encoding="utf-8")))
             for out in results

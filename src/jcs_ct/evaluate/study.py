@@ -50,6 +50,7 @@ class Study:
         probability: Whether the score is a probability.
         network: Name and digest of the weights that looked.
         digest: Of the bytes of its input; "" where the report does not say.
+        trained_on: Whether the report says that the network was trained on slices of it.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Study:
     probability: bool
     network: tuple[str, str]
     digest: str = ""
+    trained_on: bool = False
 
     @property
     def positive(self) -> bool:
@@ -102,6 +104,7 @@ def _study(name: str, labelled: Labelled, content: dict[str, Any]) -> Study:
         probability=verdict["probability"] is not None,
         network=(model["name"], model["weights_sha256"]),
         digest=str(content.get("source", {}).get("digest", "")),
+        trained_on=any(caution.get("code") == "trained-on" for caution in content.get("cautions", [])),
     )
 
 
@@ -152,6 +155,15 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         why.append(f"of the {name} ones: {told}" if told else "")
     if not reliable:
         why.append("scores of the reliable ones are not defined, because no verdict is called reliable")
+    seen = [s.name for s in studies if s.trained_on]
+    if seen:
+        share = len(seen) / len(studies)
+        few = ", ".join(seen[:3]) + (", …" if len(seen) > 3 else "")
+        text = (
+            f"{len(seen)} of {len(studies)} studies ({100 * share:.0f} %: {few}) hold slices that {ways[0][1]} was "
+            "trained on: scores on them are too good; score studies of other patients"
+        )
+        content["training_data"] = {"known": True, "seen": len(seen), "share": share, "text": text}
     if any(why):
         content["undefined"] = "; ".join(line for line in why if line)
     return content
