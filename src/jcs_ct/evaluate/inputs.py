@@ -82,7 +82,8 @@ class Maps(NamedTuple):
         found = open_map(path, self.values, case.sample.lesions)
         if case.sample.index >= len(found):
             raise InputError(f"has {len(found)} slices, its volume has more", path=path, hint="write it on its grid")
-        return found[case.sample.index].astype(np.float64)
+        plane: NDArray[np.float64] = found[case.sample.index].astype(np.float64)
+        return plane
 
 
 def from_dataset(
