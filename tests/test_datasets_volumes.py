@@ -254,3 +254,54 @@ def test_volumes_can_be_trained_on(tmp_path: Path) -> None:
     expected, _ = prepare(np.repeat(to_grey(hu(1)[3])[:, :, None], 3, axis=2), recipe(config.recipe_name))
     np.testing.assert_array_equal(item["input0"].numpy(), expected)
     assert item["mask"].mean() == pytest.approx(64 / (40 * 48), rel=0.1)
+
+
+def scored(
+    tmp_path: Path, values: NDArray[np.generic], capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, float | None]:
+    """Score one kind of map of p1 and p2 against their masks; return status, words, and the mean 3-D Dice."""
+    data, maps = tmp_path / "data", tmp_path / "maps"
+    if not data.exists():
+        folders(data, 3)
+        (data / "images" / "p0.nii.gz").unlink()
+        (data / "masks" / "p0.nii.gz").unlink()
+    for name in ("p1", "p2"):
+        save(maps / f"{name}.nii.gz", values)
+    given = ("--data", data, "--predictions", maps, "-o", tmp_path / "out", "--resamples", 0, "--overwrite", *words)
+    status, said = evaluated(capsys, *given)
+    if status:
+        return status, said, None
+    return status, said, json.loads((tmp_path / "out" / "scores.json").read_text())["volumes"]["dice"]["value"]
+
+
+def test_maps_of_volumes_are_read_as_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every way to store the same map gives the same Dice; what can be several things is refused."""
+    lesion = labels() > 0
+    shares = np.where(lesion, 0.9, 0.2).astype(np.float32)  # all above 0: as labels the whole volume would be lesion
+    for values, words in (
+        (lesion.astype(np.uint8), ()),
+        (lesion.astype(np.float32), ()),
+        (lesion * np.uint8(255), ()),
+        (shares, ()),
+        (np.floor(255 * shares).astype(np.uint8), ("--map-values", "probabilities")),
+        (labels(), ("--labels", "1,2")),
+    ):
+        assert scored(tmp_path, values, capsys, *words)[2] == 1.0, (values.dtype, words)
+    levels = np.floor(255 * shares).astype(np.uint8)
+    levels[0, 0, 0] = 77
+    for values, words, text in (
+        (levels, (), "holds 3 whole numbers up to 229: labels, or probabilities as floor(255·p)"),
+        (shares - 0.5, (), "holds values from -0.3 to 0.4; labels, or probabilities from 0 to 1, are expected"),
+        (shares * 3, (), "holds values from 0.6 to 2.7, some no whole numbers"),
+        (lesion * np.uint8(4), ("--labels", "1,2"), "maps hold the labels 4, and --labels 1, 2 says that others are"),
+    ):
+        status, said, _ = scored(tmp_path, values, capsys, *words)
+        assert status == 2, said
+        assert text in said
+
+
+def test_masks_between_whole_numbers_are_refused(tmp_path: Path) -> None:
+    folders(tmp_path, 2)
+    save(tmp_path / "masks" / "p1.nii.gz", labels().astype(np.float32) / 2)
+    with pytest.raises(InputError, match=r"holds values such as 0\.5; labels, which are whole numbers, are expected"):
+        open_dataset(tmp_path, "segment")

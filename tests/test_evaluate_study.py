@@ -243,3 +243,17 @@ def test_scores_of_other_studies_are_not_compared(tmp_path: Path) -> None:
     assert differences(one, renamed) == []
     assert renamed.made_by == one.made_by != record([replace(studies[0], score=0.8)], "out", {}).made_by
     assert copies(["a", "b", "a", "", ""]) == 1
+
+
+def test_studies_that_were_trained_on_are_named(
+    tmp_path: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(results, "g", 0.8, cautions=[{"code": "trained-on", "text": "…"}])
+    table = labels_at(tmp_path / "l.csv", ["a,1", "d,0", "g,1"], "study,label")
+    words = ("--labels", table, "--results", results, "-o", tmp_path / "s", "--resamples", 0)
+    status, said = evaluated(capsys, *words)
+    assert status == 0
+    text = "1 of 3 studies (33 %: g) hold slices that jcs-lite was trained on: scores on them are too good; "
+    assert f"jcs: note: {text}score studies of other patients\n" in said
+    assert f"**{text}" in (tmp_path / "s" / "scores.md").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "s" / "scores.json").read_text())["training_data"]["seen"] == 1

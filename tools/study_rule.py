@@ -42,7 +42,8 @@ COLUMNS = (
 def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
     """Return a row for each study; its verdict is still to be found."""
     rows, by_slices = [], rule_for("top-k", WeightsCard.read(SHIPPED_CARD).patient)
-    for study, (label, group, *_) in read_labels(labels).items():
+    for study, told in read_labels(labels).items():
+        label, group = told.label, told.group or study
         found = [
             (out, json.loads((out / study / "report.json").read_text(encoding="utf-8")))
             for out in results
@@ -57,7 +58,7 @@ def table(labels: Path, results: Sequence[Path]) -> list[dict[str, Any]]:
         affected, highest = values_of(evidence, FEATURES)
         rows.append(
             {
-                "study": study, "label": label, "group": group or study, "affected": f"{affected:.6f}",
+                "study": study, "label": label, "group": group, "affected": f"{affected:.6f}",
                 "highest": f"{highest:.6f}", "slices": len(looked), "positive_slices": sum(evidence.positive),
                 "lesion_ml": f"{burden['lesion_ml']:.1f}", "outside_ml": f"{burden['outside_ml']:.1f}",
                 "lung_ml": f"{burden['lung_ml']:.0f}",

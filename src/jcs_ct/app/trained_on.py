@@ -42,7 +42,8 @@ class TrainingWatch:
         self._known: list[tuple[str, TrainingSlices]] = []
         for network in networks.all:
             for member in network.members if isinstance(network, Ensemble) else (network,):
-                path = find_hashes(member.opened or member.card.name, member.card)
+                opened = getattr(member, "opened", "")  # one that a program made was opened by no name
+                path = find_hashes(opened, member.card) if opened else None
                 if path is not None and (learned := _hashes(path, path.stat().st_mtime_ns)) is not None:
                     self._known.append((member.card.name, learned))
         self._step = -(-slices // COMPARED)

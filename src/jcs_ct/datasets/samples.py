@@ -95,7 +95,9 @@ class Dataset:
         chosen = tuple(sample for sample in self.samples if sample.split == split)
         if not chosen:
             known = ", ".join(sorted({s.split for s in self.samples if s.split})) or "none"
-            raise UsageError(f"has no split {split!r}; its splits: {known}", path=self.root)
+            raise UsageError(
+                f"has no split {split!r}; its splits: {known}", path=self.root, hint="choose one of them, or --fold"
+            )
         return chosen
 
     def fold(self, number: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
@@ -106,7 +108,7 @@ class Dataset:
         """
         if number not in self.folds:
             known = ", ".join(map(str, self.folds)) or "none; `jcs data split` makes them"
-            raise UsageError(f"has no fold {number}; its folds: {known}", path=self.root)
+            raise UsageError(f"has no fold {number}; its folds: {known}", path=self.root, hint="choose one of them")
         return (
             tuple(s for s in self.samples if s.fold is not None and s.fold != number),
             tuple(s for s in self.samples if s.fold == number),

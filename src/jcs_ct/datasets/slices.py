@@ -119,8 +119,27 @@ def open_volume(path: str) -> CTSeries:
 
 @lru_cache(maxsize=2)
 def open_labels(path: str) -> NDArray[Any]:
-    """Return the labels in a NIfTI file: slices × rows × columns, see `jcs_ct.io.nifti.labels`."""
-    return read_labels(path)
+    """Return the labels in a NIfTI file: slices × rows × columns, see `jcs_ct.io.nifti.labels`.
+
+    Raises:
+        InputError: See there; or values that are no whole numbers, as of probabilities or of a mask that was resized.
+    """
+    labels = read_labels(path)
+    if (between := between_whole_numbers(labels)) is not None:
+        raise InputError(
+            f"holds values such as {between:.3g}; labels, which are whole numbers, are expected",
+            path=path,
+            hint="write 0 for no lesion and 1 for lesion",
+        )
+    return labels
+
+
+def between_whole_numbers(values: NDArray[Any]) -> float | None:
+    """Return a value that is no whole number; None where all are."""
+    if values.dtype.kind != "f":
+        return None
+    odd = values != np.rint(values)  # also NaN
+    return float(values[odd][0]) if odd.any() else None
 
 
 def content_digest(sample: Sample, path: Path | None = None) -> str:

@@ -15,9 +15,10 @@ from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import Sample, numbered, relative_name, short_names, stem_of
-from jcs_ct.datasets.slices import open_labels, open_volume, wanted_labels
+from jcs_ct.datasets.slices import open_volume
 from jcs_ct.evaluate.maps import Stored, how_stored, read_map
 from jcs_ct.evaluate.matching import Matched, match
+from jcs_ct.evaluate.volume_maps import open_map, refuse_other_labels
 from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS, split_extension, volume_stem
 
 if TYPE_CHECKING:
@@ -66,20 +67,23 @@ class Maps(NamedTuple):
     Attributes:
         files: By the keys of their slices.
         stored: What the levels of pictures stand for.
+        values: What was said of them.
     """
 
     files: dict[str, Path]
     stored: Stored
+    values: Values = "auto"
 
     def read(self, case: Case) -> NDArray[np.float64]:
         """Return the map of a slice: float64, rows × columns, in [0, 1]. Raises InputError as `read_map`."""
         path = self.files[case.key]
         if case.sample.index is None:
             return read_map(path, self.stored)
-        labels = open_labels(str(path))
-        if case.sample.index >= len(labels):
-            raise InputError(f"has {len(labels)} slices, its volume has more", path=path, hint="write it on its grid")
-        return wanted_labels(labels[case.sample.index], case.sample.lesions).astype(np.float64)
+        found = open_map(path, self.values, case.sample.lesions)
+        if case.sample.index >= len(found):
+            raise InputError(f"has {len(found)} slices, its volume has more", path=path, hint="write it on its grid")
+        plane: NDArray[np.float64] = found[case.sample.index].astype(np.float64)
+        return plane
 
 
 def from_dataset(
@@ -157,7 +161,7 @@ def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Map
         raise InputError("is not a folder", path=folder, hint="give the folder of the maps")
     files = {n: p for n, p in files_below(folder).items() if not n.startswith("overlays/")}
     if any(case.sample.index is not None for case in cases.cases):
-        return _match_volumes(cases, folder, files)
+        return _match_volumes(cases, folder, files, values)
     arrays = {name: path for name, path in files.items() if name.endswith(".npy")}
     maps = arrays or {name: path for name, path in files.items() if split_extension(name)[1]}
     if not maps:
@@ -179,8 +183,8 @@ def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Map
     return Maps(chosen, how_stored(every, folder, values)), found
 
 
-def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path]) -> tuple[Maps, Matched]:
-    """Return the volume that holds each slice's map: masks, called as the volumes, or as their masks are."""
+def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path], values: Values) -> tuple[Maps, Matched]:
+    """Return the volume that holds each slice's map, called as the volumes, or as their masks are."""
     volumes = {stem: name for name in files if (stem := volume_stem(name)) is not None}
     if not volumes:
         raise InputError("holds no volume", path=folder, hint=f"expected: {', '.join(VOLUME_ENDINGS)}")
@@ -204,7 +208,8 @@ def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path]) -> tup
         raise next(iter(problems.values()))
     extra = tuple(sorted(set(volumes.values()) - set(pairs.values())))
     chosen = {key: files[name] for key, name in pairs.items()}
-    return Maps(chosen, Stored(masks=True)), Matched(pairs, tuple(problems.values()), extra)
+    refuse_other_labels(list(chosen.values()), folder, cases.cases[0].sample.lesions)
+    return Maps(chosen, Stored(masks=True), values), Matched(pairs, tuple(problems.values()), extra)
 
 
 def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:

@@ -51,6 +51,7 @@ class Study:
         probability: Whether the score is a probability.
         network: Name and digest of the weights that looked.
         digest: Of the bytes of its input; "" where the report does not say.
+        trained_on: Whether the report says that the network was trained on slices of it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Study:
     network: tuple[str, str]
     digest: str = ""
     flags: tuple[str, ...] = ()
+    trained_on: bool = False
 
     @property
     def positive(self) -> bool:
@@ -120,6 +122,7 @@ def _study(name: str, labelled: Labelled, content: dict[str, Any]) -> Study:
         network=(model["name"], model["weights_sha256"]),
         digest=str(content.get("source", {}).get("digest", "")),
         flags=tuple(map(str, verdict.get("reasons", ()))),
+        trained_on=any(caution.get("code") == "trained-on" for caution in content.get("cautions", [])),
     )
 
 
@@ -170,6 +173,15 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         why.append(f"of the {name} ones: {told}" if told else "")
     if not reliable:
         why.append("scores of the reliable ones are not defined, because no verdict is called reliable")
+    seen = [s.name for s in studies if s.trained_on]
+    if seen:
+        share = len(seen) / len(studies)
+        few = ", ".join(seen[:3]) + (", …" if len(seen) > 3 else "")
+        text = (
+            f"{len(seen)} of {len(studies)} studies ({100 * share:.0f} %: {few}) hold slices that {ways[0][1]} was "
+            "trained on: scores on them are too good; score studies of other patients"
+        )
+        content["training_data"] = {"known": True, "seen": len(seen), "share": share, "text": text}
     if any(why):
         content["undefined"] = "; ".join(line for line in why if line)
     return content

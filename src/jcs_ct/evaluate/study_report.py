@@ -41,6 +41,7 @@ def to_markdown(content: Mapping[str, Any]) -> bytes:
         f"Verdicts in {content['predictions']}",
         f"Rule `{content['rule']}`, network {content['model']['name']}. In brackets: {b['confidence']:.0%} intervals "
         f"from {b['resamples']} resamples of patients (seed {b['seed']}).",
+        f"**{text[0].upper()}{text[1:]}.**" if (text := tables.reservation(content)) else "",
         f"{content['undefined']}." if "undefined" in content else "",
         tables.markdown(header, rows),
         f"{grey} of {len(content['studies'])} verdicts are indeterminate; all others are decided. In the rows *all* "

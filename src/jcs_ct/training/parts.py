@@ -108,7 +108,7 @@ def check_samples(dataset: Dataset, samples: Sequence[Sample]) -> set[str]:
     if bad:
         more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise InputError(
-            f"cannot be trained on, {len(bad)} faults: {'; '.join(bad[:10])}{more}",
+            f"cannot be trained on, {len(bad)} fault{'s' * (len(bad) != 1)}: {'; '.join(bad[:10])}{more}",
             path=dataset.root,
             hint="`jcs data check` explains them",
         )

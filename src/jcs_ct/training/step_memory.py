@@ -60,6 +60,5 @@ def step_bytes(config: TrainConfig, item: Mapping[str, Tensor]) -> int:
             network(*inputs)
     except (RuntimeError, NotImplementedError):  # an operation that has no such form
         return 0
-    parameters = sum(p.nbytes * COPIES for p in network.parameters())
-    total: int = parameters + sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
-    return total
+    parameters = sum(int(p.nbytes) * COPIES for p in network.parameters())
+    return parameters + sum(int(t.untyped_storage().nbytes()) for at, t in kept.items() if at not in own)

@@ -71,6 +71,13 @@ def open_sets(config: LiteConfig, *, divided: bool) -> tuple[Dataset, ...]:
     for folder in config.data:
         dataset = open_dataset(folder, None)
         known = tuple(s for s in dataset.samples if s.source not in config.without)
+        if not known:
+            left_out = ", ".join(sorted({s.source for s in dataset.samples if s.source}))
+            raise UsageError(
+                f"has slices of the sources {left_out} alone, and --without leaves them out",
+                path=folder,
+                hint="leave fewer out, or leave out the data set",
+            )
         dataset = replace(dataset, samples=known)
         if not any(s.mask is not None or s.label is not None or s.empty for s in known):
             raise UsageError("holds neither masks nor labels", path=folder, hint="see `jcs data check`")
