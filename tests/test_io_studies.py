@@ -433,7 +433,7 @@ def test_positions_that_are_there_twice(doubled: int, dropped: bool, tmp_path: P
     """A tenth of the series at most: else two acquisitions share it, and which one is meant cannot be told."""
     for i, path in enumerate(add_series(tmp_path, 1)[:doubled]):
         other = pydicom.dcmread(path)
-        other.PixelData, other.SOPInstanceUID = bytes(reversed(other.PixelData)), f"{STUDY}.9.{i}"
+        other.PixelData, other.SOPInstanceUID = (pixels(other) ^ 1).tobytes(), f"{STUDY}.9.{i}"
         other.save_as(path.with_name(f"z{i}.dcm"))
     (problem,) = find_series([tmp_path]).problems
     assert f"has different images at the same position ({doubled}," in problem.message

@@ -132,7 +132,7 @@ def _twice(paths: list[Path]) -> None:
     from pydicom.uid import generate_uid
 
     header: Dataset = dcmread(paths[4])
-    header.PixelData = bytes(reversed(header.PixelData))
+    header.PixelData = (np.frombuffer(header.PixelData, "<u2") ^ 1).tobytes()
     header.SOPInstanceUID = generate_uid()
     header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
     header.save_as(paths[4].with_name("again.dcm"))

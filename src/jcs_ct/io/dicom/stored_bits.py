@@ -121,9 +121,12 @@ def _check_above(raw: NDArray[Any], values: NDArray[Any], bits: Bits, label: str
         free &= ~int(np.bitwise_and.reduce(above, axis=None))
         above &= raw.dtype.type(free)
     negative = values < 0 if bits.signed else np.zeros(values.shape, bool)
+    stray = (above != 0) & ~(negative & (above == free))
+    unsaid = negative & (above == 0)  # a sign that is carried on was written by somebody who meant it
+    if not (stray.any() or unsaid.any()):
+        return
     wide = values.astype(np.int64)
-    if above.any():
-        stray = (above != 0) & ~(negative & (above == free))
+    if stray.any():
         size = 1 << bits.stored
         more = (wide & (size - 1)) + above.astype(np.int64) * size
         if bits.signed:
@@ -132,7 +135,6 @@ def _check_above(raw: NDArray[Any], values: NDArray[Any], bits: Bits, label: str
         next_one = stray & (above & 1 == 1)  # letters and lines are few, or lie higher
         if next_one.mean() >= MANY or _joins(np.where(stray, more, wide), wide, stray):
             raise InputError(f"has values of more bits than its header says ({_said(bits)})", path=label, hint=_AGAIN)
-    unsaid = negative & (above == 0)  # a sign that is carried on was written by somebody who meant it
     if free and unsaid.any():
         unsaid &= ~touching_edge(unsaid)  # padding
         if _joins(np.where(unsaid, wide + (1 << bits.stored), wide), wide, unsaid, left_over=1.0):
