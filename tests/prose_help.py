@@ -100,7 +100,7 @@ def _strings(node: ast.expr) -> Iterator[str]:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     elif isinstance(node, ast.JoinedStr):
-        yield "".join(p.value if isinstance(p, ast.Constant) else "CODE" for p in node.values)
+        yield "".join(str(p.value) if isinstance(p, ast.Constant) else "CODE" for p in node.values)
     elif isinstance(node, ast.IfExp):
         yield from _strings(node.body)
         yield from _strings(node.orelse)

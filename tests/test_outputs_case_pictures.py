@@ -86,7 +86,12 @@ def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path, monkey
         result.pictures.overlay(result.study, 4)
     drawn: list[str] = []
     line = Sheet.line
-    monkeypatch.setattr(Sheet, "line", lambda self, text, **how: (drawn.append(text), line(self, text, **how))[1])
+
+    def noted(self: Sheet, text: str, **how: Any) -> None:
+        drawn.append(text)
+        line(self, text, **how)
+
+    monkeypatch.setattr(Sheet, "line", noted)
     for language in ("en", "de", "ja"):
         study = replace(result.study, settings=replace(result.study.settings, language=language))
         drawn.clear()

@@ -15,6 +15,7 @@ from jcs_ct.cli import main
 from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.outputs.report import pdf
+from jcs_ct.outputs.report.language import PROBES
 from report_help import HOSTILE, sample_frames, sample_report
 from study_help import small_phantom, write_lite
 
@@ -115,11 +116,11 @@ def test_letters_without_a_font_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     assert pdf.write_pdf(tmp_path / "a.pdf", report, sample_frames(2)) == ""
     assert pdf.write_pdf(tmp_path / "b.pdf", report | {"case": f"a{NO_FONT}b"}, sample_frames(2)) == NO_FONT
     report["settings"] = report["settings"] | {"language": "zh"}
-    monkeypatch.setitem(pdf.PROBES, "zh", NO_FONT)
+    monkeypatch.setitem(PROBES, "zh", NO_FONT)
     with pytest.raises(UsageError, match=r"the language zh needs a font .*fonts-noto-cjk"):
         pdf.write_pdf(tmp_path / "c.pdf", report, sample_frames(2))
     assert not (tmp_path / "c.pdf").exists()
-    monkeypatch.setitem(pdf.PROBES, "zh", "ab")
+    monkeypatch.setitem(PROBES, "zh", "ab")
     pdf.require_pdf("zh")
 
 
