@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from jcs_ct.cli import COMMANDS, jcs
+from jcs_ct.cli import COMMANDS, jcs, main
 from jcs_ct.core import installing
 from jcs_ct.core.version import __version__
 
@@ -51,6 +52,18 @@ def test_every_command_says_what_it_does() -> None:
     for words in commands(jcs):
         text = said(*words, "--help")
         assert re.search(r"\n\n  \S", text), words
+
+
+def test_an_installation_without_pytorch_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("jcs: error: the library torch is not installed (install jcs-ct again, and PyTorch before")
+    assert told.count("\n") == 1
 
 
 def test_the_version_names_weights_and_runtimes() -> None:

@@ -87,11 +87,11 @@ def test_pictures_are_not_needed_once_they_were_looked_at(tmp_path: Path, monkey
     drawn: list[str] = []
     line = Sheet.line
 
-    def kept(self: Sheet, text: str, **how: Any) -> None:
+    def noted(self: Sheet, text: str, **how: Any) -> None:
         drawn.append(text)
         line(self, text, **how)
 
-    monkeypatch.setattr(Sheet, "line", kept)
+    monkeypatch.setattr(Sheet, "line", noted)
     for language in ("en", "de", "ja"):
         study = replace(result.study, settings=replace(result.study.settings, language=language))
         drawn.clear()

@@ -151,6 +151,11 @@ def main(arguments: list[str] | None = None) -> None:
             facts = {"message": error.message, "path": error.path, "hint": error.hint, "exit_status": status}
             with suppress(OSError):  # the error may be that nothing can be printed there
                 click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
+    except ModuleNotFoundError as error:
+        if "--verbose" in words:
+            traceback.print_exc()
+        click.echo(f"jcs: error: {_incomplete(error)}", err=True)
+        status = 2
     except Exception as error:  # noqa: BLE001  # a user sees one line; the traceback is there for whoever asks
         if "--verbose" in words:
             traceback.print_exc()
@@ -158,3 +163,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"jcs: error: unexpected {type(error).__name__}: {text} (run it again with --verbose)", err=True)
         status = 1
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _incomplete(error: ModuleNotFoundError) -> str:
+    """Return what is missing from an installation: PyTorch comes first and on its own, so that it may not be there."""
+    name = (error.name or str(error)).partition(".")[0]
+    return f"the library {name} is not installed (install jcs-ct again, and PyTorch before it: see docs/start.md)"
