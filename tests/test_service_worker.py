@@ -138,7 +138,9 @@ def test_progress_is_told(inside: Inside) -> None:
     assert inside.now(study).state == "done"
 
 
-def test_a_full_disk_costs_no_study(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_study(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """They wait until there is room, however long that takes; a study that cannot be written otherwise has failed."""
     study, free = inside.submit(), 10
     monkeypatch.setattr(Folders, "free_bytes", lambda _: free)
@@ -153,6 +155,7 @@ def test_a_full_disk_costs_no_study(inside: Inside, monkeypatch: pytest.MonkeyPa
         assert not inside.worker.take()
     assert (inside.now(study).state, inside.now(study).tries) == ("waiting", 0)
     assert inside.files() == []
+    assert capfd.readouterr().out == 5 * f"the disk is full, study {study.id} is tried again\n"
     mkdir = Path.mkdir
 
     def full(path: Path, *args: Any, **options: Any) -> None:
