@@ -239,6 +239,27 @@ def test_no_process_for_a_worker_is_waited_for(tmp_path: Path, monkeypatch: pyte
         one.stop()
 
 
+def test_a_worker_that_hangs_while_it_starts_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+    command = [sys.executable, "-S", "-c", "input(); input()"]
+    monkeypatch.setattr(subprocess, "Popen", lambda _command, **options: start(command, **options))
+    service, said = Service(tmp_path, sqlite_in(tmp_path)), list[str]()
+    with closing(Record(service.database)) as record:
+        record.prepare()
+    one = Supervisor(service, 1, said.append)
+    try:
+        one._watch()
+        (first,) = one.pids
+        one._watch()
+        assert one.pids == [first]  # it may take its time
+        monkeypatch.setattr(supervisor, "START_SECONDS", 0.0)
+        one._watch()
+        assert one.pids == []
+        assert said == ["a worker was ended: its worker did not start; another is started"]
+    finally:
+        one.stop()
+
+
 @pytest.mark.parametrize(
     ("told", "driver", "expected"),
     [(None, 2, ["0", "1", "0"]), ("3,1", 4, ["3", "1", "3"]), ("", 2, ["", "", ""]), (None, 0, [None, None, None])],
