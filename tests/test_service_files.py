@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import socket
 import threading
@@ -19,7 +20,7 @@ pytest.importorskip("fastapi")
 import uvicorn
 
 from jcs_ct.service import run
-from jcs_ct.service.access import Access
+from jcs_ct.service.access import Access, add_token
 from jcs_ct.service.app import build_app
 from jcs_ct.service.context import ServiceContext
 from jcs_ct.service.database import RecordError
@@ -43,13 +44,13 @@ def record(tmp_path: Path) -> Iterator[Record]:
 
 
 @contextmanager
-def answering(folder: Path, record: Record, **more: Any) -> Iterator[str]:
+def answering(folder: Path, record: Record, tokens: Path | None = None, **more: Any) -> Iterator[str]:
     """Answer requests within this process, without workers; yield the address."""
     service = Service(folder, sqlite_in(folder))
     folders = Folders(folder)
     folders.prepare()
     context = ServiceContext(
-        service, Access(None), record, folders, Log(record, **more), SETTINGS, lambda: 0, 0
+        service, Access(tokens), record, folders, Log(record, **more), SETTINGS, lambda: 0, 0
     )  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(build_app(context), access_log=False, log_level="warning"))
@@ -118,6 +119,20 @@ def test_a_log_that_cannot_be_written_stops_nobody(tmp_path: Path, record: Recor
         queue = requests.get(f"{url}/api/queue", timeout=9).json()
     assert queue.pop("oldest_waiting") >= 0
     assert queue == {"waiting": 1, "running": 0, "done": 0, "failed": 0}
+
+
+def test_tokens_that_are_damaged_while_it_runs(tmp_path: Path, record: Record) -> None:
+    tokens, log = tmp_path / "tokens", io.StringIO()
+    headers = {"Authorization": f"Bearer {add_token(tokens, 'ward', ('submit',))}"}
+    with answering(tmp_path, record, tokens, stream=log) as url:
+        assert requests.get(f"{url}/api/queue", headers=headers, timeout=9).status_code == 200
+        before = tokens.read_bytes()
+        tokens.write_bytes(before + b"nonsense\n")
+        answer = requests.get(f"{url}/api/queue", headers=headers, timeout=9)
+        assert (answer.status_code, answer.json()) == (503, {"error": "the service cannot answer; its log says why"})
+        assert "line 2 is no token" in log.getvalue()
+        tokens.write_bytes(before)
+        assert requests.get(f"{url}/api/queue", headers=headers, timeout=9).status_code == 200
 
 
 def test_a_deletion_whose_answer_was_lost(tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import pytest
 pytest.importorskip("fastapi")
 
 from jcs_ct.service.files import numbered
+from jcs_ct.service.receive import MOST_HEADERS, RefusedError, _Form
 from jcs_ct.service.record import Record
-from jcs_ct.service.settings import sqlite_in
+from jcs_ct.service.settings import Limits, sqlite_in
 from service_help import Server, events, serving, until
 
 if TYPE_CHECKING:
@@ -144,6 +145,16 @@ def test_bodies_that_are_no_study(
     assert answer.status_code == status
     assert words in answer.json()["error"]
     assert nothing_left(folder)
+
+
+def test_headers_of_a_part_are_bounded(tmp_path: Path) -> None:
+    """By this package too: a parser that takes any number of them fills the memory."""
+    form = _Form(tmp_path, b"edge", Limits(), True, frozenset())
+    form._on_field(b"x" * 99, 0, 99)
+    form._on_begin()
+    form._on_value(b"x" * MOST_HEADERS, 0, MOST_HEADERS)
+    with pytest.raises(RefusedError, match="whose headers have more than"):
+        form._on_field(b"x", 0, 1)
 
 
 def test_too_many_bytes(server: Server, folder: Path) -> None:

@@ -138,7 +138,9 @@ def test_progress_is_told(inside: Inside) -> None:
     assert inside.now(study).state == "done"
 
 
-def test_a_full_disk_costs_no_study(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_costs_no_study(
+    inside: Inside, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """They wait until there is room, however long that takes; a study that cannot be written otherwise has failed."""
     study, free = inside.submit(), 10
     monkeypatch.setattr(Folders, "free_bytes", lambda _: free)
@@ -153,6 +155,7 @@ def test_a_full_disk_costs_no_study(inside: Inside, monkeypatch: pytest.MonkeyPa
         assert not inside.worker.take()
     assert (inside.now(study).state, inside.now(study).tries) == ("waiting", 0)
     assert inside.files() == []
+    assert capfd.readouterr().out == 5 * f"the disk is full, study {study.id} is tried again\n"
     mkdir = Path.mkdir
 
     def full(path: Path, *args: Any, **options: Any) -> None:
@@ -232,6 +235,27 @@ def test_no_process_for_a_worker_is_waited_for(tmp_path: Path, monkeypatch: pyte
     try:
         until(lambda: len(tried) > 3, 5)
         assert said[0] == "no worker can be started: Resource temporarily unavailable"
+    finally:
+        one.stop()
+
+
+def test_a_worker_that_hangs_while_it_starts_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = subprocess.Popen
+    command = [sys.executable, "-S", "-c", "input(); input()"]
+    monkeypatch.setattr(subprocess, "Popen", lambda _command, **options: start(command, **options))
+    service, said = Service(tmp_path, sqlite_in(tmp_path)), list[str]()
+    with closing(Record(service.database)) as record:
+        record.prepare()
+    one = Supervisor(service, 1, said.append)
+    try:
+        one._watch()
+        (first,) = one.pids
+        one._watch()
+        assert one.pids == [first]  # it may take its time
+        monkeypatch.setattr(supervisor, "START_SECONDS", 0.0)
+        one._watch()
+        assert one.pids == []
+        assert said == ["a worker was ended: its worker did not start; another is started"]
     finally:
         one.stop()
 

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from jcs_ct.core.errors import JcsError
 from jcs_ct.core.version import __version__
 from jcs_ct.service.access import COOKIE, refused_origin
 from jcs_ct.service.answers import FileAnswer, Problem, QueueAnswer, StudyAnswer, file_answer, study_answer
@@ -60,7 +61,7 @@ def build_app(context: ServiceContext) -> FastAPI:
         dependencies=[Depends(_same_site(context))],
     )
     app.state.context = context
-    _answer_errors(app)
+    _answer_errors(app, context)
     _add_health(app, context)
     _add_studies(app, context)
     _add_results(app, context)
@@ -86,7 +87,7 @@ def _same_site(context: ServiceContext) -> Callable[[Request], None]:
     return check
 
 
-def _answer_errors(app: FastAPI) -> None:
+def _answer_errors(app: FastAPI, context: ServiceContext) -> None:
     @app.exception_handler(RefusedError)
     async def refused(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RefusedError)  # noqa: S101  # what it is registered for
@@ -103,6 +104,13 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RecordError)
     async def away(_request: Request, _error: Exception) -> JSONResponse:  # whose text names host and user
         return JSONResponse({"error": "the database does not answer"}, 503, {"Retry-After": "10"})
+
+    @app.exception_handler(JcsError)
+    async def elsewhere(_request: Request, error: Exception) -> JSONResponse:
+        """What whoever runs the service has to mend, such as a damaged file of tokens."""
+        context.log.line("error", error=str(error))
+        told = {"error": "the service cannot answer; its log says why"}
+        return JSONResponse(told, 503, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def _add_health(app: FastAPI, context: ServiceContext) -> None:

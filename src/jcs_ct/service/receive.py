@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jcs_ct.service.settings import Limits
 
 _PIECE = 2**20
+MOST_HEADERS = 2**15
 RETRY_SECONDS = 60
 
 
@@ -162,9 +163,9 @@ class _Form:
         self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
         self._headers: dict[bytes, bytes] = {}
-        self._field, self._value = b"", b""
+        self._field, self._value, self._head = b"", b"", 0
         calls: MultipartCallbacks = {
-            "on_part_begin": self._headers.clear,
+            "on_part_begin": self._on_begin,
             "on_header_field": self._on_field,
             "on_header_value": self._on_value,
             "on_header_end": self._on_header_end,
@@ -178,11 +179,23 @@ class _Form:
     def write(self, piece: bytes) -> None:
         self._parser.write(piece)
 
+    def _on_begin(self) -> None:
+        self._headers.clear()
+        self._head = 0
+
     def _on_field(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._field += data[start:end]
 
     def _on_value(self, data: bytes, start: int, end: int) -> None:
+        self._count(end - start)
         self._value += data[start:end]
+
+    def _count(self, size: int) -> None:
+        """Count the bytes of a part's headers, which memory holds; older parsers take any number of them."""
+        self._head += size
+        if self._head > MOST_HEADERS:
+            raise RefusedError(400, f"is a form with a part whose headers have more than {MOST_HEADERS} bytes")
 
     def _on_header_end(self) -> None:
         self._headers[self._field.lower()] = self._value

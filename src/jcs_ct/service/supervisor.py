@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 WATCH_SECONDS = 0.25
 MOST_PAUSE = 30.0  # between two starts of a worker that ends again and again
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # the driver's: a folder for each
+START_SECONDS = 900.0  # a worker may take to load its weights; a runtime is made and checked meanwhile
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -206,6 +207,8 @@ class Supervisor:
             child.attempt, child.since, child.study = attempt, now, study or child.study
         if child.ready and now - child.heard > 0.75 * limits.lease_seconds:  # before its lease ends
             self._end(child, "lost", "its worker was frozen")
+        elif not child.ready and now - child.heard > START_SECONDS:
+            self._end(child, "lost", "its worker did not start")
         elif study is not None and now - child.since > limits.seconds:
             self._end(child, "time", f"it takes more than {limits.seconds:.0f} seconds")
 

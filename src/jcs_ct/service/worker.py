@@ -137,6 +137,8 @@ class Worker:
         """Have a study wait again whose results could not be written; on a full disk that is not the study's fault."""
         room = study.bytes + LEAST_ROOM
         full = any(free < room for free in (self.folders.free_bytes(), shutil.disk_usage(tempfile.gettempdir()).free))
+        if full:  # not what `error` says: that may name a file
+            print(f"the disk is full, study {study.id} is tried again", flush=True)  # noqa: T201  # for the supervisor
         self._clear(study)
         with self.lease_keeper.ending():
             self.record.give_back(self.name, "unforeseen", error.line(), self.service.limits.attempts, counted=not full)
