@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from archive_help import write_study
+from archive_help import blows, studies, write_study
 from jcs_ct.app.batch import diagnose_cases
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import with_stable_names
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SETTINGS = Settings(segment="always", frames=False)
-STUDIES = 5
+STUDIES = studies(5)
 SOURCE = Path(__file__).resolve().parent.parent / "src"
 
 
@@ -67,8 +67,10 @@ def test_a_machine_goes_away_and_all_studies_are_done(cluster: Any, tmp_path: Pa
     ended, said = [], list[str]()
     for one in diagnose_on_ray(cases, orders, address=cluster.address, workers=2, say=said.append):
         ended.append(one)
-        if len(ended) == 1:  # one machine is pulled out
-            cluster.remove_node(nodes[1], allow_graceful=False)
+        if len(ended) in blows(STUDIES, 1):  # one machine is pulled out
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            if len(ended) > 1:  # and another comes
+                nodes.insert(0, cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20))
     failed = [one for one in ended if one.error is not None]
     assert sorted(one.name for one in ended) == sorted(case.name for case in cases)
     assert [one.name for one in failed] == ["broken"], [one.error and one.error.line() for one in failed]
