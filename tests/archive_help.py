@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUCKET = "bucket"
+
+
+def studies(usual: int) -> int:
+    """Return how many studies a test that kills makes: few in CI, `JCS_ARCHIVE_STUDIES` before a change lands."""
+    return int(os.environ.get("JCS_ARCHIVE_STUDIES", usual))
+
+
+def blows(count: int, first: int) -> list[int]:
+    """Return after how many of `count` studies to kill: once in CI, after `first`; at random for every fifty more."""
+    return [first, *sorted(random.Random(count).sample(range(first + 1, max(first + 2, count)), count // 50))]
 
 
 def png(seed: int) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -241,6 +241,24 @@ def test_labels_come_back_where_they_were() -> None:
     for side in (RIGHT, LEFT):
         assert np.abs(np.subtract(*(ndimage.center_of_mass(a == side) for a in (back, labels)))).max() < 0.4
     assert not resize_labels(np.zeros((4, 4), np.uint8), (4, 4), (15, 16)).any()
+
+
+@pytest.mark.parametrize(("factor", "shape"), [((4, 4), (128, 126)), ((2, 8), (63, 256)), ((1, 4), (32, 125))])
+def test_labels_are_those_of_the_products_with_matrices_of_weights(factor: tuple[int, int], shape: Any) -> None:
+    """Of powers of two every sum is exact, so that ties are the same too."""
+    rng, counts = np.random.default_rng(0), [-(-n // f) for n, f in zip(shape, factor, strict=True)]
+    labels = rng.integers(0, 3, counts).astype(np.uint8)
+    matrices = []
+    for length, f, count in zip(shape, factor, counts, strict=True):
+        places = np.clip((np.arange(length) + 0.5) / f - 0.5, 0, count - 1)
+        matrices.append(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(count))))
+    right, left = (matrices[0] @ (labels == side).astype(float) @ matrices[1].T for side in (RIGHT, LEFT))
+    expected = np.where(right + left < 0.5, 0, np.where(right >= left, RIGHT, LEFT))
+    np.testing.assert_array_equal(resize_labels(labels, factor, shape), expected)
+    alone = np.zeros_like(labels)  # what lies at one place, and its reach
+    alone[counts[0] // 2 :, -1] = LEFT
+    half = matrices[0] @ (alone == LEFT).astype(float) @ matrices[1].T >= 0.5
+    np.testing.assert_array_equal(resize_labels(alone, factor, shape), np.where(half, LEFT, 0))
 
 
 def test_slices_between_reduced_ones_are_interpolated() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner, Result
 
-from archive_help import BUCKET, Store, png, s3_server
+from archive_help import BUCKET, Store, blows, png, s3_server, studies
 from jcs_ct.archive.places import is_url
 from jcs_ct.cli import jcs
 from jcs_ct.core.errors import InputError, OutputError, UsageError
@@ -233,17 +233,21 @@ def test_names_that_lead_out_are_refused(store: Store) -> None:
 
 def test_a_killed_run_goes_on(store: Store, endpoint: str, tmp_path: Path) -> None:
     """SIGKILL in the middle: no half result is taken for one, and what was recorded is not made again."""
-    store.put_studies(8)
+    count = studies(8)
+    store.put_studies(count)
     command = [sys.executable, "-m", "jcs_ct", "diagnose", IN, "-o", OUT, "--resume", "--no-html", "--runtime", "torch"]
     command += ["-m", str(write_lite(tmp_path))]
     given = os.environ | surroundings(endpoint) | {"TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(command, env=given, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(store.keys("out/.units/")) < 2:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    recorded = {key: store.get(key) for key in store.keys("out/.units/")}
-    assert 2 <= len(recorded) < 8
+    recorded: dict[str, bytes] = {}
+    for blow in blows(count, 2):
+        process = subprocess.Popen(command, env=given, stderr=subprocess.DEVNULL)
+        while process.poll() is None and len(store.keys("out/.units/")) < blow:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert {key: store.get(key) for key in recorded} == recorded
+        recorded = {key: store.get(key) for key in store.keys("out/.units/")}
+    assert 2 <= len(recorded) <= count
     ended = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("finished before") >= 2
@@ -251,4 +255,4 @@ def test_a_killed_run_goes_on(store: Store, endpoint: str, tmp_path: Path) -> No
     for name, report in reports(store).items():
         files = {key.removeprefix(f"out/{name}/") for key in store.keys(f"out/{name}/")}
         assert {report["files"]["slices"], "report.json"} <= files
-    assert len(reports(store)) == 8
+    assert len(reports(store)) == len({one["source"]["digest"] for one in reports(store).values()}) == count

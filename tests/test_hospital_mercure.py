@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 from pydicom import dcmread
 
+from jcs_ct.cli import jcs
+from jcs_ct.core import processors
 from jcs_ct.core.errors import UsageError
 from jcs_ct.hospital import mercure
 from jcs_ct.hospital.mercure import Wishes, read_wishes
@@ -87,6 +91,26 @@ def test_a_chest_gives_objects_that_mercure_sends_on(folders: tuple[Path, Path])
     assert "Research only" in notification["text"]
     assert study["verdict"]["text"] in notification["text"]
     assert "the setting colour is not known here" in result["notes"]
+
+
+@pytest.mark.parametrize(("stated", "count"), [(None, 1), ("3", 3)])
+def test_it_keeps_to_the_processors_that_the_container_has(
+    stated: str | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if stated is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", stated)
+    monkeypatch.setattr(processors, "quota", lambda *_: 0.5)
+    seen, before = [], torch.get_num_threads()
+
+    def run(environment: Any) -> Any:
+        seen.append((torch.get_num_threads(), environment["OMP_NUM_THREADS"]))
+        return 0, {"failed": [], "notes": [], "no_chest": [], "status": "", "__mercure_notification": {"text": ""}}
+
+    monkeypatch.setattr(mercure, "run", run)
+    assert CliRunner().invoke(jcs, ["mercure"]).exit_code == 0
+    assert seen == [(count, str(count))]
+    assert torch.get_num_threads() == before
 
 
 def test_no_chest_is_an_answer(folders: tuple[Path, Path]) -> None:

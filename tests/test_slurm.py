@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from archive_help import write_study
+from archive_help import blows, studies, write_study
 from study_help import write_lite
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 SBIN = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
-STUDIES, SHARES = 8, 2
+STUDIES, SHARES = studies(8), 2
 CONFIG = """ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
@@ -115,12 +115,15 @@ def test_an_array_is_cancelled_goes_on_and_loses_a_share(slurm: Slurm, tmp_path:
     jcs.chmod(0o755)
     given = {"JCS_IN": str(archive), "JCS_OUT": str(out), "JCS": str(jcs)}
     script = ["sbatch", f"--array=1-{SHARES}", "--export=ALL", "--parsable", str(ROOT / "deploy/slurm/array.sh")]
-    job = slurm.call(*script, **given).strip()
-    slurm.wait(lambda: any(out.glob("part-*/[!.]*/report.json")), 120)
-    slurm.call("scancel", "--full", "--signal=KILL", job)
-    slurm.call("scancel", job)
-    stamps = {path: path.stat().st_mtime_ns for path in out.glob("part-*/[!.]*/report.json")}
-    slurm.wait(lambda: not slurm.call("squeue", "-h"), 60)
+    stamps: dict[Path, int] = {}
+    for blow in blows(STUDIES, 1):
+        job = slurm.call(*script, **given).strip()
+        slurm.wait(lambda blow=blow: len(list(out.glob("part-*/[!.]*/report.json"))) >= blow, 120 + 3 * STUDIES)
+        slurm.call("scancel", "--full", "--signal=KILL", job)
+        slurm.call("scancel", job)
+        slurm.wait(lambda: not slurm.call("squeue", "-h"), 60)
+        assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+        stamps = {path: path.stat().st_mtime_ns for path in out.glob("part-*/[!.]*/report.json")}
     slurm.call("sbatch", "--wait", *script[1:], **given)
     results = sorted(out.glob("part-*/[!.]*/report.json"))
     assert len(results) == STUDIES, [path.read_text()[-800:] for path in slurm.folder.glob("slurm-*.out")]

@@ -1,8 +1,9 @@
 """Studies on the workers of a Ray cluster: an actor a worker, with weights that are loaded once.
 
 The machines of the cluster see inputs and results under the same paths, and have this package installed. A worker that
-dies with its study is replaced, and the study is tried once more elsewhere; then it has failed, by its name. A run that
-is killed goes on with `--resume`, as everywhere. Ray's reports on usage are switched off.
+dies with its study is replaced, and the study is tried once more elsewhere; then it has failed, by its name. One that
+cannot be started is tried some times, and then done without. A run that is killed goes on with `--resume`, as
+everywhere. Ray's reports on usage are switched off.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jcs_ct.app.locks import remove_debris
 from jcs_ct.core.errors import JcsError, UsageError, unforeseen
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import available, threads
+from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from jcs_ct.study.settings import Settings
 
 PROCESSORS = 2  # of a worker: a study that has more of them to itself gains little
-TRIES = 2
+TRIES = 2  # of a study
+STARTS = 3  # of a worker
 PATIENCE = 120.0  # seconds without any worker, after which the rest has failed
 
 
@@ -39,6 +42,8 @@ class Orders:
         models, device, runtime: As of `jcs_ct.inference.open_network`.
         settings, out, overwrite, resume, reading: As of `jcs_ct.app.batch.diagnose_cases`.
         there_before: As of `jcs_ct.app.batch.Job`.
+        slices: Of all studies together: the runtime is chosen for them, as by a run without a cluster.
+        version: Of the package that gives the orders.
     """
 
     models: tuple[str | None, ...]
@@ -50,10 +55,17 @@ class Orders:
     resume: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
     there_before: frozenset[str] = frozenset()
+    slices: int = 1
+    version: str = __version__
 
 
 class Worker:
-    """Diagnoses one case after the other, with weights that are loaded once. It lives in a process of the cluster."""
+    """Diagnoses one case after the other, with weights that are loaded once. It lives in a process of the cluster.
+
+    Raises:
+        UsageError: Another version of the package is installed here.
+        JcsError: The weights cannot be opened here.
+    """
 
     def __init__(self, orders: Orders) -> None:
         from jcs_ct.core.memory import one_arena
@@ -61,8 +73,12 @@ class Worker:
         from jcs_ct.models import RESULTS
         from jcs_ct.study.settings import Networks
 
+        if orders.version != __version__:
+            raise UsageError(f"this machine has version {__version__} of jcs-ct, the run is of {orders.version}")
         one_arena()
         networks = Networks.of([open_network(m, orders.device, RESULTS, orders.runtime) for m in orders.models])
+        for network in networks.all:
+            network.slices = orders.slices
         self._job = Job(
             networks,
             orders.settings,
@@ -106,7 +122,8 @@ def diagnose_on_ray(
         UsageError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _start(address)
-    orders = replace(orders, there_before=there_before(cases, orders.out))
+    slices = max(1, sum(map(len, cases)))
+    orders = replace(orders, there_before=there_before(cases, orders.out), slices=slices)
     try:
         yield from _Crew(ray, orders, workers, say).run(cases)
     finally:
@@ -146,7 +163,8 @@ class _Crew:
         self._wanted = workers or max(1, processors // each)
         self._actor = ray.remote(num_cpus=each, max_restarts=0)(Worker)
         self._orders = ray.put(orders)
-        self._loading: dict[Any, Any] = {}
+        self._loading: dict[Any, tuple[Any, int]] = {}
+        self._problem = "no worker of the cluster is left"
         self._free: list[Any] = []
         self._at_work: dict[Any, tuple[Any, Case]] = {}
         self._tries: Counter[str] = Counter()
@@ -158,6 +176,9 @@ class _Crew:
             self._hire()
         alone_since = time.monotonic()
         while queue or self._at_work:
+            if not (self._free or self._at_work or self._loading):
+                yield from (_failed(case, self._problem) for case in queue)
+                return
             while queue and self._free:
                 worker, case = self._free.pop(), queue.popleft()
                 self._at_work[worker.run.remote(case)] = worker, case
@@ -165,7 +186,7 @@ class _Crew:
             if self._at_work or ready:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > PATIENCE:
-                yield from (_failed(case, "no worker of the cluster is left") for case in queue)
+                yield from (_failed(case, self._problem) for case in queue)
                 return
             for one in ready:
                 if one in self._loading:
@@ -178,18 +199,21 @@ class _Crew:
                 else:
                     yield ended
 
-    def _hire(self) -> None:
+    def _hire(self, before: int = 0) -> None:
+        """Have a worker started, after so many that could not be."""
         worker = self._actor.remote(self._orders)
-        self._loading[worker.ready.remote()] = worker
+        self._loading[worker.ready.remote()] = worker, before
 
     def _begin(self, ready: Any) -> None:
-        worker = self._loading.pop(ready)
+        worker, before = self._loading.pop(ready)
         try:
             self._ray.get(ready)
         except self._ray.exceptions.RayError as error:
-            self._say(f"a worker could not be started: {_first_line(error)}")
-            time.sleep(1.0)
-            self._hire()
+            self._problem = f"a worker could not be started: {_last_line(error)}"
+            self._say(self._problem)
+            if before + 1 < STARTS:  # what made one fail may be gone, or another machine's turn
+                time.sleep(1.0)
+                self._hire(before + 1)
         else:
             self._free.append(worker)
 
@@ -215,5 +239,5 @@ def _failed(case: Case, why: str) -> CaseOutcome:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _last_line(error: Exception) -> str:
     return (str(error).splitlines() or [""])[-1][:200]

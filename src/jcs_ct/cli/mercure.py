@@ -21,11 +21,13 @@ def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks
     research tool, not a medical device.
     """
     from jcs_ct.core.memory import one_arena
+    from jcs_ct.core.processors import limited_threads
     from jcs_ct.hospital.mercure import run
 
     one_arena()
     say = line_printer(quiet=quiet)
-    status, result = run(os.environ)
+    with limited_threads():  # a container has a quota that libraries do not look at
+        status, result = run(os.environ)
     for line in result["failed"]:
         click.echo(f"jcs: error: {line}", err=True)
     for line in (*result["notes"], *result["no_chest"]):

@@ -13,6 +13,7 @@ One code path for training and inference. A recipe never guesses: pictures are e
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+_ALONE = 2**15  # values of a map that torch resizes without other threads, which would wait for longer than it takes
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,18 @@ def resize_map(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[n
     import torch
     from torch.nn import functional as F
 
-    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    resized = F.interpolate(tensor, size=shape, mode="bilinear", align_corners=False, antialias=True)
-    result: NDArray[np.float32] = resized[0, 0].numpy().clip(values.min(), values.max())
-    return result
+    found = values
+    for axis in (1, 0):  # as torch does
+        result = np.empty((shape[0] if axis == 0 else len(values), shape[1]), np.float32)
+        lines = result.shape[1 - axis]
+        most = max(1, _ALONE // max(found.shape[axis], shape[axis]))
+        parts = min(-(-lines // most), max(1, lines // 2))
+        edges = [lines * i // parts for i in range(parts + 1)]  # never one line: of one column torch 2.13 is wrong
+        for first, last in pairwise(edges):
+            part = (slice(first, last), slice(None)) if axis == 1 else (slice(None), slice(first, last))
+            given = torch.from_numpy(np.ascontiguousarray(found[part]))[None, None]
+            size = result[part].shape
+            resized = F.interpolate(given, size=size, mode="bilinear", align_corners=False, antialias=True)
+            result[part] = resized[0, 0].numpy()
+        found = result
+    return found.clip(values.min(), values.max())
