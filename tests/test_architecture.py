@@ -72,6 +72,7 @@ HOMES = {  # library → where it may be imported
         "outputs",
         "phantom",
         "evaluate/maps.py",
+        "study/picture_series.py",
         "datasets",
     },
     "sklearn": {"datasets/split.py", "training/lite/sources.py"},

@@ -86,7 +86,8 @@ def test_the_report_says_what_the_result_says() -> None:
     assert verdict_text(found).startswith("This study shows no signs of COVID-19: probability 0.25 ")
     assert verdict_text(found).endswith("threshold 0.50; 0 of 3 slices positive.")
     assert report["verdict"]["reasons"] == found.doubts()
-    assert report["cautions"] == [{"code": "gaps", "text": "a gap"}]
+    few = "only 3 slices were looked at; a patient's verdict needs the whole chest"
+    assert report["cautions"] == [{"code": "gaps", "text": "a gap"}, {"code": "few-slices", "text": few}]
     assert (report["segmenter"], report["seconds"], report["input"]["shape"]) == (None, 1.23, [4, 4])
     other = UsedNetwork(card_for("jcs-single"), None, 0.3, "native")
     separate = segmenter_of(study(slices([0.1]), segmenter=other))

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from fault_kinds import Fault
 
 Report = dict[str, Any]
+KEPT = "\n## Small faults"
+"""What stands behind this in the page was measured on real studies, and is kept."""
 RIGHT, REFUSED, UNRELIABLE, WRONG = "right numbers", "refused", "not reliable", "SILENTLY WRONG"
 
 
@@ -162,6 +164,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         clean, rows = run(options.keep or Path(scratch), options.every)
     page = table(clean, rows, time.perf_counter() - started)
+    if options.out.exists():
+        page += "".join(options.out.read_text(encoding="utf-8").partition(KEPT)[1:])
     write_whole(options.out, page.encode(), overwrite=True)
     wrong = [fault for fault, how, _ in rows if how == WRONG]
     doubted = [form for form, report in clean.items() if not report["verdict"]["reliable"]]
