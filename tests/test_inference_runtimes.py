@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.inference import choice, onnx_engine, records, runtimes, torch_engine
-from jcs_ct.inference.fuse import FusedNetwork, fused
+from jcs_ct.inference import Network, choice, onnx_engine, records, runtimes, torch_engine
+from jcs_ct.inference.fused import FusedNetwork, fused
+from jcs_ct.inference.golden import self_check_card
 from jcs_ct.inference.native import build
 from jcs_ct.inference.parity import Parity, check_arrays, compare
 from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError, file_engine, module_engine
-from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.models import build_model, model_spec
 from jcs_ct.weights.store import home
 from runtime_help import TINY, Wrong, expected, far, lite, many, noise
@@ -313,7 +313,7 @@ def test_check_inputs_look_like_inputs(name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["grad-cam", "grad-cam-release"])
-def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str) -> None:
+def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str, filled: Callable[..., nn.Module]) -> None:
     """What a runtime without gradients gives is what gradients give, on the slice's grid."""
     from jcs_ct.core.types import SliceImage
     from jcs_ct.inference import apply
@@ -322,8 +322,8 @@ def test_grad_cam_of_a_classifier_comes_with_its_pass(method: str) -> None:
     image = SliceImage("slice", "slice", pixels)
     found = []
     for runtime in ("torch", "torch-tuned"):
-        network = self_check_network("jcs-classifier", "cpu", runtime)
-        network.card = replace(network.card, recipe="release-classification@64", threshold=0.5)
+        card = replace(self_check_card("jcs-classifier"), recipe="release-classification@64", threshold=0.5)
+        network = Network(filled("jcs-classifier").state_dict(), card, torch.device("cpu"), runtime)
         found.append(apply.explain(image, network, method))
         assert network.runtime == runtime
     by_gradient, by_pass = found
