@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,9 +33,7 @@ def cache_for_figures() -> None:
         return
     if all(_writable(folder) for folder in _usual()):
         return
-    folder = _temporary()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["MPLCONFIGDIR"] = folder
+    os.environ["MPLCONFIGDIR"] = _temporary()
 
 
 def place_for_temporary_files() -> None:
@@ -46,9 +45,7 @@ def place_for_temporary_files() -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        folder = _temporary()
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        os.environ["TMPDIR"] = tempfile.tempdir = _temporary()
 
 
 def _usual() -> list[Path]:
@@ -73,9 +70,10 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary() -> str:
+    """Return a new folder that is removed at the end of the process."""
     for where in (None, SHARED):
-        try:
-            return tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
-        except OSError:  # no such folder that can be written
-            continue
+        with suppress(OSError):  # no such folder that can be written
+            folder = tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
     raise OutputError("no folder for temporary files can be written", hint="set TMPDIR to one that can be")
