@@ -1,7 +1,7 @@
 """How long whole studies take, by stage: what `jcs bench study` measures.
 
 Every study runs in a process of its own, from the start of Python to the finished folder, as `jcs diagnose` does it.
-The stages of reading, looking and finishing overlap, so that together they may exceed the whole.
+Reading, the networks and measuring overlap, so that their sum may exceed the total.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Job:
         runtime: For all of them.
         segment: "always", "positive" or "never"; None: as `jcs diagnose` chooses.
         warm: Run it once before what is timed, in the same process.
-        prepare: Convert and check what the runtime needs, and look at nothing.
+        prepare: Convert and check what the runtime needs, and diagnose nothing.
     """
 
     study: Path
@@ -180,7 +180,7 @@ def _run(job: Job, started: float) -> Timed:
 
 
 def _time_study(job: Job, networks: Networks, started: float | None) -> Timed:
-    """Look at the study once, which began now unless something was `started` before; nothing of it is kept."""
+    """Diagnose the study once and keep nothing; time counts from `started`, or from now where that is None."""
     from jcs_ct.app.examine import examine_case
     from jcs_ct.app.gather import gather
     from jcs_ct.study.settings import Settings

@@ -1,4 +1,4 @@
-"""A place for Matplotlib's cache where the user has no home: it would print a line, or end, as it is imported."""
+"""Where Matplotlib keeps its cache when the user has no home folder: without one it warns, or fails, on import."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARED = "/dev/shm"  # noqa: S108  # the last resort of a read-only container
 def cache_for_figures() -> None:
     """Point Matplotlib to a folder of this process where it cannot write in the usual one. Call before it is imported.
 
-    The folder is taken away at the end. What `MPLCONFIGDIR` says is left alone.
+    The folder is removed at the end. Where `MPLCONFIGDIR` is set, nothing is done.
 
     Raises:
         OutputError: Nothing can be written anywhere.

@@ -73,7 +73,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def verify(path: Path, manifest: Manifest) -> None:
-    """Check the bytes of an exported network. Raises WeightsError that names the file which is not as it was.
+    """Check the bytes of an exported network. Raises WeightsError that names the first file that was changed.
 
     Args:
         path: The manifest.

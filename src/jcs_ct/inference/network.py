@@ -47,14 +47,14 @@ class OnePass(NamedTuple):
 class Network:
     """One set of weights. The variants for images and for stage-1 features share them.
 
-    The runtime is chosen, checked and started when the first slice comes; `module` is the plain network whatever
-    it is, since attention needs gradients.
+    The runtime is chosen, checked and started when the first slice comes. `module` is always the plain network, since
+    attention needs gradients.
 
     Attributes:
         card: What is known about the weights.
         spec: The architecture's entry in the table of models.
         device: Where it runs.
-        slices: How many will come, as far as it is known; `runtime="auto"` converts a network only when it pays.
+        slices: How many are expected; `runtime="auto"` converts a network only when that pays.
     """
 
     def __init__(

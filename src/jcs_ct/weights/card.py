@@ -1,7 +1,7 @@
 """The card of a set of weights: what a file of tensors is, where it came from, how it has to be used. No torch here.
 
-A card is the JSON beside `NAME.safetensors`. It is written last: nobody vouches for tensors without a card. Beside both
-may lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
+A card is the JSON beside `NAME.safetensors`. It is written last: tensors without a card are never used. Beside both may
+lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class WeightsCard:
         citation: What to cite.
         bn_eps_folded: What was added to the running variances of frozen batch norms (0: nothing).
         notes: What a user should know, a line each.
-        temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
+        temperature: What the logit of COVID-19 is divided by, so that its probability is calibrated.
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
         patient: Slope and intercept of the patient rule top-k (`jcs_ct.study.rules.TopK`), as fitted for these weights.

@@ -44,7 +44,7 @@ class _PlacedPlan(NamedTuple):
 class NativeEngine:
     """A network with a plan, float32. Slices of a batch run one after the other.
 
-    It may be called from several threads: they take turns, unless `share` has said that they come together.
+    It may be called from several threads, which take turns unless `share` has divided the processors among them.
 
     Args:
         network: In evaluation mode.
@@ -85,7 +85,7 @@ class NativeEngine:
         return self._calls
 
     def forked(self) -> None:
-        """Take what a thread of the parent process may hold: it does not exist in this one, and never gives it back."""
+        """Make new locks: a thread of the parent process that holds the old ones does not exist in this one."""
         self._lock = threading.Lock()
         self.share(self._calls)
 

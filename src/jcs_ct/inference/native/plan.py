@@ -145,7 +145,7 @@ class Plan:
 
         Args:
             op: Without its maps.
-            maps: By their names in `COp`; of `weights` and `factors` the address counts, nothing else.
+            maps: By their names in `COp`; of `weights` and `factors` only the address is used.
             flat: The rows of its maps are one long row to it.
         """
         for found in maps.values():
