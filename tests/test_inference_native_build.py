@@ -142,7 +142,7 @@ def test_kernels_are_compiled_once(fake: Compiler) -> None:
     assert len(compiled()) == 1
 
 
-@pytest.mark.parametrize("what", ["machine", "_abilities", "_sources", "_said"])
+@pytest.mark.parametrize("what", ["machine", "_processor_features", "_source_digest", "_compiler_version"])
 def test_another_processor_source_or_compiler_has_other_kernels(
     what: str, fake: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

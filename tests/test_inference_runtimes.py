@@ -20,13 +20,15 @@ from jcs_ct.inference.golden import self_check_card
 from jcs_ct.inference.native import build
 from jcs_ct.inference.parity import Parity, check_arrays, compare
 from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError, file_engine, module_engine
-from jcs_ct.models import build_model, model_spec
+from jcs_ct.models import MODELS, build_model, model_spec
 from jcs_ct.weights.store import home
 from runtime_help import TINY, Wrong, expected, far, lite, many, noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from jcs_ct.inference.runtimes import Runtime
 
 NETWORKS = ("jcs-single", "jcs-joint", "jcs-classifier", "jcs-lite")
 CONVERTED = [
@@ -40,6 +42,24 @@ CONVERTED = [
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JCS_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="module")
+def converted(
+    filled: Callable[..., nn.Module], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, Runtime], Path]:
+    """Networks as the files that runtimes open; two runtimes that are written for alike share them."""
+    made: dict[tuple[str, object], Path] = {}
+
+    def get(name: str, runtime: Runtime) -> Path:
+        convert = runtime.module.convert
+        if (name, convert) not in made:
+            file = tmp_path_factory.mktemp("converted") / f"network{runtime.suffix}"
+            convert(filled(name), [torch.from_numpy(noise(MODELS[name].channels, 1, 96, 128))], file)
+            made[name, convert] = file
+        return made[name, convert]
+
+    return get
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -83,6 +103,8 @@ def test_kept_memory_is_not_mapped_again() -> None:
         if kept == "False":
             pytest.skip("not glibc")
         found.append(int(after) / int(fresh))
+        if found[-1] < 0.1:
+            break
     assert min(found) < 0.1
 
 
@@ -99,15 +121,12 @@ def test_converted_networks_agree_at_other_sizes(
     runtime: str,
     name: str,
     filled: Callable[..., nn.Module],
-    tmp_path: Path,
+    converted: Callable[[str, Runtime], Path],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """The joint network has everything that went wrong once: average pooling, split groups, odd sizes."""
-    table, network = RUNTIMES[runtime], filled(name)
-    channels = 1 if name == "jcs-lite" else 3
-    file = tmp_path / f"network{table.suffix}"
-    table.module.convert(network, [torch.from_numpy(noise(channels, 1, 96, 128))], file)
-    engine = file_engine(table, file, 1)
+    table, network, channels = RUNTIMES[runtime], filled(name), MODELS[name].channels
+    engine = file_engine(table, converted(name, table), 1)
     for shape in ((1, 64, 80), (2, 35, 53)):
         array = noise(channels, *shape)
         plain, found = expected(network, array), engine.run([array])

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Task = Literal["segmentation", "classification", "lite", "backbone"]
-Inputs = Literal["image", "features"]
 Load = Literal["light", "medium", "heavy"]
 Gives = Literal["probability", "lesions"]
 RESULTS: tuple[Gives, ...] = ("probability", "lesions")
