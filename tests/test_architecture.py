@@ -223,3 +223,24 @@ def test_the_page_names_what_is_there() -> None:
     folders = (path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
     packages = {path.name for path in folders if any(p.suffix not in ("", ".pyc") for p in path.rglob("*"))}
     assert sorted(listed) == sorted(packages)
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "inference").rglob("*.py")), ids=lambda p: p.name)
+def test_networks_describe_themselves(path: Path) -> None:
+    """Inference asks the row of the table: it neither names a network or its task, nor asks for a class of one."""
+    from jcs_ct.models import MODELS
+
+    if path.name == "golden.py":  # the published numbers are of three networks
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = {name.rpartition(".")[2] for name, _ in imports(path, late=True) if name.startswith("jcs_ct.models.")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            assert node.value not in {*MODELS, "lite"}, f"{path}:{node.lineno}: {node.value}"
+        if isinstance(node, ast.Compare):
+            assert ".task" not in ast.unparse(node), f"{path}:{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            asked = {part.strip("(), ") for part in ast.unparse(node.args[1]).split(",")}
+            assert not any(part in classes or part.startswith("nn.") for part in asked), (
+                f"{path}:{node.lineno}: {asked}"
+            )

@@ -37,7 +37,7 @@ def cache_for_figures() -> None:
 
 
 def place_for_temporary_files() -> None:
-    """Find one where the usual folders cannot be written, for libraries that ask for it as they are imported.
+    """Choose a folder for temporary files where none of the usual ones can be written; libraries ask for it on import.
 
     Raises:
         OutputError: Nothing can be written anywhere.
