@@ -57,17 +57,29 @@ def official_shapes() -> dict[str, dict[str, tuple[int, ...]]]:
 
 @pytest.fixture(scope="session")
 def filled() -> Callable[..., nn.Module]:
-    """`filled(name, inputs="image")`: a network with the golden weights; each is made once a session."""
+    """`filled(name, inputs="image")`: a network with the golden weights; each is made once a session.
+
+    Networks share the tensors of one name and shape: those for features with those for images, single with joint.
+    """
     import torch
 
-    from jcs_ct.inference.golden import filled_model
+    from jcs_ct.inference.golden import fill
+    from jcs_ct.models import build_model
 
     made: dict[tuple[str, str], nn.Module] = {}
+    known: dict[tuple[str, torch.Size], torch.Tensor] = {}
 
     def get(name: str, inputs: str = "image") -> nn.Module:
         if (name, inputs) not in made:
             with torch.inference_mode(False):  # whoever asks first; parameters must be able to carry gradients
-                made[name, inputs] = filled_model(name, inputs)
+                with torch.device("meta"):
+                    network = build_model(name, inputs).eval()
+                state = network.state_dict()
+                new = {key: tensor for key, tensor in state.items() if (key, tensor.shape) not in known}
+                counts = {key: torch.zeros((), dtype=tensor.dtype) for key, tensor in new.items() if not tensor.dim()}
+                known.update({(key, tensor.shape): tensor for key, tensor in fill(new | counts).items()})
+                network.load_state_dict({key: known[key, tensor.shape] for key, tensor in state.items()}, assign=True)
+                made[name, inputs] = network
         return made[name, inputs]
 
     return get

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from jcs_ct.inference.self_check import self_check_network
+from jcs_ct.inference.golden import self_check_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

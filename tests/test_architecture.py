@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,7 @@ HOMES = {  # library → where it may be imported
         "io/features.py",
         "inference/apply.py",
         "inference/ensemble.py",
+        "inference/parity.py",
         "phantom",
         "metrics",
         "study/rules.py",
@@ -206,3 +208,40 @@ def test_the_picture_of_the_imports_is_current() -> None:
     tool = SOURCE.parent.parent / "tools" / "imports.py"
     ran = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_page_names_what_is_there() -> None:
+    """The path of a slice is ten files; every file that is named exists, and every package stands in the list."""
+    root = SOURCE.parent.parent
+    page = (root / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^(\d+)\. `([\w/]+\.py)`", page, re.MULTILINE)
+    assert [int(number) for number, _ in steps] == list(range(1, 11))
+    assert [name for _, name in steps if not (SOURCE / name).is_file()] == []
+    named = set(re.findall(r"`([\w/]+\.py)`", page))
+    assert [name for name in sorted(named) if not ((root / name).is_file() or list(SOURCE.rglob(name)))] == []
+    tree = page.partition("src/jcs_ct/\n")[2].partition("\ntests/")[0]
+    listed = re.findall(r"\b(\w+)/(?=[ \n])", "\n".join(line[:32] + " " for line in tree.splitlines()))
+    folders = (path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__")
+    packages = {path.name for path in folders if any(p.suffix not in ("", ".pyc") for p in path.rglob("*"))}
+    assert sorted(listed) == sorted(packages)
+
+
+@pytest.mark.parametrize("path", sorted((SOURCE / "inference").rglob("*.py")), ids=lambda p: p.name)
+def test_networks_describe_themselves(path: Path) -> None:
+    """Inference asks the row of the table: it neither names a network or its task, nor asks for a class of one."""
+    from jcs_ct.models import MODELS
+
+    if path.name == "golden.py":  # the published numbers are of three networks
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = {name.rpartition(".")[2] for name, _ in imports(path, late=True) if name.startswith("jcs_ct.models.")}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant):
+            assert node.value not in {*MODELS, "lite"}, f"{path}:{node.lineno}: {node.value}"
+        if isinstance(node, ast.Compare):
+            assert ".task" not in ast.unparse(node), f"{path}:{node.lineno}: {ast.unparse(node)}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            asked = {part.strip("(), ") for part in ast.unparse(node.args[1]).split(",")}
+            assert not any(part in classes or part.startswith("nn.") for part in asked), (
+                f"{path}:{node.lineno}: {asked}"
+            )

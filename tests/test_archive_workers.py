@@ -111,13 +111,11 @@ class _FakeRay:
         try:
             made, problem = kind(orders), None
         except JcsError as error:
-            made, problem = (
-                None,
-                self.exceptions.RayError(  # type: ignore[no-untyped-call]
-                    f"The actor died\n{type(error).__name__}: {error}"
-                ),
-            )
-        call = lambda name: SimpleNamespace(remote=lambda *given: _Promise(made, name, given, problem))  # noqa: E731
+            made, problem = None, self.exceptions.RayError(f"The actor died\n{type(error).__name__}: {error}")
+
+        def call(name: str) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda *given: _Promise(made, name, given, problem))
+
         return SimpleNamespace(ready=call("ready"), run=call("run"))
 
     def wait(self, promises: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
@@ -167,9 +165,7 @@ def test_a_study_that_kills_two_workers_has_failed_and_the_next_is_done(
     class Fatal(_FakeRay):
         def get(self, promise: Any) -> Any:
             if promise.name == "run" and promise.given[0].name == "a":
-                raise self.exceptions.RayError(  # type: ignore[no-untyped-call]
-                    "killed"
-                )
+                raise self.exceptions.RayError("killed")
             return super().get(promise)
 
     class Quick(Worker):

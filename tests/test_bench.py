@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from jcs_ct.cli.bench import bench
 from jcs_ct.core.errors import UsageError
 from jcs_ct.inference import self_check_network
 from jcs_ct.inference.parity import Parity
+from jcs_ct.models import model_spec
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,17 @@ if TYPE_CHECKING:
 )
 def test_sizes(text: str, size: tuple[int, int, int]) -> None:
     assert speed_report.parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [
+        ("jcs-joint", (1, 512, 512)), ("jcs-classifier", (16, 224, 224)), ("jcs-lite", (1, 256, 320)),
+        ("my-weights", (1, 512, 512)),
+    ],
+)  # fmt: skip
+def test_the_usual_size_is_that_of_the_recipe(network: str, size: tuple[int, int, int]) -> None:
+    assert speed_report.default_size(network) == size
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "1x2x3x4", "-5", "512x", "64x0"])
@@ -50,9 +63,7 @@ def test_inputs_come_from_slices() -> None:
 
 def test_multiplications_are_counted() -> None:
     """Of a 3×3 convolution 64×64 → 64 at 16×16, and of the whole single network as published: 243 G at 512×512."""
-    network = self_check_network("jcs-single", "cpu")
-    array = np.zeros((1, 3, 32, 32), np.float32)
-    counted = speed_child.multiply_adds(network, [array])
+    counted = speed_child.multiply_adds("jcs-single", [np.zeros((1, 3, 32, 32), np.float32)])
     per_pixel = 243.018e9 / 512**2
     assert counted == pytest.approx(per_pixel * 32**2, rel=0.01)
 
@@ -69,7 +80,8 @@ def test_flat_maps_are_spread() -> None:
     assert after.mean() == pytest.approx(0, abs=0.01)
     gain, shift = heads["lesion.heads.0"]
     assert np.allclose(before * gain + shift, after, atol=1e-3)
-    assert speed_child.level_heads(self_check_network("jcs-classifier", "cpu"), arrays) == {}
+    classifier: Any = SimpleNamespace(spec=model_spec("jcs-classifier"))
+    assert speed_child.level_heads(classifier, arrays) == {}
 
 
 def row(**values: Any) -> Row:

@@ -402,7 +402,7 @@ def test_demo_tells_of_networks_that_compute_something_else(
 ) -> None:
     from jcs_ct.inference import golden
 
-    monkeypatch.setattr(golden, "check", lambda: [golden.Parity("jcs-single", 1.0, 1e-5)])
+    monkeypatch.setattr(golden, "check", lambda: [golden.GoldenResult("jcs-single", 1.0, 1e-5)])
     monkeypatch.setattr("jcs_ct.cli.demo._diagnosed", lambda *_: [Path("a"), Path("b")])
     status, _, err = jcs(*SMALL_DEMO)
     assert status == 1

@@ -60,7 +60,7 @@ def test_a_landmark_comes_back_to_its_place(name: str, shape: tuple[int, int]) -
     disc = np.hypot(rows - centre[0], columns - centre[1]) < min(shape) / 10
     pixels = np.repeat((255 * disc).astype(np.uint8)[:, :, None], 3, axis=2)
     values, placement = prepare(pixels, RECIPES[name])
-    grey = (values[0] + 1) / 2 if RECIPES[name].field else values[0] * STD[0] + MEAN[0]
+    grey = (values[0] + 1) / 2 if RECIPES[name].lung_crop else values[0] * STD[0] + MEAN[0]
     back = restore(grey, placement)
     assert back.shape == shape
     assert back.dtype == np.float32

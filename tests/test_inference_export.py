@@ -12,10 +12,12 @@ import torch
 from click.testing import CliRunner
 
 from jcs_ct.core.errors import JcsError, OutputError, UsageError, WeightsError
+from jcs_ct.inference import Network, open_network, self_check_network
 from jcs_ct.inference import export as exporting
-from jcs_ct.inference import open_network, self_check_network
-from jcs_ct.inference.export import FORMATS, export
-from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.inference.export import export
+from jcs_ct.inference.exported import FORMATS
+from jcs_ct.inference.fused import FusedNetwork
+from jcs_ct.inference.golden import self_check_card
 from jcs_ct.inference.manifest import read_manifest
 from runtime_help import TINY, expected, far, noise
 
@@ -159,7 +161,7 @@ def test_what_is_there_is_kept(made: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="known: onnx"):
         export(network, "keras")
     with pytest.raises(UsageError, match="is a backbone"):
-        export(self_check_network("vgg16-bn", "cpu"), "onnx")
+        export(Network(None, self_check_card("vgg16-bn"), torch.device("cpu")), "onnx")
 
 
 def test_a_wrong_export_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +181,7 @@ def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     from jcs_ct.cli.export import FORMATS as OFFERED
     from jcs_ct.cli.models import models
 
-    assert OFFERED == FORMATS
+    assert tuple(FORMATS) == OFFERED
     monkeypatch.setattr("jcs_ct.inference.open_network", lambda *_, **__: self_check_network("jcs-lite", "cpu"))
     monkeypatch.setattr(exporting, "check_shape", lambda _: TINY)
     out = tmp_path / "lite.ts"

@@ -92,7 +92,7 @@ def test_winograd_adds_multiplies_and_reorders(dilation: int, tile: int, kernels
     bench = Bench(kernels, 2)
     whole = bench.b.plan.new((16, 16, 16, 4, 16, 16, 16, 4, 16, 16, 8), size)
     given, extra = bench.fill(whole.part(0, 4), x), bench.fill(whole.part(4, 4), more)
-    out = bench.b.conv(deepcopy(conv), given, whole.part(8, 3), extra=extra, relu=False)
+    out = bench.b.conv(deepcopy(conv), given, whole.part(8, 3), addend=extra, relu=False)
     assert error(exact(conv, x + more), bench.run(out)) < LIMIT
 
     bench = Bench(kernels)
@@ -127,7 +127,7 @@ def test_pooling_within_a_convolution(size: tuple[int, int], tile: int, kernels:
         sides = (size[0] // 2, size[1] // 2)
         most, both = bench.b.plan.new((16, 8), sides), bench.b.plan.new((16, 8, 16), sides)
         half = None if whole else both.part(0, 2)
-        out = bench.b.conv(deepcopy(conv), bench.given(x), most=most, half=half)
+        out = bench.b.conv(deepcopy(conv), bench.given(x), max_pooled=most, mean_pooled=half)
         assert out.size == (size if whole else sides)
         wanted = expected if whole else F.avg_pool2d(expected[None], 2)[0]
         for of, found in ((out, wanted), (most, F.max_pool2d(expected[None], 2)[0])):
@@ -136,7 +136,7 @@ def test_pooling_within_a_convolution(size: tuple[int, int], tile: int, kernels:
         spoilt[3, 1, 1] = torch.nan
         bench = Bench(kernels)
         most = bench.b.plan.new((16, 8), sides)
-        bench.b.conv(deepcopy(conv), bench.given(spoilt), most=most)
+        bench.b.conv(deepcopy(conv), bench.given(spoilt), max_pooled=most)
         assert bench.run(most, rest=False)[:, 0, 0].isnan().all(), "NaN is the greatest"
 
 
@@ -155,7 +155,7 @@ def test_convolutions_of_one_pixel(*, relu: bool, bias: bool, kernels: Library) 
             conv,
             bench.given(x[order], counts),
             relu=relu,
-            extra=bench.given(more),
+            addend=bench.given(more),
             factors=bench.given(factors[order]),
             order=order,
         )
@@ -169,7 +169,7 @@ def test_convolutions_of_one_pixel_beside_padding(size: tuple[int, int], kernels
     expected = exact(conv, x) + more
     bench = Bench(kernels, 2)
     out = bench.b.plan.new((16, 10) * 2, size, padding=1)
-    bench.b.conv(conv, bench.given(x), out, relu=False, extra=bench.given(more, (16, 10) * 2))
+    bench.b.conv(conv, bench.given(x), out, relu=False, addend=bench.given(more, (16, 10) * 2))
     assert error(expected, bench.run(out)) < LIMIT
 
 
@@ -200,7 +200,7 @@ def test_what_would_read_beyond_a_map_is_refused(kernels: Library) -> None:
         given, small = bench.b.plan.new((16, 16), size), bench.b.plan.new((16,), (3, 3))
         for most, half in ((small, None), (None, small)):
             with pytest.raises(ValueError, match="does not fit Conv2d"):
-                bench.b.conv(conv, given, most=most, half=half)
+                bench.b.conv(conv, given, max_pooled=most, mean_pooled=half)
     with pytest.raises(ValueError, match="does not fit SqueezeExcitation"):
         bench.b.attention(SqueezeExcitation(26, 4), bench.b.plan.new((10, 16), (5, 5)))
 

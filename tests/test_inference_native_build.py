@@ -14,11 +14,11 @@ import pytest
 
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
 from jcs_ct.inference import Network, choice, records
+from jcs_ct.inference.golden import self_check_network
 from jcs_ct.inference.native import build
 from jcs_ct.inference.native import engine as native
 from jcs_ct.inference.native.engine import NativeEngine
 from jcs_ct.inference.runtimes import RuntimeFailedError, find_runtime
-from jcs_ct.inference.self_check import self_check_network
 from jcs_ct.weights.store import home
 from native_help import require_compiler
 from runtime_help import expected, far, lite, many, noise
@@ -142,7 +142,7 @@ def test_kernels_are_compiled_once(fake: Compiler) -> None:
     assert len(compiled()) == 1
 
 
-@pytest.mark.parametrize("what", ["machine", "_abilities", "_sources", "_said"])
+@pytest.mark.parametrize("what", ["machine", "_processor_features", "_source_digest", "_compiler_version"])
 def test_another_processor_source_or_compiler_has_other_kernels(
     what: str, fake: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +234,7 @@ def test_kernels_without_avx512(
         pytest.skip("this compiler calls it otherwise")
     assert "#define ROWS 4\n" in macros.stdout, "other kernels than those of AVX-512 are tested"
     monkeypatch.setenv("CC", " ".join(command))
-    monkeypatch.setattr(build, "FOR_THIS", (target,))
+    monkeypatch.setattr(build, "NATIVE_FLAGS", (target,))
     array, network = noise(3, 1, 49, 67), filled("jcs-single")
     assert far(expected(network, array), NativeEngine(network, build.library(), 2).run([array])) < 2e-5
 

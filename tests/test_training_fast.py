@@ -141,5 +141,5 @@ def test_ways_that_differ_are_named() -> None:
 
 def test_a_process_that_ends_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "_plain", print)
-    with pytest.raises(JcsError, match="the process of 'plain' ended early"):
+    with pytest.raises(JcsError, match="'plain' cannot be measured: its process ended early"):
         benchmark.measure("jcs-single", 64, 1, 1, 1, lambda text: None)

@@ -51,6 +51,6 @@ def tiny_state(seed: int = 0) -> dict[str, Tensor]:
 
 def card_for(architecture: str, **values: Any) -> WeightsCard:
     """Return a card as `jcs models import` would make it, with some values changed."""
-    from jcs_ct.inference.self_check import self_check_network
+    from jcs_ct.inference.golden import self_check_card
 
-    return replace(self_check_network(architecture, "cpu").card, classes=("lesion",), **{"threshold": 0.5} | values)
+    return replace(self_check_card(architecture), classes=("lesion",), **{"threshold": 0.5} | values)

@@ -106,12 +106,8 @@ def _slices(options: Any, weights: str, environment: dict[str, str]) -> str:
 def _studies(study: Path | None, environment: dict[str, str]) -> str:
     """Whole studies, by stage."""
     parts = []
-    jobs = [
-        (
-            "Phantoms, each after a first study in its process:",
-            ["--lengths", "50,100,200,400", "--runtimes", "auto", "--repeats", "2"],
-        )
-    ]
+    lengths = ["--lengths", "50,100,200,400", "--runtimes", "auto", "--repeats", "2"]
+    jobs = [("Phantoms, each after a first study in its process:", lengths)]
     if study is not None:
         joint = ["-m", "jcs-lite", "-m", "jcs-joint", "--segment", "positive", "--repeats", "1"]
         jobs.insert(0, ("A study of the chest on `jcs-lite`:", [str(study), "--runtimes", "torch,torch-tuned,auto"]))
@@ -131,18 +127,8 @@ def _start(data: Path, weights: str, environment: dict[str, str]) -> str:
     if weights:
         picture = sorted(p for p in data.iterdir() if p.is_file())[0]
         for runtime in ("auto", "onnxruntime"):
-            line = [
-                "segment",
-                str(picture),
-                "-m",
-                weights,
-                "--runtime",
-                runtime,
-                "--overwrite",
-                "--quiet",
-                "-o",
-                "{out}",
-            ]
+            line = ["segment", str(picture), "-m", weights, "--runtime", runtime]
+            line += ["--overwrite", "--quiet", "-o", "{out}"]
             commands[f"jcs segment, one slice, --runtime {runtime}"] = line
     with tempfile.TemporaryDirectory() as out:
         for name, arguments in commands.items():

@@ -6,10 +6,10 @@ are medians; ratios are medians of the turns' ratios.
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jcs_ct.bench import worker
+from jcs_ct.bench.child import STEADY, Child
 from jcs_ct.bench.worker import Task
 from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import JcsError, UsageError
@@ -25,14 +26,13 @@ from jcs_ct.inference.runtimes import RUNTIMES, find_runtime
 from jcs_ct.models import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
     Given = list[list[NDArray[np.float32]]]
 
-STEADY = 1.25  # slowest turn against fastest of a runtime: more, and something else was running
 PATIENCE = 900  # seconds that a process may take for an answer
 
 
@@ -84,41 +84,6 @@ class Row:
         return values | ({"median": self.median, "steady": self.steady} if self.seconds else {})
 
 
-class _Process:
-    """A child that answers."""
-
-    def __init__(self, task: Task, arrays: Given) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.end, theirs = context.Pipe()
-        self.process = context.Process(target=worker.serve, args=(theirs, task, arrays), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.hello = self.answer()
-
-    def answer(self) -> dict[str, Any]:
-        try:
-            if not self.end.poll(PATIENCE):
-                return {"error": f"no answer in {PATIENCE} s"}
-            found: dict[str, Any] = self.end.recv()
-        except (EOFError, OSError):
-            return {"error": "its process ended early: perhaps there was too little memory"}
-        return found
-
-    def ask(self, command: str, index: int) -> dict[str, Any]:
-        try:
-            self.end.send((command, index))
-        except OSError:
-            return {"error": "its process has ended"}
-        return self.answer()
-
-    def close(self) -> None:
-        self.end.close()
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join(5)
-
-
 def measure(
     network: str,
     runtimes: Sequence[str],
@@ -154,107 +119,95 @@ def measure(
         raise UsageError(f"{network} has no result to compare", hint="name a whole network")
     names = [name for name in names if RUNTIMES[name].runs(built.spec)]
     arrays = make(built.card.recipe, size)
-    operations = 2 * worker.multiply_adds(built, arrays[0])
+    operations = 2 * worker.multiply_adds(built.spec.name, arrays[0])
     outputs = built.spec.outputs
     if network in MODELS:
         task = replace(task, heads=worker.level_heads(built, arrays[:2]))
     del built
-    rows: dict[str, Row] = {}
+    rows = {name: Row(network, name, shown) for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        processes: dict[str, _Process] = {}
+        children: dict[str, Child] = {}
         try:
             for name in names:
                 say(f"{network} at {shown}: starting {name}")
-                problem = _start(name, replace(task, runtime=name), Path(folder), arrays, processes)
-                rows[name] = Row(network, name, shown, problem=problem)
-            if rows["torch"].problem is not None:
-                raise JcsError(f"the plain computation of {network} failed: {rows['torch'].problem}")
-            parity = _parity(processes, outputs, len(arrays), rows)
-            seconds, peaks = _turns(processes, repeats, rows, say)
+                with _problem_into(rows, name):
+                    file = _converted(replace(task, runtime=name), Path(folder))
+                    children[name] = Child(
+                        worker.serve, replace(task, runtime=name, file=file), arrays, patience=PATIENCE
+                    )
+                    hello = children[name].answer()
+                    rows[name] = replace(
+                        rows[name], open_seconds=hello["open"], first_seconds=hello["first"], facts=hello["facts"]
+                    )
+            _compare_outputs(children, outputs, len(arrays), rows)
+            seconds = _turns(children, repeats, rows, say)
         finally:
-            for process in processes.values():
-                process.close()
-    plain = seconds["torch"]
-    for name, process in processes.items():
-        if rows[name].problem is not None:
-            continue
-        taken = seconds[name]
-        rows[name] = replace(
-            rows[name],
-            seconds=tuple(taken),
-            ratio=statistics.median([a / b for a, b in zip(plain, taken, strict=True)]),
-            parity=parity.get(name),
-            open_seconds=process.hello["open"],
-            first_seconds=process.hello["first"],
-            peak=peaks[name],
-            share=operations / statistics.median(taken) / matrix,
-            facts=process.hello["facts"],
-        )
+            for child in children.values():
+                child.close()
+    for name, taken in seconds.items():
+        if rows[name].problem is None:
+            ratio = statistics.median([a / b for a, b in zip(seconds["torch"], taken, strict=True)])
+            share = operations / statistics.median(taken) / matrix
+            rows[name] = replace(rows[name], seconds=tuple(taken), ratio=ratio, share=share)
     return list(rows.values())
 
 
-def _start(name: str, task: Task, folder: Path, arrays: Given, processes: dict[str, _Process]) -> str | None:
-    """Start the process of a runtime; return the problem when it cannot be."""
-    runtime = RUNTIMES[name]
+@contextmanager
+def _problem_into(rows: dict[str, Row], name: str) -> Iterator[None]:
+    """Put a problem of the block into the row of a runtime. Raises JcsError where it is one of plain."""
     try:
-        runtime.need()
-    except UsageError as error:
-        return error.line()
-    if runtime.suffix:
-        task = replace(task, file=folder / f"{name}{runtime.suffix}")
-        converter = multiprocessing.get_context("spawn").Process(target=worker.convert, args=(task,), daemon=True)
-        converter.start()
-        converter.join(PATIENCE)
-        if converter.exitcode != 0:
-            converter.terminate()
-            return "this network cannot be converted"
-    process = _Process(task, arrays)
-    if "error" in process.hello:
-        process.close()
-        return str(process.hello["error"])
-    processes[name] = process
-    return None
+        yield
+    except JcsError as error:
+        if name == "torch":
+            raise JcsError(f"the plain computation of {rows[name].network} failed: {error.line()}") from error
+        rows[name] = replace(rows[name], problem=error.line())
 
 
-def _parity(
-    processes: dict[str, _Process], outputs: Sequence[str], count: int, rows: dict[str, Row]
-) -> dict[str, Parity]:
-    """Compare every runtime with plain on every input; a process that fails gets its problem into its row."""
-    worst: dict[str, Parity] = {}
+def _converted(task: Task, folder: Path) -> Path | None:
+    """Return the file that the runtime of a task opens, or None. Raises JcsError where it cannot be made."""
+    runtime = RUNTIMES[task.runtime]
+    runtime.need()
+    if not runtime.suffix:
+        return None
+    file = folder / f"{task.runtime}{runtime.suffix}"
+    child = Child(worker.convert, replace(task, file=file), patience=PATIENCE)
+    try:
+        child.answer()
+    finally:
+        child.close()
+    return file
+
+
+def _compare_outputs(children: dict[str, Child], outputs: Sequence[str], count: int, rows: dict[str, Row]) -> None:
+    """Compare every runtime with plain on every input, and put the worst into its row."""
     for index in range(count):
         expected: Any = None
-        for name, process in processes.items():
+        for name, child in children.items():
             if rows[name].problem is not None:
                 continue
-            found = process.ask("outputs", index)
-            if "error" in found:
-                rows[name] = replace(rows[name], problem=found["error"])
-            elif name == "torch":
-                expected = found["outputs"]
-            else:
-                parity = compare(outputs, expected, found["outputs"])
-                worst[name] = worst[name].worst(parity) if name in worst else parity
-        if rows["torch"].problem is not None:
-            raise JcsError(f"the plain computation failed: {rows['torch'].problem}")
-    return worst
+            with _problem_into(rows, name):
+                found = child.ask("outputs", index)["outputs"]
+                if name == "torch":
+                    expected = found
+                    continue
+                parity, before = compare(outputs, expected, found), rows[name].parity
+                rows[name] = replace(rows[name], parity=parity if before is None else before.worst(parity))
 
 
 def _turns(
-    processes: dict[str, _Process], repeats: int, rows: dict[str, Row], say: Callable[[str], None]
-) -> tuple[dict[str, list[float]], dict[str, int]]:
-    seconds: dict[str, list[float]] = {name: [] for name in processes}
-    peaks = dict.fromkeys(processes, 0)
+    children: dict[str, Child], repeats: int, rows: dict[str, Row], say: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Return the seconds of every turn of every runtime, and put its memory into its row."""
+    seconds: dict[str, list[float]] = {name: [] for name in children}
     began = time.monotonic()
     for turn in range(repeats):
-        for name, process in processes.items():
+        for name, child in children.items():
             if rows[name].problem is not None:
                 continue
-            found = process.ask("time", turn)
-            if "error" in found:
-                rows[name] = replace(rows[name], problem=found["error"])
-                continue
-            seconds[name].append(found["seconds"])
-            peaks[name] = max(peaks[name], found["peak"])
+            with _problem_into(rows, name):
+                found = child.ask("time", turn)
+                seconds[name].append(found["seconds"])
+                rows[name] = replace(rows[name], peak=max(rows[name].peak, found["peak"]))
         taken = ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items() if values)
         say(f"turn {turn + 1} of {repeats}: {taken}{left_after(turn + 1, repeats, began)}")
-    return seconds, peaks
+    return seconds

@@ -16,6 +16,7 @@ from jcs_ct.inference.parity import check_shape
 from jcs_ct.inference.records import machine
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.io.pictures import read_slice
+from jcs_ct.models import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from jcs_ct.bench.networks import Row
 
 SCHEMA = "jcs-ct/bench/1"
-DEFAULTS = {"jcs-classifier": "16x224x224", "jcs-lite": "256x320"}  # of the others: 512
 
 
 def parse_size(text: str) -> tuple[int, int, int]:
@@ -36,6 +36,14 @@ def parse_size(text: str) -> tuple[int, int, int]:
     if len(numbers) == 1:
         return 1, numbers[0], numbers[0]
     return (1, *numbers) if len(numbers) == 2 else numbers  # type: ignore[return-value]
+
+
+def default_size(network: str) -> tuple[int, int, int]:
+    """Return the (batch, rows, columns) at which a network of the table was trained; of other weights one of 512."""
+    if network not in MODELS:
+        return 1, 512, 512
+    spec = MODELS[network]
+    return 16 if spec.classifies_only else 1, *check_shape(spec.recipe)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -1,13 +1,12 @@
 """How long whole studies take, by stage: what `jcs bench study` measures.
 
 Every study runs in a process of its own, from the start of Python to the finished folder, as `jcs diagnose` does it.
-The stages of reading, looking and finishing overlap, so that together they may exceed the whole.
+Reading, the networks and measuring overlap, so that their sum may exceed the total.
 """
 
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import shutil
 import statistics
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jcs_ct.bench.child import Child, peak
 from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import InputError, JcsError
 
@@ -42,7 +42,7 @@ class Job:
         runtime: For all of them.
         segment: "always", "positive" or "never"; None: as `jcs diagnose` chooses.
         warm: Run it once before what is timed, in the same process.
-        prepare: Convert and check what the runtime needs, and look at nothing.
+        prepare: Convert and check what the runtime needs, and diagnose nothing.
     """
 
     study: Path
@@ -145,34 +145,18 @@ def measure(rows: Sequence[StudyRow], repeats: int, say: Callable[[str], None]) 
 
 def run_once(job: Job) -> Timed:
     """Run one study in a new process. Raises JcsError where it fails."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    started = time.time()  # the clock that both processes share
-    process = context.Process(target=_serve, args=(theirs, job, started), daemon=True)
-    process.start()
-    theirs.close()
+    child = Child(_serve, job, time.time(), patience=PATIENCE)  # the clock that both processes share
     try:
-        found: Any = ours.recv() if ours.poll(PATIENCE) else f"no answer in {PATIENCE} s"
-    except (EOFError, OSError):
-        found = "its process ended early: perhaps there was too little memory"
+        found: Timed = child.answer()
+    except JcsError as error:
+        raise JcsError(f"the study could not be run: {error.line()}", path=job.study) from error
     finally:
-        ours.close()
-        process.join(10)
-        if process.is_alive():
-            process.terminate()
-    if isinstance(found, str):
-        raise JcsError(f"the study could not be run: {found}", path=job.study)
-    result: Timed = found
-    return result
+        child.close()
+    return found
 
 
 def _serve(end: Connection, job: Job, started: float) -> None:
-    try:
-        end.send(_run(job, started))
-    except JcsError as error:
-        end.send(error.line())
-    except Exception as error:  # noqa: BLE001  # whatever a library meets has to reach the other process
-        end.send(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}")
+    end.send(_run(job, started))
 
 
 def _run(job: Job, started: float) -> Timed:
@@ -194,16 +178,15 @@ def _run(job: Job, started: float) -> Timed:
     networks = Networks.of([network(name) for name in job.models])
     gc.freeze()
     if job.warm:
-        _look(job, networks, started)
+        _time_study(job, networks, started)
         freeze_what_is_loaded()
-    return _look(job, networks, None if job.warm else started)
+    return _time_study(job, networks, None if job.warm else started)
 
 
-def _look(job: Job, networks: Networks, started: float | None) -> Timed:
-    """Look at the study once, which began now unless something was `started` before; nothing of it is kept."""
+def _time_study(job: Job, networks: Networks, started: float | None) -> Timed:
+    """Diagnose the study once and keep nothing; time counts from `started`, or from now where that is None."""
     from jcs_ct.app.examine import examine_case
     from jcs_ct.app.gather import gather
-    from jcs_ct.bench.worker import peak
     from jcs_ct.study.settings import Settings
 
     begun = time.time()

@@ -7,11 +7,7 @@ learning rate of each step, a `DataLoader` with the same reading process. The ot
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
-import resource
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -22,6 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from jcs_ct.bench.child import STEADY, Child, peak
 from jcs_ct.core.duration import left_after
 from jcs_ct.core.errors import JcsError
 from jcs_ct.datasets.samples import Sample
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-4  # relative, of the loss of the first steps: float32 in another order
 COMPARED = 5  # steps at most: differences in rounding grow with each
-STEADY = 1.25  # slowest turn against fastest: more, and something else was running
+PATIENCE = 7200  # seconds that a turn may take
 WAYS = ("plain", "jcs train")
 
 
@@ -123,25 +120,16 @@ def measure(network: str, size: int, batch: int, steps: int, turns: int, say: Ca
         JcsError: One of the processes ended early.
     """
     config = resolve("segment", "phantom", "release", network=network, size=size, batch=batch, accelerator="cpu")
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pngs(make_phantom(slices=16, size=512), folder)
         samples = [Sample(image=path, mask=path.parent / "masks" / path.name) for path in paths]
-        ends, processes = [], []
-        for work in (_plain, _package):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_until_the_end, args=(work, theirs, config, samples, steps, turns + 1))
-            process.start()
-            theirs.close()
-            ends.append(ours)
-            processes.append(process)
+        arguments = (config, samples, steps, turns + 1)
+        children = [Child(work, *arguments, patience=PATIENCE) for work in (_plain, _package)]
         try:
-            taken = _in_turn(ends, turns + 1, say)
+            taken = _in_turn(children, turns + 1, say)
         finally:
-            for end, process in zip(ends, processes, strict=True):
-                end.close()
-                process.join(10)
-                process.terminate()
+            for child in children:
+                child.close()
     difference = agreement(taken[0][0].losses, taken[1][0].losses)
     counted = {way: turn[1:] for way, turn in zip(WAYS, taken, strict=True)}
     return TrainSpeed(
@@ -172,18 +160,15 @@ def agreement(plain: Sequence[float], ours: Sequence[float]) -> float:
     return difference
 
 
-def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None]) -> list[list[Turn]]:
-    taken: list[list[Turn]] = [[] for _ in ends]
+def _in_turn(children: Sequence[Child], turns: int, say: Callable[[str], None]) -> list[list[Turn]]:
+    taken: list[list[Turn]] = [[] for _ in children]
     began, done = time.monotonic(), 0
     for number in range(turns):
-        for way, end, into in zip(WAYS, ends, taken, strict=True):
+        for way, child, into in zip(WAYS, children, taken, strict=True):
             try:
-                end.send("go")
-                turn: Turn = end.recv()
-            except (EOFError, OSError) as error:
-                raise JcsError(
-                    f"the process of {way!r} ended early", hint="perhaps there was too little memory"
-                ) from error
+                turn: Turn = child.ask("go")
+            except JcsError as error:
+                raise JcsError(f"{way!r} cannot be measured: {error.line()}") from error
             into.append(turn)
             per_step = turn.seconds / len(turn.losses)
             done += 1
@@ -192,21 +177,10 @@ def _in_turn(ends: Sequence[Connection], turns: int, say: Callable[[str], None])
     return taken
 
 
-def _peak() -> int:
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * 1024
-
-
 def _batches(config: TrainConfig, samples: Sequence[Sample], count: int) -> tuple[SliceDataset, PlannedBatches]:
     """Return slices and an order that is long enough: the list over and over."""
     many = [samples[i % len(samples)] for i in range(count * config.batch)]
     return SliceDataset(many, config, train=True), PlannedBatches(len(many), config.batch, config.seed)
-
-
-def _until_the_end(work: Callable[..., None], *arguments: Any) -> None:
-    """Do the work of a process; that the other side has gone is a way to end."""
-    with contextlib.suppress(EOFError, BrokenPipeError):
-        work(*arguments)
 
 
 def _plain(end: Connection, config: TrainConfig, samples: Sequence[Sample], steps: int, turns: int) -> None:
@@ -234,7 +208,7 @@ def _plain(end: Connection, config: TrainConfig, samples: Sequence[Sample], step
             loss.backward()
             optimiser.step()
             losses.append(float(loss.detach()))
-        end.send(Turn(time.perf_counter() - started, waited, tuple(losses), _peak()))
+        end.send(Turn(time.perf_counter() - started, waited, tuple(losses), peak()))
 
 
 class _Turns(L.Callback):
@@ -260,7 +234,7 @@ class _Turns(L.Callback):
         self.losses.append(float(outputs["loss"]))
         self.mark = now = time.perf_counter()
         if len(self.losses) == self.steps:
-            self.end.send(Turn(now - self.started, self.waited, tuple(self.losses), _peak()))
+            self.end.send(Turn(now - self.started, self.waited, tuple(self.losses), peak()))
             self.turns -= 1
             if self.turns:
                 self._begin()

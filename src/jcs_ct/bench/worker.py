@@ -1,29 +1,26 @@
-"""One process of a benchmark: a network on one runtime, which works when it is told to.
-
-Each runtime has a process of its own, so that its memory is its own and libraries do not disturb one another.
-"""
+"""What the process of a benchmark runs: a network on one runtime, when it is told to."""
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from jcs_ct.bench.child import peak
+from jcs_ct.inference.golden import self_check_network
 from jcs_ct.inference.network import Network, open_network
 from jcs_ct.inference.parity import check_arrays
 from jcs_ct.inference.runtimes import RUNTIMES, Engine, file_engine, module_engine
-from jcs_ct.inference.self_check import self_check_network
-from jcs_ct.models import MODELS
+from jcs_ct.models import MODELS, build_model
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -78,29 +75,20 @@ def level_heads(network: Network, arrays: list[list[NDArray[np.float32]]]) -> di
     return {network.spec.lesion_head: (gain, -gain * float(values.mean()))}
 
 
-def convert(task: Task) -> None:
+def convert(end: Connection, task: Task) -> None:
     """Write the file of a runtime: in a process of its own, so that it does not count as memory of the runtime."""
     assert task.file is not None  # noqa: S101  # runtimes without files are not converted
     network = build(task)
     example = [torch.from_numpy(array) for array in check_arrays(network.spec, (96, 128))]
     RUNTIMES[task.runtime].module.convert(network.module(), example, task.file)
+    end.send(None)
 
 
-def multiply_adds(network: Network, arrays: list[NDArray[np.float32]]) -> int:
-    """Return the multiplications of the plain network on an input: convolutions and linear layers."""
-    total = 0
-
-    def count(layer: Any, _inputs: Any, output: torch.Tensor) -> None:
-        nonlocal total
-        total += output.numel() * layer.weight[0].numel()
-
-    layers = [m for m in network.module().modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    with torch.inference_mode():
-        network.module()(*(torch.from_numpy(array) for array in arrays))
-    for handle in handles:
-        handle.remove()
-    return total
+def multiply_adds(name: str, arrays: list[NDArray[np.float32]]) -> int:
+    """Return the multiplications of a network of the table on an input: convolutions and linear layers."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():  # shapes, nothing computed
+        build_model(name).eval()(*(torch.empty(array.shape) for array in arrays))
+    return int(counter.get_total_flops()) // 2
 
 
 def matrix_speed(threads: int) -> float:
@@ -125,19 +113,6 @@ def matrix_speed(threads: int) -> float:
     return best
 
 
-def peak() -> int:
-    """Return the largest memory of this process so far, bytes.
-
-    Linux: from /proc, since what `getrusage` says counts the process that started this one.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    except (OSError, StopIteration):
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return used if sys.platform == "darwin" else used * 1024
-
-
 def start(task: Task) -> Engine:
     """Open the engine of a task."""
     runtime = RUNTIMES[task.runtime]
@@ -155,22 +130,16 @@ def serve(end: Connection, task: Task, arrays: list[list[NDArray[np.float32]]]) 
         task: What to run.
         arrays: The inputs, by slice or batch.
     """
-    try:
+    started = time.perf_counter()
+    engine = start(task)
+    opened = time.perf_counter() - started
+    engine.run(arrays[0])
+    first = time.perf_counter() - started - opened
+    end.send({"facts": engine.facts, "open": opened, "first": first})
+    while True:
+        command, index = end.recv()
+        given = arrays[index % len(arrays)]
         started = time.perf_counter()
-        engine = start(task)
-        opened = time.perf_counter() - started
-        engine.run(arrays[0])
-        first = time.perf_counter() - started - opened
-        end.send({"facts": engine.facts, "open": opened, "first": first})
-        while True:
-            command, index = end.recv()
-            given = arrays[index % len(arrays)]
-            started = time.perf_counter()
-            outputs = engine.run(given)
-            seconds = time.perf_counter() - started
-            end.send({"seconds": seconds, "peak": peak(), "outputs": outputs if command == "outputs" else None})
-    except (EOFError, BrokenPipeError):
-        pass
-    except Exception as error:  # noqa: BLE001  # whatever a library meets is a line in the table
-        text = (str(error).splitlines() or [""])[0]
-        end.send({"error": f"{type(error).__name__}: {text:.200}"})
+        outputs = engine.run(given)
+        seconds = time.perf_counter() - started
+        end.send({"seconds": seconds, "peak": peak(), "outputs": outputs if command == "outputs" else None})

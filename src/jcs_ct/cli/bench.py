@@ -90,8 +90,7 @@ def bench(
     matrix = matrix_speed(torch.get_num_threads())
     rows: list[speed.Row] = []
     for network in filter(None, networks.split(",")):
-        default = [speed_report.parse_size(speed_report.DEFAULTS.get(network, "512"))]
-        for size in parsed or default:
+        for size in parsed or [speed_report.default_size(network)]:
             make = lambda how, at: speed_report.inputs(pictures, how, at)  # noqa: E731
             rows += speed.measure(network, chosen, size, make, repeats, matrix, say)
     table = speed_report.to_markdown(rows, matrix, compared)

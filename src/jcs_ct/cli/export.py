@@ -9,7 +9,7 @@ import click
 
 from jcs_ct.cli.common import threads_option
 
-FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # those of `jcs_ct.inference.export`, which loads PyTorch
+FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # of `jcs_ct.inference.exported`, which loads PyTorch
 
 
 @click.command("export")

@@ -1,4 +1,4 @@
-"""A place for Matplotlib's cache where the user has no home: it would print a line, or end, as it is imported."""
+"""Where Matplotlib keeps its cache when the user has no home folder: without one it warns, or fails, on import."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SHARED = "/dev/shm"  # noqa: S108  # the last resort of a read-only container
 def cache_for_figures() -> None:
     """Point Matplotlib to a folder of this process where it cannot write in the usual one. Call before it is imported.
 
-    The folder is taken away at the end. What `MPLCONFIGDIR` says is left alone.
+    The folder is removed at the end. Where `MPLCONFIGDIR` is set, nothing is done.
 
     Raises:
         OutputError: Nothing can be written anywhere.
@@ -32,13 +33,11 @@ def cache_for_figures() -> None:
         return
     if all(_writable(folder) for folder in _usual()):
         return
-    folder = _temporary()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["MPLCONFIGDIR"] = folder
+    os.environ["MPLCONFIGDIR"] = _temporary()
 
 
 def place_for_temporary_files() -> None:
-    """Find one where the usual folders cannot be written, for libraries that ask for it as they are imported.
+    """Choose a folder for temporary files where none of the usual ones can be written; libraries ask for it on import.
 
     Raises:
         OutputError: Nothing can be written anywhere.
@@ -46,9 +45,7 @@ def place_for_temporary_files() -> None:
     try:
         tempfile.gettempdir()
     except FileNotFoundError:
-        folder = _temporary()
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        os.environ["TMPDIR"] = tempfile.tempdir = _temporary()
 
 
 def _usual() -> list[Path]:
@@ -73,9 +70,10 @@ def _writable(folder: Path) -> bool:
 
 
 def _temporary() -> str:
+    """Return a new folder that is removed at the end of the process."""
     for where in (None, SHARED):
-        try:
-            return tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
-        except OSError:  # no such folder that can be written
-            continue
+        with suppress(OSError):  # no such folder that can be written
+            folder = tempfile.mkdtemp(prefix="jcs-ct-", dir=where)
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
     raise OutputError("there is no writable folder for temporary files", hint="set TMPDIR to a writable folder")

@@ -77,11 +77,15 @@ class DownloadError(JcsError):
     """A download that failed; the hint says what to fetch by hand and where to put it."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the type and the first line of an exception of another library, cut to 200 characters."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+
+
 def unforeseen(error: Exception, label: str) -> JcsError:
     """Return the one line for an exception that nobody foresaw, met while working on `label`."""
-    text = (str(error).splitlines() or [""])[0]
     return JcsError(
-        f"failed: {type(error).__name__}: {text}"[:300],
+        f"failed: {first_line(error)}",
         path=label,
         hint="unexpected; run it again with --verbose and report it",
     )

@@ -9,6 +9,7 @@ stored array was turned to get there, and turns results back.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import permutations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -93,8 +94,6 @@ def canonical_axes(affine: NDArray[np.float64]) -> Axes:
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(directions).all() or abs(np.linalg.det(directions)) < 1e-3:
         raise ValueError("the axes of the volume do not span the space")
-    from itertools import permutations
-
     likeness = np.array(CANONICAL) @ directions  # canonical axis × stored axis
     best = max(permutations(range(3)), key=lambda order: sum(abs(likeness[i, order[i]]) for i in range(3)))
     flips = tuple(bool(likeness[i, best[i]] < 0) for i in range(3))

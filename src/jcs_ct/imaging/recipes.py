@@ -41,7 +41,7 @@ class Recipe:
         keep_aspect: Resize by Pillow with the aspect kept, instead of by OpenCV's filter to a square.
         crop: Side of the centre crop, or 0 for none.
         columns: Width of the grid where it is no square (`size` is its height), or 0.
-        field: Crop to the lung field, and give one grey channel.
+        lung_crop: Crop to the lung field, and give one grey channel.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Recipe:
     keep_aspect: bool = False
     crop: int = 0
     columns: int = 0
-    field: bool = False
+    lung_crop: bool = False
 
     def at(self, size: int) -> Recipe:
         """Return the same recipe at another side length (half-size features: 256)."""
@@ -63,7 +63,7 @@ RECIPES: dict[str, Recipe] = {
         Recipe("release-segmentation", 512),
         Recipe("release-classification", 256, keep_aspect=True, crop=224),
         Recipe("whole-slice-classification", 256, keep_aspect=True),
-        Recipe("lung-field", 256, columns=320, field=True),
+        Recipe("lung-field", 256, columns=320, lung_crop=True),
     )
 }
 
@@ -120,7 +120,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
         how: The recipe.
 
     Returns:
-        float32, 3 × rows × columns, normalised with ImageNet's mean and std (`field`: 1 × rows × columns, see
+        float32, 3 × rows × columns, normalised with ImageNet's mean and std (`lung_crop`: 1 × rows × columns, see
         `stretch`); and the way back.
 
     Raises:
@@ -131,7 +131,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
             f"pixels {pixels.dtype} {'×'.join(map(str, pixels.shape))} were given; uint8 rows×columns×3 is expected"
         )
     height, width = pixels.shape[:2]
-    if how.field:
+    if how.lung_crop:
         slice_grey = luminance(pixels)
         box = find_lung_box(slice_grey).box
         values = stretch(crop_resized(slice_grey, box, (how.size, how.columns)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from jcs_ct.inference.device import pick_device
+from jcs_ct.inference.golden import self_check_network
 from jcs_ct.inference.network import Network, open_network
 from jcs_ct.inference.runtimes import CHOICES, RUNTIMES, RuntimeFailedError
-from jcs_ct.inference.self_check import self_check_network
 
 __all__ = ["CHOICES", "RUNTIMES", "Network", "RuntimeFailedError", "open_network", "pick_device", "self_check_network"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class SliceDiagnosis(NamedTuple):
-    """What one pass of a network says of a slice. Maps are on the slice's own grid.
+    """What one pass of a network gives for a slice. Maps are on the slice's own grid.
 
     Attributes:
         probability: Of COVID-19, calibrated, in [0, 1].

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from jcs_ct.inference.fuse import FusedNetwork
+    from jcs_ct.inference.fused import FusedNetwork
     from jcs_ct.weights import WeightsCard
 
 DISCLAIMER = "A research tool, not a medical device: it must not be used to diagnose or treat anyone."

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.inference.preparation import known_record, open_checked
-from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError, find_runtime
+from jcs_ct.inference.preparation import open_checked
+from jcs_ct.inference.records import known_record
+from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError, find_runtime, module_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.inference.preparation import Workload
-    from jcs_ct.inference.records import ParityRecord
+    from jcs_ct.inference.records import ParityRecord, Workload
     from jcs_ct.inference.runtimes import Engine, Runtime
     from jcs_ct.models import Load
 
@@ -47,12 +47,12 @@ class Choice:
 
     Attributes:
         name: Its name.
-        engine: What runs; None for `torch`, where the network itself does.
+        engine: What runs.
         text: Why it was taken, on one line.
     """
 
     name: str
-    engine: Engine | None
+    engine: Engine
     text: str
 
 
@@ -70,11 +70,13 @@ def choose(workload: Workload, runtime: str, slices: int, say: Callable[[str], N
         RuntimeFailedError: The named runtime failed its check, or its file was changed.
     """
     if runtime == "torch":
-        return Choice("torch", None, "as asked")
+        return _plain(workload, "as asked")
     if runtime == "auto":
-        if not workload.spec.outputs:
-            return Choice("torch", None, "backbones run on it only")
-        return _fastest(workload, slices, say) or _pytorch(workload, say)
+        return (
+            _fastest(workload, slices, say)
+            or _tuned(workload, say)
+            or _plain(workload, "no other runtime passed its check")
+        )
     named = find_runtime(runtime)
     named.need()
     if workload.device not in named.devices:
@@ -120,8 +122,8 @@ def _fastest(workload: Workload, slices: int, say: Callable[[str], None]) -> Cho
     return None if engine is None else Choice(runtime.name, engine, f"the fastest that passed its check; {record.text}")
 
 
-def _pytorch(workload: Workload, say: Callable[[str], None]) -> Choice:
-    """Return `torch-tuned` if it passes its check, else `torch`."""
+def _tuned(workload: Workload, say: Callable[[str], None]) -> Choice | None:
+    """Return `torch-tuned` if it passes its check."""
     try:
         engine, record = open_checked(workload, RUNTIMES["torch-tuned"], say)
         if engine is not None:
@@ -129,4 +131,9 @@ def _pytorch(workload: Workload, say: Callable[[str], None]) -> Choice:
         say(f"runtime torch-tuned is left out, it did not pass its check for {workload.name}: {record.text}")
     except UsageError as error:  # a network that cannot be fused
         say(f"runtime torch-tuned is left out: {error.line()}")
-    return Choice("torch", None, "no other runtime passed its check")
+    return None
+
+
+def _plain(workload: Workload, text: str) -> Choice:
+    """Return `torch`, which is right by definition. Raises UsageError for a backbone, which has no result."""
+    return Choice("torch", module_engine(RUNTIMES["torch"], workload.network(), workload.device), text)

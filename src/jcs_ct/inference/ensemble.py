@@ -36,7 +36,7 @@ class Ensemble(Network):
         members: At least two.
 
     Raises:
-        UsageError: They differ in architecture, recipe, mirror image or classes, or one stands there twice.
+        UsageError: They differ in architecture, recipe, mirror image or classes, or one is given twice.
     """
 
     def __init__(self, members: Sequence[Network]) -> None:

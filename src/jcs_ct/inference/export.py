@@ -17,11 +17,12 @@ import torch
 from jcs_ct.core.errors import OutputError, UsageError, WeightsError
 from jcs_ct.inference import records
 from jcs_ct.inference.bundle import MainOutput, main_output, write_bundle
-from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.inference.exported import FORMATS, open_file
+from jcs_ct.inference.fused import FusedNetwork
 from jcs_ct.inference.manifest import Manifest, must_agree, read_manifest
 from jcs_ct.inference.onnx_engine import input_names, write_onnx
 from jcs_ct.inference.parity import check_arrays, check_shape, compare
-from jcs_ct.inference.runtimes import RUNTIMES, file_engine, find_runtime, module_engine
+from jcs_ct.inference.runtimes import RUNTIMES, find_runtime, module_engine
 from jcs_ct.inference.script_engine import write_script
 from jcs_ct.models import OUTPUTS
 from jcs_ct.weights.store import sha256_of
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.inference.network import Network
 
-FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")
-_SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torchscript": ".ts", "monai-bundle": "-bundle"}
-_READERS = {"onnx": "onnxruntime", "openvino": "openvino", "torchscript": "torchscript", "monai-bundle": "torchscript"}
 EXAMPLE = 96, 128  # rows and columns for tracing: no two levels of a network share a size there by accident
 
 
@@ -57,7 +55,7 @@ class Exported:
 
 def destination(name: str, kind: str, out: Path | None) -> tuple[Path, Path]:
     """Return (file or folder, manifest) of an export. Raises UsageError for a suffix of another format."""
-    suffix = _SUFFIXES[kind]
+    suffix = FORMATS[kind].suffix
     path = Path(f"{name}{suffix}") if out is None else out
     if kind == "monai-bundle":
         return path, path / "manifest.json"
@@ -78,7 +76,7 @@ def export(
 
     Args:
         network: The weights.
-        kind: One of `FORMATS`.
+        kind: One of `jcs_ct.inference.exported.FORMATS`.
         out: The file, or the folder of a bundle; default: the name of the weights in the current folder.
         overwrite: Replace what is there.
         shapes: (batch, rows, columns) of the checks; default: the size of the recipe, then two odd ones.
@@ -93,12 +91,13 @@ def export(
     if not network.spec.outputs:
         raise UsageError(f"{network.card.name} is a backbone, which has no result", hint="export a whole network")
     if kind in ("onnx", "openvino"):
-        find_runtime(_READERS[kind]).need()
+        find_runtime(FORMATS[kind].reader).need()
     path, manifest_path = destination(network.card.name, kind, out)
     for taken in (path, manifest_path, *([path.with_suffix(".bin")] if kind == "openvino" else [])):
         if taken.exists() and not overwrite:
             raise OutputError("exists already", path=taken, hint="use --overwrite, or another -o")
-    if kind == "monai-bundle" and path.exists():
+    bundle = kind == "monai-bundle"
+    if bundle and path.exists():
         _must_be_bundle(path)
     rows, columns = check_shape(network.card.recipe)
     shapes = shapes or ((1, rows, columns), (2, 75, 101), (3, 130, 94))
@@ -109,17 +108,14 @@ def export(
         raise OutputError(f"cannot be written: {error.strerror}", path=path, hint="check the folder") from error
     with scratch as folder:
         made = _write(network, kind, Path(folder) / path.name)
-        main = made / "models/model.ts" if kind == "monai-bundle" else made
-        names = network.spec.outputs
-        if kind == "monai-bundle":
-            names = (main_output(names),)
-        parity = _check(network, kind, main, shapes, names)
+        names = (main_output(network.spec.outputs),) if bundle else network.spec.outputs
+        parity = _check(network, kind, made / "models/model.ts" if bundle else made, shapes, names)
         must_agree(parity, f"{network.card.name} as {kind}")
         manifest = _manifest(network, kind, made, names, parity)
-        if kind == "monai-bundle":
+        if bundle:
             manifest.write(made / "manifest.json")
         _move(made, path)
-    if kind != "monai-bundle":
+    if not bundle:
         manifest.write(manifest_path, overwrite=True)
     return Exported(path, manifest_path, manifest)
 
@@ -140,21 +136,15 @@ def _write(network: Network, kind: str, path: Path) -> Path:
         write_script(fused, example, path)
     else:
         path.mkdir()
-        single = MainOutput(fused)
-        write_bundle(path, network.card, check_shape(network.card.recipe), single, example)
+        write_bundle(path, network.card, check_shape(network.card.recipe), MainOutput(fused), example)
     return path
 
 
 def _check(
     network: Network, kind: str, file: Path, shapes: Sequence[tuple[int, int, int]], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    reader = _READERS[kind]
-    if reader == "torchscript":
-        from jcs_ct.inference.script_engine import ScriptEngine
-
-        engine: Any = ScriptEngine(file)
-    else:
-        engine = file_engine(RUNTIMES[reader], file, torch.get_num_threads())
+    reader = FORMATS[kind].reader
+    engine = open_file(reader, file)
     plain = module_engine(RUNTIMES["torch"], network.module(), network.device.type)
     held = network.spec.outputs
     checks = []
@@ -171,18 +161,20 @@ def _manifest(network: Network, kind: str, made: Path, names: Sequence[str], par
     if kind == "openvino":
         files.append(made.with_suffix(".bin"))
     root = made if made.is_dir() else made.parent
-    runtime = RUNTIMES[_READERS[kind] if _READERS[kind] in RUNTIMES else "torch"]
-    rows, columns = check_shape(network.card.recipe)
-    given = {
-        "shape": ["batch", network.spec.channels, "height", "width"],
+    runtime = RUNTIMES.get(FORMATS[kind].reader, RUNTIMES["torch"])
+    (name,) = input_names(1)
+    image = {
+        "name": name,
+        "type": "float32",
         "recipe": network.card.recipe,
-        "trained_at": [rows, columns],
+        "shape": ["batch", network.spec.channels, "height", "width"],
+        "trained_at": list(check_shape(network.card.recipe)),
     }
     return Manifest(
         kind,
         {file.relative_to(root).as_posix(): sha256_of(file) for file in files},
         network.card,
-        [{"name": name, "type": "float32", "recipe": network.card.recipe, **given} for name in input_names(1)],
+        [image],
         [{"name": name, "type": "float32", "meaning": OUTPUTS[name]} for name in names],
         parity,
         records.versions(runtime),

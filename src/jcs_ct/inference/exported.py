@@ -1,9 +1,8 @@
-"""Exported networks that come back: an ONNX, OpenVINO or TorchScript file with its manifest, as `--model`."""
+"""The formats that networks are exported as, and exported files that come back as `--model`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -16,27 +15,52 @@ from jcs_ct.inference.script_engine import ScriptEngine
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jcs_ct.inference.runtimes import Engine
     from jcs_ct.weights import WeightsCard
 
-READERS = {".onnx": "onnxruntime", ".xml": "openvino", ".ts": "torchscript"}
+
+class Format(NamedTuple):
+    """How a network is exported.
+
+    Attributes:
+        suffix: Of its file, or of the folder of a bundle.
+        reader: What runs it: a runtime, or "torchscript".
+    """
+
+    suffix: str
+    reader: str
 
 
-@dataclass(frozen=True)
-class ExportedNetwork:
-    """An exported network, ready to run: its card, and what runs it."""
+FORMATS = {
+    "onnx": Format(".onnx", "onnxruntime"),
+    "openvino": Format(".xml", "openvino"),
+    "torchscript": Format(".ts", "torchscript"),
+    "monai-bundle": Format("-bundle", "torchscript"),
+}
 
-    card: WeightsCard
-    choice: Choice
+
+def open_file(reader: str, path: Path) -> Engine:
+    """Open an exported file with what reads it.
+
+    Raises:
+        UsageError: The runtime that reads it is not installed.
+        RuntimeFailedError: The runtime cannot open it.
+    """
+    if reader == "torchscript":
+        return ScriptEngine(path)
+    runtime = find_runtime(reader)
+    runtime.need()
+    return file_engine(runtime, path, torch.get_num_threads())
 
 
-def open_exported(path: Path) -> ExportedNetwork | None:
-    """Open an exported network; None when the name is none of one.
+def open_exported(path: Path) -> tuple[WeightsCard, Choice] | None:
+    """Return the card of an exported network and what runs it; None for a file of another kind.
 
     Raises:
         WeightsError: The manifest is missing, or a file is not the one that was exported.
-        UsageError: The runtime that reads it is not installed.
+        UsageError, RuntimeFailedError: As `open_file`.
     """
-    reader = READERS.get(path.suffix.lower())
+    reader = next((kind.reader for kind in FORMATS.values() if kind.suffix == path.suffix.lower()), None)
     if reader is None:
         return None
     if not path.is_file():
@@ -46,11 +70,4 @@ def open_exported(path: Path) -> ExportedNetwork | None:
     if path.name not in manifest.files:
         raise WeightsError(f"is the manifest of {', '.join(manifest.files)}", path=manifest_path, hint="rename it")
     verify(manifest_path, manifest)
-    engine: Any
-    if reader == "torchscript":
-        engine = ScriptEngine(path)
-    else:
-        runtime = find_runtime(reader)
-        runtime.need()
-        engine = file_engine(runtime, path, torch.get_num_threads())
-    return ExportedNetwork(manifest.card, Choice(reader, engine, "the exported file as it was checked"))
+    return manifest.weights, Choice(reader, open_file(reader, path), "the exported file as it was checked")

@@ -15,6 +15,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from jcs_ct.core.version import __version__
+from jcs_ct.inference.device import pick_device
+from jcs_ct.inference.network import Network
+from jcs_ct.models import build_model, model_spec
+from jcs_ct.weights import WeightsCard
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,7 +46,6 @@ def fill_array(name: str, shape: tuple[int, ...], salt: int = 0) -> NDArray[np.f
 
 def fill(state_dict: dict[str, Tensor], salt: int = 0) -> dict[str, Tensor]:
     """Return `state_dict` with every floating-point tensor replaced by `fill_array`; integers stay."""
-    import torch
 
     def filled(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point():
@@ -59,10 +65,6 @@ def golden() -> dict[str, NDArray[Any]]:
 
 def filled_model(name: str, inputs: str = "image") -> nn.Module:
     """Return a network of the table with the golden weights, in evaluation mode."""
-    import torch
-
-    from jcs_ct.models import build_model
-
     with torch.device("meta"):  # no random values are drawn only to be replaced
         model = build_model(name, inputs)
     tensors = {  # what is no weight is a count of batches
@@ -73,8 +75,36 @@ def filled_model(name: str, inputs: str = "image") -> nn.Module:
     return model.eval()
 
 
+def self_check_card(name: str) -> WeightsCard:
+    """Return the card of a network of the table with the golden weights."""
+    spec = model_spec(name)
+    return WeightsCard(
+        name=f"{spec.name} (self-check)",
+        architecture=spec.name,
+        source_file="",
+        source_kind="deterministic values, not trained",
+        source_sha256="0" * 64,
+        source_url=None,
+        weights_sha256="0" * 64,
+        imported_at="",
+        jcs_ct_version=__version__,
+        recipe=spec.recipe,
+        classes=(),
+        threshold=None,
+        threshold_from="",
+        licence="",
+        citation="",
+        bn_eps_folded=0.0,
+    )
+
+
+def self_check_network(name: str, device: str = "auto", runtime: str = "torch") -> Network:
+    """Return a network of the table with the golden weights: for shapes and speed, never for a map."""
+    return Network(filled_model(name).state_dict(), self_check_card(name), pick_device(device), runtime)
+
+
 @dataclass(frozen=True)
-class Parity:
+class GoldenResult:
     """How far one network is from the published numbers: largest absolute difference, and what is allowed."""
 
     network: str
@@ -87,10 +117,8 @@ class Parity:
         return self.difference <= self.allowed
 
 
-def check() -> list[Parity]:
+def check() -> list[GoldenResult]:
     """Run the three networks on the golden input; maps must agree within 1e-5, logits within 1e-4 relative."""
-    import torch
-
     reference = golden()
     image = torch.from_numpy(reference["image"])
     results = []
@@ -103,5 +131,5 @@ def check() -> list[Parity]:
             output = filled_model(name)(image)
         computed = (output.sigmoid() if output.dim() == 4 else output).numpy()
         allowed = 1e-5 if output.dim() == 4 else 1e-4 * float(np.abs(reference[key]).max())
-        results.append(Parity(name, float(np.abs(computed - reference[key]).max()), allowed))
+        results.append(GoldenResult(name, float(np.abs(computed - reference[key]).max()), allowed))
     return results

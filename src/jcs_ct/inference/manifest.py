@@ -7,7 +7,7 @@ opens an exported file through this package gets it only when its bytes are thos
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import JcsError, WeightsError
@@ -29,7 +29,7 @@ class Manifest:
     Attributes:
         format: "onnx", "openvino", "torchscript" or "monai-bundle".
         files: SHA-256 by name, relative to the manifest.
-        card: Of the weights.
+        weights: Their card.
         inputs: Name, axes and sizes of each input.
         outputs: Name and meaning of each output.
         parity: A list of checks: batch, rows, columns, and `jcs_ct.inference.parity.Parity.to_dict`.
@@ -39,7 +39,7 @@ class Manifest:
 
     format: str
     files: dict[str, str]
-    card: WeightsCard
+    weights: WeightsCard
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     parity: list[dict[str, Any]]
@@ -48,14 +48,7 @@ class Manifest:
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
         """Write it. Raises OutputError."""
-        values: dict[str, Any] = {
-            "schema": SCHEMA,
-            "format": self.format,
-            "files": self.files,
-            "weights": self.card.to_dict(),
-        }
-        values |= {"weights": self.card.to_dict(), "inputs": self.inputs, "outputs": self.outputs}
-        values |= {"parity": self.parity, "versions": self.versions, "machine": self.machine}
+        values = {"schema": SCHEMA} | vars(self) | {"weights": self.weights.to_dict()}
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         write_whole(path, text.encode(), overwrite=overwrite)
 
@@ -71,19 +64,16 @@ def read_manifest(path: Path) -> Manifest:
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         raise WeightsError(f"is not the manifest of an exported network ({SCHEMA})", path=path, hint=_AGAIN)
     try:
-        card = WeightsCard.from_json(json.dumps(values["weights"]), path=path)
-        names = ("format", "files", "inputs", "outputs", "parity", "versions", "machine")
-        rest = {name: values[name] for name in names}
-        files = rest["files"]
-        if not isinstance(files, dict) or any("/" in name.removeprefix("models/") for name in files):
-            raise WeightsError("names files that are not beside it", path=path, hint=_AGAIN)
+        found = Manifest(**{field.name: values[field.name] for field in fields(Manifest)})
     except KeyError as error:
         raise WeightsError(f"lacks {error.args[0]!r:.60}", path=path, hint=_AGAIN) from error
-    return Manifest(card=card, **rest)
+    if not isinstance(found.files, dict) or any("/" in name.removeprefix("models/") for name in found.files):
+        raise WeightsError("names files that are not beside it", path=path, hint=_AGAIN)
+    return replace(found, weights=WeightsCard.from_json(json.dumps(values["weights"]), path=path))
 
 
 def verify(path: Path, manifest: Manifest) -> None:
-    """Check the bytes of an exported network. Raises WeightsError that names the file which is not as it was.
+    """Check the bytes of an exported network. Raises WeightsError that names the first file that was changed.
 
     Args:
         path: The manifest.

@@ -14,9 +14,8 @@ from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference.choice import Choice, choose
 from jcs_ct.inference.device import pick_device
 from jcs_ct.inference.exported import open_exported
-from jcs_ct.inference.preparation import Workload
+from jcs_ct.inference.records import Workload
 from jcs_ct.inference.runtimes import ConcurrentEngine, find_runtime
-from jcs_ct.inference.torch_engine import strict_float32
 from jcs_ct.models import ModelSpec, build_model, model_spec
 from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.weights import WeightsCard, load
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from jcs_ct.models import Gives, InferenceNetwork
+    from jcs_ct.models import Gives
 
 
 class OnePass(NamedTuple):
@@ -48,14 +47,14 @@ class OnePass(NamedTuple):
 class Network:
     """One set of weights. The variants for images and for stage-1 features share them.
 
-    The runtime is chosen, checked and started when the first slice comes; `module` is the plain network whatever
-    it is, since attention needs gradients.
+    The runtime is chosen, checked and started when the first slice comes. `module` is always the plain network, since
+    attention needs gradients.
 
     Attributes:
         card: What is known about the weights.
         spec: The architecture's entry in the table of models.
         device: Where it runs.
-        slices: How many will come, as far as it is known; `runtime="auto"` converts a network only when it pays.
+        slices: How many are expected; `runtime="auto"` converts a network only when that pays.
         opened: The name or the file that it was opened by; "" for one that was made otherwise.
     """
 
@@ -152,28 +151,22 @@ class Network:
             inputs: "image" or "features".
 
         Returns:
-            float32: k×H×W of a segmenter, finest first, where k is 5 with the runtime `torch` and 1 with others, which
-            compute no map that is not used; 2 of a classifier.
+            float32: the logits of lesion 1×H×W of a segmenter; the 2 logits of a classifier.
 
         Raises:
             WeightsError: The result is not finite.
         """
-        engine = self.start(inputs).engine
-        if engine is not None:
-            return self.finite(engine.run([array[None] for array in arrays])[0][0])
-        with strict_float32(self.device), torch.inference_mode():
-            output = self.module(inputs)(*self.tensors(arrays))
-        return self.finite(output[0].float().cpu().numpy())
+        return self.finite(self.start(inputs).engine.run([array[None] for array in arrays])[0][0])
 
     def class_pass(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
         """Return the 2 logits and the evidence h×w of a classifier for an image C×H×W; None with the runtime `torch`.
 
         Grad-CAM is the positive part of the evidence over h·w (`jcs_ct.models.OUTPUTS`). Raises as `logits`.
         """
-        engine = self.start().engine
-        if engine is None:
+        choice = self.start()
+        if choice.name == "torch":  # there gradients are at hand
             return None
-        logits, evidence = engine.run([values[None]])
+        logits, evidence = choice.engine.run([values[None]])
         return self.finite(logits)[0], self.finite(evidence)[0]
 
     def one_pass(self, values: NDArray[np.float32]) -> OnePass:
@@ -182,15 +175,8 @@ class Network:
 
     def passes(self, batch: Sequence[NDArray[np.float32]]) -> list[OnePass]:
         """Run several slices (1×H×W each, all of one size) through `jcs-lite` together. Raises as `one_pass`."""
-        engine = self.start().engine
         slices = with_mirrors(batch) if self.card.mirror else np.stack(batch)
-        if engine is not None:
-            logits, evidences, lesions = engine.run([slices])
-        else:
-            with strict_float32(self.device), torch.inference_mode():
-                network: InferenceNetwork | Any = self.module()
-                outputs = network.published(torch.from_numpy(slices).to(self.device))
-            logits, evidences, lesions = (t.float().cpu().numpy() for t in outputs)
+        logits, evidences, lesions = self.start().engine.run([slices])
         for values in (logits, evidences, lesions):
             self.finite(values)
         if self.card.mirror:
@@ -236,13 +222,11 @@ class Network:
 
     def stage_one(self, image: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """Return the stage-1 features ("vgg" and/or "res2net", 64×H×W each) of an image 3×H×W."""
-        module = self.module()
-        homes = {"vgg": "vgg16", "res2net": "res2net"}
         features: dict[str, NDArray[np.float32]] = {}
         with torch.inference_mode():
-            for which in self.spec.feature_arrays:
-                backbone: Any = getattr(module, homes[which], module)
-                output = backbone.stage_one(*self.tensors([image]))
+            for which, backbone in zip(self.spec.feature_arrays, self.spec.backbones, strict=True):
+                module: Any = self.module().get_submodule(backbone)
+                output = module.stage_one(*self.tensors([image]))
                 features[which] = self.finite(output[0].float().cpu().numpy())
         return features
 
@@ -287,19 +271,17 @@ def open_network(
     if runtime != "auto":
         find_runtime(runtime).need()
     exported = None if model is None else open_exported(Path(model))
-    tensors, card = load(SHIPPED if model is None else model) if exported is None else (None, exported.card)
-    spec = model_spec(card.architecture)
+    if exported is not None:
+        card, choice = exported
+        if runtime not in ("auto", choice.name) or device not in ("auto", "cpu"):
+            raise UsageError(f"{model} runs with {choice.name} on cpu only", hint="leave --runtime and --device out")
+        network = Network(None, card, torch.device("cpu"), choice.name, say, choice)
+    else:
+        network = Network(*load(SHIPPED if model is None else model), place, runtime, say)
+    spec = network.spec
     if gives and not any(spec.gives(what) for what in gives):
         needed = f"this command needs a network that gives {' or '.join(gives)}"
-        raise UsageError(f"{card.name} is {spec.name} ({spec.task})", hint=needed)
-    if exported is not None and (runtime not in ("auto", exported.choice.name) or device not in ("auto", "cpu")):
-        raise UsageError(
-            f"{model} runs with {exported.choice.name} on cpu only", hint="leave --runtime and --device out"
-        )
-    if exported is not None:
-        network = Network(None, card, torch.device("cpu"), exported.choice.name, say, exported.choice)
-    else:
-        network = Network(tensors, card, place, runtime, say)
+        raise UsageError(f"{network.card.name} is {spec.name} ({spec.task})", hint=needed)
     network.opened = SHIPPED if model is None else model
     return network
 

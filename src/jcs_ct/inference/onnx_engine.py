@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.core.errors import first_line
+from jcs_ct.inference.fused import FusedNetwork
 from jcs_ct.inference.runtimes import RuntimeFailedError, quiet_output
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ def write_onnx(network: FusedNetwork, example: Sequence[torch.Tensor], file: Pat
                 dynamic_axes=axes,
             )
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0]
         raise RuntimeFailedError(
-            f"this network cannot be written as ONNX: {type(error).__name__}: {text:.200}",
+            f"this network cannot be written as ONNX: {first_line(error)}",
             hint="PyTorch and onnx may be too old or too new for each other; use --runtime torch",
         ) from error
 

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 from jcs_ct.imaging.recipes import MEAN, STD, recipe
 
@@ -69,16 +70,12 @@ class Parity:
     def worst(self, other: Parity) -> Parity:
         """Return the worse of both in every number; NaN is worst."""
 
-        def pick(a: float | None, b: float | None, choose: Any) -> float | None:
-            return b if a is None else a if b is None else float(choose(a, b))
+        def pick(name: str, choose: Any = np.maximum) -> Any:
+            known = [value for value in (getattr(self, name), getattr(other, name)) if value is not None]
+            return float(choose.reduce(known)) if known else None
 
-        return Parity(
-            float(np.maximum(self.probability, other.probability)),
-            pick(self.pixels, other.pixels, np.minimum),
-            pick(self.logits, other.logits, np.maximum),
-            pick(self.evidence, other.evidence, np.maximum),
-            pick(self.spread, other.spread, np.maximum),
-        )
+        highest = (pick(name) for name in ("logits", "evidence", "spread"))
+        return Parity(pick("probability"), pick("pixels", np.minimum), *highest)
 
 
 def compare(
@@ -104,16 +101,12 @@ def compare(
         if name == "logits":
             values["logits"] = float(np.abs(a - b).max()) / largest
             a, b = a[:, 1] - a[:, 0], b[:, 1] - b[:, 0]  # softmax of two
-        p, q = _sigmoid(a), _sigmoid(b)
+        p, q = expit(a), expit(b)
         values["probability"] = float(np.maximum(values["probability"], np.abs(p - q).max()))
         if name == "lesion":
             cut = float(np.median(p)) if threshold is None else threshold
             values["pixels"], values["spread"] = float(((p >= cut) == (q >= cut)).mean()), float(a.std())
     return Parity(**values)
-
-
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
 
 
 def check_shape(how: str) -> tuple[int, int]:
@@ -151,12 +144,11 @@ def check_arrays(
         pictures.append((grey + rng.normal(0, 0.04, shape)).clip(0, 1))
     grey = np.stack(pictures)[:, None].astype(np.float32)
     if inputs == "features":
-        sides = {"vgg": shape, "res2net": ((shape[0] + 1) // 2, (shape[1] + 1) // 2)}
         gains = rng.uniform(0, 3, (1, 64, 1, 1)).astype(np.float32)
+        strides = {"vgg": 1, "res2net": 2}
         return [
-            np.ascontiguousarray(grey[:, :, : 2 * h : step, : 2 * w : step][:, :, :h, :w] * gains)
+            np.ascontiguousarray(grey[:, :, :: strides[which], :: strides[which]] * gains)
             for which in spec.feature_arrays
-            for (h, w), step in ((sides[which], 1 if which == "vgg" else 2),)
         ]
     if spec.channels == 1:
         return [np.ascontiguousarray((grey * 2.2 - 1).clip(-1, 1))]

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import torch
 
-from jcs_ct.core.errors import JcsError, OutputError
+from jcs_ct.core.errors import JcsError, OutputError, first_line
 from jcs_ct.inference import records
 from jcs_ct.inference.parity import check_arrays, check_shape, compare
 from jcs_ct.inference.records import ParityRecord
@@ -22,48 +21,17 @@ from jcs_ct.weights.store import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
+    from jcs_ct.inference.parity import Parity
+    from jcs_ct.inference.records import Workload
     from jcs_ct.inference.runtimes import Arrays, Engine, Runtime
-    from jcs_ct.models import ModelSpec
 
 RUNS = 5  # of a network in its check, within a second: the fastest counts
 SMALL = 96, 128  # sides for PyTorch's own check: the same library, and no choice of algorithm by size
-
-
-@dataclass(frozen=True)
-class Workload:
-    """A network to execute: which weights, on what, in which form.
-
-    Attributes:
-        name: Of the weights.
-        spec: The network.
-        weights: SHA-256 that stands for them.
-        recipe: Their preprocessing.
-        inputs: "image" or "features".
-        device: "cpu", "cuda" or "mps".
-        network: Makes the plain network, in evaluation mode, on the device.
-    """
-
-    name: str
-    spec: ModelSpec
-    weights: str
-    recipe: str
-    inputs: str
-    device: str
-    network: Callable[[], nn.Module]
-
-
-def known_record(workload: Workload, runtime: Runtime) -> ParityRecord | None:
-    """Return the record of an earlier check that still counts."""
-    where = records.folder(runtime, workload.spec.name, workload.weights, workload.inputs, workload.device)
-    record = records.read(where)
-    about = (runtime, workload.weights, workload.inputs, workload.device)
-    return record if record is not None and record.fits(*about) else None
 
 
 def open_checked(
@@ -74,26 +42,24 @@ def open_checked(
     Raises:
         RuntimeFailedError: The file of an earlier check was changed or removed.
     """
-    where = records.folder(runtime, workload.spec.name, workload.weights, workload.inputs, workload.device)
-    record = known_record(workload, runtime)
+    record = records.known_record(workload, runtime)
     if record is None:
         if runtime.suffix:
             say(f"{workload.name} is converted for {runtime.name} and checked, once on this machine")
         elif runtime.compiled:
             say(f"the kernels of {runtime.name} are compiled and checked for {workload.name}, once on this machine")
-        return _prepare(workload, runtime, where, say)
+        return _prepare(workload, runtime, say)
     if not record.ok:
         return None, record
     if runtime.suffix:
-        return file_engine(runtime, records.checked_file(where, record), torch.get_num_threads()), record
+        file = records.checked_file(records.folder(workload, runtime), record)
+        return file_engine(runtime, file, torch.get_num_threads()), record
     return module_engine(runtime, workload.network(), workload.device), record
 
 
-def _prepare(
-    workload: Workload, runtime: Runtime, where: Path, say: Callable[[str], None]
-) -> tuple[Engine | None, ParityRecord]:
+def _prepare(workload: Workload, runtime: Runtime, say: Callable[[str], None]) -> tuple[Engine | None, ParityRecord]:
     """Convert, check, and write down the outcome."""
-    network = workload.network()
+    network, where = workload.network(), records.folder(workload, runtime)
     path, engine, lasting = where / f"network-{token_hex(4)}{runtime.suffix}", None, True
     seconds, plain_seconds, ok = 0.0, 0.0, False
     try:
@@ -104,26 +70,23 @@ def _prepare(
             engine = file_engine(runtime, path, torch.get_num_threads())
         else:
             engine = module_engine(runtime, network, workload.device)
-        text, ok, seconds, plain_seconds = _check(workload, runtime, network, engine)
+        parity, seconds, plain_seconds = _check(workload, runtime, network, engine)
+        text, ok = parity.text(), parity.ok
     except JcsError as error:
         text, lasting = error.line(), not runtime.compiled  # a compiler is mended without a change of its version
     except (OSError, MemoryError) as error:  # of this moment, not of the runtime
-        text, lasting = f"{type(error).__name__}: {error}", False
+        text, lasting = first_line(error), False
     except Exception as error:  # noqa: BLE001  # whatever a library meets is the outcome of the check
-        text = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
+        text = first_line(error)
     file = path.name if ok and runtime.suffix else ""
     record = ParityRecord(
-        runtime.name,
-        records.versions(runtime),
-        records.machine(workload.device),
-        workload.weights,
-        workload.inputs,
-        file,
-        sha256_of(path) if file else "",
-        ok,
-        text,
-        round(seconds, 4),
-        round(plain_seconds, 4),
+        **records.identity(workload, runtime),
+        file=file,
+        file_sha256=sha256_of(path) if file else "",
+        ok=ok,
+        text=text,
+        seconds=round(seconds, 4),
+        plain_seconds=round(plain_seconds, 4),
     )
     old = records.read(where)
     if lasting:
@@ -137,17 +100,16 @@ def _prepare(
     return (engine if ok else None), record
 
 
-def _check(workload: Workload, runtime: Runtime, network: nn.Module, engine: Engine) -> tuple[str, bool, float, float]:
-    """Compare an engine with the plain network; return (text, passed, seconds, plain seconds)."""
-    real = runtime.suffix or runtime.compiled or workload.spec.load == "light"
-    shape = check_shape(workload.recipe) if real else SMALL
+def _check(workload: Workload, runtime: Runtime, network: nn.Module, engine: Engine) -> tuple[Parity, float, float]:
+    """Compare an engine with the plain network; return how far it is, its seconds, and those of the plain network."""
+    at_its_size = runtime.suffix or runtime.compiled or workload.spec.load == "light"
+    shape = check_shape(workload.recipe) if at_its_size else SMALL
     arrays = check_arrays(workload.spec, shape, workload.inputs)
     plain = module_engine(RUNTIMES["torch"], network, workload.device)
     engine.run(arrays)  # compiles, allocates
     found, seconds = _timed(engine, arrays)
     expected, plain_seconds = _timed(plain, arrays)
-    parity = compare(workload.spec.outputs, expected, found)
-    return parity.text(), parity.ok, seconds, plain_seconds
+    return compare(workload.spec.outputs, expected, found), seconds, plain_seconds
 
 
 def _timed(engine: Engine, arrays: Arrays) -> tuple[list[NDArray[np.float32]], float]:

@@ -18,9 +18,37 @@ from jcs_ct.inference.runtimes import RUNTIMES, RuntimeFailedError
 from jcs_ct.weights.store import home, sha256_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
     from jcs_ct.inference.runtimes import Runtime
+    from jcs_ct.models import ModelSpec
 
 SCHEMA = "jcs-ct/runtime/1"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network to execute: which weights, on what, in which form.
+
+    Attributes:
+        name: Of the weights.
+        spec: The network.
+        weights: SHA-256 that stands for them.
+        recipe: Their preprocessing.
+        inputs: "image" or "features".
+        device: "cpu", "cuda" or "mps".
+        network: Makes the plain network, in evaluation mode, on the device.
+    """
+
+    name: str
+    spec: ModelSpec
+    weights: str
+    recipe: str
+    inputs: str
+    device: str
+    network: Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -55,11 +83,6 @@ class ParityRecord:
     plain_seconds: float
     schema: str = SCHEMA
 
-    def fits(self, runtime: Runtime, weights: str, inputs: str, device: str) -> bool:
-        """Tell whether it still says something about this machine, these versions and these weights."""
-        about = (self.schema, self.runtime, self.versions, self.machine, self.weights_sha256, self.inputs)
-        return about == (SCHEMA, runtime.name, versions(runtime), machine(device), weights, inputs)
-
 
 def machine(device: str = "cpu") -> str:
     """Return what kind of processor, or of GPU, a device is."""
@@ -86,10 +109,29 @@ def versions(runtime: Runtime) -> dict[str, str]:
     return {"jcs-ct": __version__, "torch": RUNTIMES["torch"].version, runtime.library: runtime.version}
 
 
-def folder(runtime: Runtime, architecture: str, weights: str, inputs: str, device: str) -> Path:
+def identity(workload: Workload, runtime: Runtime) -> dict[str, Any]:
+    """Return the fields of a record that say what its check was of; when one changes, the check is made again."""
+    return {
+        "runtime": runtime.name,
+        "versions": versions(runtime),
+        "machine": machine(workload.device),
+        "weights_sha256": workload.weights,
+        "inputs": workload.inputs,
+        "schema": SCHEMA,
+    }
+
+
+def folder(workload: Workload, runtime: Runtime) -> Path:
     """Return the folder of a runtime's file and record."""
-    where = "" if device == "cpu" else f"-{device}"
-    return home() / "runtimes" / f"{architecture}-{inputs}-{weights[:16]}-{runtime.name}{where}"
+    device = "" if workload.device == "cpu" else f"-{workload.device}"
+    name = f"{workload.spec.name}-{workload.inputs}-{workload.weights[:16]}-{runtime.name}{device}"
+    return home() / "runtimes" / name
+
+
+def known_record(workload: Workload, runtime: Runtime) -> ParityRecord | None:
+    """Return the record of an earlier check that still counts: of these weights and versions, on this machine."""
+    record = read(folder(workload, runtime))
+    return record if record is not None and asdict(record).items() >= identity(workload, runtime).items() else None
 
 
 def read(where: Path) -> ParityRecord | None:

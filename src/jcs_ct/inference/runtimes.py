@@ -14,7 +14,7 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.errors import JcsError, UsageError, first_line
 from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
@@ -182,9 +182,8 @@ def file_engine(runtime: Runtime, file: Path, threads: int) -> Engine:
     except JcsError:
         raise
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0]
         raise RuntimeFailedError(
-            f"cannot be opened by {runtime.name}: {text:.200}", path=file, hint="remove the file and try again"
+            f"cannot be opened by {runtime.name}: {first_line(error)}", path=file, hint="remove the file and try again"
         ) from error
     return engine
 

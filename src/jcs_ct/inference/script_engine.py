@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from jcs_ct.core.errors import first_line
 from jcs_ct.inference.runtimes import RuntimeFailedError
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ def write_script(network: torch.nn.Module, example: Sequence[torch.Tensor], file
             warnings.simplefilter("ignore")  # of checks of shapes, which a trace leaves out
             torch.jit.trace(network.eval(), tuple(example), check_trace=False).save(str(file))
     except Exception as error:
-        text = (str(error).splitlines() or [""])[0]
-        raise RuntimeFailedError(f"this network cannot be traced: {text:.200}", hint="please report it") from error
+        raise RuntimeFailedError(f"this network cannot be traced: {first_line(error)}", hint="report it") from error
 
 
 class ScriptEngine:

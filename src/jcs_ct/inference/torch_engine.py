@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from jcs_ct.core.memory import never_return_blocks
-from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.inference.fused import FusedNetwork
 from jcs_ct.models import spec_of
 
 if TYPE_CHECKING:

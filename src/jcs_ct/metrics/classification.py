@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jcs_ct.core.errors import ShapeError, UsageError
-from jcs_ct.metrics.counts import Counts, count
+from jcs_ct.metrics.counts import Counts, area, count
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -56,8 +56,7 @@ class Ranking:
         """Return the area under the ROC curve, in [0, 1]: ties count half. NaN if a class is missing."""
         if not (self.positives and self.negatives):
             return math.nan
-        x, y = self.roc()
-        return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
+        return area(*self.roc())
 
     def average_precision(self) -> float:
         """Return the sum of precision × step in recall (not interpolated), in [0, 1]. NaN without positives."""

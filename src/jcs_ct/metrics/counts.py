@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jcs_ct.core.errors import UsageError
+from jcs_ct.core.errors import ShapeError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +39,26 @@ def check_policy(empty: str) -> None:
     """Raise UsageError if `empty` is not the name of a policy."""
     if empty not in EMPTY_POLICIES:
         raise UsageError(f"no policy for empty masks is called {empty!r}", hint=f"known: {', '.join(EMPTY_POLICIES)}")
+
+
+def check_pair(names: str, a: NDArray[Any], b: NDArray[Any], axes: str) -> None:
+    """Raise ShapeError unless two arrays have one shape, the axes that are named, and an element.
+
+    Args:
+        names: What an error calls them, "mask and map".
+        a: One of them.
+        b: The other.
+        axes: "row, column", for example.
+    """
+    if a.ndim != len(axes.split(",")) or a.shape != b.shape or not a.size:
+        one, _, other = names.partition(" and ")
+        found = f"the shape of the {one} is {a.shape}, that of the {other} is {b.shape}"
+        raise ShapeError(f"{found}; two arrays of the same shape ({axes}) are expected")
+
+
+def area(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Return the area under a curve of straight lines."""
+    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))
 
 
 def ratio(numerator: float, denominator: float, undefined: float = math.nan) -> float:

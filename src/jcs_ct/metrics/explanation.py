@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from jcs_ct.core.errors import ShapeError, UsageError
-from jcs_ct.metrics.counts import count, ratio
+from jcs_ct.metrics.counts import area, check_pair, count, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,11 +33,7 @@ _BLUR = 5 / 224  # RISE blurs pictures of 224 pixels with σ = 5
 
 
 def _checked(attention: NDArray[Any], mask: NDArray[np.generic]) -> tuple[Float, NDArray[np.bool_]]:
-    if attention.ndim != 2 or attention.shape != mask.shape or not attention.size:
-        raise ShapeError(
-            f"attention map is {attention.shape} and mask {mask.shape}; "
-            "two arrays of the same shape (row, column) are expected"
-        )
+    check_pair("attention map and mask", attention, mask, "row, column")
     values = attention.astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise ShapeError("the attention map holds negative, NaN or infinite values; 0 to 1 is expected")
@@ -111,12 +107,12 @@ class Perturbation:
     @property
     def deletion_area(self) -> float:
         """Area under the deletion curve, in [0, 1]: the lower, the better the map."""
-        return _area(self.share, self.deletion)
+        return area(self.share, self.deletion)
 
     @property
     def insertion_area(self) -> float:
         """Area under the insertion curve, in [0, 1]: the higher, the better the map."""
-        return _area(self.share, self.insertion)
+        return area(self.share, self.insertion)
 
 
 def perturb(
@@ -185,7 +181,3 @@ def _grouped(pictures: Iterator[NDArray[np.uint8]], batch: int) -> Iterator[NDAr
             group = []
     if group:
         yield np.stack(group)
-
-
-def _area(x: Float, y: Float) -> float:
-    return float(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2))

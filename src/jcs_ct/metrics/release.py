@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.errors import ShapeError
+from jcs_ct.metrics.counts import check_pair
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -19,11 +19,7 @@ def _array(values: ArrayLike) -> NDArray[Any]:
 
 def _pair(probabilities: ArrayLike, masks: ArrayLike) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     p, m = _array(probabilities), _array(masks)
-    if p.ndim != 3 or p.shape != m.shape or not p.size:
-        raise ShapeError(
-            f"probabilities are {p.shape} and masks {m.shape}; "
-            "two arrays of the same shape (slice, row, column) are expected"
-        )
+    check_pair("probabilities and masks", p, m, "slice, row, column")
     return p, np.asarray(m != 0, dtype=np.bool_)
 
 

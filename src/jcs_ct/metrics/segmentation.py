@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from jcs_ct.core.errors import ShapeError, UsageError
-from jcs_ct.metrics.counts import Counts, Empty, check_policy, count
+from jcs_ct.metrics.counts import Counts, Empty, check_pair, check_policy, count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,11 +31,7 @@ def checked_pair(probability: NDArray[Any], mask: NDArray[np.generic]) -> tuple[
     Raises:
         ShapeError: They are no two arrays (row, column) of one shape, or the probability is not within [0, 1].
     """
-    if probability.ndim != 2 or probability.shape != mask.shape or not probability.size:
-        raise ShapeError(
-            f"probability is {probability.shape} and mask {mask.shape}; "
-            "two arrays of the same shape (row, column) are expected"
-        )
+    check_pair("probability and mask", probability, mask, "row, column")
     p = probability.astype(np.float64)
     low, high = float(p.min()), float(p.max())  # NaN anywhere makes both NaN
     if not (low >= 0 and high <= 1):

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Task = Literal["segmentation", "classification", "lite", "backbone"]
-Inputs = Literal["image", "features"]
 Load = Literal["light", "medium", "heavy"]
 Gives = Literal["probability", "lesions"]
 RESULTS: tuple[Gives, ...] = ("probability", "lesions")
@@ -45,6 +44,7 @@ class ModelSpec:
         recipe: The preprocessing it was trained with (`jcs_ct.imaging.recipes.RECIPES`).
         attention: The module whose output Grad-CAM explains by default; empty where there is nothing to explain.
         feature_arrays: The stage-1 features it reads and writes, in the order of its arguments.
+        backbones: The module whose `stage_one` writes each of them; "" is the network itself.
         outputs: Keys of `OUTPUTS`, in the order of `InferenceNetwork.infer`; empty for a backbone.
         channels: Of its image: 3, normalised as for ImageNet, or 1, grey from -1 to 1.
         load: How long a slice takes on a processor: tens of milliseconds (light), a tenth of a second, a second.
@@ -59,6 +59,7 @@ class ModelSpec:
     recipe: str
     attention: str
     feature_arrays: tuple[str, ...]
+    backbones: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     channels: int = 3
     load: Load = "heavy"
@@ -123,7 +124,9 @@ _SEGMENTER: dict[str, Any] = {
     "native_plan": "segmenter",
     "lesion_head": "cls1",
 }
-_BACKBONE: dict[str, Any] = {"task": "backbone", "recipe": "release-segmentation", "attention": ""}
+_BACKBONE: dict[str, Any] = {
+    "task": "backbone", "recipe": "release-segmentation", "attention": "", "backbones": ("",),
+}  # fmt: skip
 MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
@@ -132,6 +135,7 @@ MODELS: dict[str, ModelSpec] = {
             home="jcs_ct.models.segmenter:SingleSegmenter",
             summary="VGG-16 segmenter of the paper",
             feature_arrays=("vgg",),
+            backbones=("vgg16",),
             **_SEGMENTER,
         ),
         ModelSpec(
@@ -139,6 +143,7 @@ MODELS: dict[str, ModelSpec] = {
             home="jcs_ct.models.segmenter:JointSegmenter",
             summary="segmenter fed with the classifier's features",
             feature_arrays=("vgg", "res2net"),
+            backbones=("vgg16", "res2net"),
             **_SEGMENTER,
         ),
         ModelSpec(
@@ -149,6 +154,7 @@ MODELS: dict[str, ModelSpec] = {
             recipe="release-classification",
             attention="layer4",
             feature_arrays=("res2net",),
+            backbones=("",),
             outputs=("logits", "evidence"),
             load="medium",
             native_plan="classifier",

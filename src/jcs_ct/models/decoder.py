@@ -19,7 +19,7 @@ CHANNELS = (64, 128, 256, 512, 512, 512)  # of the six levels, in and out
 
 
 class AttentiveFusion(nn.Module):
-    """Fuse a lateral and a top-down map of C/2 channels each to C channels; both attentions hide in one unit."""
+    """Fuse a lateral and a top-down map of C/2 channels each to C channels; both attentions have one hidden unit."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

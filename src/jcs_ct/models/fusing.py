@@ -5,25 +5,25 @@ w·s and bias b·s + t. That holds for the frozen norms of the published backbon
 epsilon) and for ordinary ones (s = weight / sqrt(running_var + eps)). Factors are computed in double precision.
 
 A block with norms has a method `fuse_norms()`, which replaces its convolutions and leaves an identity in place of each
-norm. `jcs_ct.inference.fuse` calls it on a copy.
+norm. `jcs_ct.inference.fused` calls it on a copy.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from jcs_ct.models.layers import FrozenBatchNorm2d
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Return s and t of a norm in evaluation mode, float64, C each."""
     mean, variance = cast("Tensor", norm.running_mean).double(), cast("Tensor", norm.running_var).double()
-    epsilon = 0.0 if isinstance(norm, FrozenBatchNorm2d) else cast("float", norm.eps)
-    scale = cast("Tensor", norm.weight).double() / torch.sqrt(variance + epsilon)
+    scale = cast("Tensor", norm.weight).double() / torch.sqrt(variance + cast("float", norm.eps))
     return scale, cast("Tensor", norm.bias).double() - mean * scale
 
 
@@ -42,3 +42,9 @@ def absorb(conv: nn.Module, scale: Tensor, shift: Tensor) -> nn.Conv2d:
 def fuse(conv: nn.Module, norm: nn.Module) -> tuple[nn.Conv2d, Any]:
     """Return the convolution with the norm behind it, and what stands in the place of the norm."""
     return absorb(conv, *scale_and_shift(norm)), nn.Identity()
+
+
+def fuse_groups(convs: nn.ModuleList, norm: nn.Module) -> tuple[nn.ModuleList, Any]:
+    """Return convolutions side by side with the one norm behind them all, and what stands in the place of the norm."""
+    parts = (part.chunk(len(convs)) for part in scale_and_shift(norm))
+    return nn.ModuleList(absorb(*one) for one in zip(convs, *parts, strict=True)), nn.Identity()

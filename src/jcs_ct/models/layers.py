@@ -25,6 +25,7 @@ class FrozenBatchNorm2d(nn.Module):
     bias: Tensor
     running_mean: Tensor
     running_var: Tensor
+    eps = 0.0
 
     def __init__(self, channels: int) -> None:
         super().__init__()

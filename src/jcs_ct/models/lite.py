@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models.efficientnet import EPSILON, LEVELS, ConvNorm, EfficientNetLite0
-from jcs_ct.models.fusing import absorb, scale_and_shift
+from jcs_ct.models.fusing import absorb, fuse_groups, scale_and_shift
 from jcs_ct.models.layers import SqueezeExcitation, check_input, resize
 
 FUSED = 96  # channels of the classifier's fusion, at stride 16
@@ -71,9 +71,7 @@ class LightFeatureModule(nn.Module):
 
     def fuse_norms(self) -> None:
         """See `jcs_ct.models.fusing`: one norm behind four convolutions side by side."""
-        parts = [part.chunk(len(self.dilated)) for part in scale_and_shift(self.norm)]
-        self.dilated = nn.ModuleList(absorb(*one) for one in zip(self.dilated, *parts, strict=True))
-        self.norm = nn.Identity()
+        self.dilated, self.norm = fuse_groups(self.dilated, self.norm)
 
 
 class LightFusion(nn.Module):
@@ -114,9 +112,7 @@ class DilatedGroups(nn.Module):
 
     def fuse_norms(self) -> None:
         """See `jcs_ct.models.fusing`: one norm behind four convolutions side by side."""
-        parts = [part.chunk(len(self.dilated)) for part in scale_and_shift(self.norm)]
-        self.dilated = nn.ModuleList(absorb(*one) for one in zip(self.dilated, *parts, strict=True))
-        self.norm = nn.Identity()
+        self.dilated, self.norm = fuse_groups(self.dilated, self.norm)
 
 
 class SumFusion(nn.Module):

@@ -70,7 +70,7 @@ def grow_vessels(rng: np.random.Generator) -> list[Tube]:
 
 
 def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float]) -> list[Opacity]:
-    """Return `count` opacities, mostly low, at the back and near the pleura, as COVID-19 likes them.
+    """Return `count` opacities, mostly low, at the back and near the pleura, where those of COVID-19 usually lie.
 
     Args:
         rng: Source of chance.

@@ -2,7 +2,7 @@
 
 Distances are signed and in mm of the phantom's reference frame (negative inside). Only + − × ÷ and square roots
 touch an array here: IEEE 754 fixes their results to the last bit, while exp, sin or a power may differ from one
-processor to the next, and the same seed shall make the same study everywhere.
+processor to the next, and the same seed must make the same study everywhere.
 """
 
 from __future__ import annotations

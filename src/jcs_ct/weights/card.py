@@ -1,20 +1,20 @@
 """The card of a set of weights: what a file of tensors is, where it came from, how it has to be used. No torch here.
 
-A card is the JSON beside `NAME.safetensors`. It is written last: nobody vouches for tensors without a card. Beside both
-may lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
+A card is the JSON beside `NAME.safetensors`. It is written last: tensors without a card are never used. Beside both may
+lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import WeightsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SCHEMA_VERSION = 1
@@ -53,7 +53,7 @@ class WeightsCard:
         citation: What to cite.
         bn_eps_folded: What was added to the running variances of frozen batch norms (0: nothing).
         notes: What a user should know, a line each.
-        temperature: What the logit of COVID-19 is divided by, so that probabilities keep their word.
+        temperature: What the logit of COVID-19 is divided by, so that its probability is calibrated.
         covid_threshold: Probability from which COVID-19 counts as present, where `threshold` is that of lesions.
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
         patient: Slope and intercept of the patient rule top-k (`jcs_ct.study.rules.TopK`), as fitted for these weights.
@@ -149,30 +149,37 @@ class WeightsCard:
             raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
 
 
+def _is_number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high  # NaN is not
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+_CHECKS: dict[str, Callable[[Any], bool]] = {  # every other field is a string
+    "classes": _are_texts,
+    "notes": _are_texts,
+    "source_sha256": _is_sha256,
+    "weights_sha256": _is_sha256,
+    "source_url": lambda value: value is None or isinstance(value, str),
+    "threshold": lambda value: value is None or _is_number(value, 0, 1),
+    "covid_threshold": lambda value: value is None or _is_number(value, 0, 1),
+    "bn_eps_folded": lambda value: _is_number(value, 0, 1),
+    "temperature": lambda value: _is_number(value) and 0 < value < 1000,
+    "mirror": lambda value: isinstance(value, bool),
+    "patient": lambda value: (
+        value is None or (isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value)))
+    ),
+    "whole_study": lambda value: value is None or isinstance(value, dict),  # its numbers are checked where it is used
+    "schema_version": lambda value: isinstance(value, int),
+}
+
+
 def _fits(name: str, value: object) -> bool:
     """Tell whether `value` has the type, and the range, that the field `name` needs."""
-    if name in ("classes", "notes"):
-        return isinstance(value, list) and all(isinstance(item, str) for item in value)
-    if name == "patient":
-        return value is None or (
-            isinstance(value, (list, tuple))
-            and len(value) == 2
-            and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in value)
-        )
-    if name == "whole_study":  # its numbers are checked where it is used
-        return value is None or isinstance(value, dict)
-    if name == "mirror":
-        return isinstance(value, bool)
-    if name == "temperature":
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1000
-    if name in ("threshold", "covid_threshold", "bn_eps_folded"):
-        if value is None:
-            return name != "bn_eps_folded"
-        return (
-            isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and 0 <= value <= 1
-        )
-    if name in ("source_sha256", "weights_sha256"):
-        return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-    if name == "source_url" and value is None:
-        return True
-    return isinstance(value, int if name == "schema_version" else str)
+    return _CHECKS[name](value) if name in _CHECKS else isinstance(value, str)

@@ -21,14 +21,6 @@ CITE_RES2NET = (
     "Gao et al.: Res2Net: A New Multi-Scale Backbone Architecture. IEEE TPAMI 43(2), 652–662, 2021, arXiv:1904.01169"
 )
 
-CITATIONS = {
-    "jcs-single": CITE_JCS,
-    "jcs-joint": CITE_JCS,
-    "jcs-classifier": CITE_JCS,
-    "vgg16-bn": CITE_VGG,
-    "res2net101-v1b": CITE_RES2NET,
-}
-
 UNKNOWN_LICENCE = "unknown"
 _NOT_STATED = "none stated by its authors: ask them before any use beyond looking at it"
 _RELEASE = "the Google Drive linked in the README of https://github.com/yuhuan-wu/JCS"
@@ -72,11 +64,11 @@ class Entry:
     name: str
     architecture: str
     title: str
-    files: tuple[KnownFile, ...]
-    where: str
-    size: int | None
-    licence: str
-    citation: str
+    files: tuple[KnownFile, ...] = ()
+    where: str = _RELEASE
+    size: int | None = None
+    licence: str = _NOT_STATED
+    citation: str = CITE_JCS
 
     @property
     def url(self) -> str | None:
@@ -92,45 +84,19 @@ class Entry:
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry(
-            "jcs-single",
-            "jcs-single",
-            "official VGG-16 segmenter (single task)",
-            (),
-            _RELEASE,
-            None,
-            _NOT_STATED,
-            CITE_JCS,
-        ),
-        Entry(
-            "jcs-joint",
-            "jcs-joint",
-            "official segmenter fed with the classifier's features",
-            (),
-            _RELEASE,
-            None,
-            _NOT_STATED,
-            CITE_JCS,
-        ),
+        Entry("jcs-single", "jcs-single", "official VGG-16 segmenter (single task)"),
+        Entry("jcs-joint", "jcs-joint", "official segmenter fed with the classifier's features"),
         Entry(
             "jcs-classifier",
             "jcs-classifier",
             "official classifier, trained with image labels only",
             (KnownFile("res2net_cls.pth"),),
-            _RELEASE,
-            None,
-            _NOT_STATED,
-            CITE_JCS,
         ),
         Entry(
             "jcs-classifier-segloss",
             "jcs-classifier",
             "official classifier, trained with pixel-level supervision",
             (KnownFile("res2net_segloss.pth"),),
-            _RELEASE,
-            None,
-            _NOT_STATED,
-            CITE_JCS,
         ),
         Entry(
             "vgg16-bn-imagenet",
@@ -144,10 +110,10 @@ CATALOGUE: dict[str, Entry] = {
                 ),
                 KnownFile("vgg16_bn-6c64b313.pth", "6c64b313"),  # torchvision's own file of the same weights
             ),
-            f"{_HUB}/vgg16_bn.tv_in1k (model.safetensors)",
-            554_000_000,
-            "BSD-3-Clause",
-            CITE_VGG,
+            where=f"{_HUB}/vgg16_bn.tv_in1k (model.safetensors)",
+            size=554_000_000,
+            licence="BSD-3-Clause",
+            citation=CITE_VGG,
         ),
         Entry(
             "res2net101-v1b-imagenet",
@@ -161,13 +127,14 @@ CATALOGUE: dict[str, Entry] = {
                 ),
                 KnownFile("res2net101_v1b_26w_4s-0812c246.pth", "0812c246"),  # the file of Res2Net's authors
             ),
-            f"{_HUB}/res2net101d.in1k (model.safetensors)",
-            181_000_000,
-            "unknown: its model card says so, and its authors' repository names none for the weights",
-            CITE_RES2NET,
+            where=f"{_HUB}/res2net101d.in1k (model.safetensors)",
+            size=181_000_000,
+            licence="unknown: its model card says so, and its authors' repository names none for the weights",
+            citation=CITE_RES2NET,
         ),
     )
 }
+CITATIONS = {entry.architecture: entry.citation for entry in CATALOGUE.values()}
 
 
 def find_entry(name: str) -> Entry:

@@ -37,7 +37,7 @@ _REDIRECTS = 5
 
 
 class _InterruptedError(Exception):
-    """A connection that failed in a way that may pass: worth another attempt."""
+    """A connection that failed for a reason that may pass: another attempt is worth it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def fetch(
         known: Checksums, one of which has to be right; without any, every file is accepted.
         by_hand: What an error tells the user to do instead.
         proxy: Address of a proxy; by default the one in the environment (HTTPS_PROXY …).
-        largest: Bytes at which the server is not believed any more.
+        largest: Bytes; a larger file is refused.
         progress: Called with the bytes that have arrived and the bytes in all (None where unknown).
 
     Raises:

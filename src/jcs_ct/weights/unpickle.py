@@ -31,17 +31,8 @@ DEEPEST_WRAPPER = 3
 
 # Where training scripts keep the weights, most telling first.
 WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "net",
-    "network",
-    "weights",
-    "params",
-    "module",
-    "ema",
-)
+    "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params", "module", "ema",
+)  # fmt: skip
 PREFIXES = ("model.", "net.", "network.", "ema.")  # put before every name by Lightning and the like
 WRAPPER_PARTS = frozenset({"module", "_orig_mod"})  # (Distributed)DataParallel and torch.compile, at any depth
 
@@ -49,21 +40,10 @@ _ASK = "ask its author for the state dict alone: torch.save(model.state_dict(), 
 _AGAIN = "fetch the file again and compare its size and checksum"
 _GLOBAL = re.compile(r"GLOBAL [\"'`]?([\w.]+)")
 # Modules of Python that no checkpoint needs: naming one of them is an attack, not an old checkpoint.
-_DANGEROUS = frozenset(
-    {"os", "posix", "nt", "subprocess", "sys", "builtins", "__builtin__", "shutil", "socket", "runpy"}
-)
-_DANGEROUS |= {
-    "importlib",
-    "pty",
-    "commands",
-    "webbrowser",
-    "ctypes",
-    "code",
-    "pickle",
-    "timeit",
-    "asyncio",
-    "operator",
-}
+_DANGEROUS = frozenset({
+    "os", "posix", "nt", "subprocess", "sys", "builtins", "__builtin__", "shutil", "socket", "runpy", "importlib",
+    "pty", "commands", "webbrowser", "ctypes", "code", "pickle", "timeit", "asyncio", "operator",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SOURCE = Path(__file__).parent / "source"
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
-FOR_THIS = ("-march=native", "-mcpu=native", "")  # how compilers call this processor: the first that works
+NATIVE_FLAGS = ("-march=native", "-mcpu=native", "")  # how compilers call this processor: the first that works
 PATIENCE = 300  # seconds that compiling may take
 
 
@@ -95,11 +95,12 @@ def compiler() -> tuple[str, ...] | None:
 def version() -> str:
     """Return what stands for the kernels: parts of the SHA-256 of sources, options and processor, and the compiler."""
     command = compiler()
-    return f"{_sources()[:16]}, {_abilities()[:16]}, {_said(command) if command else 'no compiler'}"
+    compiled_by = _compiler_version(command) if command else "no compiler"
+    return f"{_source_digest()[:16]}, {_processor_features()[:16]}, {compiled_by}"
 
 
 @cache
-def _said(command: tuple[str, ...]) -> str:
+def _compiler_version(command: tuple[str, ...]) -> str:
     try:
         done = subprocess.run(  # noqa: S603
             [*command, "--version"], capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE
@@ -110,7 +111,7 @@ def _said(command: tuple[str, ...]) -> str:
 
 
 @cache
-def _abilities() -> str:
+def _processor_features() -> str:
     """Return a SHA-256 of what the processor can do: those of one name may differ, in virtual machines and on ARM."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
@@ -121,8 +122,8 @@ def _abilities() -> str:
 
 
 @cache
-def _sources() -> str:
-    digest = hashlib.sha256(" ".join((*FLAGS, *FOR_THIS)).encode())
+def _source_digest() -> str:
+    digest = hashlib.sha256(" ".join((*FLAGS, *NATIVE_FLAGS)).encode())
     for file in sorted(SOURCE.glob("*.[ch]")):
         digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()
@@ -149,7 +150,7 @@ def library() -> Library:
         raise RuntimeFailedError(
             "was changed since it was compiled, or is gone", path=file, hint=f"remove the folder {where}"
         )
-    return Library(file, _said(command))
+    return Library(file, _compiler_version(command))
 
 
 def _compile(command: tuple[str, ...], where: Path) -> str:
@@ -159,7 +160,7 @@ def _compile(command: tuple[str, ...], where: Path) -> str:
         where.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=where) as folder:
             made = Path(folder) / "kernels.so"
-            for flag in FOR_THIS:
+            for flag in NATIVE_FLAGS:
                 given = [*parts, *filter(None, [flag]), "-o", str(made)]
                 done = subprocess.run(  # noqa: S603
                     given, capture_output=True, text=True, errors="replace", check=False, timeout=PATIENCE

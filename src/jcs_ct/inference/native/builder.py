@@ -65,11 +65,11 @@ class Builder:
         out: Map | None = None,
         *,
         relu: bool = True,
-        extra: Map | None = None,
+        addend: Map | None = None,
         factors: Map | None = None,
         order: Sequence[int] | None = None,
-        most: Map | None = None,
-        half: Map | None = None,
+        max_pooled: Map | None = None,
+        mean_pooled: Map | None = None,
     ) -> Map:
         """Add a convolution, padded so that stride 1 keeps the size.
 
@@ -79,14 +79,15 @@ class Builder:
                 with 3×3 only the last block may be filled partially.
             out: Where it writes; None: a new map.
             relu: Whether ReLU follows.
-            extra: What is added: to the input of a 3×3 kernel with stride 1, to the result of a 1×1 kernel.
+            addend: What is added: to the input of a 3×3 kernel with stride 1, to the result of a 1×1 kernel.
             factors: Of each input channel.
             order: Which input channel of the layer each channel of `x` is; None: the same.
-            most: Where the greatest of each 2×2 of the result is written, of a 3×3 kernel with stride 1 and even sides.
-            half: Where their mean is written, in place of the result.
+            max_pooled: Where the maximum of each 2×2 of the result is written, of a 3×3 kernel with stride 1 and even
+                sides.
+            mean_pooled: Where their mean is written, in place of the result.
 
         Returns:
-            Where the result is, or its half.
+            Where the result is, or its mean over 2×2.
 
         Raises:
             ValueError: The kernels would read beyond the map or the weights, or sides are odd.
@@ -94,11 +95,11 @@ class Builder:
         kernel, stride, dilation = layer.kernel_size[0], layer.stride[0], layer.dilation[0]
         surrounded = kernel == 3 and (stride > 1 or x.channels <= LANES)
         fits = dilation == 1 and x.buffer.padding > 0 if surrounded else kernel == 1 or _dense(x)
-        halves = most is not None or half is not None
+        pools = max_pooled is not None or mean_pooled is not None
         even = kernel == 3 and not surrounded and dilation == 1 and not any(n % 2 for n in x.size)
-        if x.channels != layer.in_channels or not fits or (halves and not even):
+        if x.channels != layer.in_channels or not fits or (pools and not even):
             raise ValueError(f"a map of {x.counts} channels and padding {x.buffer.padding} does not fit {layer}")
-        result = half or out or self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
+        result = mean_pooled or out or self.plan.new(blocks_of(layer.out_channels), strided(x.size, stride))
         channels = result.counts
         op = COp(kernel=kernel, stride=stride, dilation=dilation, relu=int(relu), channels=x.channels)
         op.outputs = len(channels)
@@ -111,8 +112,8 @@ class Builder:
             return layer.weight if order is None else layer.weight[:, list(order)]
 
         op.bias = self._pack((id(layer), "bias"), bias)
-        maps = {"source": x, "out" if half is None else "half": result}
-        maps |= {name: given for name, given in (("extra", extra), ("most", most)) if given is not None}
+        maps = {"source": x, "out" if mean_pooled is None else "mean_pooled": result}
+        maps |= {name: given for name, given in (("addend", addend), ("max_pooled", max_pooled)) if given is not None}
         if kernel == 3 and not surrounded:
             op.kind = WINOGRAD
             op.mode = _tile(x, dilation)
@@ -186,7 +187,7 @@ class Builder:
         self._divide_rows(op, out)
         sides = [_sources(before, after) for before, after in zip(x.size, out.size, strict=True)]
         op.table = self.plan.address(np.concatenate([sources.ravel() for sources, _ in sides]))
-        op.shares = self.plan.address(np.concatenate([shares for _, shares in sides]))
+        op.fractions = self.plan.address(np.concatenate([fractions for _, fractions in sides]))
         self.plan.add(op, {"source": x, "out": out})
         return out
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 
-from jcs_ct.inference.fuse import FusedNetwork
+from jcs_ct.inference.fused import FusedNetwork
 from jcs_ct.inference.native.build import library
 from jcs_ct.inference.native.builder import Builder
 from jcs_ct.inference.native.networks import PLANS
@@ -34,7 +34,7 @@ SIZES = 2  # of input whose plans are kept: each plan has the memory of its maps
 CONCURRENT = 2  # calls at once, at most: each has a plan of its own
 
 
-class _Ready(NamedTuple):
+class _PlacedPlan(NamedTuple):
     plan: Plan
     ops: ctypes.Array[COp]
     scratch: NDArray[np.float32]
@@ -44,7 +44,7 @@ class _Ready(NamedTuple):
 class NativeEngine:
     """A network with a plan, float32. Slices of a batch run one after the other.
 
-    It may be called from several threads: they take turns, unless `share` has said that they come together.
+    It may be called from several threads, which take turns unless `share` has divided the processors among them.
 
     Args:
         network: In evaluation mode.
@@ -59,7 +59,7 @@ class NativeEngine:
         self._layout = PLANS[fused.spec.native_plan]
         self._library, self._threads = compiled, threads
         self._packed: dict[object, Packed] = {}
-        self._plans: OrderedDict[tuple[int, ...], list[_Ready]] = OrderedDict()  # by threads and size: not in use
+        self._plans: OrderedDict[tuple[int, ...], list[_PlacedPlan]] = OrderedDict()  # by threads and size: not in use
         self._lock = threading.Lock()
         self.share(1)
         _ENGINES.add(self)
@@ -85,7 +85,7 @@ class NativeEngine:
         return self._calls
 
     def forked(self) -> None:
-        """Take what a thread of the parent process may hold: it does not exist in this one, and never gives it back."""
+        """Make new locks: a thread of the parent process that holds the old ones does not exist in this one."""
         self._lock = threading.Lock()
         self.share(self._calls)
 
@@ -100,7 +100,7 @@ class NativeEngine:
             self._give(key, ready)
         return [np.stack(parts) for parts in zip(*slices, strict=True)]
 
-    def _one(self, ready: _Ready, arrays: Arrays) -> list[NDArray[np.float32]]:
+    def _one(self, ready: _PlacedPlan, arrays: Arrays) -> list[NDArray[np.float32]]:
         for given, array in zip(ready.plan.inputs, arrays, strict=True):
             values = ready.plan.values(given)
             for i in range(len(given.counts)):
@@ -109,19 +109,19 @@ class NativeEngine:
         self._library.run(ready.ops, ready.threads, ready.scratch)
         return self._layout.read(self._network, ready.plan.values(ready.plan.outputs[0]))
 
-    def _take(self, key: tuple[int, ...]) -> _Ready:
+    def _take(self, key: tuple[int, ...]) -> _PlacedPlan:
         with self._lock:  # also while a plan is made: each weight is packed once
             free = self._plans.get(key)
             return free.pop() if free else self._plan(key[0], key[1:])
 
-    def _give(self, key: tuple[int, ...], ready: _Ready) -> None:
+    def _give(self, key: tuple[int, ...], ready: _PlacedPlan) -> None:
         with self._lock:
             self._plans.setdefault(key, []).append(ready)
             self._plans.move_to_end(key)
             while len(self._plans) > SIZES:
                 self._plans.popitem(last=False)
 
-    def _plan(self, threads: int, shape: tuple[int, ...]) -> _Ready:
+    def _plan(self, threads: int, shape: tuple[int, ...]) -> _PlacedPlan:
         b = Builder(self._packed, threads, partial(self._library.run_one, threads=self._threads))
         for i in range(0, len(shape), 3):
             channels, rows, columns = shape[i : i + 3]
@@ -130,7 +130,7 @@ class NativeEngine:
         with torch.inference_mode():
             out = self._layout.add(b, self._network, b.plan.inputs, (shape[1], shape[2]))
         b.plan.outputs.append(out)
-        return _Ready(b.plan, b.plan.place(), aligned(b.plan.scratch * threads), threads)
+        return _PlacedPlan(b.plan, b.plan.place(), aligned(b.plan.scratch * threads), threads)
 
 
 _ENGINES: WeakSet[NativeEngine] = WeakSet()

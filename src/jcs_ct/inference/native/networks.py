@@ -96,7 +96,9 @@ def _vgg(b: Builder, net: Any, x: Map, joined: list[Map]) -> list[Map]:
             pooled = b.plan.new(channels, (x.size[0] // 2, x.size[1] // 2))
             if joined and joined[stage].size == pooled.size:
                 half = joined[stage].part(0, len(channels))
-        x = b.conv(net.get_submodule(f"conv{stage + 1}_{len(vgg.STAGES[stage])}").conv, x, most=pooled, half=half)
+        x = b.conv(
+            net.get_submodule(f"conv{stage + 1}_{len(vgg.STAGES[stage])}").conv, x, max_pooled=pooled, mean_pooled=half
+        )
         levels.append(x)
     return levels
 
@@ -134,9 +136,9 @@ def _bottleneck(b: Builder, block: Bottle2neck, x: Map, out: Map | None) -> Map:
         b.pool(wide.part((groups - 1) * step, step), last, 3, stride, 1, AVERAGE)
     for i, conv in enumerate(convs):
         before = None if i == 0 or block.first else found.part(i * step, step)
-        b.conv(conv, wide.part(i * step, step), found.part((i + 1) * step, step), extra=before)
+        b.conv(conv, wide.part(i * step, step), found.part((i + 1) * step, step), addend=before)
     order = [*range(width * (groups - 1), width * groups), *range(width * (groups - 1))]
-    return b.conv(block.conv3, found, out, extra=shortcut, order=order)
+    return b.conv(block.conv3, found, out, addend=shortcut, order=order)
 
 
 def _res2net(b: Builder, net: Any, x: Map, outputs: list[Map | None]) -> list[Map]:

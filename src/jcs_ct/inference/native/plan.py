@@ -37,8 +37,8 @@ class COp(ctypes.Structure):
     _fields_ = (
         ("kind", ctypes.c_int32),
         ("tasks", ctypes.c_int32),
-        *((name, CView) for name in ("source", "extra", "out", "most", "half")),
-        *((name, ctypes.c_void_p) for name in ("weights", "bias", "factors", "table", "shares")),
+        *((name, CView) for name in ("source", "addend", "out", "max_pooled", "mean_pooled")),
+        *((name, ctypes.c_void_p) for name in ("weights", "bias", "factors", "table", "fractions")),
         *((name, ctypes.c_int32) for name in ("channels", "outputs", "kernel", "stride", "dilation", "relu")),
         *((name, ctypes.c_int32) for name in ("items", "piece", "groups", "mode", "large")),
     )
@@ -77,7 +77,7 @@ class Buffer:
         return (self.rows + 2 * self.padding) * self.line
 
     @property
-    def room(self) -> int:
+    def footprint(self) -> int:
         """Floats that are kept for it: maps that begin at round addresses would share sets of the cache."""
         return -(-self.blocks * self.block // 1024) * 1024 + 5 * LANES
 
@@ -145,7 +145,7 @@ class Plan:
 
         Args:
             op: Without its maps.
-            maps: By their names in `COp`; of `weights` and `factors` the address counts, nothing else.
+            maps: By their names in `COp`; of `weights` and `factors` only the address is used.
             flat: The rows of its maps are one long row to it.
         """
         for found in maps.values():
@@ -167,17 +167,17 @@ class Plan:
         used = [b for b in self._buffers if b.last >= 0]
         start = total = 0
         for buffer in [b for b in used if b.padding]:
-            buffer.offset, start = start, start + buffer.room
+            buffer.offset, start = start, start + buffer.footprint
         placed: list[Buffer] = []
-        for buffer in sorted((b for b in used if not b.padding), key=lambda b: -b.room):
+        for buffer in sorted((b for b in used if not b.padding), key=lambda b: -b.footprint):
             at = start
             for other in sorted((b for b in placed if _meet(b, buffer)), key=lambda b: b.offset):
-                if at + buffer.room <= other.offset:
+                if at + buffer.footprint <= other.offset:
                     break
-                at = max(at, other.offset + other.room)
+                at = max(at, other.offset + other.footprint)
             buffer.offset = at
             placed.append(buffer)
-        total = max((b.offset + b.room for b in used), default=0)
+        total = max((b.offset + b.footprint for b in used), default=0)
         self._memory = aligned(total)
         return (COp * len(self._steps))(*(self._bound(*step) for step in self._steps))
 

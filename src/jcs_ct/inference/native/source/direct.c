@@ -27,8 +27,8 @@ INLINE void pixels(const Op *op, int wide, int rows, const float *in, const floa
         for (int w = 0; w < wide; w++) {
             vec value = sums[w][r];
             if (add)
-                value += load(add + w * op->extra.block + (size_t)r * LANES);
-            write(out + w * op->out.block + (size_t)r * LANES, op->relu ? positive(value) : value, op->large);
+                value += load(add + w * op->addend.block + (size_t)r * LANES);
+            write(out + w * op->out.block + (size_t)r * LANES, op->relu ? relu(value) : value, op->large);
         }
 }
 
@@ -51,10 +51,10 @@ static void row(const Op *op, const float *in, float *out, const float *add, int
     for (int block = begin; block < end; block += 2) {
         const float *weights = op->weights + (size_t)block * taps * LANES;
         float *to = out + block * op->out.block;
-        const float *plus = add ? add + block * op->extra.block : 0;
+        const float *plus = add ? add + block * op->addend.block : 0;
         for (int run = 0; run < runs; run++) {
             int start = run_start(count, runs, run), rows = run_start(count, runs, run + 1) - start;
-            const float *next = weights + (size_t)(2 + least(run, 1)) * taps * LANES; /* as in Winograd's */
+            const float *next = weights + (size_t)(2 + smaller(run, 1)) * taps * LANES; /* as in Winograd's */
             const float *x = in + (int64_t)start * op->stride * LANES, *y = plus ? plus + (int64_t)start * LANES : 0;
             if (end - block > 1)
                 pixels_two(op, rows, x, weights, next, block, to + (int64_t)start * LANES, y);
@@ -65,10 +65,10 @@ static void row(const Op *op, const float *in, float *out, const float *add, int
 }
 
 void direct(const Op *op, int task) {
-    int group = task % op->groups, first = task / op->groups * op->piece, count = least(op->piece, op->items - first);
+    int group = task % op->groups, first = task / op->groups * op->piece, count = smaller(op->piece, op->items - first);
     int begin = group_start(op, group), end = group_start(op, group + 1);
     size_t taps = (size_t)op->channels * op->kernel * op->kernel;
-    const float *in = op->in.data, *add = op->extra.data;
+    const float *in = op->in.data, *add = op->addend.data;
     if (op->mode == 1) {
         in += (int64_t)first * LANES;
         row(op, in, op->out.data + (int64_t)first * LANES, add ? add + (int64_t)first * LANES : 0, count, begin, end, taps);
@@ -77,6 +77,6 @@ void direct(const Op *op, int task) {
     int border = op->kernel / 2;
     for (int y = first; y < first + count; y++) {
         const float *from = in + ((int64_t)y * op->stride - border) * op->in.line - (int64_t)border * LANES;
-        row(op, from, op->out.data + y * op->out.line, add ? add + y * op->extra.line : 0, op->out.columns, begin, end, taps);
+        row(op, from, op->out.data + y * op->out.line, add ? add + y * op->addend.line : 0, op->out.columns, begin, end, taps);
     }
 }

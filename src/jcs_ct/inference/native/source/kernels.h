@@ -32,14 +32,14 @@ enum { WINOGRAD = 1, DIRECT, POOL, RESIZE, MEAN, ATTENTION, SCALE, PACK };
 
 typedef struct {
     int32_t kind, tasks;          /* tasks: how many pieces the threads share */
-    View in, extra, out;          /* extra: is added to the input (WINOGRAD) or to the result (DIRECT) */
-    View most, half;              /* WINOGRAD: greatest and mean of each 2x2 of the result. Of the three, those that are
+    View in, addend, out;         /* addend: is added to the input (WINOGRAD) or to the result (DIRECT) */
+    View max_pooled, mean_pooled; /* WINOGRAD: maximum and mean of each 2x2 of the result. Of the three, those that are
                                      not wanted have no data. */
     const float *weights, *bias;
     const float *factors;         /* WINOGRAD, SCALE: of each input channel; null: none */
     const int32_t *table;         /* WINOGRAD: row and column of tiles; DIRECT: channels in each block; RESIZE: sources;
                                      PACK: the output of the layer that is an output here, or -1 */
-    const float *shares;          /* RESIZE: of the second source */
+    const float *fractions;       /* RESIZE: of the second source */
     int32_t channels, outputs;    /* real input channels; blocks of 16 output channels */
     int32_t kernel, stride, dilation, relu;
     int32_t items, piece;         /* in a whole, in a task: tiles (WINOGRAD), pixels (DIRECT, 1x1), rows (others) */
@@ -61,17 +61,17 @@ INLINE void write(float *p, vec v, int past_caches) {
     (void)past_caches;
     store(p, v);
 }
-/* What was written past caches is there for other threads. */
-INLINE void settle(void) {
+/* Make what was written past the caches visible to other threads. */
+INLINE void fence(void) {
 #ifdef __AVX512F__
     __asm__ volatile("sfence" ::: "memory");
 #endif
 }
-INLINE vec positive(vec v) { return (vec)((mask)v & ~(v < (vec){0})); } /* NaN stays NaN */
-INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
-/* The greater one; NaN wins, as in PyTorch. */
-INLINE vec greatest(vec a, vec b) { return pick((a > b) | (a != a), a, b); }
-INLINE int least(int a, int b) { return a < b ? a : b; }
+INLINE vec relu(vec v) { return (vec)((mask)v & ~(v < (vec){0})); } /* NaN stays NaN */
+INLINE vec blend(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+/* The larger one; NaN wins, as in PyTorch. */
+INLINE vec larger(vec a, vec b) { return blend((a > b) | (a != a), a, b); }
+INLINE int smaller(int a, int b) { return a < b ? a : b; }
 
 /* sums[b][r] += weights[k][b] * x[r][k] for n values of k; `step` floats lie between two rows of x. The n lines from
 `next` on are needed soon: processors fetch ahead by themselves, but not beyond a page of 4 KB. */
@@ -108,7 +108,7 @@ INLINE void product(int wide, int rows, const float *x, size_t step, const float
 
 /* The first block of outputs of a group: groups hold whole pairs. */
 INLINE int group_start(const Op *op, int group) {
-    return least(op->outputs, 2 * ((op->outputs + 1) / 2 * group / op->groups));
+    return smaller(op->outputs, 2 * ((op->outputs + 1) / 2 * group / op->groups));
 }
 
 /* Divide n rows into runs of nearly the same length, ROWS at most: the start of run i of `runs`. */

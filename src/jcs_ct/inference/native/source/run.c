@@ -36,7 +36,7 @@ static void *work(void *argument) {
                 case PACK: pack(op, task); break;
             }
             if (op->large)
-                settle();
+                fence();
             atomic_fetch_add(run->done + i, 1);
         }
         for (int spins = 0; atomic_load(run->done + i) < op->tasks;)

@@ -66,7 +66,7 @@ INLINE vec pixel(const View *view, const float *data, int row, int column) {
 /* Transform a tile of one channel block into out[place], `step` floats apart. */
 INLINE void transform(const Op *op, int size, int block, const int32_t *at, float *out, size_t step, int two, int scaled) {
     const View *view = &op->in;
-    const float *data = view->data + block * view->block, *more = two ? op->extra.data + block * op->extra.block : 0;
+    const float *data = view->data + block * view->block, *more = two ? op->addend.data + block * op->addend.block : 0;
     int d = op->dilation, span = size + 2, row = at[0], column = at[1];
     int inside = row >= d && column >= d && row + size * d < view->rows && column + size * d < view->columns;
     vec half[SPAN][SPAN];
@@ -79,11 +79,11 @@ INLINE void transform(const Op *op, int size, int block, const int32_t *at, floa
             if (inside) {
                 values[i] = load(data + y * view->line + (int64_t)x * LANES);
                 if (two)
-                    values[i] += load(more + y * op->extra.line + (int64_t)x * LANES);
+                    values[i] += load(more + y * op->addend.line + (int64_t)x * LANES);
             } else {
                 values[i] = pixel(view, data, y, x);
                 if (two)
-                    values[i] += pixel(&op->extra, more, y, x);
+                    values[i] += pixel(&op->addend, more, y, x);
             }
         }
         forward(size, values, t);
@@ -159,22 +159,22 @@ INLINE void finish(const Op *op, int size, int block, const int32_t *at, const f
             for (int j = 0; j < size; j++) {
                 int x = at[1] + d * j;
                 vec value = lines[k][j] + bias;
-                lines[k][j] = op->relu ? positive(value) : value;
+                lines[k][j] = op->relu ? relu(value) : value;
                 if (op->out.data && y < view->rows && x < view->columns)
                     write(place(&op->out, block, y, x), lines[k][j], op->large);
             }
         }
-        if (!op->most.data && !op->half.data)
+        if (!op->max_pooled.data && !op->mean_pooled.data)
             continue;
         for (int j = 0; j < size; j += 2) { /* sides are even: all four lie inside, or none does */
             int y = (at[0] + i) / 2, x = (at[1] + j) / 2;
             vec a = lines[0][j], b = lines[0][j + 1], c = lines[1][j], e = lines[1][j + 1];
             if (2 * y >= view->rows || 2 * x >= view->columns)
                 continue;
-            if (op->most.data)
-                write(place(&op->most, block, y, x), greatest(greatest(a, b), greatest(c, e)), op->large);
-            if (op->half.data)
-                write(place(&op->half, block, y, x), ((a + b) + (c + e)) / 4, op->large);
+            if (op->max_pooled.data)
+                write(place(&op->max_pooled, block, y, x), larger(larger(a, b), larger(c, e)), op->large);
+            if (op->mean_pooled.data)
+                write(place(&op->mean_pooled, block, y, x), ((a + b) + (c + e)) / 4, op->large);
         }
     }
 }
@@ -183,12 +183,12 @@ INLINE void finish(const Op *op, int size, int block, const int32_t *at, const f
 INLINE size_t apart(size_t size) { return (size + 1023) / 1024 * 1024 + 5 * LANES; }
 
 INLINE void convolve(const Op *op, int size, int task, float *scratch) {
-    int first = task / op->groups * op->piece, tiles = least(op->piece, op->items - first);
+    int first = task / op->groups * op->piece, tiles = smaller(op->piece, op->items - first);
     int group = task % op->groups;
     int begin = group_start(op, group), end = group_start(op, group + 1);
     const int32_t *table = op->table + 2 * first;
     int blocks = (op->channels + LANES - 1) / LANES, places = (size + 2) * (size + 2);
-    int together = blocks > MANY ? end - begin : least(end - begin, TOGETHER);
+    int together = blocks > MANY ? end - begin : smaller(end - begin, TOGETHER);
     /* rows of tiles are a line longer than they need to be: otherwise many of them share a set of the cache */
     size_t v_step = (size_t)(blocks + 1) * LANES, m_step = (size_t)(together + 1) * LANES;
     size_t v_place = apart(v_step * tiles), m_place = apart(m_step * tiles);
@@ -197,7 +197,7 @@ INLINE void convolve(const Op *op, int size, int task, float *scratch) {
     for (int block = 0; block < blocks; block++) /* tile after tile: memory is read in its order */
         for (int t = 0; t < tiles; t++) {
             float *out = v + t * v_step + block * LANES;
-            if (op->extra.data)
+            if (op->addend.data)
                 transform(op, size, block, table + 2 * t, out, v_place, 1, 0);
             else if (op->factors)
                 transform(op, size, block, table + 2 * t, out, v_place, 0, 1);
@@ -207,7 +207,7 @@ INLINE void convolve(const Op *op, int size, int task, float *scratch) {
     size_t u_place = (size_t)op->channels * op->outputs * LANES;
     int runs = run_count(tiles);
     for (int from = begin; from < end; from += together) {
-        int to = least(end, from + together);
+        int to = smaller(end, from + together);
         for (int p = 0; p < places; p++)
             for (int block = from; block < to; block += 2) {
                 const float *u = op->weights + p * u_place + (size_t)block * op->channels * LANES;
@@ -265,7 +265,7 @@ INLINE void kernel(int size, const vec g[3], vec *t) {
 /* Transform the weights outputs x channels x 3 x 3 of a layer (`weights`) into place x pair of output blocks x channels
 x 32 (`out`). A task is a pair. */
 void pack(const Op *op, int task) {
-    int wide = least(2, op->outputs - 2 * task), size = op->mode, span = size + 2;
+    int wide = smaller(2, op->outputs - 2 * task), size = op->mode, span = size + 2;
     size_t u_place = (size_t)op->channels * op->outputs * LANES;
     for (int c = 0; c < op->channels; c++)
         for (int w = 0; w < wide; w++) {

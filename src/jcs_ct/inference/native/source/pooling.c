@@ -1,4 +1,4 @@
-/* What is between convolutions: pooling, resizing, means, channel attention. */
+/* What lies between convolutions: pooling, resizing, means, channel attention. */
 
 #include <math.h>
 
@@ -9,7 +9,7 @@ a channel block. */
 void pool(const Op *op, int task) {
     const View *in = &op->in, *out = &op->out;
     int before = op->dilation; /* rows and columns of surroundings that the first kernel covers */
-    int first = task % op->groups * op->piece, last = least(first + op->piece, out->rows);
+    int first = task % op->groups * op->piece, last = smaller(first + op->piece, out->rows);
     task /= op->groups;
     for (int y = first; y < last; y++)
         for (int x = 0; x < out->columns; x++) {
@@ -22,7 +22,7 @@ void pool(const Op *op, int task) {
                         continue;
                     vec value = load(in->data + task * in->block + row * in->line + (int64_t)column * LANES);
                     if (op->mode == 0)
-                        sum = seen ? greatest(value, sum) : value;
+                        sum = seen ? larger(value, sum) : value;
                     else
                         sum += value;
                     seen++;
@@ -37,8 +37,8 @@ void pool(const Op *op, int task) {
 void resize(const Op *op, int task) {
     const View *in = &op->in, *out = &op->out;
     const int32_t *rows = op->table, *columns = op->table + 2 * out->rows;
-    const float *down = op->shares, *right = op->shares + out->rows;
-    int begin = task % op->groups * op->piece, end = least(begin + op->piece, out->rows);
+    const float *down = op->fractions, *right = op->fractions + out->rows;
+    int begin = task % op->groups * op->piece, end = smaller(begin + op->piece, out->rows);
     task /= op->groups;
     const float *data = in->data + task * in->block;
     for (int y = begin; y < end; y++) {
@@ -97,7 +97,7 @@ void attention(const Op *op) {
 
 /* Weights of a 1x1 convolution times a factor for each input channel. A task is a pair of blocks of outputs. */
 void scale(const Op *op, int task) {
-    int wide = least(2, op->outputs - 2 * task);
+    int wide = smaller(2, op->outputs - 2 * task);
     size_t start = (size_t)task * 2 * op->channels * LANES;
     for (int c = 0; c < op->channels; c++)
         for (int w = 0; w < wide; w++) {

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models import spec_of
-from jcs_ct.models.layers import FrozenBatchNorm2d
 
 if TYPE_CHECKING:
     from jcs_ct.models import InferenceNetwork
@@ -29,7 +28,7 @@ def fused(network: nn.Module) -> nn.Module:
         fuse_norms = getattr(module, "fuse_norms", None)
         if fuse_norms is not None:
             fuse_norms()
-    left = [name for name, m in duplicate.named_modules() if isinstance(m, (FrozenBatchNorm2d, nn.BatchNorm2d))]
+    left = [name for name, module in duplicate.named_modules() if hasattr(module, "running_var")]
     if left:
         raise UsageError(f"batch norm {left[0]} is in a block that cannot be fused", hint="use --runtime torch")
     return duplicate
