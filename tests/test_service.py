@@ -90,6 +90,7 @@ def test_the_results_are_those_of_the_command(server: Server, done: dict[str, An
         if name == "report.json":
             ours, theirs = json.loads(data), json.loads(path.read_text())
             assert ours["source"].pop("stamp") != theirs["source"].pop("stamp")  # times of the file
+            assert (ours["source"].pop("started_in"), theirs["source"].pop("started_in")) == ("", str(tmp_path))
             assert ours.pop("seconds") > 0
             theirs.pop("seconds")
             assert ours == theirs

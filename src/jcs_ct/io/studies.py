@@ -324,11 +324,10 @@ class _Finder:
             message = f"no series is called {self._wanted}; {_numbers(candidate.images for candidate in usable)}"
             about: Any = {"hint": _LISTS, "study": images[0].study}
             self._problems.append(LacksSeriesError(message, path=place(images), **about))
-        else:
+        else:  # measurements or masks of another study: nothing that could be read is missing
             objects = [header for group in groups for header in group]
             kinds = ", ".join(sorted({modality_of(header) for header in objects}))
-            message = f"no CT volume to work on: it holds no images of a CT, but {kinds}"
-            self._problems.append(InputError(message, path=place(objects), study=objects[0].study))
+            self._notes.append(f"{place(objects)}: a study without images of a CT, but {kinds}, skipped")
 
     def _opened(self, images: Sequence[ImageHeader]) -> Opened:
         from jcs_ct.io.dicom.series import open_series

@@ -56,7 +56,8 @@ class StudyRunner:
 
         out = out.resolve()
         with _inside(folder):  # so that neither results nor errors tell where the service keeps things
-            found = gather([STUDY], allow_gaps=self._how.allow_gaps)
+            reading: Any = {"series": None, "allow_gaps": self._how.allow_gaps, "drop_odd": False}
+            found = gather([STUDY], **reading)
             if not found.cases:
                 raise found.problems[0] if found.problems else InputError("no study to work on", path=STUDY)
             if len(found.cases) > 1:
@@ -67,7 +68,7 @@ class StudyRunner:
                     hint="send each of them alone",
                 )
             case = replace(found.cases[0], name=STUDY)
-            reading = {"allow_gaps": self._how.allow_gaps, "keep_identity": self._how.keep_identity}
+            reading["keep_identity"] = self._how.keep_identity
             given: Any = {"overwrite": True, "reading": reading, "progress": progress}
             given["place"] = str  # changes no text, and has the report keep silent about where files lie
             (ended,) = diagnose_cases([case], self._networks, self._settings, out, **given)
