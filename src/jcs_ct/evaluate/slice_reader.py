@@ -49,10 +49,7 @@ class SliceReader:
         Raises:
             InputError: It cannot be read, or it was flagged and the reader is strict.
         """
-        if case.sample.index is None:
-            item = read_input(source_of(case), self.network)
-        else:
-            item = _of_volume(case)
+        item = read_input(source_of(case), self.network) if case.sample.index is None else _of_volume(case)
         flags = guard(case, item, strict=self.strict)
         self._flags[case.key] = flags
         if self.learned is not None:

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -72,5 +73,5 @@ def _told(
     different = len(set(values))
     if different < 2:
         return []
-    first = next(i for i, (a, b) in enumerate(zip(values, values[1:], strict=False), 2) if a != b)
+    first = next(i for i, (a, b) in enumerate(itertools.pairwise(values), 2) if a != b)
     return [CodedWarning(code, f"the {what} changes within the series ({different} kinds, first at slice {first})")]

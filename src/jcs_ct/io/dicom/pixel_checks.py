@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ def rescale_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     """
     from jcs_ct.io.dicom.read import read_hu
 
-    changes = [i for i, (a, b) in enumerate(zip(images, images[1:], strict=False)) if _rescale(a) != _rescale(b)]
+    changes = [i for i, (a, b) in enumerate(itertools.pairwise(images)) if _rescale(a) != _rescale(b)]
     chosen = changes[:: max(1, -(-len(changes) // MOST_PAIRS))]
     wrong, largest = [], 0.0
     for i in chosen:
