@@ -205,4 +205,5 @@ def _between(
     Not as a product with a matrix of weights: the threads of BLAS take a fifth of the processor time of a study for
     waiting for one another, and round differently in other numbers.
     """
-    return values[blocks[0]] * weights[0] + values[blocks[1]] * weights[1]
+    found: NDArray[np.float32] = values[blocks[0]] * weights[0] + values[blocks[1]] * weights[1]
+    return found
