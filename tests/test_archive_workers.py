@@ -112,7 +112,10 @@ class _FakeRay:
             made, problem = kind(orders), None
         except JcsError as error:
             made, problem = None, self.exceptions.RayError(f"The actor died\n{type(error).__name__}: {error}")
-        call = lambda name: SimpleNamespace(remote=lambda *given: _Promise(made, name, given, problem))  # noqa: E731
+
+        def call(name: str) -> Any:
+            return SimpleNamespace(remote=lambda *given: _Promise(made, name, given, problem))
+
         return SimpleNamespace(ready=call("ready"), run=call("run"))
 
     def wait(self, promises: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
