@@ -17,7 +17,7 @@ from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import digest_key, share_key, with_stable_names
 from jcs_ct.app.shares import Share, entries
 from jcs_ct.app.summary import Summary
-from jcs_ct.cli import jcs
+from jcs_ct.cli import common, jcs
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.inference import apply
 from jcs_ct.study.settings import Networks, Settings
@@ -123,6 +123,47 @@ def test_a_lost_share_is_named_and_made_by_a_second_run(archive: Path, tmp_path:
     assert len(verdicts(out)) == STUDIES
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     assert missing([str(archive)], out) == ([], [])
+
+
+@pytest.mark.parametrize(("kind", "by"), [("zips", "entry"), ("list", "study"), ("list", "entry"), ("below", "entry")])
+def test_a_lost_share_is_made_whatever_the_archive_looks_like(
+    kind: str, by: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zips in one folder, a list of folders and zips, folders two deep: what is lost is named, and only that made."""
+    lite: Any = BandNetwork()
+    monkeypatch.setattr(common.Run, "network", lambda *_: lite)
+    given = tmp_path / "given"
+    given.mkdir()
+    for folder in sorted(archive.iterdir())[:4]:
+        place = given / folder.name
+        if kind == "below" or (kind == "list" and folder.name < "p2"):
+            shutil.copytree(folder, place)
+        else:
+            shutil.make_archive(str(place), "zip", folder)
+    if kind == "list":
+        given = tmp_path / "all.txt"
+        given.write_text("".join(f"given/{path.name}\n" for path in sorted((tmp_path / "given").iterdir())))
+    command = ["diagnose", str(given), "--no-html", "--quiet"]
+    sizes = []
+    for k in (1, 2):
+        part = tmp_path / f"part{k}"
+        told = CliRunner().invoke(jcs, [*command, "-o", str(part), "--part", f"{k}/2", "--part-by", by])
+        assert told.exit_code == 0, told.stderr
+        sizes.append(len(verdicts(part)))
+    assert sum(sizes) == 4
+    lost, out = sizes.index(max(sizes)), tmp_path / "out"
+    there = [str(tmp_path / f"part{2 - lost}")]
+    of = ["--of", str(given), "--json", "--part-by", by]
+    collected = CliRunner().invoke(jcs, ["collect", *there, "-o", str(out), *of])
+    assert len(json.loads(collected.stdout)["missing"]) == sizes[lost], collected.stderr
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*/report.json")}
+    assert len(stamps) == 4 - sizes[lost]
+    rest = [] if by == "study" else ["--part", "1/1", "--part-by", by]
+    assert CliRunner().invoke(jcs, [*command, "-o", str(out), "--resume", *rest]).exit_code == 0
+    assert len(verdicts(out)) == 4
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    whole = CliRunner().invoke(jcs, ["collect", str(out), "-o", str(out), *of])
+    assert (whole.exit_code, json.loads(whole.stdout)["missing"]) == (0, [])
 
 
 def test_two_inputs_of_one_name_are_told_not_mixed(archive: Path, tmp_path: Path) -> None:

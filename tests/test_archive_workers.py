@@ -113,7 +113,7 @@ class _FakeRay:
         except JcsError as error:
             made, problem = None, self.exceptions.RayError(f"The actor died\n{type(error).__name__}: {error}")
 
-        def call(name: str) -> SimpleNamespace:
+        def call(name: str) -> Any:
             return SimpleNamespace(remote=lambda *given: _Promise(made, name, given, problem))
 
         return SimpleNamespace(ready=call("ready"), run=call("run"))

@@ -11,7 +11,8 @@
 #   jcs collect /results/part-* -o /results/all --of /archive
 #   jcs diagnose /archive -o /results/all --resume       # what is missing, and nothing else
 # A job that is requeued, or started anew, goes on where it was. Where each sub-folder, archive or line of a list holds
-# whole studies, JCS_PART_BY=entry spares every job the headers of the others.
+# whole studies, JCS_PART_BY=entry spares every job the headers of the others; then collect takes --part-by entry too, and
+# diagnose --part 1/1 --part-by entry.
 set -eu
 : "${JCS_IN:?the archive}" "${JCS_OUT:?the folder of results}"
 first=${SLURM_ARRAY_TASK_MIN:-1}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @click.option("-o", "--out", metavar="OUT", required=True, help="Folder of all results; it may be that of one share.")
 @click.option("--of", "inputs", metavar="INPUT", multiple=True,
               help="Input that was to be diagnosed; studies without a result are named. Repeatable.")  # fmt: skip
+@click.option("--part-by", type=click.Choice(["study", "entry"]), default="study", show_default=True,
+              help="Set it as the shares did.")  # fmt: skip
 @click.option("--allow-gaps", is_flag=True, help="Set it as the shares did.")
 @click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True, help="Set it as the shares did.")
 @click.option("--quiet", is_flag=True, help="Print problems only.")
@@ -28,6 +30,7 @@ def collect(
     shares: tuple[str, ...],
     out: str,
     inputs: tuple[str, ...],
+    part_by: str,
     allow_gaps: bool,
     drop_odd: bool,
     quiet: bool,
@@ -38,6 +41,7 @@ def collect(
 
     OUT is the folder of results of a share; leave out shares that are lost. A study that failed is not missing: it has
     its line in summary.csv. `jcs diagnose INPUT... -o OUT --resume` then computes what is missing and nothing else.
+    With shares by entry, also give it `--part 1/1 --part-by entry`.
     """
     from jcs_ct.archive.places import is_url
 
@@ -47,14 +51,22 @@ def collect(
 
         collect_archive(reporter, shares, out, inputs)
     else:
-        _collect_here(reporter, shares, out, inputs, allow_gaps=allow_gaps, drop_odd=drop_odd)
+        _collect_here(reporter, shares, out, inputs, part_by, allow_gaps=allow_gaps, drop_odd=drop_odd)
     click.get_current_context().exit(reporter.finish())
 
 
 def _collect_here(
-    reporter: Reporter, shares: Sequence[str], out: str, inputs: Sequence[str], *, allow_gaps: bool, drop_odd: bool
+    reporter: Reporter,
+    shares: Sequence[str],
+    out: str,
+    inputs: Sequence[str],
+    part_by: str,
+    *,
+    allow_gaps: bool,
+    drop_odd: bool,
 ) -> None:
     from jcs_ct.app import collect as work
+    from jcs_ct.app.shares import entries
 
     if Path(out).exists() and not Path(out).is_dir():
         raise OutputError("is a file, but a folder is to be written there", path=out, hint="give another -o")
@@ -68,6 +80,8 @@ def _collect_here(
     failed = len(collected.rows) - len(finished)
     if failed:
         reporter.note(f"{failed} inputs failed, see summary.csv")
+    if part_by == "entry":
+        inputs = entries(inputs)
     missing, unusable = (
         work.missing(inputs, Path(out), allow_gaps=allow_gaps, drop_odd=drop_odd) if inputs else ([], [])
     )
