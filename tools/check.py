@@ -18,7 +18,7 @@ CHECKS = (
         "--cov-report=term",
         "--cov-fail-under=90",
         "-n",
-        "2",
+        "3",
         "--dist",
         "loadfile",
         "--durations",
