@@ -197,6 +197,28 @@ def test_auto_converts_when_enough_is_to_come(monkeypatch: pytest.MonkeyPatch) -
     assert chosen.name in ("openvino", "torch-tuned"), "on a slow day its check may say that it does not pay"
 
 
+def test_what_is_expected_decides_anew_and_no_choice_is_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def chosen(workload: Any, runtime: str, slices: int, say: Any) -> choice.Choice:
+        asked.append(slices)
+        return choice.Choice(f"for {slices}", engine=None, text="")  # type: ignore[arg-type]
+
+    monkeypatch.setattr("jcs_ct.inference.network.choose", chosen)
+    monkeypatch.setattr(choice, "COSTS", {"openvino": {"light": choice.Cost(20, 150)}})
+    network, names = lite("auto", []), []
+    for slices in (1, 19, 20, 149, 12, 400, 30, 150):
+        network.expect(slices)
+        names.append(network.start().name)
+    assert names == ["for 1", "for 1", "for 20", "for 20", "for 1", "for 400", "for 20", "for 400"]
+    assert asked == [1, 20, 400]
+    network = lite("torch", [])
+    network.expect(1)
+    first = network.start()
+    network.expect(400)
+    assert network.start() is first, "what was asked for stays"
+
+
 def test_a_runtime_that_is_wrong_is_an_error_when_named_and_left_out_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_engine, "engine", Wrong)
     with pytest.raises(

@@ -113,6 +113,8 @@ class Diagnoser:
 
     def _examine(self, case: Case, progress: Callable[[int, int], object] | None = None) -> CaseResult:
         def work() -> CaseResult:
+            for network in self._networks.all:  # the runtime that `jcs diagnose` would take
+                network.expect(max(1, len(case)))
             return examine_with_lungs(case, self._networks, self._settings, progress=progress)[1]
 
         with self._lock:

@@ -56,6 +56,12 @@ class Choice:
     text: str
 
 
+def payoff(load: Load, slices: int) -> int:
+    """Return how many of the thresholds of `COSTS` a number of slices reaches: equal numbers have equal choices."""
+    costs = [by_load[load] for by_load in COSTS.values() if load in by_load]
+    return sum(slices >= threshold for cost in costs for threshold in cost)
+
+
 def choose(workload: Workload, runtime: str, slices: int, say: Callable[[str], None]) -> Choice:
     """Return the runtime for a network, ready to run.
 

@@ -61,10 +61,16 @@ class Ensemble(Network):
             f"{self.card.name} is an ensemble, which has no layers of its own", hint="explain its members one by one"
         )
 
+    def expect(self, slices: int) -> None:
+        """See `Network.expect`."""
+        self.slices = slices
+        for member in self.members:
+            member.expect(slices)
+
     def start(self, inputs: str = "image") -> Choice:
         """Start every member, and return how the first one runs. Raises as `Network.start`."""
         for member in self.members:
-            member.slices = self.slices
+            member.expect(self.slices)
         choices = [member.start(inputs) for member in self.members]
         return choices[0]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jcs_ct.core.errors import UsageError, WeightsError
-from jcs_ct.inference.choice import Choice, choose
+from jcs_ct.inference.choice import Choice, choose, payoff
 from jcs_ct.inference.device import pick_device
 from jcs_ct.inference.exported import open_exported
 from jcs_ct.inference.records import Workload
@@ -74,6 +74,7 @@ class Network:
         self._tensors = tensors
         self._modules: dict[str, nn.Module] = {}
         self._choices: dict[str, Choice] = {} if choice is None else {"image": choice}
+        self._left: dict[int, dict[str, Choice]] = {}  # choices for other numbers of slices, see `expect`
 
     def module(self, inputs: str = "image") -> nn.Module:
         """Return the network for "image" or "features", in evaluation mode.
@@ -95,6 +96,14 @@ class Network:
             self._tensors = module.state_dict()
             self._modules[inputs] = module
         return self._modules[inputs]
+
+    def expect(self, slices: int) -> None:
+        """Take the runtime that pays for so many slices from now on: a process that lives long sees many studies."""
+        before, now = (payoff(self.spec.load, count) for count in (self.slices, slices))
+        self.slices = slices
+        if self._asked == "auto" and before != now:
+            self._left[before] = self._choices
+            self._choices = self._left.pop(now, {})
 
     def start(self, inputs: str = "image") -> Choice:
         """Choose and start the runtime, unless that was done, and return it.
