@@ -199,10 +199,11 @@ def test_recipes_on_the_real_slice(golden: Golden, real_data: Path) -> None:
     np.testing.assert_allclose(classification[:, ::8, ::8], golden["classification_input_224"], rtol=0, atol=1e-5)
 
 
-def test_self_check_passes_and_would_fail(monkeypatch: pytest.MonkeyPatch, golden: Golden) -> None:
+def test_self_check_passes_and_would_fail(monkeypatch: pytest.MonkeyPatch, golden: Golden, filled: Filled) -> None:
     import jcs_ct.inference.golden as module
 
     assert [p.network for p in check() if p.ok] == ["jcs-single", "jcs-joint", "jcs-classifier"]
     wrong = {**golden, "single_maps": golden["single_maps"] + np.float32(2e-5)}
     monkeypatch.setattr(module, "golden", lambda: wrong)
+    monkeypatch.setattr(module, "filled_model", filled)  # the same weights, drawn once
     assert [p.ok for p in check()] == [False, True, True]
