@@ -312,7 +312,7 @@ def test_images_of_simpleitk_that_are_no_volume(study: Study) -> None:
     library = pytest.importorskip("SimpleITK")
     image = library.GetImageFromArray(study.hu[:, ::8, ::8])
     for odd in (library.JoinSeries([image, image]), library.Compose([image, image]), image[:, :, 3], library.Image()):
-        with pytest.raises(InputError, match="is no volume of one value a voxel"):
+        with pytest.raises(InputError, match="is not a volume with one value for each voxel"):
             case_of_object(odd)
     for odd in (library.sitkLabelUInt8, library.sitkComplexFloat32):
         with pytest.raises(InputError, match="values of another type"):
@@ -374,9 +374,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "data sets": (lambda: [header_only(), header_only()], ""),
     "array": (lambda: np.zeros((9, 64, 64), np.int16), "an array says nothing of its voxels"),
     "array of names": (lambda: np.array([SECRET]), "the array: holds values of another type"),
-    "tensor": (lambda: torch.zeros(9, 64, 64), "something that cannot be diagnosed"),
-    "table": (lambda: pd.DataFrame({SECRET: [SECRET]}), "something that cannot be diagnosed"),
-    "open file": (lambda: io.BytesIO(SECRET.encode()), "something that cannot be diagnosed"),
+    "tensor": (lambda: torch.zeros(9, 64, 64), "this input cannot be diagnosed"),
+    "table": (lambda: pd.DataFrame({SECRET: [SECRET]}), "this input cannot be diagnosed"),
+    "open file": (lambda: io.BytesIO(SECRET.encode()), "this input cannot be diagnosed"),
 }
 
 

@@ -173,7 +173,7 @@ def test_a_study_that_kills_two_workers_has_failed_and_the_next_is_done(
             pass
 
         def run(self, case: Any) -> Any:
-            return "done", {"case": case.name}, None, "", ""
+            return case.name, "done", {"case": case.name}, None, "", ""
 
     ray, said = Fatal(), list[str]()
     monkeypatch.setattr(workers, "Worker", Quick)

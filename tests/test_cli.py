@@ -270,12 +270,10 @@ def test_a_fault_outside_of_a_case_is_one_line(
 def test_weights_that_give_nan_write_nothing(
     jcs: Callable[..., Any], slices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
+    from jcs_ct.inference.torch_engine import PlainEngine
 
-    from jcs_ct.inference import Network
-
-    monkeypatch.setattr(Network, "module", lambda *_: lambda x: torch.full((1, 2), float("nan")))
-    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
+    monkeypatch.setattr(PlainEngine, "run", lambda *_: [np.full((1, 2), np.nan, np.float32)])
+    status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier", "--runtime", "torch")
     assert status == 2
     assert err.count("not finite") == 2
     assert not (tmp_path / "t.csv").exists()

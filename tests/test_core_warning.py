@@ -37,6 +37,7 @@ ELSEWHERE = {
     "decoder": "test_io_pictures.py::test_what_pillow_warns_of_is_noted",
     "no-lung": "test_app_each_slice.py::test_slices_of_volumes_have_the_flags_of_their_volume",
     "unread-slices": "test_study_scan.py::test_pictures_of_a_folder_are_one_study",
+    "trained-on": "test_app_trained_on.py::test_a_diagnosis_says_so",
     "series-passed-over": "test_app_next_series.py::test_the_next_series_is_read_kept_and_told",
 }
 """Codes that only whole runs emit, and the tests of them."""

@@ -259,9 +259,9 @@ def test_refused(files: list[Path], seg_path: Path, sr_path: Path, tmp_path: Pat
     path = tmp_path / "sr.dcm"
     with pytest.raises(InputError, match="another series"):
         write_sr(path, other, REPORT, seg_path)
-    with pytest.raises(InputError, match="no DICOM SEG"):
+    with pytest.raises(InputError, match="is not a readable DICOM SEG"):
         write_sr(path, make_series(files), REPORT, sr_path)
-    with pytest.raises(InputError, match="no DICOM SEG"):
+    with pytest.raises(InputError, match="is not a readable DICOM SEG"):
         write_sr(path, make_series(files), REPORT, tmp_path / "missing.dcm")
     assert not path.exists()
     path.write_text("mine")

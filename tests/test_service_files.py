@@ -130,7 +130,7 @@ def test_tokens_that_are_damaged_while_it_runs(tmp_path: Path, record: Record) -
         tokens.write_bytes(before + b"nonsense\n")
         answer = requests.get(f"{url}/api/queue", headers=headers, timeout=9)
         assert (answer.status_code, answer.json()) == (503, {"error": "the service cannot answer; its log says why"})
-        assert "line 2 is no token" in log.getvalue()
+        assert "line 2 is not a token" in log.getvalue()
         tokens.write_bytes(before)
         assert requests.get(f"{url}/api/queue", headers=headers, timeout=9).status_code == 200
 

@@ -170,7 +170,7 @@ def test_what_is_missing_left_over_or_wrong_is_counted_and_named(official_shapes
 
 def test_strangers_are_called_strangers() -> None:
     line = line_of({"encoder.weight": torch.ones(3), "decoder.weight": torch.ones(3)})
-    assert "no network of this package: 2 tensors (encoder.weight, decoder.weight)" in line
+    assert "is not a network of this package: 2 tensors (encoder.weight, decoder.weight)" in line
     assert "jcs-joint" in line
 
 
