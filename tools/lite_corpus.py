@@ -4,6 +4,8 @@
 
 DATA holds the folders that docs/data.md names. OUT becomes `corpus.csv` (a manifest, see `jcs_ct.datasets.manifest`)
 and the masks of `mosmed` slices as pictures. A patient, a study or a block of slices lies in one fold, in all sets.
+Beside it `masked.csv` has those with lesions: all of CT100 and `mosmed`, every sixth of the series of `coronacases` and
+`radiopaedia`, since neighbours are much alike.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -20,6 +23,9 @@ from PIL import Image
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import open_labels, open_volume
 from jcs_ct.datasets.split import make_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 COLUMNS = ("file", "slice", "mask", "empty", "label", "group", "source", "fold")
 FOLDS_OF_PATIENTS = (  # three patients each, lesions of every extent in each
@@ -136,11 +142,28 @@ def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     data, out = data.resolve(), out.resolve()
     rows = [*ct100(data), *coronacases(data), *radiopaedia(data), *labelled(data, out), *studies(data)]
-    with (out / "corpus.csv").open("w", newline="", encoding="utf-8") as file:
+    write(out / "corpus.csv", rows)
+    write(out / "masked.csv", thinned(row for row in rows if row.get("mask")))
+
+
+def thinned(rows: Iterable[Row], step: int = 6) -> Iterator[Row]:
+    """Yield every picture of its own, and of each series every so many slices."""
+    seen: Counter[Any] = Counter()
+    for row in rows:
+        series = row["file"] if "slice" in row else row["group"]
+        if row["source"] in {"ct100", "mosmed"} or seen[series] % step == 0:
+            yield row
+        seen[series] += 1
+
+
+def write(path: Path, rows: Iterable[Row]) -> None:
+    """Write a table, and say how long it is."""
+    rows = list(rows)
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"{out / 'corpus.csv'}: {len(rows)} slices")
+    print(f"{path}: {len(rows)} slices")
 
 
 if __name__ == "__main__":
