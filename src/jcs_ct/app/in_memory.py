@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,14 +125,11 @@ def _gathered(kind: str, items: Sequence[Any], **ways: Any) -> Gathered:
 
 def _paths(items: Sequence[Any]) -> list[str]:
     """Return paths as text. Raises UsageError where an object that says that it is one is none."""
-    found = []
+    paths = []
     for item in items:
-        try:
-            found.append(os.fsdecode(item))
-        except Exception:  # noqa: BLE001  # what it raises may say anything
-            found.append(None)
-    paths = [path for path in found if path is not None]
-    if len(paths) < len(found):
+        with suppress(Exception):  # what it raises may say anything
+            paths.append(os.fsdecode(item))
+    if len(paths) < len(items):
         raise UsageError(f"this path cannot be used; expected is {TAKEN}")
     return paths
 

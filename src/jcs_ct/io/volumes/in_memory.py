@@ -162,7 +162,9 @@ def _three(spacing: Any) -> tuple[float, float, float]:
     """Return three sizes in the order that they were given in, which text and sets do not have."""
     hint = "give mm between slices, rows and columns"
     try:
-        slices, rows, columns = () if isinstance(spacing, (str, bytes, set, frozenset)) else map(float, spacing)
+        if isinstance(spacing, (str, bytes, set, frozenset)):
+            raise TypeError
+        slices, rows, columns = map(float, spacing)
     except (TypeError, ValueError):
         raise UsageError("spacing is not three numbers", hint=hint) from None
     if min(slices, rows, columns) < 0:
