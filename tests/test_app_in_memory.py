@@ -355,6 +355,13 @@ class Odd:
     __str__ = __repr__
 
 
+class OddPath(Odd):
+    """Something that says that it is a path, and is none."""
+
+    def __fspath__(self) -> str:
+        raise RuntimeError(SECRET)
+
+
 def header_only() -> pydicom.Dataset:
     dataset = pydicom.Dataset()
     dataset.PatientName, dataset.SOPClassUID, dataset.Modality = SECRET, pydicom.uid.CTImageStorage, "CT"
@@ -363,6 +370,8 @@ def header_only() -> pydicom.Dataset:
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "object": (Odd, "this input cannot be diagnosed; expected is a path or a list of paths"),
+    "no path": (OddPath, "this path cannot be used; expected is a path or a list of paths"),
+    "no path in a list": (lambda: ["a", OddPath()], "this path cannot be used"),
     "dict": (lambda: {SECRET: header_only()}, "this input cannot be diagnosed"),
     "None": (lambda: None, "this input cannot be diagnosed"),
     "bytes": (lambda: SECRET.encode(), "this input cannot be diagnosed"),
@@ -391,6 +400,43 @@ def test_other_types_are_refused_without_a_word_of_the_value(case: str) -> None:
         assert SECRET not in str(error)
         assert "Planted" not in repr(error)
         error = None if error.__suppress_context__ else error.__cause__ or error.__context__
+
+
+ONES = np.zeros((9, 64, 64), np.int16)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"spacing": "333"}, "spacing is not three numbers"),  # three characters that are numbers
+        ({"spacing": {1.0, 2.0, 3.0}}, "spacing is not three numbers"),  # in no order
+        ({"spacing": (-5, 1, 1)}, "spacing is impossible: voxels of -5 × 1 × 1 mm"),  # head and feet exchanged
+        ({"affine": np.eye(4) * (1 + 1j)}, "affine is not a 4×4 matrix from indices to mm"),
+        ({"spacing": (5, 1, 1), "series": 2}, "series is not a text"),
+    ],
+)
+def test_ways_that_are_none_are_refused(given: dict[str, Any], text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UsageError) as caught:
+            case_of_object(ONES, **given)
+    assert (caught.value.message, bool(caught.value.hint)) == (text, True)
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"model": 5}, "model is no name or file of weights, and no list of them"),
+        ({"model": b"jcs-lite"}, "model is no name or file of weights, and no list of them"),
+        ({"model": ["jcs-lite", 5]}, "model is no name or file of weights, and no list of them"),
+        ({"segment": ["never"]}, "segment is none of always, positive, never"),
+        ({"language": ["en"]}, "the report has no language ['en']"),
+    ],
+)
+def test_settings_that_are_none_are_refused(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Diagnoser(**given)
+    assert (caught.value.message, bool(caught.value.hint)) == (text, True)
 
 
 def test_values_are_not_logged(study: Study, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from jcs_ct.cli import main
-from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.core.errors import OutputError, UsageError, unforeseen
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -265,6 +265,20 @@ def test_a_fault_outside_of_a_case_is_one_line(
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier")
     assert status == 1
     assert "unexpected ZeroDivisionError" in err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] not enough memory: you tried to")])
+def test_memory_that_ran_out_is_called_so(
+    jcs: Callable[..., Any], slices: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_arguments: Any, **_ways: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("jcs_ct.inference.open_network", fail)
+    status, _, err = jcs("classify", slices, "-o", "t.csv")
+    assert status == 2
+    assert "jcs: error: memory ran out (end other programs, or raise the limit: ulimit -v" in err
+    assert unforeseen(error, "a.png").line().startswith("a.png: memory ran out (end other programs")
 
 
 def test_weights_that_give_nan_write_nothing(

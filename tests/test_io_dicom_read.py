@@ -521,6 +521,20 @@ def test_a_faulty_rescale_of_frames_is_named(keyword: str, files: list[Path], tm
     assert f"has a {keyword} that is not one number in 1 of 20 images" in refused(path)
 
 
+def test_a_number_of_frames_that_is_none_is_named(files: list[Path]) -> None:
+    edit(files, raw("NumberOfFrames", b"x"))
+    line = refused(files[0].parent)
+    assert line.endswith("has a NumberOfFrames that is not one number (correct it in the header, or export it again)")
+    edit(files, raw("NumberOfFrames", b""))  # it is optional in such images
+    assert read_only(files[0].parent).read(3).shape == (48, 80)
+
+
+def test_an_image_without_pixels_is_named(files: list[Path]) -> None:
+    edit(files[7:8], setting(PixelData=b""))
+    with pytest.raises(InputError, match=r"ct_007\.dcm: lacks its pixels, or is cut short \(copy it again\)$"):
+        read_only(files[0].parent).read(7)
+
+
 def test_a_plain_image_of_many_frames(files: list[Path], tmp_path: Path) -> None:
     images = [pydicom.dcmread(path) for path in files]
     whole = images[0]

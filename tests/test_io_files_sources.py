@@ -23,7 +23,7 @@ from scipy.io import savemat
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files import archive, opening
-from jcs_ct.io.files.kinds import FOR_STUDIES, Kind
+from jcs_ct.io.files.kinds import FOR_SLICES, FOR_STUDIES, Kind, Wanted
 from jcs_ct.io.files.names import MAX_COMPONENT, MAX_NAME, natural_key, safe_name, tell_apart
 from jcs_ct.io.files.sources import Found, Source, find_sources
 
@@ -386,6 +386,15 @@ def test_sockets_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @posix
+@pytest.mark.parametrize("wanted", [FOR_SLICES, FOR_STUDIES])
+def test_a_link_to_itself_is_named(wanted: Wanted, tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    text = "is a link that leads back to itself"
+    only_problem(find_sources([tmp_path / "a"], wanted), text, "give the file or folder itself")
+
+
+@posix
 def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     write(tmp_path, {"real/1.png": PNG, "out/2.png": PNG})
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "real")
@@ -406,7 +415,7 @@ def test_broken_links_are_problems(tmp_path: Path) -> None:
     only_problem(find_sources([tmp_path / "a.png"]), "is a broken link to nowhere.png")
     found = find_sources([tmp_path])
     has(found.problems[0].line(), "a.png", "is a broken link to nowhere.png")
-    has(found.problems[1].line(), "self.png", "cannot be read")
+    has(found.problems[1].line(), "self.png", "is a link that leads back to itself")
 
 
 def test_what_may_not_be_read_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -530,6 +539,21 @@ def test_encrypted_members_are_refused(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", {"a.png": PNG, "b.png": PNG})
     patched(path, {8: ("H", 1)})
     assert find_in(path) == (["b"], ["is encrypted"])
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(3, ["is encrypted"] * 3), (4, ["is encrypted; 3 more members are alike"])]
+)
+def test_one_line_for_members_that_are_refused_alike(count: int, said: list[str], tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.zip", {f"{i}.png": PNG for i in range(count)} | {"ok.png": PNG})
+    data = bytearray(path.read_bytes())
+    start = 0
+    for _ in range(count):
+        start = data.index(b"PK\x01\x02", start) + 4
+        struct.pack_into("<H", data, start + 4, 1)
+    path.write_bytes(bytes(data))
+    assert find_in(path) == (["ok"], said)
+    assert find_sources([path]).problems[0].path == f"{path}!0.png"
 
 
 def test_members_that_declare_too_much_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,19 @@ def test_progress_counts_every_slice(diagnoser: jcs_ct.Diagnoser, pictures: list
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_a_diagnoser_called_from_its_own_progress_does_not_wait_for_itself(pictures: list[Image.Image]) -> None:
+    diagnoser, seen = jcs_ct.Diagnoser(device="cpu", runtime="torch"), []
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(UsageError, match="the Diagnoser: was called from the progress of a study") as caught:
+            diagnoser(pictures[0])
+        seen.append((done, total, bool(caught.value.hint)))
+
+    diagnoser(pictures[:1], progress=again)
+    assert seen == [(1, 1, True)]
+    diagnoser(pictures[:1])
+
+
 def test_what_progress_raises_ends_the_study(diagnoser: jcs_ct.Diagnoser, pictures: list[Image.Image]) -> None:
     def stop(done: int, total: int) -> None:
         raise ZeroDivisionError

@@ -278,7 +278,7 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], None], dict[str, Any], str]] = {
         "has nothing to learn: all 7 slices to train on have the label 1 (COVID-19): one",
     ),
     "nothing drawn": (only("1"), {"labelled": 0, "lesions": 0, "quiet": 0}, "no step would draw a slice"),
-    "a broken slice": (broken, {}, "1 slices cannot be trained on: "),
+    "a broken slice": (broken, {}, "1 slice cannot be trained on: "),
     "a copy": (copied, {}, "2 slices are trained on and held out, some under several names: "),
     "a group in two folds": (cut_group, {}, "fold 1 cuts 1 group: g1"),
 }

@@ -64,18 +64,22 @@ class Diagnoser:
         segment: Literal["always", "positive", "never"] | None = None,
         language: str = "en",
     ) -> None:
-        models: list[str | Path | None] = [model] if model is None or isinstance(model, (str, Path)) else list(model)
+        one = model is None or isinstance(model, (str, Path))
+        models: list[Any] = [model] if one else list(model) if isinstance(model, (list, tuple)) else [b""]
         if not models:
             raise UsageError("no model was named", hint="leave `model` out for jcs-lite")
-        if segment not in {None, "always", "positive", "never"}:
+        if not all(item is None or isinstance(item, (str, Path)) for item in models):
+            message = "model is no name or file of weights, and no list of them"
+            raise UsageError(message, hint="leave it out for jcs-lite")
+        if segment not in (None, "always", "positive", "never"):
             raise UsageError("segment is none of always, positive, never", hint="leave it out for the usual one")
-        if language not in LANGUAGES:
+        if language not in list(LANGUAGES):
             raise UsageError(f"the report has no language {language!r}", hint=f"known: {', '.join(LANGUAGES)}")
         rule_for(rule, None)
         refuse_after_fork()
         note_use()
         self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment, language)
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), 0
         tasks = RESULTS
         self._networks = in_fit_thread(lambda: Networks.of([open_network(m, device, tasks, runtime) for m in models]))
         self._settings = Settings(rule, segment or self._networks.usual_segment, language=language)
@@ -112,10 +116,23 @@ class Diagnoser:
         return _diagnoser, self._arguments
 
     def _examine(self, case: Case, progress: Callable[[int, int], object] | None = None) -> CaseResult:
+        if self._telling == threading.get_ident():  # else it would wait for itself
+            message = "was called from the progress of a study that it is still at work on"
+            raise UsageError(message, path="the Diagnoser", hint="call it when it has returned, or make a second one")
+
+        def tell(done: int, slices: int) -> object:
+            assert progress is not None  # noqa: S101  # it is not called without
+            self._telling = threading.get_ident()
+            try:
+                return progress(done, slices)
+            finally:
+                self._telling = 0
+
         def work() -> CaseResult:
             for network in self._networks.all:  # the runtime that `jcs diagnose` would take
                 network.expect(max(1, len(case)))
-            return examine_with_lungs(case, self._networks, self._settings, progress=progress)[1]
+            told = None if progress is None else tell
+            return examine_with_lungs(case, self._networks, self._settings, progress=told)[1]
 
         with self._lock:
             return in_fit_thread(work)
@@ -145,7 +162,7 @@ def diagnose(
     >>> diagnose(np.zeros((2, 64, 64)))  # without spacing= or affine=
     Traceback (most recent call last):
     ...
-    jcs_ct.core.errors.UsageError: the array says nothing of its spacing
+    jcs_ct.core.errors.UsageError: an array says nothing of its voxels: spacing or affine is expected, neither was given
 
     Args:
         study: A file of DICOM, NIfTI, MetaImage or NRRD, a folder or an archive of one study, or pictures of

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,17 +53,21 @@ def case_of_object(
         InputError: It cannot be read, or holds no study, or several.
     """
     kind, items = _kind_of(study)
+    if series is not None and not isinstance(series, str):
+        raise UsageError("series is not a text", hint="give its UID, its number or its description as a string")
     if kind != "array" and (spacing is not None or affine is not None):
         raise UsageError("spacing and affine belong to arrays; other studies say their own", hint="leave them out")
     if kind not in {"path", "data set"} and series is not None:
         raise UsageError("series chooses among those of files or data sets; this is one volume", hint="leave it out")
+    if kind == "path":
+        items, study = _paths(items), None if isinstance(study, (list, tuple)) else study
     if kind in {"path", "data set"}:
         found = _gathered(kind, items, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
-        named = {str(Path(os.fsdecode(item))) for item in items} if kind == "path" else set()
+        named = {str(Path(item)) for item in items} if kind == "path" else set()
         for problem in found.problems:
             if problem.path in named and not isinstance(problem, LacksSeriesError):
                 raise problem  # what was named is not left out in silence
-        return _only(found, study if kind == "path" else None)
+        return _only(found, items[0] if kind == "path" and study is not None else None)
     if kind == "picture":
         return _of_pictures(items)
     from jcs_ct.io.volumes import in_memory
@@ -111,16 +116,26 @@ def _kind_of_item(item: Any) -> str | None:
 
 def _gathered(kind: str, items: Sequence[Any], **ways: Any) -> Gathered:
     if kind == "path":
-        return gather([os.fsdecode(item) for item in items], **ways)
+        return gather(list(items), **ways)
     from jcs_ct.io.dicom.in_memory import sources_of
 
     found = find_series_in(sources_of(items), **ways)
     return Gathered(tuple(map(VolumeCase.of, found.series)), found.problems, found.notes)
 
 
-def _only(found: Gathered, given: Any) -> Case:
-    """Return the one case that was found. `given` is a path or paths, None where it must not be repeated."""
-    path = os.fsdecode(given) if isinstance(given, (str, os.PathLike)) else None
+def _paths(items: Sequence[Any]) -> list[str]:
+    """Return paths as text. Raises UsageError where an object that says that it is one is none."""
+    paths = []
+    for item in items:
+        with suppress(Exception):  # what it raises may say anything
+            paths.append(os.fsdecode(item))
+    if len(paths) < len(items):
+        raise UsageError(f"this path cannot be used; expected is {TAKEN}")
+    return paths
+
+
+def _only(found: Gathered, path: str | None) -> Case:
+    """Return the one case that was found in what was given; `path` is it, where it is one path."""
     if not found.cases:
         raise found.problems[0] if found.problems else InputError("holds no study", path=path)
     if len(found.cases) > 1:

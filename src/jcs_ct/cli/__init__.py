@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.version import show_version
-from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.errors import JcsError, MemoryRanOutError, UsageError, unforeseen
 from jcs_ct.core.processors import usable_threads
 
 if TYPE_CHECKING:
@@ -160,8 +160,11 @@ def main(arguments: list[str] | None = None) -> None:
         if "--verbose" in words:
             traceback.print_exc()
         text = (str(error).splitlines() or [""])[0]
-        click.echo(f"jcs: error: unexpected {type(error).__name__}: {text} (run it again with --verbose)", err=True)
-        status = 1
+        line = f"unexpected {type(error).__name__}: {text} (run it again with --verbose)"
+        known = unforeseen(error)
+        memory = isinstance(known, MemoryRanOutError)
+        click.echo(f"jcs: error: {known.line() if memory else line}", err=True)
+        status = known.exit_status if memory else 1
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -12,7 +12,7 @@ from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.cli.groups import Group
 from jcs_ct.cli.train_lite import chosen_fold, lite
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
-from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import need_processors_described
 
@@ -107,7 +107,7 @@ def _train(
     freeze: tuple[str, ...],
     **given: Any,
 ) -> None:
-    from jcs_ct.training.config import TrainConfig, resolve
+    from jcs_ct.training.config import TrainConfig, read_config, resolve
     from jcs_ct.training.processes import known_environment, place
 
     if accept and not resume:
@@ -116,10 +116,7 @@ def _train(
     given["folds"] = None if given["folds"] == "all" else given["folds"]
     config = resolve(task, data, recipe, **given)  # type: ignore[arg-type]
     if resume:
-        try:
-            config = TrainConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
+        config = read_config(out, TrainConfig.from_json)
         if config.task != task:
             raise UsageError(f"is a run of `train {config.task}`", path=out, hint=f"go on with `train {config.task}`")
         config = config.resumed(given | {"data": data})

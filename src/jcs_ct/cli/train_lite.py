@@ -10,7 +10,7 @@ import click
 
 from jcs_ct.cli.common import ACCEPT, line_printer
 from jcs_ct.core.caches import cache_for_figures, place_for_temporary_files
-from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import need_processors_described
 
@@ -142,12 +142,10 @@ def lite(
 
 def _begun(out: Path) -> LiteConfig:
     """Return the configuration of the run in a folder. Raises InputError where there is none."""
+    from jcs_ct.training.config import read_config
     from jcs_ct.training.lite.config import LiteConfig
 
-    try:
-        return LiteConfig.from_json((out / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("has no config.json to go on from", path=out, hint="start without --resume") from error
+    return read_config(out, LiteConfig.from_json)
 
 
 def chosen_fold(fold: str | None, folds: str | None) -> dict[str, Any]:

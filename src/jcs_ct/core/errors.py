@@ -77,13 +77,21 @@ class DownloadError(JcsError):
     """A download that failed; the hint says what to fetch by hand and where to put it."""
 
 
+class MemoryRanOutError(JcsError):
+    """Work that needs more memory than the process gets."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the type and the first line of an exception of another library, cut to 200 characters."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}"
 
 
-def unforeseen(error: Exception, label: str) -> JcsError:
+def unforeseen(error: Exception, label: str | None = None) -> JcsError:
     """Return the one line for an exception that nobody foresaw, met while working on `label`."""
+    # PyTorch says so in words of its own.
+    if isinstance(error, MemoryError) or "not enough memory" in str(error) or "out of memory" in str(error):
+        hint = "end other programs, or raise the limit: ulimit -v, or that of the container or job"
+        return MemoryRanOutError("memory ran out", path=label, hint=hint)
     return JcsError(
         f"failed: {first_line(error)}",
         path=label,

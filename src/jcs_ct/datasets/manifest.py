@@ -49,7 +49,7 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
     header = rows.header
     if "file" not in header:
         raise InputError(
-            f"has the columns {', '.join(header)}; 'file' is expected among them",
+            f"has the columns {', '.join(header) or 'none'}; 'file' is expected among them",
             path=f"{path}:1",
             hint="the first line names the columns: file,label[,group,source,split]",
         )

@@ -16,7 +16,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import JcsError, OutputError
+from jcs_ct.core.errors import JcsError, MemoryRanOutError, OutputError
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.record import Record
@@ -116,7 +116,7 @@ class Worker:
             except OSError as error:
                 raise OutputError(f"cannot be made: {error.strerror}", path=out.name, hint="check the disk") from error
             outcome = self.run_study(self.folders.input(study.input), out, self.lease_keeper.tell)
-        except MemoryError:
+        except (MemoryError, MemoryRanOutError):
             self._fail(study, "memory", "needs more memory than there is")
         except OutputError as error:
             return self._give_back(study, error)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from jcs_ct.core.errors import UsageError
+from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.imaging.recipes import recipe
 from jcs_ct.models import MODELS, model_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+C = TypeVar("C")
+_ANEW = "start a new run in another folder"
 Task = Literal["segment", "classify", "joint"]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 MAY_CHANGE = ("workers", "accelerator", "every", "threads", "folds")  # on resume; epochs may become more
@@ -98,18 +101,17 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
-        """Read what `to_json` wrote. Raises UsageError for unknown fields or no JSON object."""
-        try:
-            values: dict[str, Any] = json.loads(text)
-            unknown = set(values) - {f.name for f in fields(cls)}
-        except (ValueError, TypeError) as error:
-            raise UsageError("the configuration is not a JSON object", hint="start a new run") from error
+        """Read what `to_json` wrote. Raises UsageError for anything else."""
+        values = held_values(text)
+        unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise UsageError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}")
+            raise UsageError(f"the configuration has unknown fields: {', '.join(sorted(unknown))}", hint=_ANEW)
         try:
-            return cls(**values | {k: tuple(values.get(k, ())) for k in ("init", "freeze")})
+            read = cls(**values | {k: tuple(values.get(k, ())) for k in ("init", "freeze")})
         except TypeError as error:
-            raise UsageError(f"the configuration is incomplete: {error}", hint="start a new run") from error
+            raise UsageError(f"the configuration is incomplete: {error}", hint=_ANEW) from error
+        check_types(read)
+        return read
 
     def resumed(self, given: dict[str, Any]) -> TrainConfig:
         """Return the configuration to go on with, where `given` was given again (None: not given).
@@ -140,6 +142,48 @@ class TrainConfig:
         usual = recipe(name)
         side = usual.crop or usual.size
         return f"{name}@{round(self.size * usual.size / side)}" if self.size not in (0, side) else name
+
+
+def held_values(text: str) -> dict[str, Any]:
+    """Return the object in a JSON text. Raises UsageError where it is none."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("the configuration is not a JSON object", hint=_ANEW) from error
+    if not isinstance(values, dict):
+        raise UsageError("the configuration is not a JSON object", hint=_ANEW)
+    return values
+
+
+def check_types(config: Any) -> None:
+    """Raise UsageError where a setting is of another type than its default. None stands for whole numbers."""
+    for f in fields(config):
+        value, usual = getattr(config, f.name), "" if f.default is MISSING else f.default
+        fit = type(value) is type(usual) or (type(usual) is float and type(value) is int)
+        if usual is None:
+            fit = value is None or type(value) is int
+        if f.name in ("init", "freeze", "data", "without") and isinstance(value, tuple):
+            fit = all(isinstance(word, str) for word in value)
+        if not fit:
+            raise UsageError(f"the configuration has a {f.name} of another type: {value!r:.60}", hint=_ANEW)
+
+
+def read_config(folder: Path, read: Callable[[str], C]) -> C:
+    """Return the configuration of the run in a folder, which `read` makes of its text.
+
+    Raises:
+        InputError: It has none.
+        UsageError: As `read`, with the file.
+    """
+    path = folder / "config.json"
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("has no config.json to go on from", path=folder, hint="start without --resume") from error
+    except UnicodeDecodeError as error:
+        raise UsageError("the configuration is not a JSON object", path=path, hint=_ANEW) from error
+    except UsageError as error:
+        raise UsageError(error.message, path=path, hint=error.hint) from error
 
 
 MODERN = {"optimiser": "adamw", "schedule": "one-cycle", "augment": True, "batch": 4, "lr": 2e-4, "weight_decay": 1e-2}

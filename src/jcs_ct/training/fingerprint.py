@@ -118,7 +118,7 @@ class Fingerprint:
             )
             if held["schema"] != SCHEMA or read.digest != held["digest"]:
                 raise ValueError("its digest is that of other content")
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"no such layout: {error}") from error
         return read
 

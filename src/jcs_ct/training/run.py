@@ -16,6 +16,7 @@ from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.unpacked import UnpackedSlices
 from jcs_ct.models import MODELS
 from jcs_ct.training.again import score_of
+from jcs_ct.training.checkpoint import check_checkpoint
 from jcs_ct.training.fingerprint import Fingerprint, compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.messages import plain_errors, quiet_lightning
@@ -120,8 +121,6 @@ def _train(
     if frozen:
         say(f"{len(frozen)} parameters are frozen")
     task = MODELS[config.network].task
-    if rank == 0:
-        record_start(config.to_json(), out, now, (len(training), len(held)))
 
     def best(trained: TrainingModule, score: Score) -> None:
         card = card_of(config, out, score, NAMES[task], now.accepted)
@@ -157,6 +156,10 @@ def _train(
         draw_panel,
         progress,
     )
+    if resume:
+        check_checkpoint(last, module, records, known)
+    if rank == 0:
+        record_start(config.to_json(), out, now, (len(training), len(held)))
     loader = ResumableLoader(data, batches, config.workers)
     checked = validation_loader(held, config, rank, unpacked)
     with plain_errors(), quiet_lightning():

@@ -242,12 +242,16 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             _latest.key, _latest.dataset = (key, dataset) if key else ((), None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
         require_decoder(source, syntax)
+        word = "NumberOfFrames"
+        if word in dataset and not _is_number(_value(dataset, word), dataset, word):
+            hint = "correct it in the header, or export it again"
+            raise InputError(f"has a {word} that is not one number", path=source.label, hint=hint)
         _check_length(header, dataset, syntax)
         bits = _bits(header, dataset, syntax)
         try:
             stored = np.asarray(pixel_array(dataset, index=header.frame))
         except Exception as error:
-            if "PixelData" not in dataset:
+            if not dataset.get("PixelData"):
                 message = "lacks its pixels, or is cut short"
                 raise InputError(message, path=source.label, hint="copy it again") from error
             what = "pixels cannot be decoded" if syntax not in PLAIN else "pixels cannot be read"
@@ -290,8 +294,9 @@ def _check_length(header: ImageHeader, dataset: FileDataset, syntax: UID) -> Non
     if syntax not in PLAIN or "PixelData" not in dataset or allocated not in WHOLE:
         return
     row = header.columns * header.samples * allocated // 8
-    said = row * header.rows * int(dataset.get("NumberOfFrames") or 1)
-    found = len(dataset.PixelData)
+    frames = _value(dataset, "NumberOfFrames")
+    said = row * header.rows * (int(frames) if isinstance(frames, int) and frames else 1)
+    found = len(dataset.PixelData or b"")
     if found >= said + row:
         raise InputError(
             f"holds {found:,} bytes of pixels, its header says {said:,} (Rows, Columns, NumberOfFrames, BitsAllocated)",

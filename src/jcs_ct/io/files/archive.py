@@ -26,6 +26,7 @@ MAX_TOTAL_BYTES = 64 * 2**30  # declared, of all members together
 MAX_RATIO = 200  # unpacked to packed; pictures reach 20, feature files 30
 RATIO_COUNTS_FROM = 16 * 2**20  # a blank bitmap of a slice's size packs 1000 : 1 and harms nobody
 
+MOST_ALIKE = 3  # of a study packed with a password every slice is refused, for one reason
 _CHUNK = 2**20
 # Their decoders hand out pieces of bounded size. Those of bzip2 and LZMA in `zipfile` do not.
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
@@ -49,6 +50,18 @@ class Member:
 def label(path: Path, name: str) -> str:
     """Return what messages call a member."""
     return f"{path}!{name}"
+
+
+def told_once(problems: Sequence[InputError]) -> list[InputError]:
+    """Return problems of members; of more than three that say the same, the first, with the number of the others."""
+    kinds: dict[tuple[str, str | None], list[InputError]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.message, problem.hint), []).append(problem)
+    found = []
+    for (message, hint), alike in kinds.items():
+        text = f"{message}; {len(alike) - 1:,} more members are alike"
+        found += alike if len(alike) <= MOST_ALIKE else [InputError(text, path=alike[0].path, hint=hint)]
+    return found
 
 
 def list_members(path: Path) -> tuple[list[Member], list[InputError]]:

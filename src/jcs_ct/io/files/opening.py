@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from io import BufferedReader
@@ -81,13 +82,15 @@ def special(mode: int) -> str:
     return next((text for test, text in _SPECIAL if test(mode)), "a device")
 
 
-def unreadable(path: Path, error: OSError | ValueError) -> InputError:
+def unreadable(path: Path, error: OSError | ValueError | RuntimeError) -> InputError:
     """Return the problem that `error` is for `path`."""
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
             return InputError(f"is a broken link to {path.readlink()}", path=path, hint="give the file itself")
         hint = "patterns are not expanded here; give the folder" if any(c in str(path) for c in "*?") else None
         return InputError("does not exist", path=path, hint=hint or "check the name")
+    if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
+        return InputError("is a link that leads back to itself", path=path, hint="give the file or folder itself")
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return InputError(f"cannot be read: {reason}", path=path, hint="check its name and permissions")
 

@@ -219,7 +219,7 @@ class _Finder:
                 self._add_folder(path, prefix=f"{relative}/" if relative else "")
             else:
                 self._add_file(path, relative)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # before 3.13 a loop of links is a RuntimeError
             self._problems.append(unreadable(path, error))
         except InputError as problem:
             self._problems.append(problem)
@@ -267,7 +267,7 @@ class _Finder:
         tar = kind is not Kind.ZIP
         members, problems = (packed.list_tar if tar else archive.list_members)(path)
         members.sort(key=lambda member: natural_key(member.path))
-        self._problems += problems
+        self._problems += archive.told_once(problems)
         chosen = []
         results = self._results_in(path, members, tar=tar)
         members = [member for member in members if not _below(member.path, results)]

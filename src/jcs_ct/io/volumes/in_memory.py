@@ -75,10 +75,7 @@ def series_of_array(
         matrix = _matrix(affine)
         return placed_series(LPS @ matrix, HeldVoxels.of(values), facts, warnings=[], sources=(), source=what)
     assert spacing is not None  # noqa: S101  # one of them is
-    try:
-        slices, rows, columns = (float(mm) for mm in spacing)
-    except (TypeError, ValueError):
-        raise UsageError("spacing is not three numbers", hint="give mm between slices, rows and columns") from None
+    slices, rows, columns = _three(spacing)
     placed = np.diag([0.0, 0.0, 0.0, 1.0])
     placed[2, 0], placed[1, 1], placed[0, 2] = -slices, rows, columns
     try:
@@ -161,9 +158,25 @@ def _named(what: str) -> Source:
     return Source(name, f"the {what}", Path(name), name, Kind.NIFTI, data=b"")
 
 
+def _three(spacing: Any) -> tuple[float, float, float]:
+    """Return three sizes in the order that they were given in, which text and sets do not have."""
+    hint = "give mm between slices, rows and columns"
+    try:
+        if isinstance(spacing, (str, bytes, set, frozenset)):
+            raise TypeError
+        slices, rows, columns = map(float, spacing)
+    except (TypeError, ValueError):
+        raise UsageError("spacing is not three numbers", hint=hint) from None
+    if min(slices, rows, columns) < 0:
+        message = f"spacing is impossible: voxels of {slices:.4g} × {rows:.4g} × {columns:.4g} mm"
+        raise UsageError(message, hint=f"{hint}; affine= says how the axes run")
+    return slices, rows, columns
+
+
 def _matrix(affine: Any) -> NDArray[np.float64]:
     try:
-        matrix = np.asarray(affine, dtype=np.float64)
+        given = np.asarray(affine)
+        matrix = np.zeros(0) if given.dtype.kind == "c" else given.astype(np.float64)
     except (TypeError, ValueError):
         matrix = np.zeros(0)
     if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or (matrix[3] != (0, 0, 0, 1)).any():

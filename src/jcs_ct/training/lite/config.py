@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from jcs_ct.core.errors import UsageError
+from jcs_ct.training.config import check_types, held_values
 
 MAY_CHANGE = ("data", "every", "threads")  # on resume; steps may become more
 NO_MATTER = ("data", "fold", "folds", "without", "init", "steps", "every", "threads", "all_folds")
@@ -73,15 +74,17 @@ class LiteConfig:
     @classmethod
     def from_json(cls, text: str) -> LiteConfig:
         """Read what `to_json` wrote. Raises UsageError for anything else."""
+        values, known = held_values(text), {f.name for f in fields(cls)}
+        values.setdefault("all_folds", False)  # runs of one fold did not say so once
+        hint = "start a new run in another folder"
+        if other := set(values) ^ known:
+            raise UsageError(f"the configuration has other fields: {', '.join(sorted(other))}", hint=hint)
         try:
-            values: dict[str, Any] = json.loads(text)
-            known = {f.name for f in fields(cls)}
-            values.setdefault("all_folds", False)  # runs of one fold did not say so once
-            if set(values) != known:
-                raise UsageError(f"the configuration has other fields: {', '.join(sorted(set(values) ^ known))}")
-            return cls(**values | {k: tuple(values[k]) for k in ("data", "without", "freeze")})
-        except (ValueError, TypeError) as error:
-            raise UsageError("the configuration is not one of `train lite`", hint="start a new run") from error
+            read = cls(**values | {k: tuple(values[k]) for k in ("data", "without", "freeze")})
+        except TypeError as error:
+            raise UsageError("the configuration is not one of `train lite`", hint=hint) from error
+        check_types(read)
+        return read
 
     def resumed(self, given: dict[str, Any]) -> LiteConfig:
         """Return the configuration to go on with, where `given` was given again.

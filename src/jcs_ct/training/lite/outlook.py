@@ -65,7 +65,7 @@ def with_lesions(samples: Sequence[Sample], read: Callable[[int], Pixels] | None
     if bad:
         more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise InputError(
-            f"{len(bad)} slices cannot be trained on: {'; '.join(bad[:NAMED])}{more}",
+            f"{len(bad)} slice{'s' * (len(bad) != 1)} cannot be trained on: {'; '.join(bad[:NAMED])}{more}",
             hint="repair them, or remove them from the data set",
         )
     return found

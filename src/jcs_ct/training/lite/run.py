@@ -14,6 +14,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from jcs_ct.core.duration import duration
 from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.training.checkpoint import check_checkpoint
 from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets
@@ -189,17 +190,20 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
             load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
     sizes = len(corpus.samples), len(corpus.held)
-    record_start(config.to_json(), out, now, sizes)
 
     def known(digest: str | None) -> None:
         compare_checkpoint(digest, now, last)
 
+    journal = Journal(out, config.every, now.digest, known, progress)
+    if resume:
+        check_checkpoint(last, module, journal, known)
+    record_start(config.to_json(), out, now, sizes)
     steps: Any = LiteSteps(corpus, config)
     with plain_errors(), quiet_lightning():
         trainer = L.Trainer(
             accelerator="cpu",
             max_steps=config.steps,
-            callbacks=[Journal(out, config.every, now.digest, known, progress)],
+            callbacks=[journal],
             plugins=[WholeCheckpoints(), LightningEnvironment()],  # and not what a scheduler's variables look like
             logger=False,
             enable_checkpointing=False,
