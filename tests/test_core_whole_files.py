@@ -8,16 +8,13 @@ import stat
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from jcs_ct.core import unfinished
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.whole_files import whole_file, write_whole
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_file_is_whole_and_as_readable_as_any_other(tmp_path: Path) -> None:
@@ -137,3 +134,12 @@ def test_what_a_stop_left_is_removed_when_the_process_ends(tmp_path: Path) -> No
     unfinished.unregister(tmp_path / "whole")
     unfinished.remove_all()
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "lstat", refused)
+    with pytest.raises(OutputError, match="cannot be written: Permission denied"), whole_file(tmp_path / "a" / "b"):
+        raise AssertionError("it was begun")

@@ -33,9 +33,9 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
             path=destination,
             hint="give a name; use ./- for a file called -",
         )
-    # Through a link to its target, as every tool that opens the file for writing would; a link that leads nowhere too.
-    destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
     try:
+        # Through a link to its target, as every tool that opens the file for writing would; one that leads nowhere too.
+        destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
         if destination.is_dir():
             raise OutputError(
                 "is a folder, but a file is to be written there", path=destination, hint="give another name"
