@@ -67,6 +67,18 @@ def test_stretched_values_are_named(factor: float) -> None:
     assert set(codes(hu)) & {"scale", "offset"}
 
 
+def test_a_chest_with_hardly_any_fat_and_with_contrast_agent_passes() -> None:
+    """Muscle and what contrast agent fills lie as far apart as fat and muscle do: values are not stretched."""
+    hu = phantom()[0].copy()
+    generator = np.random.default_rng(0)
+    tissue = hu > -200
+    values = generator.normal(38, 20, np.count_nonzero(tissue))
+    filled = generator.random(values.size) < 0.06
+    values[filled] = generator.uniform(145, 205, np.count_nonzero(filled))
+    hu[tissue] = values.astype(np.int16)
+    assert codes(hu) == []
+
+
 @pytest.mark.parametrize("offset", [-20, -10, 10, 20])
 def test_a_shift_that_does_no_harm_is_not_named(offset: int) -> None:
     """Real air lies up to 12 HU off (noise that is cut off at −1024), and soft tissue with contrast agent more."""
@@ -98,6 +110,47 @@ def test_blank_slices_inside_are_named(first: int, count: int) -> None:
 def test_air_above_and_below_the_body_is_no_fault() -> None:
     air = np.full((3, *phantom()[0].shape[1:]), -1000, np.int16)
     assert codes(np.concatenate([air, phantom()[0], air])) == []
+
+
+@pytest.mark.parametrize(("end", "places"), [("first", "slices 1–3"), ("last", "slices 46–48")])
+def test_blank_slices_at_an_end_are_lost_where_lung_lies_beside_them(end: str, places: str) -> None:
+    lost = slice(3) if end == "first" else slice(45, 48)
+    hu, areas = phantom()[0].copy(), 400.0 * np.minimum(np.arange(48), np.arange(48)[::-1])
+    hu[lost], areas[lost] = -1024, 0
+    (warning,) = judged(hu, phantom()[1], ADULT._replace(areas_mm2=areas.tolist()))
+    assert (warning.code, str(warning)) == ("blank-slices", f"nothing is seen in {places}, and lung is next to them")
+    areas[[3, 44]] = 250  # the very apex, or the recess behind the liver
+    assert judged(hu, phantom()[1], ADULT._replace(areas_mm2=areas.tolist())) == []
+
+
+@pytest.mark.parametrize(("value", "rows"), [(0, 40), (-600, 40), (700, 40), (-1024, 40), (3071, 40)])
+def test_what_was_painted_over_is_named(value: int, rows: int) -> None:
+    hu = phantom()[0].copy()
+    hu[20:24, 60 : 60 + rows, 35:65] = value
+    warnings = judged(hu, phantom()[1])
+    (warning,) = [w for w in warnings if w.code == "flat-areas"]
+    cm2 = (rows - 1) * 29 * (358 / 160) ** 2 / 100
+    assert warning == (
+        f"areas of one value lie within the body in slices 21–24 (up to {cm2:.0f} cm² of {value} HU): "
+        "were they masked or painted over?"
+    )
+
+
+@pytest.mark.parametrize("value", [-1024, 3071])
+def test_gas_and_metal_whose_values_are_cut_off_are_not_painted(value: int) -> None:
+    """They are no rectangles: a stomach, a prosthesis."""
+    y, x = np.mgrid[:160, :160]
+    hu = phantom()[0].copy()
+    hu[20:24, (y - 80) ** 2 + (x - 80) ** 2 < 14**2] = value
+    assert "flat-areas" not in codes(hu)
+    hu[20:24, (y - 80) ** 2 + (x - 80) ** 2 < 14**2] = 0
+    assert "flat-areas" in codes(hu)
+
+
+def test_a_small_even_area_is_chance() -> None:
+    hu = phantom()[0].copy()
+    hu[20, 60:69, 40:49] = 0  # 8 × 8 whole squares of 5 mm²: 3.2 cm²
+    assert "flat-areas" not in codes(hu)
 
 
 @pytest.mark.parametrize("first", [12, 24])
@@ -234,3 +287,18 @@ def test_a_coded_warning_is_a_line_that_keeps_its_code() -> None:
     assert not CodedWarning("lossy", "was compressed with loss").unreliable
     assert code_of("a plain line") == "note"
     assert all(meaning for meaning in UNRELIABLE.values())
+
+
+@pytest.mark.parametrize(
+    ("areas", "said"),
+    [
+        ([0, 5000, 14000, 20000, 9000, 2600], ""),  # a whole chest whose recesses go on a little
+        ([9100, 14000, 20000, 8900], "the first slice with 91 cm²"),
+        ([0, 5000, 20000, 18000], "the last slice with 180 cm²"),
+        ([9200, 20000, 18000], "the first slice with 92 cm² and the last slice with 180 cm²"),
+    ],
+)
+def test_lungs_that_go_on_beyond_an_end_are_part_of_a_chest(areas: list[float], said: str) -> None:
+    found = lung_warnings(ADULT._replace(areas_mm2=areas), 15_000.0)
+    text = f"partial chest: the lungs go on beyond {said}; 200 cm² at their widest"
+    assert [(w.code, str(w)) for w in found] == ([("partial-chest", text)] if said else [])

@@ -61,6 +61,7 @@ HOMES = {  # library → where it may be imported
         "io/dicom/padding.py",
         "anatomy/lungs",
         "anatomy/burden.py",
+        "anatomy/flat_areas.py",
         "outputs/images.py",
         "training/lite",
     },

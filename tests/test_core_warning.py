@@ -63,12 +63,14 @@ def test_every_code_in_the_source_is_in_the_table() -> None:
 
 def of_volumes() -> Iterator[str]:
     study = small_phantom()
-    blank, mirrored, stepped = study.hu.copy(), study.hu.copy(), study.hu.copy()
+    blank, mirrored, stepped, painted = (study.hu.copy() for _ in range(4))
+    side = study.hu.shape[1]
+    painted[8:12, side * 2 // 5 : side * 3 // 5, side // 5 : side * 2 // 5] = 0
     blank[12], mirrored[10:14], stepped[12:] = -1000, study.hu[10:14, ::-1, ::-1], study.hu[12:] + 35
     down, rows, columns = study.spacing
     for hu, factor in (
         (study.hu + 120, 1), ((study.hu + 1024) // 2 - 1024, 1), (np.maximum(study.hu, -700), 1), (blank, 1),
-        (mirrored, 1), (stepped, 1), (study.hu, 0.5), (study.hu, 1.8),
+        (mirrored, 1), (stepped, 1), (painted, 1), (study.hu, 0.5), (study.hu, 1.8),
     ):  # fmt: skip
         check = VolumeCheck((down, rows * factor, columns * factor))
         for one in hu.astype(np.int16):
@@ -171,7 +173,10 @@ def of_pictures(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         measured = slice_check.PictureMeasurements(**{**vars(usual), **change})
         monkeypatch.setattr(slice_check, "measure_picture", lambda _, m=measured: m)
         yield from map(code_of, slice_check.check_slice(colours))
-    yield from map(code_of, PictureSeriesCheck(["patient1_1", "patient2_1"]).warnings())
+    series = PictureSeriesCheck(["patient1_1", "patient2_1"])
+    for index in range(2):
+        series.add(index, grey)
+    yield from map(code_of, series.warnings())
 
 
 def _turned() -> Image.Exif:

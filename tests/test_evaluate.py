@@ -598,9 +598,40 @@ def test_maps_that_are_no_labels_are_left_alone(jcs: Jcs, tmp_path: Path) -> Non
             "segment", "--masks", masks, "--predictions", tmp_path / name, "-o", tmp_path / f"o{name}", "--resamples", 0
         )
         assert (status, "read as masks" in said) == (0, False)
+        assert ("no map reaches the threshold 0.5" in said) == (name != "zero")
+        assert ("the highest value is 0.392 (100 of 255)" in said) == (name == "percent")
     status, said = jcs("explain", "--masks", masks, "--maps", tmp_path / "attention", "-o", tmp_path / "e")
     assert (status, "read as masks" in said) == (0, True)
     assert scores(tmp_path / "e")["scores"]["pointing_game"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"), [(127, 255, "0, 127 and 255"), (1, 255, "0, 1 and 255"), (0, 255, "")]
+)
+def test_few_levels_are_named(jcs: Jcs, tmp_path: Path, low: int, high: int, shown: str) -> None:
+    """Labels that were stretched; masks of 1 among masks of 255."""
+    masks = lesions(tmp_path, maps=high)
+    save(tmp_path / "maps/s0.png", np.where(disc(12, 20, 5), high, low * disc(30, 20, 6)))
+    status, said = jcs(
+        "segment", "--masks", masks, "--predictions", tmp_path / "maps", "-o", tmp_path / "out", "--resamples", 0
+    )
+    note = (
+        f"maps: its maps hold only the values {shown} and are read as probabilities, v/255; if they are labels, write"
+    )
+    assert (status, note in said, "hold only the values" in said) == (0, bool(shown), bool(shown))
+
+
+def test_black_and_white_exchanged_is_named(jcs: Jcs, tmp_path: Path) -> None:
+    masks = lesions(tmp_path, maps=255)
+    for i in range(2):  # two of three: also where some are right
+        save(tmp_path / f"maps/s{i}.png", 255 - 255 * disc(12 + 6 * i, 20, 5 + i))
+    common = ("segment", "--resamples", 0)
+    _, said = jcs(*common, "--masks", masks, "--predictions", tmp_path / "maps", "-o", tmp_path / "a")
+    assert "maps: 2 of 3 maps mark more than half of their slice: are 0 and 255 exchanged?" in said
+    _, said = jcs(*common, "--masks", tmp_path / "maps", "--predictions", masks, "-o", tmp_path / "b")
+    assert "note: 2 of 3 masks mark more than half of their slice: are 0 and 255 exchanged?" in said
+    _, said = jcs(*common, "--masks", masks, "--predictions", masks, "-o", tmp_path / "c")
+    assert "are 0 and 255 exchanged" not in said
 
 
 def test_stored_maps_of_half_size_features_are_scored(jcs: Jcs, tmp_path: Path) -> None:

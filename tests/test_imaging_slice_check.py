@@ -84,6 +84,17 @@ def test_what_is_no_chest_slice_is_named() -> None:
     assert any("grey values" in flag for flag in check_slice(rgb(np.full((128, 128), 180, np.uint8))))
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (255, 255, 0)])
+def test_what_is_drawn_over_the_lungs_in_colour_is_named(study: PhantomStudy, colour: tuple[int, int, int]) -> None:
+    clean = rgb(lung_window(study.hu[6]))
+    side = len(clean)
+    painted, labelled = clean.copy(), clean.copy()
+    painted[side * 4 // 10 : side * 6 // 10, side // 4 : side * 3 // 10] = colour
+    labelled[: side // 25, : side // 6] = colour  # text of a viewer, beside the body
+    assert [flag.code for flag in check_slice(painted)] == ["coloured"]
+    assert check_slice(labelled) == ()
+
+
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "camera", "brick", "text", "page", "moon"])
 def test_photographs_are_flagged(name: str) -> None:
     picture = getattr(skimage.data, name)()

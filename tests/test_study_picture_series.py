@@ -29,7 +29,7 @@ def said(pictures: Iterable[NDArray[np.uint8]], names: Sequence[str] = ()) -> li
     for index, picture in enumerate(pictures):
         check.add(index, picture)
     found = check.warnings()
-    assert {one.code for one in found} <= {"mixed-pictures"}
+    assert {one.code for one in found} <= {"mixed-pictures", "copies"}
     return list(found)
 
 
@@ -52,6 +52,21 @@ def test_pictures_that_were_picked_here_and_there_are_no_series_to_jump_in() -> 
 
 def test_few_pictures_are_not_compared() -> None:
     assert said([*chest(0)[:3], *chest(1)[:2]]) == []
+
+
+def test_two_people_whose_pictures_alternate_are_told() -> None:
+    pictures = [picture for pair in zip(chest(0)[::2], chest(1)[1::2], strict=True) for picture in pair]
+    assert said(pictures) == [
+        "the pictures go on from the one before the last, not from the last: two series or patients alternate"
+    ]
+
+
+def test_copies_are_told() -> None:
+    pictures = [*chest(0)[:6], *chest(0)[5:]]
+    (line,) = said(pictures)
+    assert line == "1 of 15 pictures are copies of others; a study shows each slice once"
+    assert said([*chest(0), *(chest(0) + 1), *(chest(0)[:1])])[-1:] != [line]  # one of 29 moves nothing
+    assert said([chest(0)[7]] * 9) == ["8 of 9 pictures are copies of others; a study shows each slice once"]
 
 
 def test_several_sizes_are_told() -> None:

@@ -9,6 +9,7 @@ The limits, and what stands for them. Real volumes are the 16 of `docs/methods.m
 | lungs, of the body in the slices | 0.11 to 0.40 | 0.04 to 0.60 |
 | height of the lungs | 160 to 330 mm | 100 to 420 mm |
 | smaller lung, of the larger one | 0.5 and more | 0.12 |
+| lung in the first and the last slice, of the widest | up to 0.13; 0.48 and more where apices are missing | 0.45 |
 
 Adults have a total lung capacity of 4 to 8 l (European Coal and Steel Community, 1993), and few are scanned at full
 breath. Below −950 HU lung is emphysema (Gevenois 1996), above −500 HU it is poorly aerated (Gattinoni 2001). The other
@@ -31,6 +32,7 @@ MEDIAN_HU = (-960.0, -400.0)
 SHARE = (0.04, 0.60)
 HEIGHT_MM = (100.0, 420.0)
 ONE_LUNG = 0.12  # of the other lung
+CUT_SHORT = 0.45  # of the largest cross-section
 
 
 class LungFacts(NamedTuple):
@@ -40,11 +42,13 @@ class LungFacts(NamedTuple):
         ml: Right and left lung.
         median_hu: Of all that was taken for lung.
         height_mm: Along the body, of the slices that show lung.
+        areas_mm2: Lung in each slice, head to feet; empty where that is not known.
     """
 
     ml: Sequence[float]
     median_hu: float
     height_mm: float
+    areas_mm2: Sequence[float] = ()
 
 
 def lung_warnings(lungs: LungFacts, body_ml: float) -> list[CodedWarning]:
@@ -71,4 +75,11 @@ def lung_warnings(lungs: LungFacts, body_ml: float) -> list[CodedWarning]:
     if min(lungs.ml) < ONE_LUNG * max(lungs.ml):
         side = "right" if lungs.ml[0] < lungs.ml[1] else "left"
         found.append(CodedWarning("one-lung", f"hardly any {side} lung was found ({min(lungs.ml):.0f} ml)"))
+    if len(lungs.areas_mm2):
+        widest = max(lungs.areas_mm2)
+        ends = (("first", lungs.areas_mm2[0]), ("last", lungs.areas_mm2[-1]))
+        cut = [f"the {which} slice with {area / 100:.0f} cm²" for which, area in ends if area > CUT_SHORT * widest]
+        if cut:
+            text = f"partial chest: the lungs go on beyond {' and '.join(cut)}; {widest / 100:.0f} cm² at their widest"
+            found.append(CodedWarning("partial-chest", text))
     return found

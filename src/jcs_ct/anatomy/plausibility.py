@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jcs_ct.anatomy.adult_lungs import lung_warnings
+from jcs_ct.anatomy.flat_areas import described, flat_areas, painted
+from jcs_ct.anatomy.levels import AIR, MUSCLE, fitting, smoothed, tissue_shift
 from jcs_ct.core.warning import CodedWarning
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.anatomy.adult_lungs import LungFacts
+    from jcs_ct.anatomy.flat_areas import FlatArea
 
 SIDE = 128  # a slice is reduced to about that many rows and columns
 SOLID = -300  # HU; denser is body
@@ -42,14 +45,15 @@ LEAST_LIKENESS = 0.6  # correlation of neighbours; real ones at 8 mm reach 0.88
 LEVEL_JUMP = 25.0  # HU
 SHARED_JUMP = 10.0  # HU, of soft tissue and of the air around the body alike: anatomy shifts the one without the other
 BLANK_SHARE = 0.05  # of the usual cross-section of the body
+BESIDE_BLANK_MM2 = 300.0  # of lung; less is the very apex or the recess behind the liver
 OFFSET, REFUSED_OFFSET = 24.0, 100.0  # HU
 SURE_OFFSET = 50.0  # HU from which air and tissue need not agree closely
 AGREEING, AGREEING_ROUGHLY = 20.0, 50.0  # HU between the offsets that air and tissue show
 CUT_OFF = 60.0  # HU that air lies off while soft tissue is where it should be
 LEAST_OUTSIDE = 0.05  # of all pixels; in tighter pictures what is around the body is its skin
 STRETCHED = 70.0  # HU that soft tissue lies off while air is where it should be
+IN_PLACE = 0.9  # of the tissue that fits the shift best: so much of it fits where it is
 LEAST_SOFT = 0.5  # of what is denser than `SOLID`
-AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
 CHILD_CM2, LARGEST_CM2 = 300.0, 1800.0
 WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 FEW_PIXELS = 200  # too few to tell a level by
@@ -90,6 +94,8 @@ class VolumeCheck:
         self._tissue = np.zeros(len(_BINS) - 1, np.int64)
         self._outside = self._pixels = 0
         self._soft = self._solid = 0
+        self._flat: list[FlatArea] = []
+        self._lowest = self._highest = 0
         self._before: NDArray[np.float32] | None = None
         self._around: NDArray[np.int16] = np.zeros((0, 0), np.int16)
 
@@ -106,7 +112,10 @@ class VolumeCheck:
         self._tissue += np.histogram(small[solid & (small < 900)], _BINS)[0]
         self._solid += int(np.count_nonzero(solid))
         self._soft += int(np.count_nonzero((small > -200) & (small < 200)))
-        area = float(body.sum()) * self.spacing[1] * self.spacing[2] * step * step / 100
+        pixel_mm2 = self.spacing[1] * self.spacing[2] * step * step
+        area = float(body.sum()) * pixel_mm2 / 100
+        self._flat += flat_areas(small, body, pixel_mm2, len(self.slices))
+        self._lowest, self._highest = min(self._lowest, int(small.min())), max(self._highest, int(small.max()))
         values = small.clip(-1000, 200).astype(np.float32)
         around = np.where(body | (small <= -1024) | (small > HIGHEST_AIR), NO_AIR, small)
         change, level, likeness, air = 0.0, 0.0, 1.0, 0.0
@@ -124,7 +133,10 @@ class VolumeCheck:
 
     def warnings(self, lungs: LungFacts | None) -> list[CodedWarning]:
         """Return what speaks against the volume; `lungs`: what was found of them, None where there are none."""
-        found = [*self._slices(), *self.units()]
+        found = [*self._slices(), *self._blank_ends(lungs), *self.units()]
+        if areas := painted(self._flat, self._lowest, self._highest):
+            places = _places(list(dict.fromkeys(one.place for one in areas)))
+            found.append(CodedWarning("flat-areas", described(areas, places)))
         extent = self.spacing[0] * len(self.slices)
         largest = max((one.body_cm2 for one in self.slices), default=0.0)
         if largest < CHILD_CM2:
@@ -146,13 +158,13 @@ class VolumeCheck:
         if self._tissue.sum() < FEW_PIXELS:
             return 0.0
         middle = (_BINS[:-1] + _BINS[1:]) / 2
-        tissue = _tissue_shift(self._tissue, middle)
+        tissue = tissue_shift(self._tissue, middle)
         if self._air.sum() < FEW_PIXELS or self._air.sum() < (1 - CLIPPED) * self._outside:
             if tissue <= -OFFSET:  # air is filled with −1024, or was shifted below it
                 return tissue
             if self._air.sum() < FEW_PIXELS:
                 return 0.0
-        air = float(middle[_smooth(self._air).argmax()]) - AIR
+        air = float(middle[smoothed(self._air).argmax()]) - AIR
         near = AGREEING_ROUGHLY if abs(air) >= SURE_OFFSET else AGREEING
         return air if abs(air) >= OFFSET and abs(tissue - air) < near else 0.0
 
@@ -171,7 +183,10 @@ class VolumeCheck:
         """Return what says that the values are stretched: air is where it should be, and soft tissue is not."""
         if self._solid < FEW_PIXELS:
             return []
-        off = _tissue_shift(self._tissue, (_BINS[:-1] + _BINS[1:]) / 2) if self._tissue.sum() >= FEW_PIXELS else 0.0
+        middle = (_BINS[:-1] + _BINS[1:]) / 2
+        off = tissue_shift(self._tissue, middle) if self._tissue.sum() >= FEW_PIXELS else 0.0
+        if fitting(self._tissue, middle, 0) >= IN_PLACE * fitting(self._tissue, middle, off):
+            off = 0.0  # hardly any fat: muscle and what contrast agent fills lie as far apart as fat and muscle do
         if abs(off) < STRETCHED and self._soft >= LEAST_SOFT * self._solid:
             return []
         share = 100 * self._soft / self._solid
@@ -184,17 +199,34 @@ class VolumeCheck:
         """Return whether what is thinner than some value was cut off, or filled with it: only air is wrong."""
         if self._outside < LEAST_OUTSIDE * self._pixels or self._air.sum() < (1 - CLIPPED) * self._outside:
             return []
-        air = float(((_BINS[:-1] + _BINS[1:]) / 2)[_smooth(self._air).argmax()])
+        air = float(((_BINS[:-1] + _BINS[1:]) / 2)[smoothed(self._air).argmax()])
         if abs(air - AIR) < CUT_OFF:
             return []
         text = f"air around the body is at {air:.0f} HU ({AIR:.0f} is expected), soft tissue is right"
         return [CodedWarning("cut-off-air", f"{text}: were values cut off?")]
 
+    def _blank(self) -> list[int]:
+        """Return the slices that show nothing."""
+        usual = float(np.median([one.body_cm2 for one in self.slices])) if self.slices else 0.0
+        return [i for i, one in enumerate(self.slices) if one.body_cm2 < BLANK_SHARE * usual]
+
+    def _blank_ends(self, lungs: LungFacts | None) -> list[CodedWarning]:
+        """Return which slices at the ends show nothing although lung lies beside them: they were lost."""
+        blank = set(self._blank())
+        if not blank or lungs is None or len(lungs.areas_mm2) != len(self.slices):
+            return []
+        lost: list[int] = []
+        order = range(len(self.slices))
+        for way in (order, order[::-1]):
+            first = next((i for i in way if i not in blank), way[0])
+            if first != way[0] and lungs.areas_mm2[first] >= BESIDE_BLANK_MM2:
+                lost += range(first) if way is order else range(first + 1, len(order))
+        text = f"nothing is seen in {_places(lost)}, and lung is next to them"
+        return [CodedWarning("blank-slices", text)] if lost else []
+
     def _slices(self) -> list[CodedWarning]:
         """Return which slices do not continue their neighbours."""
-        slices = self.slices
-        usual = float(np.median([one.body_cm2 for one in slices])) if slices else 0.0
-        blank = [i for i, one in enumerate(slices) if one.body_cm2 < BLANK_SHARE * usual]
+        slices, blank = self.slices, self._blank()
         seen = [i for i in range(len(slices)) if i not in blank]
         inside = [i for i in blank if seen and seen[0] < i < seen[-1]]
         found = []
@@ -257,15 +289,3 @@ def soft_tissue_shift(before: NDArray[Any], after: NDArray[Any]) -> float:
     """
     both = (after > -150) & (after < 180) & (before > -150) & (before < 180)
     return float(np.median(after[both] - before[both])) if np.count_nonzero(both) > FEW_PIXELS else 0.0
-
-
-def _smooth(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.convolve(counts, [0.2, 0.2, 0.2, 0.2, 0.2], "same")
-
-
-def _tissue_shift(counts: NDArray[np.int64], middle: NDArray[np.float64]) -> float:
-    """Return the shift at which most tissue lies where muscle and fat do; of equal ones the smallest."""
-    shifts = np.arange(-300, 601, 10)
-    inside = [float(counts[(np.abs(middle - s - MUSCLE) < 30) | (np.abs(middle - s - FAT) < 30)].sum()) for s in shifts]
-    best = shifts[np.array(inside) >= 0.97 * max(inside)]
-    return float(best[np.abs(best).argmin()])

@@ -18,6 +18,7 @@ UNRELIABLE: dict[str, str] = {
     "thick-slices": "slices above 8 mm: small lesions are lost in them",
     "foreign-slices": "slices do not continue their neighbours: another patient's, or in another order",
     "blank-slices": "slices within the chest that show nothing",
+    "flat-areas": "areas of one value within the body: masked or painted over",
     "mixed-patients": "images of several patients",
     "mixed-studies": "images of one series in several studies",
     "mixed-references": "images whose positions count from different points",
@@ -40,6 +41,7 @@ UNRELIABLE: dict[str, str] = {
     "inverted": "pictures with black and white exchanged",
     "turned": "pictures that are turned or upside down",
     "mixed-pictures": "pictures of several people in one folder",
+    "copies": "pictures that are copies of others",
     "unread-slices": "slices that could not be read",
 }
 """Codes of warnings that make a verdict unreliable, and what they mean."""

@@ -27,6 +27,9 @@ Values = Literal["auto", "probabilities", "masks"]
 LARGEST_LABEL = 8
 """Folders whose maps hold no level above this hold labels of regions, not probabilities: 8/255 is 0.03."""
 
+MOST_LEVELS = 9
+"""Folders whose maps hold no more levels than these, but several besides 0, may hold labels under any number."""
+
 _SIDE = RECIPES["release-segmentation"].size
 GRIDS_OF_FEATURES = ((_SIDE, _SIDE), (_SIDE // 2, _SIDE // 2))
 """The grids of maps from stage-1 features, which do not know the grid of their slice: whole size, half size."""
@@ -49,7 +52,7 @@ class Stored:
 
 
 def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> Stored:
-    """Tell how maps are stored. Reading ends at the first map that holds a level above `LARGEST_LABEL`.
+    """Tell how maps are stored. Reading ends at the first map that holds more than `MOST_LEVELS` levels.
 
     Args:
         paths: All maps of a folder.
@@ -71,22 +74,39 @@ def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> 
         if levels is None or levels.dtype == np.bool_:  # their values are what they stand for
             return Stored()
         found |= set(np.unique(levels).tolist())
-        if max(found) > LARGEST_LABEL:
+        if len(found) > MOST_LEVELS:
             return Stored()
     if not found - {0}:
         return Stored()
+    if max(found) > LARGEST_LABEL:
+        return Stored(note=_few_levels(found, folder))
     if found <= {0, 1}:
         how = "if they are probabilities, floor(255·p), say so with --map-values probabilities"
         return Stored(
             masks=True, note=f"{folder}: its maps hold only 0 and 1 and are read as masks, 1 is lesion; {how}"
         )
-    shown = ", ".join(str(level) for level in sorted(found)[:-1]) + f" and {max(found)}"
     raise InputError(
-        f"its maps hold only the values {shown}, as labels do; probabilities from 0 to 255 or masks are expected",
+        f"its maps hold only the values {_listed(found)}, as labels do; probabilities from 0 to 255 or masks are "
+        "expected",
         path=folder,
         hint="write lesions as 255 and everything else as 0; or give --map-values masks if every value but 0 is "
         "lesion, --map-values probabilities if a value v means p = v/255",
     )
+
+
+def _few_levels(found: set[int], folder: Path) -> str:
+    """Return what is said of maps whose few levels may be labels, or masks of 1 among masks of 255; "" of masks."""
+    if len(found - {0}) == 1:
+        return ""
+    return (
+        f"{folder}: its maps hold only the values {_listed(found)} and are read as probabilities, v/255; "
+        "if they are labels, write lesions as 255 and everything else as 0; "
+        "if every value but 0 is lesion, give --map-values masks"
+    )
+
+
+def _listed(levels: set[int]) -> str:
+    return ", ".join(str(level) for level in sorted(levels)[:-1]) + f" and {max(levels)}"
 
 
 def on_grid(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

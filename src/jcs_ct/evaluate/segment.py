@@ -87,6 +87,7 @@ class Collector:
         self._release: list[tuple[float, float]] = []
         self._curve = np.zeros(256)
         self._volumes: dict[str, Volume] = {}
+        self._highest = 0.0
 
     def add(
         self,
@@ -125,6 +126,7 @@ class Collector:
         self._rows.append(row)
         self._counts.append(counts)
         self._curve += curve
+        self._highest = max(self._highest, float(probability.max(initial=0.0)))
         self.names.append(name)
         self.groups.append(group)
         if volume is not None:
@@ -166,6 +168,30 @@ class Collector:
             "predictions_empty": sum(c.tp + c.fp == 0 for c in self._counts),
             "both_empty": sum(c.both_empty for c in self._counts),
         }
+
+    def doubts(self) -> list[str]:
+        """Return what says that maps or masks are not stored as they are read, a line each.
+
+        Lungs take less than half of a slice, so that lesions of more than half of it are black and white exchanged.
+        """
+        lines = []
+        total = len(self)
+        if 0 < self._highest < self.options.threshold and not any(c.tp + c.fp for c in self._counts):
+            lines.append(
+                f"{self.label}: no map reaches the threshold {self.options.threshold:g}; the highest value is "
+                f"{self._highest:.3g} ({255 * self._highest:.0f} of 255): are they per cent, labels or masks of "
+                "another number? Lesions are expected as 255, or as floor(255·p)"
+            )
+        for what, marked in (
+            (f"{self.label}: %s maps", [c.tp + c.fp for c in self._counts]),
+            ("%s masks", [c.tp + c.fn for c in self._counts]),
+        ):
+            large = sum(m > c.total / 2 for m, c in zip(marked, self._counts, strict=True))
+            if large > total / 2:
+                lines.append(
+                    f"{what % f'{large} of {total}'} mark more than half of their slice: are 0 and 255 exchanged?"
+                )
+        return lines
 
     def statistic(self) -> Statistic:
         """Return the scores of the set (pooled ones as "pooled_…") as a function of the slices' weights."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 COLOURED = 12.0  # mean difference of the channels, grey values; JPEG makes grey pictures differ by up to about 5
+STRONG_COLOUR, MOST_PAINTED = 60.0, 0.01  # difference of the channels; share of the chest's box: overlays, outlines
 LEAST_LUNG, MOST_LUNG = 0.03, 0.72  # share of the slice that is dark and inside the body
 LEAST_INSIDE = 14.0  # mean grey value of the lungs: soft-tissue windows make them black
 LEAST_CONTRAST = 40.0  # grey values between the lungs and what surrounds them
@@ -58,6 +59,8 @@ class PictureMeasurements:
 
     Attributes:
         colour: Mean difference between the channels, 0 to 255.
+        painted: Share of the box around the dark regions that is of a strong colour, in [0, 1]; text beside the body
+            lies outside.
         levels: Distinct grey values.
         lung: Share of the picture that is dark and inside the body, in [0, 1].
         contrast: Grey values from the lungs' mean up to the 90th percentile of the box around them: soft tissue.
@@ -68,6 +71,7 @@ class PictureMeasurements:
     """
 
     colour: float
+    painted: float
     levels: int
     lung: float
     contrast: float
@@ -96,9 +100,11 @@ def measure_picture(pixels: NDArray[np.uint8]) -> PictureMeasurements:
     left = float(columns[: len(columns) // 2].sum() / total)
     inside = float(values[lungs].mean()) if lungs.any() else 0.0
     down, across = np.flatnonzero(lungs.any(axis=1)), np.flatnonzero(columns)
-    chest = values[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else values
+    box = np.s_[down[0] : down[-1] + 1, across[0] : across[-1] + 1] if lungs.any() else np.s_[:, :]
+    chest = values[box]
     return PictureMeasurements(
         colour=float(colour.mean()),
+        painted=float((colour[box] > STRONG_COLOUR).mean()),
         levels=int(np.count_nonzero(np.reshape(picture.histogram(), (3, 256)).any(axis=0))),
         lung=float(lungs.mean()),
         contrast=float(np.percentile(chest, 90)) - inside,
@@ -118,7 +124,7 @@ def check_slice(pixels: NDArray[np.uint8], orientation: NDArray[np.float32] | No
     """
     found = measure_picture(pixels)
     codes: list[str] = []
-    if found.colour > COLOURED:
+    if found.colour > COLOURED or found.painted > MOST_PAINTED:
         codes.append("coloured")
     if found.levels < LEAST_LEVELS:
         codes.append("few-greys")

@@ -194,6 +194,6 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         sides += np.bincount(labels.ravel(), minlength=3)[:3]
     right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
     height = sum(area >= LEAST_LUNG_MM2 for area in lung_mm2) * spacing[0]
-    facts = LungFacts((right, left), found.median_hu, height)
+    facts = LungFacts((right, left), found.median_hu, height, lung_mm2)
     warnings = [*check.warnings(facts), *orientation.warnings()]
     return VolumeMeasures(series, lungs, lung_mm2, warnings)

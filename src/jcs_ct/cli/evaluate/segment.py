@@ -136,6 +136,8 @@ def segment(
         )
     if not done:
         return
+    for line in dict.fromkeys(line for collector in collectors for line in collector.doubts()):
+        run.reporter.note(line)
     content = segment_report.report(*collectors)
     if reader is not None:
         content |= reader.report(done)
