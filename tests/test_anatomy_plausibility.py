@@ -293,9 +293,9 @@ def test_a_coded_warning_is_a_line_that_keeps_its_code() -> None:
     ("areas", "said"),
     [
         ([0, 5000, 14000, 20000, 9000, 2600], ""),  # a whole chest whose recesses go on a little
-        ([9100, 14000, 20000, 8900], "the first slice with 91 cm²"),
+        ([12100, 14000, 20000, 11900], "the first slice with 121 cm²"),
         ([0, 5000, 20000, 18000], "the last slice with 180 cm²"),
-        ([9200, 20000, 18000], "the first slice with 92 cm² and the last slice with 180 cm²"),
+        ([12200, 20000, 18000], "the first slice with 122 cm² and the last slice with 180 cm²"),
     ],
 )
 def test_lungs_that_go_on_beyond_an_end_are_part_of_a_chest(areas: list[float], said: str) -> None:

@@ -9,7 +9,7 @@ The limits, and what stands for them. Real volumes are the 16 of `docs/methods.m
 | lungs, of the body in the slices | 0.11 to 0.40 | 0.04 to 0.60 |
 | height of the lungs | 160 to 330 mm | 100 to 420 mm |
 | smaller lung, of the larger one | 0.5 and more | 0.12 |
-| lung in the first and the last slice, of the widest | up to 0.13; 0.48 and more where apices are missing | 0.45 |
+| lung in the first and the last slice, of the widest | up to 0.13; 0.48 to 0.63 where apices are missing | 0.6 |
 
 Adults have a total lung capacity of 4 to 8 l (European Coal and Steel Community, 1993), and few are scanned at full
 breath. Below −950 HU lung is emphysema (Gevenois 1996), above −500 HU it is poorly aerated (Gattinoni 2001). The other
@@ -32,7 +32,7 @@ MEDIAN_HU = (-960.0, -400.0)
 SHARE = (0.04, 0.60)
 HEIGHT_MM = (100.0, 420.0)
 ONE_LUNG = 0.12  # of the other lung
-CUT_SHORT = 0.45  # of the largest cross-section
+CUT_SHORT = 0.6  # of the largest cross-section
 
 
 class LungFacts(NamedTuple):
