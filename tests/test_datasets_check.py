@@ -318,6 +318,7 @@ PLANTED: dict[str, tuple[Any, Any, str]] = {
     "a mask of another size": (lists, lambda d: save(d / "masks/s02.png", lesion(2, 90, 80)), "size-mismatch"),
     "a mask of grey levels": (folders, lambda d: save(d / "masks/s03.png", picture(3)), "mask-values"),
     "an empty mask": (folders, lambda d: save(d / "masks/s04.png", 0 * lesion(4)), "empty-mask"),
+    "a mask of lesion alone": (folders, lambda d: save(d / "masks/s04.png", 0 * lesion(4) + 255), "mask-values"),
     "two labels": (manifest, lambda d: _edit(d / "labels.csv", "g0_1.png,0", "g0_0.png,1"), "two-labels"),
     "a slice in two splits": (
         lists,

@@ -90,6 +90,8 @@ def inspect(files: Files) -> Inspected:
             if decoded.fault:
                 problem = InputError(decoded.fault, path=mask, hint="save masks as PNG with the values 0 and 255")
                 found.faults.append(("mask-values", problem))
+            else:
+                _refuse_full(decoded.lesion, mask, found)
             if image is not None and grid is not None and decoded.lesion.shape != grid:
                 message = f"has {_size(decoded.lesion.shape)} pixels, its slice {image.name} has {_size(grid)}"
                 hint = "write the mask on the grid of the slice"
@@ -107,8 +109,17 @@ def _of_volume(files: Files) -> Inspected:
             found.content, found.print = digest(pixels), fingerprint(pixels)
     if files.mask is not None:
         with _fault_of(files.mask, found):
-            found.lesion = int(mask_of(sample).sum())
+            lesion = mask_of(sample)
+            found.lesion = int(lesion.sum())
+            _refuse_full(lesion, files.mask, found)
     return found
+
+
+def _refuse_full(lesion: NDArray[np.bool_], mask: Path, found: Inspected) -> None:
+    """Note a mask that marks all of its slice: nobody's lesion does."""
+    if lesion.size and lesion.all():
+        problem = InputError("marks every pixel as lesion", path=mask, hint="give the mask of this slice")
+        found.faults.append(("mask-values", problem))
 
 
 def inspect_all(files: Sequence[Files], workers: int = 1) -> Iterator[Inspected]:

@@ -16,7 +16,7 @@ KINDS = {
     "unreadable": "unreadable files",
     "size-mismatch": "masks of another size than their slice",
     "feature-size": "stage-1 features of another size than most",
-    "mask-values": "masks with other values than 0 and 255, or 0 and 1",
+    "mask-values": "masks with other values than 0 and 255, or 0 and 1, or with lesion everywhere",
     "two-labels": "slices with two labels",
     "slice-overlap": "slices in more than one part of a division",
     "group-overlap": "groups in more than one part of a division",
