@@ -166,7 +166,7 @@ def test_a_bad_row_is_named(tmp_path: Path, row: str, message: str) -> None:
         ("file,label,label\na,1,1\n", "labels.csv:1: has the column 'label' twice"),
         ("file,fold\na,zero\n", "labels.csv:2: has the fold 'zero'; a number from 1 is expected"),
         ("file,label\n", "there is no slice in it"),
-        ("", "has the columns ; 'file' is expected"),
+        ("", "has the columns none; 'file' is expected"),
         ('file,label\n"' + "x" * 200_000 + '",1\n', "is not a CSV table: field larger than field limit"),
     ],
 )
