@@ -40,6 +40,9 @@ class BandNetwork:
         self.runtime = "torch"
         self.batch = 1
 
+    def expect(self, slices: int) -> None:
+        self.slices = slices
+
     @property
     def cards(self) -> tuple[WeightsCard, ...]:
         """One set of weights."""

@@ -77,8 +77,7 @@ class Worker:
             raise UsageError(f"this machine has version {__version__} of jcs-ct, the run is of {orders.version}")
         one_arena()
         networks = Networks.of([open_network(m, orders.device, RESULTS, orders.runtime) for m in orders.models])
-        for network in networks.all:
-            network.slices = orders.slices
+        networks.expect(orders.slices)
         self._job = Job(
             networks,
             orders.settings,

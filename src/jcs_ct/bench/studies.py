@@ -194,8 +194,7 @@ def _time_study(job: Job, networks: Networks, started: float | None) -> Timed:
     cases = gather([str(job.study)]).cases
     if len(cases) != 1:
         raise InputError(f"holds {len(cases)} studies, one is measured", path=job.study)
-    for used in networks.all:
-        used.slices = len(cases[0])
+    networks.expect(len(cases[0]))
     found = time.time() - begun
     if job.prepare:
         names = {used.card.name: used.start().name for used in networks.all}

@@ -224,8 +224,7 @@ def _diagnose_here(
         return
     slices = sum(len(case) for case in cases)
     networks = networks or with_networks.open(max(1, slices))
-    for network in networks.all:
-        network.slices = max(1, slices)
+    networks.expect(slices)
     total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
     with Bar(slices, reporter.say, quiet=reporter.quiet) as bar:
         ending = _ending(

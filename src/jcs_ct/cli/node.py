@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from jcs_ct.cli.common import line_printer
-from jcs_ct.cli.serve import intake_options, service_of, service_options
+from jcs_ct.cli.serve import intake_options, listening_options, service_of, service_options
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 
@@ -26,15 +26,7 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
     help="AE title of this node; calls to another title are refused.",
 )
 @click.option("--calling", metavar="TITLE", multiple=True, help="AE title that may send; give one for each sender.")
-@click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen on. One that others can reach needs TLS.")  # fmt: skip
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=11112,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
+@listening_options(11112, "TLS")
 @click.option("--cert", type=_PEM, help="TLS certificate (PEM).")
 @click.option("--key", type=_PEM, help="Private key of the TLS certificate (PEM).")
 @click.option("--ca", type=_PEM, help="CA certificates that signed those of the senders (PEM).")

@@ -59,6 +59,22 @@ def service_options(function: F) -> F:
     return function
 
 
+def listening_options(port: int, needs: str) -> Callable[[F], F]:
+    """Return what adds `--host` and `--port`; `needs`: what a server needs that others can reach."""
+
+    def add(function: F) -> F:
+        for option in reversed((
+            click.option("--host", default="127.0.0.1", show_default=True,
+                         help=f"Address to listen on. One that others can reach needs {needs}."),
+            click.option("--port", type=click.IntRange(0, 65535), default=port, show_default=True,
+                         help="Port to listen on; 0 takes a free one."),
+        )):  # fmt: skip
+            function = option(function)
+        return function
+
+    return add
+
+
 def intake_options(queue: str, free: str) -> Callable[[F], F]:
     """Return what adds the limits from which nothing more is taken, with these words, and `--quiet`."""
 
@@ -76,15 +92,7 @@ def intake_options(queue: str, free: str) -> Callable[[F], F]:
 
 @click.command()
 @service_options
-@click.option("--host", default="127.0.0.1", show_default=True,
-              help="Address to listen on. One that others can reach needs --tokens, and TLS or --proxy.")  # fmt: skip
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8042,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
-)
+@listening_options(8042, "--tokens, and TLS or --proxy")
 @click.option("--tokens", type=click.Path(path_type=Path), help="File of access tokens (see `jcs token`).")
 @click.option("--cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate (PEM).")
 @click.option("--key", type=click.Path(path_type=Path, exists=True), help="Private key of the TLS certificate (PEM).")

@@ -153,7 +153,7 @@ def _diagnose(given: Path, out: Path, wishes: Wishes, folder: Path) -> dict[str,
     no_chest: list[str] = []
     if found.cases:
         networks = Networks.of([open_network(wishes.model, "auto", RESULTS, "auto")])
-        networks.screen.slices = max(1, sum(map(len, found.cases)))  # the runtime that `jcs diagnose` would take
+        networks.expect(sum(map(len, found.cases)))  # the runtime that `jcs diagnose` would take
         chosen: Any = wishes.segment or networks.usual_segment
         settings = Settings(wishes.rule, chosen, frames=False)
         cases = with_stable_names(found.cases, folder)

@@ -68,8 +68,7 @@ class StudyRunner:
                     hint="send each of them alone",
                 )
             case = replace(found.cases[0], name=STUDY)
-            for network in self._networks.all:  # the runtime that `jcs diagnose` would take for this study
-                network.expect(max(1, len(case)))
+            self._networks.expect(len(case))  # the runtime that `jcs diagnose` would take for this study
             reading["keep_identity"] = self._how.keep_identity
             given: Any = {"overwrite": True, "reading": reading, "progress": progress}
             given["place"] = str  # changes no text, and has the report keep silent about where files lie

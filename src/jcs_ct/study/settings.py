@@ -67,6 +67,11 @@ class Networks:
         """Each of them once."""
         return [self.screen] if self.one_pass or self.segment is None else [self.screen, self.segment]
 
+    def expect(self, slices: int) -> None:
+        """Have all of them take the runtime that pays for so many slices (`jcs_ct.inference.Network.expect`)."""
+        for network in self.all:
+            network.expect(max(1, slices))
+
     @property
     def separate_segmenter(self) -> Network | None:
         """What finds lesions, where that is not what screens."""

@@ -39,17 +39,24 @@ map_values_option = click.option(
 masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
 
 
+def bootstrap_options(drawn: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return what adds `--resamples` and `--seed`; `drawn`: what is drawn again and again."""
+    words = f"Number of bootstrap resamples of {drawn} (0: no intervals)."
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        seed = click.option(
+            "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."
+        )
+        resamples = click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help=words)
+        return resamples(seed(function))
+
+    return add
+
+
 def selection_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that choose slices, and those of the bootstrap."""
     for option in (
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."),
-        click.option(
-            "--resamples",
-            type=click.IntRange(0),
-            default=1000,
-            show_default=True,
-            help="Number of bootstrap resamples of groups (patients) for 95 % intervals (0: no intervals).",
-        ),
+        bootstrap_options("groups (patients) for 95 % intervals"),
         click.option("--split", help="Take only the slices of this split, such as test."),
         click.option("--fold", type=click.IntRange(1), help="Take only the slices of this fold."),
         click.option("--folds", type=PATH, help="File of folds (default: folds.json of the data set)."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jcs_ct.cli.common import Run, common_options, refuse_existing
-from jcs_ct.cli.evaluate.common import PATH, out_option, write_scores
+from jcs_ct.cli.evaluate.common import PATH, bootstrap_options, out_option, write_scores
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -20,14 +20,7 @@ if TYPE_CHECKING:
 )
 @click.option("--results", type=PATH, required=True, help="Folder of results, the OUT of `jcs diagnose`.")
 @out_option
-@click.option(
-    "--resamples",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    help="Number of bootstrap resamples of patients (0: no intervals).",
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@bootstrap_options("patients")
 @click.option("--strict", is_flag=True, help="Refuse verdicts that are not reliable; by default they are scored, too.")
 @common_options("evaluate study")
 def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int, strict: bool) -> None:

@@ -135,6 +135,11 @@ class ImageHeader:
         """Whether it is an image of a CT or may be one; segmentations, reports, plans and the like are not."""
         return self.rows > 0 and self.columns > 0 and self.modality not in _DERIVED_OBJECTS
 
+    @property
+    def rescale(self) -> tuple[float, float]:
+        """Slope and intercept from stored values to HU; 1 and 0 where the header names none."""
+        return 1.0 if self.slope is None else self.slope, self.intercept or 0.0
+
 
 _DERIVED_OBJECTS = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RTPLAN", "REG", "DOC", "FID", "PLAN"})
 

@@ -35,8 +35,8 @@ def padding_hu(header: ImageHeader) -> tuple[float, float] | None:
     """Return the range of padding of an image in HU, from low to high; None where its header names none."""
     if header.padding is None:
         return None
-    slope = 1.0 if header.slope is None else header.slope
-    ends = [value * slope + (header.intercept or 0.0) for value in header.padding]
+    slope, intercept = header.rescale
+    ends = [value * slope + intercept for value in header.padding]
     return min(ends), max(ends)
 
 

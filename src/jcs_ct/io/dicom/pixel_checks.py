@@ -63,11 +63,11 @@ def rescale_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     """
     from jcs_ct.io.dicom.read import read_hu
 
-    changes = [i for i, (a, b) in enumerate(itertools.pairwise(images)) if _rescale(a) != _rescale(b)]
+    changes = [i for i, (a, b) in enumerate(itertools.pairwise(images)) if a.rescale != b.rescale]
     chosen = changes[:: max(1, -(-len(changes) // MOST_PAIRS))]
     wrong, largest = [], 0.0
     for i in chosen:
-        (slope, intercept), (own_slope, own_intercept) = _rescale(images[i]), _rescale(images[i + 1])
+        (slope, intercept), (own_slope, own_intercept) = images[i].rescale, images[i + 1].rescale
         before, after = read_hu(images[i]), read_hu(images[i + 1])
         if not own_slope:
             continue
@@ -84,7 +84,3 @@ def rescale_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     places = ", ".join(map(str, wrong[:4])) + (" …" if len(wrong) > 4 else "")
     text = f"the rescale of the header makes the values jump by up to {largest:.0f} HU, the stored values go on: slice"
     return [CodedWarning("rescale-jump", f"{text}{'s' * (len(wrong) > 1)} {places}")]
-
-
-def _rescale(image: ImageHeader) -> tuple[float, float]:
-    return 1.0 if image.slope is None else image.slope, image.intercept or 0.0

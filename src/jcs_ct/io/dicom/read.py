@@ -104,8 +104,7 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
         InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
     """
     stored = _stored(header)
-    slope = 1.0 if header.slope is None else header.slope
-    intercept = 0.0 if header.intercept is None else header.intercept
+    slope, intercept = header.rescale
     if slope == 1 and intercept == int(intercept):
         hu = (stored.astype(np.int32) + int(intercept)).clip(LOWEST, HIGHEST).astype(np.int16)
     else:
