@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.warning import code_of
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.weights.store import home
@@ -131,7 +132,7 @@ def digest_of(case: Case) -> str:
     """
     files = {(str(source.path), source.member): source for source in sources_of(case)}
     digests = [hashlib.sha256(source.read()).digest() for source in files.values()]
-    return hashlib.sha256(b"".join(digests if case.kind == "pictures" else sorted(digests))).hexdigest()
+    return digest_of_all(digests, in_order=case.kind == "pictures")
 
 
 def identify(case: Case, reading: Mapping[str, Any] | None = None) -> InputIdentity:

@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.manifest import LABELS, read_rows
 from jcs_ct.io.files.names import is_litter, natural_key, safe_name, split_extension, volume_stem
@@ -158,8 +159,7 @@ def input_digest(path: Path, content: Mapping[str, Any]) -> str:
     files = [p for p in files if p == path or not is_litter(p.relative_to(path).as_posix())]
     files.sort(key=lambda p: natural_key(p.as_posix()))
     digests = [hashlib.sha256(read_file(p)).digest() for p in files]
-    pictures = content.get("source", {}).get("kind") == "pictures"
-    return hashlib.sha256(b"".join(digests if pictures else sorted(digests))).hexdigest()
+    return digest_of_all(digests, in_order=content.get("source", {}).get("kind") == "pictures")
 
 
 def _path_of(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,6 @@ FOLDER/arrivals/<pseudonym>/…         images that a DICOM node has received of
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -186,15 +185,6 @@ def numbered(names: Iterable[str]) -> dict[str, str]:
         renamed[name] = neutral
         taken.add(neutral)
     return renamed
-
-
-def digest_of_set(digests: Iterable[bytes]) -> str:
-    """Return the digest of what was sent where it is a set of images, of which none comes first.
-
-    Args:
-        digests: SHA-256 of each.
-    """
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
 
 
 def _newest(folder: Path) -> float:

@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from jcs_ct.core.digests import digest_of_all
 from jcs_ct.service.files import STUDY, numbered
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class _Form:
         for name, neutral in order.items():
             (self._parts / str(numbers[name])).rename(self._parts / neutral)
         self._parts.rename(self._folder / STUDY)
-        digest = hashlib.sha256(b"".join(self._digests[numbers[name]] for name in order)).hexdigest()
+        digest = digest_of_all((self._digests[numbers[name]] for name in order), in_order=True)
         return Received(len(names), self._size, digest)
 
     def close(self) -> None:

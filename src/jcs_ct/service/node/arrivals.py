@@ -17,8 +17,9 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.service.files import STUDY, digest_of_set, sync
+from jcs_ct.service.files import STUDY, sync
 from jcs_ct.service.intake import enter
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Arrivals:
                 _link(path, copy)
                 digests.append(_sha256(copy))
                 size += copy.stat().st_size
-            facts = digest_of_set(digests), self.settings, len(images), size
+            facts = digest_of_all(digests), self.settings, len(images), size
             study, _ = enter(self.folders, self.record, upload, *facts)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)

@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.service.files import STUDY, digest_of_set, sync
+from jcs_ct.service.files import STUDY, sync
 from jcs_ct.service.intake import enter
 from jcs_ct.service.watch.orthanc import AwayError
 
@@ -188,7 +189,7 @@ class Watcher:
                 if self.stopped():
                     return
                 digests.append(self.archive.fetch(image, folder / STUDY / f"{number:06d}.dcm"))
-            digest, size = digest_of_set(digests), sum(image.size for image in images)
+            digest, size = digest_of_all(digests), sum(image.size for image in images)
             study, _ = enter(self.folders, self.ledger, upload, digest, self.settings, len(images), size)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
