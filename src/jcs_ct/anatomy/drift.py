@@ -6,8 +6,8 @@ do not move (Theil and Sen). From the first slice to the last, HU:
 | level | 20 real volumes | the same with a drift of 60 HU | limit |
 | --- | --- | --- | --- |
 | fat and muscle together | up to 13 | 42 and more | 30 |
-| fat, where its peak stands out | up to 26 | 31 and more, in one volume 21 | 30 |
-| air around the body, where it is not cut off | up to 12 | 23 and more | 20 |
+| fat, where its peak stands out | up to 25 | 37 and more in 15 of them, as little as 0 in the others | 30 |
+| air around the body, where it is not cut off | up to 12 | 23 and more, in one 17 | 20 |
 
 Contrast agent in liver and heart moves the first alone. So a drift is one that fat or air shows as well, and nothing is
 said where neither can be told: little fat, and air below −1024 HU.

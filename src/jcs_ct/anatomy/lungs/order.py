@@ -1,9 +1,9 @@
 """Which end of a volume is the head's, by what only the upper end of lungs has: the windpipe, and narrow tips.
 
-Measured on 11 whole and partial chests as they are, exchanged, and cut to parts of them (`docs/faults.md`): the
-windpipe above the lungs is 55 to 102 mm long in whole chests. What looks like it below them (gas in the stomach or the
-colon, or the windpipe itself where hardly more was scanned) reaches 42 mm. Lungs of whole chests lie 1.18 times as far
-from the middle at their lower end as at their upper one, and more.
+Measured on 16 real chests, 7 of them whole, as they are, exchanged, and cut to parts of them: the windpipe above the
+lungs is 55 to 102 mm long in whole chests. What looks like it below them (gas in stomach or colon, or the windpipe
+itself where hardly more was scanned) reaches 42 mm. The lower end of the lungs of whole chests lies 1.18 times and more
+as far from the middle as the upper one.
 """
 
 from __future__ import annotations
