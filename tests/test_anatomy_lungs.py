@@ -258,7 +258,7 @@ def test_head_and_feet_need_a_long_windpipe_and_narrow_lungs(length: int, wide: 
         for middle in (48 - off, 48 + off):
             lungs[index, 24:40, middle - 5 : middle + 6] = True
     hu[lungs] = -850
-    hu[30 - 0 : 30 + length, 30:36, 45:51] = -1000
+    hu[30 : 30 + length, 30:36, 45:51] = -1000
     assert head_is_last(hu, lungs, (5.0, 2.5, 2.5), []) is expected
     assert head_is_last(hu, lungs, (5.0, 2.5, 2.5), [(i, hu[i] < -950) for i in range(10)]) is False
 
