@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from jcs_ct.anatomy.lungs import LEFT, RIGHT, Lungs, Reducer, reduce_slice, resize_labels, segment_lungs
 from jcs_ct.anatomy.lungs.morphology import ball, dilate, dilate_in_slices, is_in, label_sizes, opening
+from jcs_ct.anatomy.lungs.order import head_is_last
 from jcs_ct.phantom import PhantomStudy, make_phantom
 
 if TYPE_CHECKING:
@@ -204,6 +205,62 @@ def test_nothing_is_found_in_nothing(value: int) -> None:
     assert not lungs.slice(3).any()
     assert lungs.slice(3).shape == (64, 64)
     assert lungs.reason == "no lungs: 0 ml of aerated lung found, 150 ml are expected"
+
+
+@pytest.mark.parametrize(("first", "last", "fill"), [(1, 0, -1024), (0, 1, -1024), (3, 4, -1000), (3, 3, -990)])
+def test_slices_that_show_nothing_open_no_way_out_of_the_lungs(first: int, last: int, fill: int) -> None:
+    """Air in the windpipe and in the gut goes on to both ends: blank slices there joined lungs and surroundings."""
+    hu = phantom().hu.copy()
+    hu[:, 60:64, 62:66] = np.minimum(hu[:, 60:64, 62:66], -900)  # a pipe from the first slice to the last
+    padded = np.pad(hu, ((first, last), (0, 0), (0, 0)), constant_values=fill)
+    found, clean = segment_lungs(padded, SPACING), segment_lungs(hu, SPACING)
+    assert np.array_equal(found[first : len(padded) - last], clean)
+    assert not found[:first].any()
+    assert not found[len(padded) - last :].any()
+
+
+def test_a_slice_that_shows_nothing_has_no_part_in_a_voxel() -> None:
+    """Two slices a voxel: of the first voxel only the second slice counts."""
+    reducer = Reducer((4, 16, 16), (1.25, 2.5, 2.5))
+    for index, value in enumerate((-1024, 40, 40, 60)):
+        small = reducer.add(index, np.full((16, 16), value, np.int16))
+        assert np.array_equal(small, np.full((16, 16), value))
+    assert reducer.sums[:, 0, 0].tolist() == [1064, 2148]
+    reducer.find()
+    assert reducer.sums.size == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (slice(None, None, -1), True),
+        (slice(None), False),
+        (slice(20, None), False),  # without the windpipe above the lungs nothing is sure
+        (slice(53, 19, -1), False),
+        (slice(0, 30), False),
+        (slice(29, None, -1), True),
+    ],
+)
+def test_head_and_feet_exchanged(part: slice, expected: bool) -> None:
+    hu = phantom().hu[part]
+    reducer = Reducer((len(hu), *hu.shape[1:]), SPACING)
+    for index, one in enumerate(hu):
+        reducer.add(index, one)
+    assert reducer.find().head_last is expected
+
+
+@pytest.mark.parametrize(("length", "wide", "expected"), [(10, 0.5, True), (9, 0.5, False), (10, 1.1, False)])
+def test_head_and_feet_need_a_long_windpipe_and_narrow_lungs(length: int, wide: float, expected: bool) -> None:
+    """Gas below the lungs looks like a windpipe of up to 42 mm; lungs of a part may be narrower at their lower end."""
+    hu, lungs = np.full((40, 64, 96), 40, np.int16), np.zeros((40, 64, 96), bool)
+    for index in range(30):
+        off = round(20 * (1 + (wide - 1) * index / 29))
+        for middle in (48 - off, 48 + off):
+            lungs[index, 24:40, middle - 5 : middle + 6] = True
+    hu[lungs] = -850
+    hu[30 : 30 + length, 30:36, 45:51] = -1000
+    assert head_is_last(hu, lungs, (5.0, 2.5, 2.5), []) is expected
+    assert head_is_last(hu, lungs, (5.0, 2.5, 2.5), [(i, hu[i] < -950) for i in range(10)]) is False
 
 
 def test_a_body_without_lungs() -> None:

@@ -253,6 +253,7 @@ def test_a_body_larger_than_adults_is_named() -> None:
         ({"median_hu": -390.0}, "lung-density"),
         ({"height_mm": 90.0}, "lung-height"),
         ({"height_mm": 430.0}, "lung-height"),
+        ({"head_last": True}, "head-feet"),
     ],
 )
 def test_lungs_unlike_those_of_adults_are_named(change: dict[str, Any], expected: str) -> None:

@@ -63,20 +63,23 @@ def test_every_code_in_the_source_is_in_the_table() -> None:
 
 def of_volumes() -> Iterator[str]:
     study = small_phantom()
-    blank, mirrored, stepped, painted = (study.hu.copy() for _ in range(4))
+    blank, mirrored, stepped, painted, hard = (study.hu.copy() for _ in range(5))
+    drift = np.linspace(-30, 30, len(study.hu))[:, None, None]
+    hard[hard > 150] = 900
+    hard[:, ::3][hard[:, ::3] > 150] = -948
     side = study.hu.shape[1]
     painted[8:12, side * 2 // 5 : side * 3 // 5, side // 5 : side * 2 // 5] = 0
     blank[12], mirrored[10:14], stepped[12:] = -1000, study.hu[10:14, ::-1, ::-1], study.hu[12:] + 35
     down, rows, columns = study.spacing
     for hu, factor in (
         (study.hu + 120, 1), ((study.hu + 1024) // 2 - 1024, 1), (np.maximum(study.hu, -700), 1), (blank, 1),
-        (mirrored, 1), (stepped, 1), (painted, 1), (study.hu, 0.5), (study.hu, 1.8),
+        (mirrored, 1), (stepped, 1), (painted, 1), (hard, 1), (study.hu + drift, 1), (study.hu, 0.5), (study.hu, 1.8),
     ):  # fmt: skip
         check = VolumeCheck((down, rows * factor, columns * factor))
         for one in hu.astype(np.int16):
             check.add(np.ascontiguousarray(one))
         yield from map(code_of, check.warnings(None))
-    for facts in (LungFacts((50.0, 500.0), -300.0, 50.0), LungFacts((6e3, 6e3), -850.0, 200.0)):
+    for facts in (LungFacts((50.0, 500.0), -300.0, 50.0), LungFacts((6e3, 6e3), -850.0, 200.0, (), True)):
         yield from map(code_of, lung_warnings(facts, 1e6))
     for shape, mm in (((5, 64, 64), (2.0, 2.0, 2.0)), ((30, 64, 64), (6.0, 1.0, 1.0)), ((30, 64, 64), (9.0, 1.0, 1.0))):
         yield from map(code_of, extent_warnings(Geometry(shape, np.diag([*mm, 1.0]))))

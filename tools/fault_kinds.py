@@ -92,6 +92,13 @@ def clipped(values: NDArray[Any]) -> Volume:
     return found
 
 
+def wrapped(hu: Volume, part: slice) -> Volume:
+    """Return a volume with bone as hard as real bone, whose values above 1,023 HU became −1,024 HU and more."""
+    hard = np.where(hu > 200, 200 + (hu.astype(np.int32) - 200) * 3, hu)
+    hard[part] = np.where(hard[part] > 1023, hard[part] - 2048, hard[part])
+    return clipped(hard)
+
+
 def faults(hu: Volume, other: Volume, top: Path) -> Iterator[Fault]:
     """Yield the damaged studies, each written when it is asked for."""
     for number, (kind, what, volume, lost) in enumerate(_of_values(hu, other)):
@@ -109,6 +116,16 @@ def _of_values(hu: Volume, other: Volume) -> Iterator[tuple[str, str, Volume, bo
         yield "shifted values", f"{offset:+d} HU", clipped(hu.astype(np.int32) + offset), False
     for factor in (0.5, 0.8, 1.25, 2.0):
         yield "scaled values", f"HU + 1024 times {factor:g}", clipped((hu.astype(float) + 1024) * factor - 1024), False
+    for first, last in ((-30, 30), (30, -30), (0, 60), (60, 0)):
+        ramp = np.linspace(first, last, SLICES)[:, None, None]
+        yield "drift of the values", f"{first:+d} to {last:+d} HU", clipped(hu + ramp), False
+    for name, part in (("all slices", slice(None)), ("lower half", slice(SLICES // 2, None))):
+        yield "values wrapped round", f"above 1,023 HU, {name}", wrapped(hu, part), False
+    yield "head and feet exchanged", "order of the slices", hu[::-1], False
+    for name, part in (("first", slice(3)), ("last", slice(SLICES - 3, None))):
+        ended = hu.copy()
+        ended[part] = -1024
+        yield "blank slices", f"3 at the {name} end", ended, True
     for name, turned in (
         ("front to back", hu[:, ::-1]),
         ("turned by 90°", hu.transpose(0, 2, 1)),
@@ -199,6 +216,7 @@ def _of_headers(hu: Volume, top: Path) -> Iterator[Fault]:
             yield Fault("missing files", f"{count} {place}", "DICOM", study, lost=True)
         yield fault("another size", f"slice {at + 1}", lambda d, i, at=at: _smaller(d) if i == at else None)  # type: ignore[misc]
         yield fault("taken position", f"slice {at + 1}", lambda d, i, at=at: _at_neighbour(d) if i == at else None)  # type: ignore[misc]
+    yield fault("head and feet exchanged", "positions", lambda d, _i: _negated(d))
     for name, values in (("localizer", ["ORIGINAL", "PRIMARY", "LOCALIZER"]), ("MIP", ["DERIVED", "SECONDARY", "MIP"])):
         yield fault("no slices", name, lambda d, _i, v=values: setattr(d, "ImageType", v))  # type: ignore[misc]
 
@@ -227,6 +245,11 @@ def _smaller(dataset: pydicom.FileDataset) -> None:
 def _at_neighbour(dataset: pydicom.FileDataset) -> None:
     x, y, z = (float(v) for v in dataset.ImagePositionPatient)
     dataset.ImagePositionPatient = [x, y, z + MM[0]]
+
+
+def _negated(dataset: pydicom.FileDataset) -> None:
+    x, y, z = (float(v) for v in dataset.ImagePositionPatient)
+    dataset.ImagePositionPatient = [x, y, -z]
 
 
 def _of_pictures(hu: Volume, other: Volume) -> Iterator[tuple[str, str, list[NDArray[Any]], bool]]:

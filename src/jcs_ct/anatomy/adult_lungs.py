@@ -43,12 +43,14 @@ class LungFacts(NamedTuple):
         median_hu: Of all that was taken for lung.
         height_mm: Along the body, of the slices that show lung.
         areas_mm2: Lung in each slice, head to feet; empty where that is not known.
+        head_last: Whether the head is surely at the last slice.
     """
 
     ml: Sequence[float]
     median_hu: float
     height_mm: float
     areas_mm2: Sequence[float] = ()
+    head_last: bool = False
 
 
 def lung_warnings(lungs: LungFacts, body_ml: float) -> list[CodedWarning]:
@@ -75,6 +77,9 @@ def lung_warnings(lungs: LungFacts, body_ml: float) -> list[CodedWarning]:
     if min(lungs.ml) < ONE_LUNG * max(lungs.ml):
         side = "right" if lungs.ml[0] < lungs.ml[1] else "left"
         found.append(CodedWarning("one-lung", f"hardly any {side} lung was found ({min(lungs.ml):.0f} ml)"))
+    if lungs.head_last:
+        text = "head and feet are exchanged: the windpipe lies at the last slices, and the lungs are narrower there"
+        found.append(CodedWarning("head-feet", text))
     if len(lungs.areas_mm2):
         widest = max(lungs.areas_mm2)
         ends = (("first", lungs.areas_mm2[0]), ("last", lungs.areas_mm2[-1]))

@@ -19,13 +19,15 @@ What the lungs of an adult are like stands in `jcs_ct.anatomy.adult_lungs`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from jcs_ct.anatomy.adult_lungs import lung_warnings
+from jcs_ct.anatomy.drift import DriftCheck
 from jcs_ct.anatomy.flat_areas import described, flat_areas, painted
-from jcs_ct.anatomy.levels import AIR, MUSCLE, fitting, smoothed, tissue_shift
+from jcs_ct.anatomy.levels import AIR, BINS, FEW_PIXELS, MUSCLE, counted, fitting, peak, soft_tissue_shift, tissue_shift
+from jcs_ct.anatomy.wrapped import holes_in_bone, said_of_holes, summed
 from jcs_ct.core.warning import CodedWarning
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.anatomy.adult_lungs import LungFacts
     from jcs_ct.anatomy.flat_areas import FlatArea
+    from jcs_ct.anatomy.wrapped import Holes
 
 SIDE = 128  # a slice is reduced to about that many rows and columns
 SOLID = -300  # HU; denser is body
@@ -56,10 +59,8 @@ IN_PLACE = 0.9  # of the tissue that fits the shift best: so much of it fits whe
 LEAST_SOFT = 0.5  # of what is denser than `SOLID`
 CHILD_CM2, LARGEST_CM2 = 300.0, 1800.0
 WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
-FEW_PIXELS = 200  # too few to tell a level by
 CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
 HIGHEST_AIR, NO_AIR = -850, 1  # HU of air around the body; what stands for none
-_BINS = np.arange(-1024, 1000, 8)
 
 
 class SliceStatistics(NamedTuple):
@@ -90,17 +91,24 @@ class VolumeCheck:
     def __init__(self, spacing: tuple[float, float, float]) -> None:
         self.spacing = spacing
         self.slices: list[SliceStatistics] = []
-        self._air = np.zeros(len(_BINS) - 1, np.int64)
-        self._tissue = np.zeros(len(_BINS) - 1, np.int64)
+        self._air = np.zeros(BINS, np.int64)
+        self._tissue = np.zeros(BINS, np.int64)
         self._outside = self._pixels = 0
         self._soft = self._solid = 0
         self._flat: list[FlatArea] = []
+        self._holes: list[Holes] = []
+        self._drift = DriftCheck()
         self._lowest = self._highest = 0
         self._before: NDArray[np.float32] | None = None
         self._around: NDArray[np.int16] = np.zeros((0, 0), np.int16)
 
-    def add(self, hu: NDArray[np.int16]) -> None:
-        """Look at the next slice: int16 HU, rows × columns."""
+    def add(self, hu: NDArray[np.int16], reduced: NDArray[np.int16] | None = None) -> None:
+        """Look at the next slice.
+
+        Args:
+            hu: int16 HU, rows × columns.
+            reduced: What `jcs_ct.anatomy.lungs.Reducer` made of it, where a lot of noise is gone; else `hu` is taken.
+        """
         step = max(1, min(hu.shape) // SIDE)
         small = hu[::step, ::step]
         solid = small > SOLID
@@ -108,8 +116,11 @@ class VolumeCheck:
         outside = small[~body]
         self._outside += outside.size
         self._pixels += small.size
-        self._air += np.histogram(outside[outside > -1024], _BINS)[0]
-        self._tissue += np.histogram(small[solid & (small < 900)], _BINS)[0]
+        air_around = counted(outside[outside > -1024])
+        self._air += air_around
+        self._tissue += counted(small[solid & (small < 900)])
+        self._drift.add(counted(hu if reduced is None else reduced), air_around, outside.size)
+        self._holes.append(holes_in_bone(hu))
         self._solid += int(np.count_nonzero(solid))
         self._soft += int(np.count_nonzero((small > -200) & (small < 200)))
         pixel_mm2 = self.spacing[1] * self.spacing[2] * step * step
@@ -133,7 +144,8 @@ class VolumeCheck:
 
     def warnings(self, lungs: LungFacts | None) -> list[CodedWarning]:
         """Return what speaks against the volume; `lungs`: what was found of them, None where there are none."""
-        found = [*self._slices(), *self._blank_ends(lungs), *self.units()]
+        found = [*self._slices(), *self._blank_ends(lungs)]
+        found += self.units() or [*self._drift.warnings(), *self._wrapped()]  # both take Hounsfield units for granted
         if areas := painted(self._flat, self._lowest, self._highest):
             places = _places(list(dict.fromkeys(one.place for one in areas)))
             found.append(CodedWarning("flat-areas", described(areas, places)))
@@ -157,14 +169,13 @@ class VolumeCheck:
         """Return by how many HU all values lie too high; 0 where nothing shows it."""
         if self._tissue.sum() < FEW_PIXELS:
             return 0.0
-        middle = (_BINS[:-1] + _BINS[1:]) / 2
-        tissue = tissue_shift(self._tissue, middle)
+        tissue = tissue_shift(self._tissue)
         if self._air.sum() < FEW_PIXELS or self._air.sum() < (1 - CLIPPED) * self._outside:
             if tissue <= -OFFSET:  # air is filled with −1024, or was shifted below it
                 return tissue
             if self._air.sum() < FEW_PIXELS:
                 return 0.0
-        air = float(middle[smoothed(self._air).argmax()]) - AIR
+        air = peak(self._air) - AIR
         near = AGREEING_ROUGHLY if abs(air) >= SURE_OFFSET else AGREEING
         return air if abs(air) >= OFFSET and abs(tissue - air) < near else 0.0
 
@@ -183,9 +194,8 @@ class VolumeCheck:
         """Return what says that the values are stretched: air is where it should be, and soft tissue is not."""
         if self._solid < FEW_PIXELS:
             return []
-        middle = (_BINS[:-1] + _BINS[1:]) / 2
-        off = tissue_shift(self._tissue, middle) if self._tissue.sum() >= FEW_PIXELS else 0.0
-        if fitting(self._tissue, middle, 0) >= IN_PLACE * fitting(self._tissue, middle, off):
+        off = tissue_shift(self._tissue) if self._tissue.sum() >= FEW_PIXELS else 0.0
+        if fitting(self._tissue, 0) >= IN_PLACE * fitting(self._tissue, off):
             off = 0.0  # hardly any fat: muscle and what contrast agent fills lie as far apart as fat and muscle do
         if abs(off) < STRETCHED and self._soft >= LEAST_SOFT * self._solid:
             return []
@@ -199,11 +209,17 @@ class VolumeCheck:
         """Return whether what is thinner than some value was cut off, or filled with it: only air is wrong."""
         if self._outside < LEAST_OUTSIDE * self._pixels or self._air.sum() < (1 - CLIPPED) * self._outside:
             return []
-        air = float(((_BINS[:-1] + _BINS[1:]) / 2)[smoothed(self._air).argmax()])
+        air = peak(self._air)
         if abs(air - AIR) < CUT_OFF:
             return []
         text = f"air around the body is at {air:.0f} HU ({AIR:.0f} is expected), soft tissue is right"
         return [CodedWarning("cut-off-air", f"{text}: were values cut off?")]
+
+    def _wrapped(self) -> list[CodedWarning]:
+        """Return whether values ran over the end of their range."""
+        found = summed(self._holes)
+        places = _places([i for i, one in enumerate(self._holes) if one.holes])
+        return [CodedWarning("wrapped", said_of_holes(found, places))] if found.wrapped else []
 
     def _blank(self) -> list[int]:
         """Return the slices that show nothing."""
@@ -278,14 +294,3 @@ def enclosed(solid: NDArray[np.bool_]) -> NDArray[np.bool_]:
         after = np.flip(np.logical_or.accumulate(np.flip(solid, axis), axis=axis), axis)
         inside &= before & after
     return inside
-
-
-def soft_tissue_shift(before: NDArray[Any], after: NDArray[Any]) -> float:
-    """Return by how many HU soft tissue differs: the median of what is some in both slices; 0 where that is too little.
-
-    Args:
-        before: HU, rows × columns.
-        after: Of the next slice, the same shape.
-    """
-    both = (after > -150) & (after < 180) & (before > -150) & (before < 180)
-    return float(np.median(after[both] - before[both])) if np.count_nonzero(both) > FEW_PIXELS else 0.0

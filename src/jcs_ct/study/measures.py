@@ -168,8 +168,7 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
 
     for index, hu in in_order(read, range(len(series))):
         with clock("lungs"):
-            reducer.add(index, hu)
-            check.add(hu)
+            check.add(hu, reducer.add(index, hu))
             if orientation.asks(index):
                 orientation.add(index, to_grey(hu))
     if abs(check.offset()) >= REFUSED_OFFSET:
@@ -194,6 +193,6 @@ def measure_volume(series: CTSeries, clock: Clock) -> VolumeMeasures:
         sides += np.bincount(labels.ravel(), minlength=3)[:3]
     right, left = (float(sides[side] * series.geometry.voxel_ml) for side in (RIGHT, LEFT))
     height = sum(area >= LEAST_LUNG_MM2 for area in lung_mm2) * spacing[0]
-    facts = LungFacts((right, left), found.median_hu, height, lung_mm2)
+    facts = LungFacts((right, left), found.median_hu, height, lung_mm2, found.head_last)
     warnings = [*check.warnings(facts), *orientation.warnings()]
     return VolumeMeasures(series, lungs, lung_mm2, warnings)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jcs_ct.anatomy.lungs.air import aerated, find_airways, without_gas
+from jcs_ct.anatomy.lungs.air import AIR, aerated, find_airways, windpipe, without_gas
 from jcs_ct.anatomy.lungs.morphology import LEFT, RIGHT, dilate_in_slices, mean_filtered
+from jcs_ct.anatomy.lungs.order import head_is_last
 from jcs_ct.anatomy.lungs.sides import bridge, close_outline, split_sides
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Lungs:
         shape: (slices, rows, columns) of the volume.
         reason: Why there are none, or "".
         median_hu: Of what they hold on the reduced grid; NaN where there are none.
+        head_last: Whether the head is surely at the last slice.
     """
 
     labels: NDArray[np.uint8]
@@ -51,6 +53,7 @@ class Lungs:
     shape: tuple[int, int, int]
     reason: str = ""
     median_hu: float = float("nan")
+    head_last: bool = False
 
     def slice(self, index: int) -> NDArray[np.uint8]:
         """Return the labels of slice `index` on its own grid: uint8, rows × columns."""
@@ -75,23 +78,34 @@ class Reducer:
         self._shape, self._spacing, self._factor = shape, spacing, (down, rows, columns)
         # Sums of HU + 1024 over the slices of a reduced voxel: as large as the chest, however thin its slices.
         self.sums = np.zeros([-(-n // factor) for n, factor in zip(shape, self._factor, strict=True)], np.int32)
+        self._seen = np.zeros(len(self.sums), np.int32)
 
-    def add(self, index: int, hu: NDArray[np.int16]) -> None:
-        """Take slice `index` (int16 HU, rows × columns)."""
-        self.sums[index // self._factor[0]] += reduce_slice(hu, self._factor[1:]).astype(np.int32) + 1024
+    def add(self, index: int, hu: NDArray[np.int16]) -> NDArray[np.int16]:
+        """Take slice `index` (int16 HU, rows × columns); return it at the reduced size.
+
+        A slice that shows nothing is left out: it would join the air in windpipe and gut to the air around the body.
+        """
+        small = reduce_slice(hu, self._factor[1:])
+        if small.max() >= AIR:
+            self.sums[index // self._factor[0]] += small.astype(np.int32) + 1024
+            self._seen[index // self._factor[0]] += 1
+        return small
 
     def find(self) -> Lungs:
         """Find the lungs in what was collected, once: the search takes memory enough without it."""
         sums, self.sums = self.sums, np.zeros((0, 0, 0), np.int32)
-        down, volume = self._factor[0], np.empty(sums.shape, np.int16)
-        for index in range(len(sums)):
-            count = min(down, self._shape[0] - index * down)  # the last voxels may hold fewer slices
-            volume[index] = np.rint(sums[index] / count) - 1024
+        volume = np.empty(sums.shape, np.int16)
+        for index, count in enumerate(self._seen):
+            volume[index] = np.rint(sums[index] / max(1, count)) - 1024
         del sums
         spacing = [mm * n for mm, n in zip(self._spacing, self._factor, strict=True)]
-        labels, reason = find_lungs(volume, (spacing[0], spacing[1], spacing[2]))
-        median = float("nan") if reason else float(np.median(volume[labels > 0]))
-        return Lungs(labels, self._factor, self._shape, reason, median)
+        seen = np.flatnonzero(self._seen)
+        part = slice(seen[0], seen[-1] + 1) if seen.size else slice(None)
+        labels = np.zeros(volume.shape, np.uint8)
+        found = find_lungs(volume[part], (spacing[0], spacing[1], spacing[2]))
+        labels[part] = found.labels
+        median = float("nan") if found.reason else float(np.median(volume[labels > 0]))
+        return Lungs(labels, self._factor, self._shape, found.reason, median, found.head_last)
 
 
 def segment_lungs(hu: Volume, spacing: Spacing) -> NDArray[np.uint8]:
@@ -135,33 +149,38 @@ def resize_labels(labels: NDArray[np.uint8], factor: tuple[int, int], shape: tup
     return _resize([(labels == side).astype(np.float32) for side in (RIGHT, LEFT)], factor, shape)
 
 
-def find_lungs(hu: Volume, spacing: Spacing) -> tuple[NDArray[np.uint8], str]:
+class FoundLungs(NamedTuple):
+    """What was found in a reduced volume; attributes as of `Lungs`."""
+
+    labels: NDArray[np.uint8]
+    reason: str = ""
+    head_last: bool = False
+
+
+def find_lungs(hu: Volume, spacing: Spacing) -> FoundLungs:
     """Find the lungs of a reduced volume.
 
     Args:
         hu: int16, canonical (slice, row, column), voxels of some 2.5 mm or more.
         spacing: mm between slices, rows, columns.
-
-    Returns:
-        uint8 labels of the same shape, and why there are none, or "".
     """
     labels = np.zeros(hu.shape, np.uint8)
     voxel_ml = float(np.prod(spacing)) / 1000
     smooth = mean_filtered(hu, spacing)
     lungs = aerated(hu, smooth, spacing)
     if lungs.sum() * voxel_ml < LEAST_ML:
-        return (
-            labels,
-            f"no lungs: {lungs.sum() * voxel_ml:.0f} ml of aerated lung found, {LEAST_ML:.0f} ml are expected",
-        )
+        text = f"no lungs: {lungs.sum() * voxel_ml:.0f} ml of aerated lung found, {LEAST_ML:.0f} ml are expected"
+        return FoundLungs(labels, text)
     lungs = without_gas(hu, lungs, smooth, spacing)
     del smooth
-    pipes = find_airways(hu, lungs, spacing)
+    chain = windpipe(hu, lungs, spacing)
+    head_last = head_is_last(hu, lungs, spacing, chain)
+    pipes = find_airways(hu, lungs, spacing, chain)
     split_sides(hu, lungs & ~dilate_in_slices(pipes, 1), spacing, labels)
     bridged = bridge(labels, spacing)
     for side in (RIGHT, LEFT):
         labels[close_outline(bridged == side, spacing) & ~pipes & (labels == 0)] = side
-    return labels, ""
+    return FoundLungs(labels, head_last=head_last)
 
 
 def _neighbours(index: int, factor: int, count: int) -> tuple[int, int, float]:

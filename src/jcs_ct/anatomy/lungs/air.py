@@ -20,6 +20,8 @@ from jcs_ct.anatomy.lungs.morphology import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from jcs_ct.anatomy.lungs.morphology import Mask, Spacing, Volume
@@ -99,12 +101,18 @@ def without_gas(hu: Volume, air: Mask, smooth: NDArray[np.float32], spacing: Spa
     return kept
 
 
-def find_airways(hu: Volume, lungs: Mask, spacing: Spacing) -> Mask:
-    """Return trachea and main bronchi, followed from the top slice by slice; empty where no trachea is found."""
+def find_airways(hu: Volume, lungs: Mask, spacing: Spacing, chain: Sequence[tuple[int, Mask]]) -> Mask:
+    """Return trachea and main bronchi, followed from the top slice by slice; empty where no trachea is found.
+
+    Args:
+        hu: The volume.
+        lungs: Aerated lung.
+        spacing: mm between slices, rows, columns.
+        chain: What `windpipe` found.
+    """
     from scipy import ndimage
 
     found = np.zeros(hu.shape, bool)
-    chain = _windpipe(hu, lungs, spacing)
     if not chain:
         return found
     pixel = spacing[1] * spacing[2]
@@ -130,7 +138,7 @@ def find_airways(hu: Volume, lungs: Mask, spacing: Spacing) -> Mask:
     return found
 
 
-def _windpipe(hu: Volume, lungs: Mask, spacing: Spacing) -> list[tuple[int, Mask]]:
+def windpipe(hu: Volume, lungs: Mask, spacing: Spacing) -> list[tuple[int, Mask]]:
     """Return the longest run of slices with a round, empty spot between the lungs, as (slice, mask); may be empty."""
     from scipy import ndimage
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.anatomy.plausibility import FEW_PIXELS
+from jcs_ct.anatomy.levels import FEW_PIXELS
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.padding import HIGHEST_AIR, LEAST_COVERED, LOWEST, covered_share, padding_hu
 from jcs_ct.io.plausibility import sample_of
