@@ -209,7 +209,7 @@ def test_nothing_is_found_in_nothing(value: int) -> None:
 
 @pytest.mark.parametrize(("first", "last", "fill"), [(1, 0, -1024), (0, 1, -1024), (3, 4, -1000), (3, 3, -990)])
 def test_slices_that_show_nothing_open_no_way_out_of_the_lungs(first: int, last: int, fill: int) -> None:
-    """Air in the windpipe and in the gut goes on to both ends: blank slices there joined lungs and surroundings."""
+    """Air in the trachea and in the gut goes on to both ends: blank slices there joined lungs and surroundings."""
     hu = phantom().hu.copy()
     hu[:, 60:64, 62:66] = np.minimum(hu[:, 60:64, 62:66], -900)  # a pipe from the first slice to the last
     padded = np.pad(hu, ((first, last), (0, 0), (0, 0)), constant_values=fill)
@@ -235,7 +235,7 @@ def test_a_slice_that_shows_nothing_has_no_part_in_a_voxel() -> None:
     [
         (slice(None, None, -1), True),
         (slice(None), False),
-        (slice(20, None), False),  # without the windpipe above the lungs nothing is sure
+        (slice(20, None), False),  # without the trachea above the lungs nothing is sure
         (slice(53, 19, -1), False),
         (slice(0, 30), False),
         (slice(29, None, -1), True),
@@ -250,8 +250,8 @@ def test_head_and_feet_exchanged(part: slice, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(("length", "wide", "expected"), [(10, 0.5, True), (9, 0.5, False), (10, 1.1, False)])
-def test_head_and_feet_need_a_long_windpipe_and_narrow_lungs(length: int, wide: float, expected: bool) -> None:
-    """Gas below the lungs looks like a windpipe of up to 42 mm; lungs of a part may be narrower at their lower end."""
+def test_head_and_feet_need_a_long_trachea_and_narrow_lungs(length: int, wide: float, expected: bool) -> None:
+    """Gas below the lungs looks like a trachea of up to 42 mm; lungs of a part may be narrower at their lower end."""
     hu, lungs = np.full((40, 64, 96), 40, np.int16), np.zeros((40, 64, 96), bool)
     for index in range(30):
         off = round(20 * (1 + (wide - 1) * index / 29))

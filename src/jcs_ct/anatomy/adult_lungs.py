@@ -78,7 +78,7 @@ def lung_warnings(lungs: LungFacts, body_ml: float) -> list[CodedWarning]:
         side = "right" if lungs.ml[0] < lungs.ml[1] else "left"
         found.append(CodedWarning("one-lung", f"hardly any {side} lung was found ({min(lungs.ml):.0f} ml)"))
     if lungs.head_last:
-        text = "head and feet are exchanged: the windpipe lies at the last slices, and the lungs are narrower there"
+        text = "head and feet are exchanged: the trachea lies at the last slices, and the lungs are narrower there"
         found.append(CodedWarning("head-feet", text))
     if len(lungs.areas_mm2):
         widest = max(lungs.areas_mm2)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jcs_ct.anatomy.lungs.air import AIR, aerated, find_airways, windpipe, without_gas
+from jcs_ct.anatomy.lungs.air import AIR, aerated, find_airways, find_trachea, without_gas
 from jcs_ct.anatomy.lungs.morphology import LEFT, RIGHT, dilate_in_slices, mean_filtered
 from jcs_ct.anatomy.lungs.order import head_is_last
 from jcs_ct.anatomy.lungs.sides import bridge, close_outline, split_sides
@@ -83,7 +83,7 @@ class Reducer:
     def add(self, index: int, hu: NDArray[np.int16]) -> NDArray[np.int16]:
         """Take slice `index` (int16 HU, rows × columns); return it at the reduced size.
 
-        A slice that shows nothing is left out: it would join the air in windpipe and gut to the air around the body.
+        A slice that shows nothing is left out: it would join the air in trachea and gut to the air around the body.
         """
         small = reduce_slice(hu, self._factor[1:])
         if small.max() >= AIR:
@@ -173,7 +173,7 @@ def find_lungs(hu: Volume, spacing: Spacing) -> FoundLungs:
         return FoundLungs(labels, text)
     lungs = without_gas(hu, lungs, smooth, spacing)
     del smooth
-    chain = windpipe(hu, lungs, spacing)
+    chain = find_trachea(hu, lungs, spacing)
     head_last = head_is_last(hu, lungs, spacing, chain)
     pipes = find_airways(hu, lungs, spacing, chain)
     split_sides(hu, lungs & ~dilate_in_slices(pipes, 1), spacing, labels)

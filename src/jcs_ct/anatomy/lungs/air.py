@@ -108,7 +108,7 @@ def find_airways(hu: Volume, lungs: Mask, spacing: Spacing, chain: Sequence[tupl
         hu: The volume.
         lungs: Aerated lung.
         spacing: mm between slices, rows, columns.
-        chain: What `windpipe` found.
+        chain: What `find_trachea` found.
     """
     from scipy import ndimage
 
@@ -138,7 +138,7 @@ def find_airways(hu: Volume, lungs: Mask, spacing: Spacing, chain: Sequence[tupl
     return found
 
 
-def windpipe(hu: Volume, lungs: Mask, spacing: Spacing) -> list[tuple[int, Mask]]:
+def find_trachea(hu: Volume, lungs: Mask, spacing: Spacing) -> list[tuple[int, Mask]]:
     """Return the longest run of slices with a round, empty spot between the lungs, as (slice, mask); may be empty."""
     from scipy import ndimage
 
