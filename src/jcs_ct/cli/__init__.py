@@ -118,11 +118,6 @@ def _look_around() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run `jcs` and exit: the one place where an error becomes an exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    # Threads that wait for others should not spin for long: beside other work on the machine a study took ten times
-    # longer (docs/performance.md). It has to be set before PyTorch is loaded.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
     _listen_to_stops()
     for name in ("stdout", "stderr"):  # closed by whoever started the command: libraries would stumble over it
         if getattr(sys, name) is None:
