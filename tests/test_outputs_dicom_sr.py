@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
+import socket
 import subprocess
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,8 +21,7 @@ from jcs_ct.outputs.dicom import write_seg, write_sr
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.outputs.report.words import explanation
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PAGE = Path(__file__).resolve().parent.parent / "docs/tutorials/orthanc.md"
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +272,33 @@ def test_refused(files: list[Path], seg_path: Path, sr_path: Path, tmp_path: Pat
     with pytest.raises(OutputError, match="exists already"):
         write_sr(path, make_series(files), REPORT, seg_path)
     assert path.read_text() == "mine"
+
+
+@needs("storescu", "storescp")
+def test_the_documented_command_sends_both_files_to_a_pacs(seg_path: Path, sr_path: Path, tmp_path: Path) -> None:
+    """A PACS that takes nothing deflated, as `storescp` does unless told to: the SEG arrives whole, and unpacked."""
+    command = re.search(r"^storescu .*$", PAGE.read_text(encoding="utf-8"), re.M)
+    assert command is not None
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    places = {"TITLE": "PACS", "HOST": "127.0.0.1", "PORT": port}
+    places |= {"results/*/seg.dcm": str(seg_path), "results/*/sr.dcm": str(sr_path)}
+    words = [places.get(word, word) for word in command.group().split()]
+    assert set(places.values()) <= set(words)
+    with subprocess.Popen(["storescp", "-od", str(tmp_path), port]) as pacs:
+        try:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                with closing(socket.socket()) as one:
+                    if not one.connect_ex(("127.0.0.1", int(port))):
+                        break
+                time.sleep(0.02)
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        finally:
+            pacs.terminate()
+    assert (done.returncode, done.stderr) == (0, "")
+    arrived = {file.Modality: file for file in map(pydicom.dcmread, tmp_path.iterdir())}
+    assert arrived.keys() == {"SEG", "SR"}
+    assert arrived["SEG"].PixelData == pydicom.dcmread(seg_path).PixelData
+    assert arrived["SEG"].file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian
