@@ -297,7 +297,7 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
         reporter.note(f"{ended.name}: the result there {ended.note}")
     kept = " (finished before)" if ended.status == "kept" else ""
     if any(caution["code"] == "trained-on" for caution in report.get("cautions", [])):
-        kept += " (the network was trained on slices of it)"
+        kept += " (part of the network's training data)"
     reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict_line(verdict)}{kept}")
     reporter.case(
         f"{ended.name}: {out / ended.name}",

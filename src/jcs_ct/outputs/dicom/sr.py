@@ -132,9 +132,11 @@ def _words(report: Mapping[str, Any]) -> str:
     severity = _severity(report)
     if severity is not None:
         lines.append(f"Severity: {severity['name']}. Source of the grades: {severity['source']}")
-    lines += [f"Warning: {warning}" for warning in report["warnings"] if warning not in verdict["reasons"]]
+    lines += [f"Note: {warning}" for warning in report["warnings"] if warning not in verdict["reasons"]]
     lines += [f"Slice {entry['index']}: {'; '.join(entry['flags'])}" for entry in report["slices"] if entry["flags"]]
-    lines += [f"{report['model']['name']}: {note}" for note in report["model"]["notes"]]
+    model = report["model"]
+    lines += [f"{model['name']}: trained on {model['trained_on']}"] if model.get("trained_on") else []
+    lines += [f"{model['name']}: {note}" for note in model["notes"]]
     return "\n".join(line for line in lines if line)
 
 
