@@ -304,7 +304,7 @@ def test_the_output_folder_is_not_read_again(jcs: Callable[..., Any], slices: Pa
     status, _, err = jcs("explain", slices, "-o", slices / "out", "-m", "jcs-classifier", "--overwrite")
     assert status == 0
     assert "2 files in the output folder" in err
-    assert "2 done" in err
+    assert "2 slices done" in err
 
 
 def test_an_input_is_never_replaced(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:

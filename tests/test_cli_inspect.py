@@ -45,7 +45,7 @@ def test_the_table_says_what_is_read_and_why_not(study: Path, capsys: pytest.Cap
     assert lines[5].endswith("no")
     assert lines[7] == "    not read: is MR, not CT"
     assert len(lines) == 8
-    assert "jcs: 1 done" in said.err
+    assert said.err.endswith("jcs: 1 series can be read\n")
     assert "Zaphod" not in said.out + said.err
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.mistakes import advice
 from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError, MemoryRanOutError, UsageError, unforeseen
 from jcs_ct.core.processors import usable_threads
@@ -136,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
         status = 130
     except click.ClickException as error:
         error.show()
+        if helps := advice(error):
+            click.echo(helps, err=True)
         status = error.exit_code
     except JcsError as error:
         if "--verbose" in words:

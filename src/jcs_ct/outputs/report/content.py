@@ -125,7 +125,8 @@ def verdict_text(study: StudyResult) -> str:
     sure = "" if verdict.interval is None else " ({:.2f} to {:.2f})".format(*verdict.interval)
     what = {
         "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, threshold {limit:.2f}",
-        "top-k": f"probability {score_text(score, limit)} from the highest slices, threshold {limit:.2f}",
+        "top-k": f"probability {score_text(score, limit)} from the most suspicious tenth of the slices, "
+        f"threshold {limit:.2f}",
         "fraction": f"{100 * score:.0f} % of the slices are positive, threshold {100 * limit:.0f} %",
         "release-count": f"{score:.0f} slices are positive, threshold {limit:.0f}",
     }.get(verdict.rule, f"score {score:.3g}, threshold {limit:.3g}")

@@ -143,6 +143,11 @@ def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
 
 def _terms(verdict: Mapping[str, Any], language: Language) -> list[str]:
     """Return what the probability follows from, in a sentence."""
+    if verdict["rule"] == "top-k":
+        text = mark(
+            "The probability comes from the most suspicious tenth of the slices alone; lesions do not count in it."
+        )
+        return [language.say(text)]
     terms = [
         language.say(FEATURES[t["feature"]].words).format(language.percent(t["value"]))
         for t in verdict.get("terms") or ()
