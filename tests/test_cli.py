@@ -116,7 +116,7 @@ def test_classify(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None
     (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier", "--threshold", "0.1")
     assert status == 1
-    assert "2 done, 1 failed" in err
+    assert "2 slices done, 1 failed" in err
     assert err.count("bad.png") == 1
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
