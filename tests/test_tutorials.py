@@ -89,8 +89,14 @@ def test_pages_have_blocks_that_are_run() -> None:
     for page in PAGES.values():
         assert any(not title for _, title, _ in blocks(page)), page
     titles = {title for page in PAGES.values() for _, title, _ in blocks(page)}
-    assert titles == {"", "needs Orthanc", "needs Slurm", "needs the published checkpoints", "needs a PACS",
-                      "takes hours"}
+    assert titles == {
+        "",
+        "needs Orthanc",
+        "needs Slurm",
+        "needs the published checkpoints",
+        "needs a PACS",
+        "takes hours",
+    }
     together = "".join(page.read_text(encoding="utf-8") for page in PAGES.values())
     assert [long for long in SHORT if long not in together] == []
 

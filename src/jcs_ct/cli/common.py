@@ -175,6 +175,7 @@ def check_runtimes(names: Iterable[str], known: Sequence[str]) -> None:
 COUNTED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("diagnose", "collect"), ("study done", "studies done")),
     **dict.fromkeys(("segment", "classify", "explain", "features"), ("slice done", "slices done")),
+    **dict.fromkeys(("evaluate segment", "evaluate classify", "evaluate explain"), ("slice scored", "slices scored")),
     "inspect": ("series can be read", "series can be read"),
     "demo": ("", ""),  # its parts are of different kinds: only failures are counted
 }
