@@ -146,7 +146,7 @@ def test_nobody_checked_it(sr_path: Path, files: list[Path]) -> None:
         "not verified",
         "calibrated",
         "0.91 ≥ 0.5",
-        "not reliable",
+        "Do not rely on this result",
     ):
         assert words in text
     assert "the chest is cut off" in text
@@ -164,7 +164,8 @@ def test_a_negative_patient_has_no_finding_of_the_disease(files: list[Path], seg
     assert patient["Disease caused by SARS-CoV-2 (COVID-19)"] == "Negative"
     assert "Probability of COVID-19" not in patient  # rules that count have none
     assert "Finding" not in patient
-    assert "not reliable" not in comment(document)
+    assert "Do not rely" not in comment(document)
+    assert "No check rules this result out." in comment(document)
 
 
 def test_a_verdict_between_is_indeterminate(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
@@ -180,17 +181,20 @@ def test_a_verdict_between_is_indeterminate(files: list[Path], seg_path: Path, t
 def test_every_reservation_of_the_page_stands_in_it(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
     slices = copy.deepcopy(REPORT["slices"])
     slices[1]["flags"] = ["no lungs were found"]
-    report = changed(verdict={"positive": False}, model={"notes": ["trained on adults only"]}, slices=slices)
+    report = changed(
+        verdict={"positive": False}, model={"notes": ["for adults only"], "trained_on": "12 slices"}, slices=slices
+    )
     report["warnings"] = ["partial chest", *report["verdict"]["reasons"]]
     write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
     lines = comment(pydicom.dcmread(tmp_path / "sr.dcm")).splitlines()
     for sentence in explanation(report):
         assert sentence in lines
     assert "This result does not rule out COVID-19." in lines
-    assert lines[lines.index("The verdict is not reliable because") + 1] == "- the chest is cut off"
+    assert lines[lines.index("Do not rely on this result:") + 1] == "- the chest is cut off"
     assert lines.count("Note: partial chest") == 1
     assert "Note: the chest is cut off" not in lines
-    assert {"Slice 2: no lungs were found", "jcs-lite: trained on adults only"} <= set(lines)
+    assert {"Slice 2: no lungs were found", "jcs-lite: trained on 12 slices", "jcs-lite: for adults only"} <= set(lines)
+    assert "No check rules this result out." not in lines
 
 
 @needs("dciodvfy", "dcmconv", "dsrdump")

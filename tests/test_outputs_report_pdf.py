@@ -169,6 +169,7 @@ def test_the_command_writes_it_and_resume_adds_it(tmp_path: Path, capsys: pytest
     assert "leave out --no-html" in capsys.readouterr().err
     assert run(words) == 0
     (report,) = tmp_path.glob("out/*/report.json")
+    assert capsys.readouterr().err.endswith(f"jcs: 1 study done\nOpen {report.with_name('report.html')}\n")
     assert "pdf" not in json.loads(report.read_text())["files"]
     assert run([*words, "--pdf", "--resume"]) == 0
     assert "made with another choice of files" in capsys.readouterr().err

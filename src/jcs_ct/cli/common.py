@@ -176,6 +176,7 @@ COUNTED: dict[str, tuple[str, str]] = {
     **dict.fromkeys(("diagnose", "collect"), ("study done", "studies done")),
     **dict.fromkeys(("segment", "classify", "explain", "features"), ("slice done", "slices done")),
     **dict.fromkeys(("evaluate segment", "evaluate classify", "evaluate explain"), ("slice scored", "slices scored")),
+    "evaluate study": ("study scored", "studies scored"),
     "inspect": ("series can be read", "series can be read"),
     "demo": ("", ""),  # its parts are of different kinds: only failures are counted
 }

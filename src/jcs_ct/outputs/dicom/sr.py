@@ -126,8 +126,10 @@ def _words(report: Mapping[str, Any]) -> str:
     verdict = report["verdict"]
     lines = [UNVERIFIED, report["disclaimer"], f"Verdict by the rule {verdict['rule']!r}: {verdict['text']}"]
     lines += [sentence for sentence in words.explanation(report) if sentence not in lines]
-    if not verdict["reliable"]:
-        lines.append("The verdict is not reliable because" if verdict["reasons"] else "The verdict is not reliable.")
+    if verdict["reliable"]:
+        lines.append("No check rules this result out.")
+    else:
+        lines.append("Do not rely on this result:" if verdict["reasons"] else "Do not rely on this result.")
     lines += [f"- {reason}" for reason in verdict["reasons"]]
     severity = _severity(report)
     if severity is not None:
