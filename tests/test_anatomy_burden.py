@@ -155,7 +155,9 @@ def test_consolidation_at_the_pleura_belongs_to_its_lung() -> None:
     assert found.both.lesion_ml == 0
     assert found.severity == 0
     assert found.ignored_ml == pytest.approx(0.1)
-    assert found.warnings() == ("0.1 ml of detected lesion lies outside the lungs and was excluded",)
+    assert found.warnings() == (
+        "0.1 ml of detected lesion lies outside the lungs and was excluded: no volume or share counts it",
+    )
 
 
 def test_a_ring_of_chest_wall_is_cut_to_the_surface() -> None:

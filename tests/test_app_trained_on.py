@@ -52,17 +52,16 @@ def seen(weights: Path, pictures: list[NDArray[np.uint8]], total: int = 0) -> li
     return [str(w) for w in watch.warnings()]
 
 
-WORTH = "as a test of it the answer is worth nothing"
+SAYS = (
+    "this study is part of the training data of jcs-lite, so the result does not show how well it works on new patients"
+)
 
 
 def test_slices_that_were_trained_on_are_counted(weights: Path, slices: list[NDArray[np.uint8]]) -> None:
-    assert seen(weights, [slices[1], slices[2]]) == [
-        f"jcs-lite was trained on slices of this study (2 of 2 pixel for pixel): {WORTH}"
-    ]
+    assert seen(weights, [slices[1], slices[2]]) == [f"{SAYS} (all 2 slices are identical)"]
     larger = np.asarray(Image.fromarray(slices[1]).resize((128, 128)).transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    assert seen(weights, [larger]) == [
-        f"jcs-lite was trained on slices of this study (0 of 1 pixel for pixel, 1 of 1 compared ones nearly): {WORTH}"
-    ]
+    near = "no slice is identical; 1 of 1 compared slices is nearly identical"
+    assert seen(weights, [larger]) == [f"{SAYS} ({near})"]
 
 
 def test_other_slices_and_a_few_that_look_alike_are_not_called_so(weights: Path) -> None:
@@ -74,7 +73,7 @@ def test_other_slices_and_a_few_that_look_alike_are_not_called_so(weights: Path)
 def test_of_a_long_study_all_are_compared_exactly(weights: Path, slices: list[NDArray[np.uint8]]) -> None:
     blank = np.zeros((8, 8, 3), np.uint8)
     found = seen(weights, [*[blank] * (2 * COMPARED - 1), slices[2]])  # an odd one, which is not compared by its looks
-    assert found == [f"jcs-lite was trained on slices of this study (1 of {2 * COMPARED} pixel for pixel): {WORTH}"]
+    assert found == [f"{SAYS} (1 of {2 * COMPARED} slices is identical)"]
 
 
 def test_a_diagnosis_says_so(weights: Path, slices: list[NDArray[np.uint8]]) -> None:
@@ -82,10 +81,7 @@ def test_a_diagnosis_says_so(weights: Path, slices: list[NDArray[np.uint8]]) -> 
     pictures = [Image.fromarray(s) for s in slices[1:3]]
     plain = Diagnoser(device="cpu", runtime="torch")(pictures).to_dict()
     own = Diagnoser(weights, device="cpu", runtime="torch")(pictures).to_dict()
-    caution = {
-        "code": "trained-on",
-        "text": f"jcs-lite was trained on slices of this study (2 of 2 pixel for pixel): {WORTH}",
-    }
+    caution = {"code": "trained-on", "text": f"{SAYS} (all 2 slices are identical)"}
     assert [c for c in own["cautions"] if c not in plain["cautions"]] == [caution]
     assert caution["text"] in own["warnings"]
     assert own["verdict"] == plain["verdict"]

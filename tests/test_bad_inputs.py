@@ -222,7 +222,7 @@ def test_in_a_folder_the_good_ones_come_out(run: Any, tmp_path: Path, capfd: pyt
         rows = list(csv.DictReader(file))
     good = [name for name, _ in ODD if not name.endswith(".zip")]
     assert len(rows) == len(good)
-    assert f"{len(good)} done" in err
+    assert f"{len(good)} slices done" in err
     for name in ("broken-link.png", "pipe.png", "truncated.png", "nan.tif"):
         assert sum(name in line and line.startswith("jcs: error") for line in err.splitlines()) == 1
 
@@ -260,7 +260,7 @@ def test_a_list_names_what_is_missing(run: Any, tmp_path: Path, capfd: pytest.Ca
     assert run(tmp_path / "list.txt", "-o", tmp_path / "t.csv") == 1
     err = capfd.readouterr().err
     assert "not there.png: does not exist" in err
-    assert "1 done, 1 failed" in err
+    assert "1 slice done, 1 failed" in err
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(

@@ -116,7 +116,7 @@ def test_classify(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None
     (slices / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(20))
     status, _, err = jcs("classify", slices, "-o", "t.csv", "-m", "jcs-classifier", "--threshold", "0.1")
     assert status == 1
-    assert "2 done, 1 failed" in err
+    assert "2 slices done, 1 failed" in err
     assert err.count("bad.png") == 1
     with (tmp_path / "t.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -304,7 +304,7 @@ def test_the_output_folder_is_not_read_again(jcs: Callable[..., Any], slices: Pa
     status, _, err = jcs("explain", slices, "-o", slices / "out", "-m", "jcs-classifier", "--overwrite")
     assert status == 0
     assert "2 files in the output folder" in err
-    assert "2 done" in err
+    assert "2 slices done" in err
 
 
 def test_an_input_is_never_replaced(jcs: Callable[..., Any], slices: Path, tmp_path: Path) -> None:

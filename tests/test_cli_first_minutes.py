@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,10 @@ import pytest
 from click.testing import CliRunner
 
 from jcs_ct.cli import COMMANDS, jcs, main
+from jcs_ct.cli.closing import Closing
+from jcs_ct.cli.mistakes import EXAMPLES
 from jcs_ct.core import installing
+from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
@@ -97,6 +101,81 @@ def test_the_doctor_finds_this_installation_sound() -> None:
     assert {f"extra {name}" for name in ("train", "lite", "service")} < set(findings)
     text = said("doctor")
     assert all(what in text for what in findings)
+    assert text.endswith("\n\nEverything that `jcs diagnose` needs is installed.\n")
+    assert {line[:5].strip() for line in text.splitlines()[:-2]} <= {"ok", "opt", ""}
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["diagnos", "x"], "Did you mean: jcs diagnose?"),
+        (["export", "x"], "Did you mean: jcs models export?"),
+        (["check"], "Did you mean: jcs data check?"),
+        (["diagnose", "x"], "For example: jcs diagnose study/ -o results"),
+        (["inspect"], "For example: jcs inspect study/"),
+        (["paint"], "Error: No such command 'paint'."),
+    ],
+)
+def test_a_wrong_call_says_what_a_right_one_is(words: list[str], last: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(("name", "call"), EXAMPLES.items())
+def test_every_example_is_a_whole_call(name: str, call: str) -> None:
+    """Each is parsed, up to the command's own work, and begins with the command that it is an example of."""
+    assert f"{call} ".startswith(f"{name} ")
+    command: click.Command = jcs
+    _, *words = call.split()
+    while isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words.pop(0))
+        assert found is not None
+        command = found
+    command.make_context(name, words)
+
+
+def _ended(name: str, report: dict[str, Any] | None) -> Any:
+    return SimpleNamespace(name=name, label=f"in/{name}", report=report)
+
+
+def _report(call: str, *, reliable: bool, html: bool = True) -> dict[str, Any]:
+    verdict = {"call": call, "score": 0.814, "interval": [0.6, 0.925], "reliable": reliable, "positive": True}
+    files = {"html": "report.html"} if html else {}
+    return {"verdict": verdict, "files": files, "burden": {"lesion_ml": 186.44, "severity": {"name": "CT-1"}}}
+
+
+def test_one_study_ends_with_its_page(tmp_path: Path) -> None:
+    closing = Closing(tmp_path)
+    closing.study(_ended("a", _report("positive", reliable=True)))
+    assert (closing.table(), closing.last()) == ("", f"Open {tmp_path / 'a' / 'report.html'}")
+    without = Closing(tmp_path)
+    without.study(_ended("a", _report("positive", reliable=True, html=False)))
+    assert without.last() == f"Open {tmp_path / 'a' / 'report.json'}"
+
+
+def test_several_studies_end_with_a_table_of_all_of_them(tmp_path: Path) -> None:
+    closing = Closing(tmp_path)
+    closing.problem(InputError("is broken", path="in/x.zip"))
+    closing.study(_ended("a", _report("positive", reliable=True)))
+    closing.study(_ended("b", _report("indeterminate", reliable=False) | {"burden": None}))
+    closing.study(_ended("c", None))
+    lines = [re.split(r"  +", line) for line in closing.table().splitlines()[1:]]
+    assert lines == [
+        ["case", "verdict", "score (interval)", "reliable", "lesions", "grade", "report"],
+        ["–", "failed", "in/x.zip"],
+        ["a", "positive", "0.81 (0.60 to 0.93)", "yes", "186.4 ml", "CT-1", str(tmp_path / "a/report.html")],
+        ["b", "indeterminate", "0.81 (0.60 to 0.93)", "NO", str(tmp_path / "b/report.html")],
+        ["c", "failed", "in/c"],
+    ]
+    assert closing.last() == f"Open a report of the table above; all numbers are in {tmp_path / 'summary.csv'}"
+
+
+def test_where_nothing_was_made_there_is_nothing_to_open(tmp_path: Path) -> None:
+    closing = Closing(tmp_path)
+    closing.problem(InputError("is broken", path="in/x.zip"))
+    assert closing.last() == ""
 
 
 def test_the_doctor_names_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +189,7 @@ def test_the_doctor_names_damaged_weights(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_doctor_says_how_to_get_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jcs_ct.app.doctor.missing_of", lambda extra: ["lightning"] if extra == "train" else [])
     text = said("doctor")
-    assert re.search(r"-- +extra train .*not installed: lightning\n.*→ pip install .*\[train\]\"", text)
+    assert re.search(r"opt +extra train .*not installed: lightning\n.*→ pip install .*\[train\]\"", text)
 
 
 @pytest.mark.parametrize(

@@ -39,13 +39,13 @@ def test_the_table_says_what_is_read_and_why_not(study: Path, capsys: pytest.Cap
     assert lines[0].split()[2:7] == ["dicom", "CT", "1", "axial", "20"]
     assert " ".join(lines[0].split()).endswith("20 8 × 5 × 4 48 × 80 yes")
     assert lines[1] == f"    file: {study / 'ct/ct_000.dcm'}"
-    assert lines[2] == "    warning: the header says that text is burnt into the pixels; it may name the patient"
+    assert lines[2] == "    note: the header says that the images hold burned-in text; it may name the patient"
     assert [line.split(":")[1] for line in lines[3:5]] == [" thick slices", " coarse pixels"]
     assert lines[5].split()[2:7] == ["dicom", "MR", "2", "axial", "20"]
     assert lines[5].endswith("no")
     assert lines[7] == "    not read: is MR, not CT"
     assert len(lines) == 8
-    assert "jcs: 1 done" in said.err
+    assert said.err.endswith("jcs: 1 series can be read\n")
     assert "Zaphod" not in said.out + said.err
 
 
@@ -82,4 +82,4 @@ def test_gaps_are_allowed_on_demand(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(tmp_path) == 2
     assert "--allow-gaps" in capsys.readouterr().err
     assert run(tmp_path, "--allow-gaps") == 0
-    assert "warning: lacks 1 slice: after slice 5" in capsys.readouterr().out
+    assert "note: lacks 1 slice: after slice 5" in capsys.readouterr().out

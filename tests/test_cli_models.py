@@ -84,9 +84,22 @@ def test_show_tells_everything_about_stored_weights(checkpoint: Path) -> None:
     text = run("show", "mine").stdout
     for words in (card.weights_sha256, "CC0", "release-segmentation", "epoch", "not tuned"):
         assert words in text
-    assert re.search(r"^source_url +none$", text, re.MULTILINE)
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in text.splitlines() if line[0] != " ")
+    assert lines["what"] == f"{card.source_kind}: {card.source_file}"
+    assert not {"source url", "source sha256", "bn eps folded", "schema version"} & lines.keys()
     (store.weights_folder() / "mine.json").write_text("{")
     assert "not valid JSON" in run("show", "mine").stdout
+
+
+def test_the_shipped_weights_say_what_they_are_and_learned_from() -> None:
+    (row,) = [line for line in run("list").stdout.splitlines() if line.startswith("jcs-lite ")]
+    assert row.endswith("COVID-19 probability, attention and lesions in one pass; comes with jcs-ct")
+    text = run("show", "jcs-lite").stdout
+    assert "\ntrained on       3,365 slices labelled COVID-19 or not (public sets ucsd 552" in text
+    assert "AUC on held-out slices of mosmed: 0.815" in text
+    assert "{" not in text
+    values = [line[17:].strip() for line in text.splitlines()]
+    assert all(values), "a line without a value"
 
 
 def test_show_tells_how_to_get_the_others() -> None:

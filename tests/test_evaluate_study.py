@@ -227,7 +227,7 @@ def test_what_cannot_be_told_apart_or_is_another_is_named(tmp_path: Path, capsys
     assert f"three/chest.nii: has no result in {out}: {both} its path and its bytes (" in said
     assert f"chest: has no result in {out}: {both} its digest 01234567… (" in said
     assert "d.nii.gz: has the result d, which is that of d already (keep one row of a study)" in said
-    assert "jcs: 1 done, 4 failed" in said
+    assert "jcs: 1 study scored, 4 failed" in said
     assert evaluated(capsys, "--labels", table, "--results", out, "-o", tmp_path / "s", "--runtime", "onnx")[0] == 2
 
 

@@ -275,6 +275,9 @@ def test_a_named_file_that_cannot_be_used_is_a_problem(tmp_path: Path, name: str
 
 def test_missing_paths_are_problems(tmp_path: Path) -> None:
     only_problem(find_sources([tmp_path / "no.png"]), "does not exist", "check the name")
+    write(tmp_path, {"study-one/scan.png": PNG})
+    for wrong, meant in (("study-one/scam.png", "study-one/scan.png"), ("study-on/scan.png", "study-one")):
+        only_problem(find_sources([tmp_path / wrong]), "does not exist", f"did you mean {tmp_path / meant}?")
     only_problem(find_sources([str(tmp_path / "*.png")]), "does not exist", "patterns are not expanded")
     only_problem(find_sources([""]), "an input is empty")
     only_problem(find_sources(["a\0b.png"]), "cannot be read", "\\x00")

@@ -259,7 +259,7 @@ def test_nothing_but_reports_is_a_problem(tmp_path: Path) -> None:
     report.SOPClassUID, report.Modality = pydicom.uid.EnhancedSRStorage, "SR"
     report.save_as(path)
     assert "no CT volume to work on" in refused(path)
-    assert "holds no images of a CT, but SR" in refused(path)
+    assert "holds no CT images, only SR" in refused(path)
 
 
 # --- other kinds -----------------------------------------------------------------------------------------------------
@@ -389,7 +389,7 @@ def test_real_studies_that_are_flagged(name: str, real_data: Path) -> None:
         assert text in warning
     if name.endswith("seg_sr"):
         assert any("sr_document.dcm: 1 object in a series of images skipped (SR)" in note for note in found.notes)
-        assert [row.reason for row in found.others] == ["holds no images of a CT, but SEG"]
+        assert [row.reason for row in found.others] == ["holds no CT images, only SEG"]
 
 
 def test_all_real_studies_at_once(real_data: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import copy
+import re
+import socket
 import subprocess
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -16,8 +21,7 @@ from jcs_ct.outputs.dicom import write_seg, write_sr
 from jcs_ct.outputs.report.schema import check
 from jcs_ct.outputs.report.words import explanation
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PAGE = Path(__file__).resolve().parent.parent / "docs/tutorials/orthanc.md"
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,7 @@ def test_nobody_checked_it(sr_path: Path, files: list[Path]) -> None:
         "not verified",
         "calibrated",
         "0.91 ≥ 0.5",
-        "not reliable",
+        "Do not rely on this result",
     ):
         assert words in text
     assert "the chest is cut off" in text
@@ -160,31 +164,37 @@ def test_a_negative_patient_has_no_finding_of_the_disease(files: list[Path], seg
     assert patient["Disease caused by SARS-CoV-2 (COVID-19)"] == "Negative"
     assert "Probability of COVID-19" not in patient  # rules that count have none
     assert "Finding" not in patient
-    assert "not reliable" not in comment(document)
+    assert "Do not rely" not in comment(document)
+    assert "No check rules this result out." in comment(document)
 
 
 def test_a_verdict_between_is_indeterminate(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
-    report = changed(verdict={"positive": False, "call": "indeterminate", "interval": [0.3, 0.8], "confidence": 0.8})
+    report = changed(
+        verdict={"positive": False, "call": "indeterminate", "interval": [0.3, 0.8], "confidence": 0.8, "studies": 16}
+    )
     write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
     document = pydicom.dcmread(tmp_path / "sr.dcm")
     assert read_groups(document)["jcs-ct: patient"]["Disease caused by SARS-CoV-2 (COVID-19)"] == "Indeterminate"
-    assert "A few more studies in the fit could have put it on the other side of the threshold." in comment(document)
+    assert "The result is too close to the threshold to call." in comment(document)
 
 
 def test_every_reservation_of_the_page_stands_in_it(files: list[Path], seg_path: Path, tmp_path: Path) -> None:
     slices = copy.deepcopy(REPORT["slices"])
     slices[1]["flags"] = ["no lungs were found"]
-    report = changed(verdict={"positive": False}, model={"notes": ["trained on adults only"]}, slices=slices)
+    report = changed(
+        verdict={"positive": False}, model={"notes": ["for adults only"], "trained_on": "12 slices"}, slices=slices
+    )
     report["warnings"] = ["partial chest", *report["verdict"]["reasons"]]
     write_sr(tmp_path / "sr.dcm", make_series(files), report, seg_path)
     lines = comment(pydicom.dcmread(tmp_path / "sr.dcm")).splitlines()
     for sentence in explanation(report):
         assert sentence in lines
     assert "This result does not rule out COVID-19." in lines
-    assert lines[lines.index("The verdict is not reliable because") + 1] == "- the chest is cut off"
-    assert lines.count("Warning: partial chest") == 1
-    assert "Warning: the chest is cut off" not in lines
-    assert {"Slice 2: no lungs were found", "jcs-lite: trained on adults only"} <= set(lines)
+    assert lines[lines.index("Do not rely on this result:") + 1] == "- the chest is cut off"
+    assert lines.count("Note: partial chest") == 1
+    assert "Note: the chest is cut off" not in lines
+    assert {"Slice 2: no lungs were found", "jcs-lite: trained on 12 slices", "jcs-lite: for adults only"} <= set(lines)
+    assert "No check rules this result out." not in lines
 
 
 @needs("dciodvfy", "dcmconv", "dsrdump")
@@ -268,3 +278,33 @@ def test_refused(files: list[Path], seg_path: Path, sr_path: Path, tmp_path: Pat
     with pytest.raises(OutputError, match="exists already"):
         write_sr(path, make_series(files), REPORT, seg_path)
     assert path.read_text() == "mine"
+
+
+@needs("storescu", "storescp")
+def test_the_documented_command_sends_both_files_to_a_pacs(seg_path: Path, sr_path: Path, tmp_path: Path) -> None:
+    """A PACS that takes nothing deflated, as `storescp` does unless told to: the SEG arrives whole, and unpacked."""
+    command = re.search(r"^storescu .*$", PAGE.read_text(encoding="utf-8"), re.M)
+    assert command is not None
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    places = {"TITLE": "PACS", "HOST": "127.0.0.1", "PORT": port}
+    places |= {"results/*/seg.dcm": str(seg_path), "results/*/sr.dcm": str(sr_path)}
+    words = [places.get(word, word) for word in command.group().split()]
+    assert set(places.values()) <= set(words)
+    with subprocess.Popen(["storescp", "-od", str(tmp_path), port]) as pacs:
+        try:
+            until = time.monotonic() + 20
+            while time.monotonic() < until:
+                with closing(socket.socket()) as one:
+                    if not one.connect_ex(("127.0.0.1", int(port))):
+                        break
+                time.sleep(0.02)
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+        finally:
+            pacs.terminate()
+    assert (done.returncode, done.stderr) == (0, "")
+    arrived = {file.Modality: file for file in map(pydicom.dcmread, tmp_path.iterdir())}
+    assert arrived.keys() == {"SEG", "SR"}
+    assert arrived["SEG"].PixelData == pydicom.dcmread(seg_path).PixelData
+    assert arrived["SEG"].file_meta.TransferSyntaxUID == pydicom.uid.ExplicitVRLittleEndian

@@ -17,6 +17,7 @@ from skimage.measure import block_reduce
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
 from jcs_ct.io.pictures import encode_png
 from jcs_ct.outputs import figures, images, sheet
+from jcs_ct.outputs.diagnosis import diagnosed_slice
 from jcs_ct.outputs.figures import LESION, attention_overlay, compare_attention, lesion_overlay, truth_overlay
 
 if TYPE_CHECKING:
@@ -290,6 +291,27 @@ def test_degenerate_attention(ct: NDArray[np.uint8], words: list[str]) -> None:
 
 
 # Side by side
+
+
+def test_a_diagnosed_slice_names_its_sides_and_the_share_of_the_report(words: list[str]) -> None:
+    """R and L on each of the three panels, near the edges and nowhere else; none on a picture, which has no sides."""
+    grey = np.full((384, 384, 3), 90, np.uint8)
+    lesion = np.zeros((384, 384), bool)
+    lesion[180:200, 180:200] = True
+    given: Any = {"lesion": lesion, "attention": lesion.astype(np.float32), "share": 0.28, "title": "slice 1 of 1"}
+    with_them, without = (
+        np.asarray(Image.open(io.BytesIO(diagnosed_slice(grey, anatomy=known, **given)))) for known in (True, False)
+    )
+    assert words.count("lesion: 28 % of the lung") == words.count("lesion: 28 % of the picture") == 1
+    with_them, without = with_them[60:420], without[60:420]  # the panels, without title and legend
+    changed = np.flatnonzero((with_them != without).any(axis=(0, 2)))
+    panels = [changed[(changed >= left) & (changed < left + 384)] - left for left in (18, 18 + 394, 18 + 788)]
+    assert sum(map(len, panels)) == len(changed)
+    for columns in panels:
+        right_side, left_side = columns[columns < 192], columns[columns >= 192]
+        assert 4 < right_side.min() <= right_side.max() < 30
+        assert 384 - 30 < left_side.min() <= left_side.max() < 384 - 4
+    assert (with_them == 255).all(axis=2).sum() > 100 > (without == 255).all(axis=2).sum()
 
 
 def test_comparison(ct: NDArray[np.uint8], words: list[str]) -> None:

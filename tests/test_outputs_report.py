@@ -374,12 +374,14 @@ def spoken(report: dict[str, Any]) -> str:
 def test_the_verdict_is_told_in_words() -> None:
     text = spoken(sample_report())
     assert "This study shows signs of COVID-19: study probability 87 % (threshold 50 %)." in text
-    assert "Lesions fill 7.5 % of the lungs (300 ml) and lie on both sides. Most of it is ground glass." in text
-    assert "Positive slices (probability from 50 %): 3 of the 11 that were assessed." in text
+    assert "Lesions occupy 7.5 % of the lungs (300 ml), on both sides. Most of it is ground glass." in text
+    assert "Positive slices (slice threshold 50 %): 3 of the 11 that were assessed." in text
     assert "Do not rely" not in text
-    sound = "The checks of this study found nothing that speaks against using the result."
-    assert sound in text
-    assert "1 warning" in text
+    sound = "No check rules this result out"
+    assert f"{sound}; read the note below." in text
+    assert "1 note" in text
+    assert f"{sound}. " in spoken(sample_report() | {"warnings": []})
+    assert f"{sound}; read the 3 notes below." in spoken(sample_report() | {"warnings": ["one", "two", "three"]})
 
     doubtful = sample_report()
     doubtful["verdict"] |= {
@@ -395,7 +397,7 @@ def test_the_verdict_is_told_in_words() -> None:
     assert text.index("partial chest") < text.index("COVID-19 is unlikely")
     assert "No signs" not in text, "300 ml of lesion stand beside it"
     assert "This study shows opacities, but COVID-19 is unlikely: study probability 12 %" in text
-    assert "Lesions fill 7.5 % of the lungs (300 ml)" in text
+    assert "Lesions occupy 7.5 % of the lungs (300 ml)" in text
     assert "study probability 12 % (threshold 50 %)" in text
     assert "This result does not rule out COVID-19." in text
     assert text.count("partial chest") == 1, "said once, where it matters most"
@@ -411,6 +413,7 @@ def test_a_verdict_between_says_what_was_found() -> None:
         "score": 0.4996,
         "interval": [0.2, 0.8],
         "confidence": 0.8,
+        "studies": 16,
         "terms": [
             {"feature": "affected", "value": 0.075, "effect": 0.6},
             {"feature": "highest", "value": 0.63, "effect": -0.4},
@@ -421,9 +424,18 @@ def test_a_verdict_between_says_what_was_found() -> None:
         "This study shows opacities, but the model cannot tell whether they are COVID-19: study probability 49.96 %"
         in text
     )
-    assert "The rule was fitted on few studies: the probability may lie between 20 % and 80 % (80 % interval)." in text
-    assert "It follows from: 7.5 % of the lungs are marked as lesion; the highest tenth of the slices have a" in text
-    assert "Opacities alone do not tell COVID-19 from another pneumonia" in text
+    assert (
+        "The probability is uncertain because its formula was fitted to only 16 studies: it may lie between 20 % and "
+        "80 % (80 % interval)." in text
+    )
+    assert (
+        "Two findings lead to this: 7.5 % of the lung volume is marked as lesion, and the most suspicious tenth of the "
+        "slices averages 63 %." in text
+    )
+    assert "The result is too close to the threshold to call." in text
+    assert "Opacities alone cannot distinguish COVID-19 from another pneumonia" in text
+    report["verdict"]["terms"].pop()
+    assert "It follows from: 7.5 % of the lung volume is marked as lesion." in spoken(report)
     assert not [wrong for wrong in ("No signs", "Signs of", "unlikely") if wrong in text]
     page = render(report, [])
     assert 'class="verdict indeterminate' in page

@@ -12,10 +12,11 @@ from babel.messages.pofile import read_po
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.outputs.report import words
-from jcs_ct.outputs.report.explained import NOTES, card_entries, meaning_of
+from jcs_ct.outputs.report.explained import NOTES, card_entries, explained_notes, meaning_of
 from jcs_ct.outputs.report.html import render
 from jcs_ct.outputs.report.language import ENGLISH, LANGUAGES, TRANSLATIONS, language_of
 from jcs_ct.weights.card import WeightsCard
+from jcs_ct.weights.notes import plain_notes
 from report_help import sample_frames, sample_report
 
 if TYPE_CHECKING:
@@ -114,11 +115,15 @@ def test_english_reports_say_nothing_of_translations() -> None:
 
 def test_every_figure_of_the_shipped_card_is_explained() -> None:
     card = WeightsCard.from_json((ROOT / "src" / "jcs_ct" / "assets" / "jcs-lite.json").read_bytes())
-    notes = [note for note in card.notes if re.search(r"\d\.\d", note)]
+    said = plain_notes(card.notes)
+    notes = [note for note in said if re.search(r"\d\.\d", note)]
     assert len(notes) > 5
     assert [note for note in notes if not meaning_of(note)] == []
-    assert all(any(part in note.lower() for note in card.notes) for part in NOTES), "explains what no card says"
+    assert [note for note in said if note.startswith("held-out")] == [], "a name of training's"
+    assert all(any(part in note.lower() for note in said) for part in NOTES), "explains what no card says"
     assert meaning_of("made for a test") == ""
+    explained = [meaning for _, meaning in explained_notes(said) if meaning]
+    assert len(explained) == len(set(explained)) > 5, "each meaning stands once"
 
 
 def test_the_card_explains_each_of_its_lines() -> None:
@@ -126,6 +131,9 @@ def test_the_card_explains_each_of_its_lines() -> None:
     entries = {entry.term: entry for entry in card_entries(report)}
     assert all(entry.meaning.endswith(".") for entry in entries.values())
     assert entries["Slice threshold"].value == "50 %"
+    assert "Trained on" not in entries
+    report["model"]["trained_on"] = "12 slices"
+    assert next(e for e in card_entries(report) if e.term == "Trained on").value == "12 slices"
     report["model"] |= {"temperature": None, "lesion_threshold": None, "covid_threshold": None}
     assert not {"Temperature", "Lesion threshold", "Slice threshold"} & {e.term for e in card_entries(report)}
     segmenter = {"name": "mine", "architecture": "jcs-single", "weights_sha256": "a" * 64}

@@ -57,6 +57,8 @@ def test_the_first_page_has_the_verdict_its_picture_and_the_disclaimer(pages: An
     assert 2 <= len(document) <= 6
     for page in document:
         assert page.get_size() == pytest.approx(A4, abs=1)
+        foot = page.get_textpage().get_text_bounded(top=36)  # points from the lower edge
+        assert report["disclaimer"] in " ".join(foot.split())
     first = text_of(document[0])
     assert report["disclaimer"] in first
     assert report["case"] in first
@@ -77,6 +79,17 @@ def test_drawings_have_their_colours(pages: Any) -> None:
     for colour in ((217, 98, 43), (43, 131, 184)):  # bars of positive slices, of lesions
         assert sum(int((np.abs(page - np.array(colour)).max(axis=1) < 4).sum()) for page in drawn) > 200, colour
     assert max(int((page.max(axis=1) < 8).sum()) / len(page) for page in drawn) < 0.2  # none drawn in black
+
+
+def test_the_line_of_the_slice_threshold_is_dashed_as_its_legend_says(pages: Any) -> None:
+    """Black pixels of the longest line across the chart, in runs: a solid one would be one run."""
+    pixels = [np.asarray(page.render(scale=2).to_pil().convert("L")) for page in pages(sample_report(12))]
+    (x0, x1), dark = (140, 900), [page[:, 140:900] < 110 for page in pixels]
+    line = max((row for page in dark for row in page if np.diff(row.astype(int)).clip(0).sum() > 30), key=np.sum)
+    runs = np.diff(np.concatenate([[0], line.astype(int), [0]]))
+    lengths = np.flatnonzero(runs == -1) - np.flatnonzero(runs == 1)
+    assert len(lengths) > 30
+    assert lengths.max() < (x1 - x0) / 30
 
 
 def test_hostile_words_stay_words_and_nothing_is_fetched(pages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +169,7 @@ def test_the_command_writes_it_and_resume_adds_it(tmp_path: Path, capsys: pytest
     assert "leave out --no-html" in capsys.readouterr().err
     assert run(words) == 0
     (report,) = tmp_path.glob("out/*/report.json")
+    assert capsys.readouterr().err.endswith(f"jcs: 1 study done\nOpen {report.with_name('report.html')}\n")
     assert "pdf" not in json.loads(report.read_text())["files"]
     assert run([*words, "--pdf", "--resume"]) == 0
     assert "made with another choice of files" in capsys.readouterr().err

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 from unittest.mock import patch
@@ -55,6 +57,21 @@ def test_examples_of_docstrings_do_what_they_say(name: str) -> None:
 def test_every_public_name_has_an_example() -> None:
     names = [name for name in jcs_ct.__all__ if name != "__version__"]
     assert [name for name in names if ">>>" not in (getattr(jcs_ct, name).__doc__ or "")] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "unset")],
+)
+def test_programs_wait_as_commands_do(given: dict[str, str], spins: str) -> None:
+    """It must be said before PyTorch is loaded: OpenMP looks once."""
+    code = (
+        "import os, sys, jcs_ct; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT', 'unset'))\n"
+        "import jcs_ct.core.spinning as s; e = {}; s.spin_briefly(e); print(e)"
+    )
+    around = {k: v for k, v in os.environ.items() if k not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run([sys.executable, "-c", code], env=around | given, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"False {spins}", "{'GOMP_SPINCOUNT': '1000'}"]
 
 
 def test_weights_are_loaded_once_for_many_studies(pictures: list[Image.Image]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-WIDTH, HEIGHT = 1200, 316  # of the window of the browser
+WIDTH, HEIGHT = 1200, 424  # of the window of the browser: down to the end of the verdict
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ def main() -> None:
         return
     stamp.unlink(missing_ok=True)
 
+    print(f"setup: installing 1.4 GB or more into {options.venv}; it takes a minute or longer (log: setup.log there)")
     install_torch(python)
     extra = "[dev]" if options.dev else ""
     pip(python, "install", "--constraint", str(CONSTRAINTS), "--editable", f"{ROOT}{extra}")
@@ -64,9 +65,9 @@ def install_torch(python: Path) -> None:
         pip(python, "install", f"torch=={TORCH}")
         return
     build = f"torch=={TORCH}+cpu"
-    if pip(python, "install", "--quiet", build, "--constraint", str(CONSTRAINTS), check=False, silent=True):
+    if pip(python, "install", build, "--constraint", str(CONSTRAINTS), check=False, silent=True):
         return
-    pip(python, "install", "--quiet", "uv")
+    pip(python, "install", "uv")
     command = [str(python), "-m", "uv", "pip", "install", "--python", str(python), "--torch-backend", "cpu"]
     command.append(f"torch=={TORCH}")
     if subprocess.run(command, check=False).returncode != 0:
@@ -77,12 +78,16 @@ def install_torch(python: Path) -> None:
 
 
 def pip(python: Path, *arguments: str, check: bool = True, silent: bool = False) -> bool:
-    """Run pip of the environment; exit with its status where `check` is true, else return whether it succeeded."""
-    sink = subprocess.DEVNULL if silent else None
+    """Run pip of the environment; exit with its status where `check` is true, else return whether it succeeded.
+
+    What pip says goes into a log beside the environment, and is printed where pip fails, unless `silent`.
+    """
+    log = python.parent.parent / "setup.log"
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments]
-    if check and "--quiet" not in arguments:
-        command.append("--quiet")
-    done = subprocess.run(command, check=False, stdout=sink, stderr=sink)
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, check=False, stdout=file, stderr=subprocess.STDOUT)
+    if done.returncode != 0 and not silent:
+        print(log.read_text(encoding="utf-8", errors="replace"), file=sys.stderr)
     if check and done.returncode != 0:
         sys.exit(done.returncode)
     return done.returncode == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jcs_ct.core.spinning import spin_briefly
 from jcs_ct.core.version import __version__
 
 __all__ = ["CaseResult", "Diagnoser", "JcsError", "__version__", "create_model", "diagnose"]
@@ -22,6 +24,8 @@ _HOMES = {
     "create_model": "jcs_ct.weights",
     "diagnose": "jcs_ct.app.diagnose",
 }
+
+spin_briefly(os.environ)  # before anything here loads PyTorch
 
 
 def __getattr__(name: str) -> Any:

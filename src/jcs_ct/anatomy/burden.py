@@ -117,7 +117,8 @@ class Burden:
         if self.both.lung_ml is None:
             lines.append("no lungs were found: volumes and shares of the lungs are not known")
         if self.ignored_ml >= LEAST_LESION_ML:
-            lines.append(f"{self.ignored_ml:.1f} ml of detected lesion lies outside the lungs and was excluded")
+            excluded = "lies outside the lungs and was excluded: no volume or share counts it"
+            lines.append(f"{self.ignored_ml:.1f} ml of detected lesion {excluded}")
         return tuple(lines)
 
 

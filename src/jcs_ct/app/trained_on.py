@@ -67,14 +67,25 @@ class TrainingWatch:
         found = []
         for name, counts in self._found.items():
             if counts["same"] or counts["similar"] > CHANCE * self._compared:
-                kinds = f"{counts['same']} of {self._looked} pixel for pixel"
-                if counts["similar"]:
-                    kinds += f", {counts['similar']} of {self._compared} compared ones nearly"
                 text = (
-                    f"{name} was trained on slices of this study ({kinds}): as a test of it the answer is worth nothing"
+                    f"this study is part of the training data of {name}, so the result does not show how well it works "
+                    f"on new patients ({_counted(counts, self._looked, self._compared)})"
                 )
                 found.append(CodedWarning(CODE, text))
         return found
+
+
+def _counted(counts: dict[str, int], looked: int, compared: int) -> str:
+    """Return how many slices were found again, in words."""
+
+    def of(found: int, all_of_them: int, what: str, how: str) -> str:
+        if found == all_of_them > 1:
+            return f"all {found} {what} are {how}"
+        return f"{found} of {all_of_them} {what} {'is' if found == 1 else 'are'} {how}"
+
+    same = of(counts["same"], looked, "slices", "identical") if counts["same"] else "no slice is identical"
+    near = of(counts["similar"], compared, "compared slices", "nearly identical") if counts["similar"] else ""
+    return "; ".join(part for part in (same, near) if part)
 
 
 @lru_cache(maxsize=4)

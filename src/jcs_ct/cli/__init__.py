@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jcs_ct.cli.mistakes import advice
 from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError, MemoryRanOutError, UsageError, unforeseen
 from jcs_ct.core.processors import usable_threads
@@ -118,11 +119,6 @@ def _look_around() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run `jcs` and exit: the one place where an error becomes an exit status."""
     words = sys.argv[1:] if arguments is None else arguments
-    # Threads that wait for others should not spin for long: beside other work on the machine a study took ten times
-    # longer (docs/performance.md). It has to be set before PyTorch is loaded.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-
     _listen_to_stops()
     for name in ("stdout", "stderr"):  # closed by whoever started the command: libraries would stumble over it
         if getattr(sys, name) is None:
@@ -141,6 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
         status = 130
     except click.ClickException as error:
         error.show()
+        if helps := advice(error):
+            click.echo(helps, err=True)
         status = error.exit_code
     except JcsError as error:
         if "--verbose" in words:

@@ -172,13 +172,30 @@ def check_runtimes(names: Iterable[str], known: Sequence[str]) -> None:
             raise UsageError(f"no runtime is called {name!r}", hint=f"known: {', '.join(known)}")
 
 
+COUNTED: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("diagnose", "collect"), ("study done", "studies done")),
+    **dict.fromkeys(("segment", "classify", "explain", "features"), ("slice done", "slices done")),
+    **dict.fromkeys(("evaluate segment", "evaluate classify", "evaluate explain"), ("slice scored", "slices scored")),
+    "evaluate study": ("study scored", "studies scored"),
+    "inspect": ("series can be read", "series can be read"),
+    "demo": ("", ""),  # its parts are of different kinds: only failures are counted
+}
+"""Command → what its last line counts, one and many of them."""
+
+
 class Reporter:
-    """Says what happens (standard error), collects what a script wants to know (`--json`), counts failures."""
+    """Says what happens (standard error), collects what a script wants to know (`--json`), counts failures.
+
+    Attributes:
+        done: How many cases were written.
+        last: A line to end with, such as what to open.
+    """
 
     def __init__(self, command: str, *, quiet: bool, verbose: bool, as_json: bool) -> None:
         self.quiet, self.verbose, self.as_json = quiet, verbose, as_json
         self.result: dict[str, Any] = {"command": command, "cases": [], "failed": [], "notes": []}
         self.done = 0
+        self.last = ""
         if not verbose:  # libraries write to the log about things that are named here in one line anyway
             logging.getLogger("PIL").setLevel(logging.ERROR)
 
@@ -192,6 +209,11 @@ class Reporter:
         """Say something that is not worth keeping."""
         if not self.quiet:
             _say(text)
+
+    def detail(self, text: str) -> None:
+        """Say something that only somebody who asks for it with --verbose wants to know."""
+        if self.verbose:
+            self.say(f"jcs: {text}")
 
     def problem(self, error: JcsError, details: str = "") -> None:
         """Name a case that failed."""
@@ -221,8 +243,13 @@ class Reporter:
                     f"the result cannot be printed: {error.strerror}",
                     hint="what was computed is written; check where standard output goes",
                 ) from error
-        if not self.quiet:
-            _say(f"jcs: {self.done} done, {failed} failed" if failed else f"jcs: {self.done} done")
+        one, many = COUNTED.get(str(self.result["command"]), ("done", "done"))
+        counted = [f"{self.done} {one if self.done == 1 else many}"] if one else []
+        counted += [f"{failed} failed"] if failed else []
+        if counted:
+            self.say(f"jcs: {', '.join(counted)}")
+        if self.last:
+            self.say(self.last)
         if not failed:
             return 0
         return 1 if self.done else 2
@@ -287,8 +314,15 @@ class Run:
             JcsError: See `jcs_ct.inference.open_network`.
         """
         from jcs_ct.inference import open_network
+        from jcs_ct.inference.choice import Chosen
 
-        network = open_network(model, self.device, gives, self.runtime, lambda text: self.reporter.say(f"jcs: {text}"))
+        def say(text: str) -> None:
+            if isinstance(text, Chosen):
+                self.reporter.detail(text)
+            else:
+                self.reporter.say(f"jcs: {text}")
+
+        network = open_network(model, self.device, gives, self.runtime, say)
         network.slices = slices
         return network
 

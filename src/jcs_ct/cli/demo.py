@@ -108,7 +108,7 @@ def _self_check(run: Run) -> None:
     wrong = []
     for parity in check():
         verdict = "ok" if parity.ok else "DIFFERS"
-        figures = f"largest difference {parity.difference:.1e} (allowed {parity.allowed:.1e})"
+        figures = f"largest difference of {parity.what} {parity.difference:.1e} (allowed {parity.allowed:.1e})"
         run.reporter.say(f"   {parity.network:<15} {figures} {verdict}")
         run.reporter.case(parity.network, network=parity.network, difference=parity.difference, allowed=parity.allowed)
         if not parity.ok:

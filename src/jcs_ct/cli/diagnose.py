@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.bar import Bar
+from jcs_ct.cli.closing import Closing
 from jcs_ct.cli.common import (
     PATIENT_RULES,
     Run,
@@ -43,7 +44,8 @@ if TYPE_CHECKING:
     help="Folder or URL of the results; each study gets OUT/<case>/.",
 )
 @click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-              help="Weights (default: jcs-lite). Give two for a verdict by one and lesions by the other.")  # fmt: skip
+              help="Weights (default: jcs-lite). Twice, in any order: a classifier for the verdict, a segmenter for "
+              "lesions.")  # fmt: skip
 @click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
               help="How slice probabilities become the patient's verdict; see docs/methods.md.")  # fmt: skip
 @click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
@@ -208,6 +210,9 @@ def _diagnose_here(
         reporter.note(note)
     for problem in found.problems:
         reporter.problem(problem)
+    closing = Closing(out)
+    for problem in found.problems:
+        closing.problem(problem)
     summary = Summary(out, reporter.note) if found.cases or found.kept or found.problems else None
     if summary is None:
         raise InputError(
@@ -233,14 +238,15 @@ def _diagnose_here(
         )  # fmt: skip
         for i, ended in enumerate(chain(kept, ending), 1):
             if i > len(kept):
-                rows.append(summary_row(ended, **known_as))
-                summary.add(rows[-1])
+                summary.add(summary_row(ended, **known_as))
                 before += 0 if isinstance(ended.case, FinishedCase) else len(ended.case)
                 bar.to(before)
+            closing.study(ended)
             _say(ended, i, total, out, reporter)
     summary.put_in_order(found.read_now)
-    if not reporter.quiet and total > 1:
-        reporter.say(_table(rows))
+    if table := closing.table():
+        reporter.say(table)
+    reporter.last = closing.last()
 
 
 def _ending(
@@ -297,7 +303,7 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
         reporter.note(f"{ended.name}: the result there {ended.note}")
     kept = " (finished before)" if ended.status == "kept" else ""
     if any(caution["code"] == "trained-on" for caution in report.get("cautions", [])):
-        kept += " (the network was trained on slices of it)"
+        kept += " (part of the network's training data)"
     reporter.say(f"jcs: {number} of {total}: {ended.name}: {verdict_line(verdict)}{kept}")
     reporter.case(
         f"{ended.name}: {out / ended.name}",
@@ -310,16 +316,3 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
         verdict=verdict,
         burden=report["burden"],
     )
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    lines = ["", f"{'case':<28} {'status':<7} {'verdict':<13} {'score':>7} {'lesion ml':>9}  severity"]
-    for row in rows:
-        verdict = row.get("verdict", "")
-        score = f"{row['score']:.3f}" if row.get("score", "") != "" else ""
-        volume = f"{row['lesion_ml']:.1f}" if row.get("lesion_ml") not in ("", None) else ""
-        severity = row.get("severity") or ""
-        lines.append(
-            f"{row['case'][:28]:<28} {row['status']:<7} {verdict:<13} {score:>7} {volume:>9}  {severity}".rstrip()
-        )
-    return "\n".join(lines)

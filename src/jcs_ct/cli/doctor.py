@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 
-_MARKS = {"ok": "ok", "missing": "--", "fault": "FAULT"}
+_MARKS = {"ok": "ok", "missing": "opt", "fault": "FAULT"}
 
 
 @click.command()
@@ -16,7 +16,7 @@ _MARKS = {"ok": "ok", "missing": "--", "fault": "FAULT"}
 def doctor(as_json: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose
     """Show what is installed, what it can do, what is missing, and how to get it.
 
-    "ok" marks what is there, "--" what is missing but optional, and "FAULT" what has to be fixed. The exit status is 1
+    "ok" marks what is there, "opt" what is optional and missing, and "FAULT" what has to be fixed. The exit status is 1
     when there is a fault. Nothing is written and nothing is sent anywhere. Add the output when you report a problem.
     """
     from jcs_ct.app.doctor import examine_installation
@@ -30,5 +30,9 @@ def doctor(as_json: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` look
             click.echo(f"{_MARKS[one.state]:<5} {one.what:<{width}}  {one.text}")
             if one.remedy:
                 click.echo(f"{'':<5} {'':<{width}}  → {one.remedy}")
-    if any(one.state == "fault" for one in findings):
+    faults = sum(one.state == "fault" for one in findings)
+    if not as_json:
+        count = "one fault has" if faults == 1 else f"{faults} faults have"
+        click.echo(f"\n{count} to be fixed." if faults else "\nEverything that `jcs diagnose` needs is installed.")
+    if faults:
         click.get_current_context().exit(1)

@@ -90,4 +90,4 @@ def _cells(row: SeriesRow) -> tuple[str, ...]:
 
 def _remarks(row: SeriesRow) -> list[str]:
     reason = [f"not read: {row.reason}"] if row.reason else []
-    return [f"file: {row.label}", *reason, *(f"warning: {warning}" for warning in row.warnings)]
+    return [f"file: {row.label}", *reason, *(f"note: {warning}" for warning in row.warnings)]

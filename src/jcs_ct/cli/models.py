@@ -13,7 +13,17 @@ import click
 from jcs_ct.cli.export import export
 from jcs_ct.cli.groups import Group
 from jcs_ct.weights.catalogue import CATALOGUE
-from jcs_ct.weights.store import check_name, find_stored, list_stored, remove, unknown_name, weights_folder
+from jcs_ct.weights.notes import plain_notes
+from jcs_ct.weights.store import (
+    SHIPPED,
+    SHIPPED_TITLE,
+    check_name,
+    find_stored,
+    list_stored,
+    remove,
+    unknown_name,
+    weights_folder,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +31,12 @@ if TYPE_CHECKING:
     from jcs_ct.weights.card import WeightsCard
     from jcs_ct.weights.catalogue import Entry
     from jcs_ct.weights.store import Stored
+
+INTERNAL = frozenset(
+    {"schema_version", "bn_eps_folded", "mirror", "patient", "whole_study", "temperature", "jcs_ct_version"}
+    | {"source_sha256", "name"}
+)
+"""Fields of a card that only programs read: `--json` prints them."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 quiet_option = click.option("--quiet", is_flag=True, help="Print problems only.")
@@ -64,7 +80,7 @@ def list_command(as_json: bool) -> None:
 @json_option
 @verbose_option
 def show(name: str, as_json: bool) -> None:
-    """Show what is known about the weights NAME: source, checksums, licence, preprocessing, and how to get them."""
+    """Show what is known about the weights NAME: what they were trained on, scores, licence, and how to get them."""
     stored, entry = find_stored(check_name(name)), CATALOGUE.get(name)
     if stored is None and entry is None:
         raise unknown_name(name)
@@ -74,11 +90,14 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
+    known = _to_read(facts)
+    facts = {"name": name, "what": _what(stored) if stored else "", "trained on": known.pop("trained on", ""), **known}
+    facts = {key: value for key, value in facts.items() if value not in ("", None, [])}
     width = max(map(len, facts))
     for key, value in facts.items():
-        lines = (value or [None]) if isinstance(value, list) else [value]
+        lines = value if isinstance(value, list) else [value]
         for i, line in enumerate(lines):
-            click.echo(f"{key if i == 0 else '':{width}}  {'none' if line is None else line}".rstrip())
+            click.echo(f"{key if i == 0 else '':{width}}  {line}".rstrip())
 
 
 @models.command("remove")
@@ -184,7 +203,6 @@ def _rows() -> list[dict[str, Any]]:
     rows = []
     stored_names = set()
     for stored in list_stored():
-        entry = CATALOGUE.get(stored.name)
         card = stored.card
         stored_names.add(stored.name)
         rows.append(
@@ -193,7 +211,7 @@ def _rows() -> list[dict[str, Any]]:
                 "architecture": card.architecture if card else None,
                 "state": "ready" if card else "damaged",
                 "size": stored.size,
-                "what": entry.title if entry else card.source_file if card else stored.problem,
+                "what": _what(stored),
             }
         )
     rows += [
@@ -208,6 +226,30 @@ def _rows() -> list[dict[str, Any]]:
         if entry.name not in stored_names
     ]
     return rows
+
+
+def _what(stored: Stored) -> str:
+    """Return what weights are, in a line."""
+    entry, card = CATALOGUE.get(stored.name), stored.card
+    if card is not None and stored.name == SHIPPED:
+        return SHIPPED_TITLE
+    return entry.title if entry else f"{card.source_kind}: {card.source_file}" if card else stored.problem or ""
+
+
+def _to_read(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a person wants to know of weights, the numbers of fitted rules and of formats left out."""
+    plain = {key.replace("_", " "): value for key, value in facts.items() if key not in INTERNAL}
+    if isinstance(plain.get("size"), int):
+        plain["size"] = _size(plain["size"])
+    if isinstance(plain.get("download size"), int):
+        plain["download size"] = _size(plain["download size"])
+    if plain.get("covid threshold") is not None:
+        plain["covid threshold"] = round(plain["covid threshold"], 3)
+    if "notes" in plain:
+        plain["notes"] = plain_notes(plain["notes"])
+    if isinstance(plain.get("classes"), list):
+        plain["classes"] = ", ".join(plain["classes"])
+    return plain
 
 
 def _stored_facts(stored: Stored) -> dict[str, Any]:

@@ -58,7 +58,7 @@ INFORMING: dict[str, str] = {
     "two-affines": "sform and qform of a NIfTI file differ a little",
     "derived": "slices that are not as the scanner made them",
     "lossy": "compressed with loss",
-    "burnt-in-text": "the header says that text is burnt into the pixels",
+    "burnt-in-text": "the header says that the images hold burned-in text",
     "monochrome1": "the header says that values are shown inverted",
     "no-modality": "the header does not say that it is CT",
     "no-rescale": "the header has no slope or intercept",
@@ -86,7 +86,7 @@ INFORMING: dict[str, str] = {
     "low-contrast": "a slice of little contrast",
     "scattered": "a slice whose dark regions are scattered",
     "one-sided": "a slice whose dark regions lie on one side",
-    "trained-on": "the network was trained on slices of the study: as a test of it the answer is worth nothing",
+    "trained-on": "the study is part of the network's training data: the result says nothing of new patients",
 }
 """Codes of all other warnings; those of a slice count together as "flagged-slices". A test finds no code besides."""
 

@@ -1,7 +1,7 @@
 """Which runtime executes a network: the one that was asked for, or the fastest that passed its check here.
 
 Nothing falls back in silence: a runtime that was named either passes its check or is an error, and `auto` says what it
-took and why another did not come.
+took (commands: with --verbose; reports: always) and why another did not come.
 """
 
 from __future__ import annotations
@@ -54,6 +54,12 @@ class Choice:
     name: str
     engine: Engine
     text: str
+
+
+class Chosen(str):
+    """A line that says which runtime was taken, and why: commands print it to those who ask for details."""
+
+    __slots__ = ()
 
 
 def payoff(load: Load, slices: int) -> int:

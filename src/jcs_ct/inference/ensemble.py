@@ -147,6 +147,7 @@ def _card_of(cards: Sequence[WeightsCard]) -> WeightsCard:
         temperature=1.0,
         patient=_patient([card.patient for card in cards]),
         whole_study=None,  # fitted on what one network marks
+        trained_on="; ".join(dict.fromkeys(card.trained_on for card in cards if card.trained_on)),
         notes=(f"mean of the probabilities of {len(cards)} networks: {', '.join(names)}", *first.notes[-1:]),
     )
 

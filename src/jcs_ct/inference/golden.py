@@ -105,11 +105,12 @@ def self_check_network(name: str, device: str = "auto", runtime: str = "torch") 
 
 @dataclass(frozen=True)
 class GoldenResult:
-    """How far one network is from the published numbers: largest absolute difference, and what is allowed."""
+    """How far one network is from the published numbers: largest absolute difference, what is allowed, and of what."""
 
     network: str
     difference: float
     allowed: float
+    what: str = "probabilities"
 
     @property
     def ok(self) -> bool:
@@ -131,5 +132,6 @@ def check() -> list[GoldenResult]:
             output = filled_model(name)(image)
         computed = (output.sigmoid() if output.dim() == 4 else output).numpy()
         allowed = 1e-5 if output.dim() == 4 else 1e-4 * float(np.abs(reference[key]).max())
-        results.append(GoldenResult(name, float(np.abs(computed - reference[key]).max()), allowed))
+        what = "probabilities" if output.dim() == 4 else "logits"
+        results.append(GoldenResult(name, float(np.abs(computed - reference[key]).max()), allowed, what))
     return results

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from jcs_ct.core.errors import UsageError, WeightsError
-from jcs_ct.inference.choice import Choice, choose, payoff
+from jcs_ct.inference.choice import Choice, Chosen, choose, payoff
 from jcs_ct.inference.device import pick_device
 from jcs_ct.inference.exported import open_exported
 from jcs_ct.inference.records import Workload
@@ -129,7 +129,7 @@ class Network:
             )
             choice = choose(workload, self._asked, self.slices, say)
             if self._asked == "auto":
-                say(f"runtime {choice.name} for {self.card.name}: {choice.text}")
+                say(Chosen(f"runtime {choice.name} for {self.card.name}: {choice.text}"))
             self._choices[inputs] = choice
         return self._choices[inputs]
 

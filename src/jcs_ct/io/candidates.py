@@ -131,7 +131,7 @@ def series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: 
 def _no_image(header: ImageHeader) -> str:
     if header.modality == "CT":
         return "does not say how large its images are (Rows, Columns)"
-    return f"holds no images of a CT, but {modality_of(header)}"
+    return f"holds no CT images, only {modality_of(header)}"
 
 
 def chosen_row(row: SeriesRow, series: CTSeries) -> SeriesRow:

@@ -327,7 +327,7 @@ class _Finder:
         else:  # measurements or masks of another study: nothing that could be read is missing
             objects = [header for group in groups for header in group]
             kinds = ", ".join(sorted({modality_of(header) for header in objects}))
-            self._notes.append(f"{place(objects)}: a study without images of a CT, but {kinds}, skipped")
+            self._notes.append(f"{place(objects)}: the study holds no CT images, only {kinds}, and was skipped")
 
     def _opened(self, images: Sequence[ImageHeader]) -> Opened:
         from jcs_ct.io.dicom.series import open_series

@@ -73,6 +73,8 @@ class CasePictures:
             np.repeat(self._grey.get(index)[:, :, None], 3, axis=2),
             found.lesions.levels().astype(bool),
             found.attention.levels().astype(np.float32) / np.float32(255),
+            share=found.lesion_share,
+            anatomy=volume,
             title=title if volume else study.case.sources[index - 1].name,
             caption=[f"{language.say(score, **values)} · {card.name}", *map(language.text, found.flags)],
             language=language,

@@ -17,8 +17,8 @@ from jcs_ct.outputs.figures import (
     with_lesions,
 )
 from jcs_ct.outputs.images import checked_map, colour_table, grey_levels, mean_side, resized, whole_factor
-from jcs_ct.outputs.report.language import ENGLISH
-from jcs_ct.outputs.sheet import Sheet
+from jcs_ct.outputs.report.language import ENGLISH, mark
+from jcs_ct.outputs.sheet import Sheet, lettered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ def diagnosed_slice(
     lesion: NDArray[np.bool_],
     attention: NDArray[np.float32],
     *,
+    share: float | None,
+    anatomy: bool,
     title: str,
     caption: Sequence[str] = (),
     language: Language = ENGLISH,
@@ -44,6 +46,8 @@ def diagnosed_slice(
         slice_rgb: uint8 H×W×3, lung-windowed.
         lesion: bool H×W.
         attention: Float H×W in [0, 1].
+        share: Lesion in the slice's lung (pictures: in the picture), in [0, 1], as the report has it.
+        anatomy: Whether it is known that the image's left is the patient's right; pictures do not say.
         title: Name of the slice.
         caption: Lines below: the probability, the model, what speaks against the slice.
         language: Of the words in the picture; its letters must be those of the font (`Sheet`).
@@ -76,14 +80,25 @@ def diagnosed_slice(
         top, left = sheet.y, number * (width + gap)
         sheet.line(label, bold=True, left=left, width=width, align="center")
         sheet.gap(3)
-        sheet.picture(pixels, left)
+        sheet.picture(with_sides(pixels, sheet) if anatomy else pixels, left)
         sheet.gap(8)
         if number < len(panels) - 1:
             sheet.y = top
-    share = language.percent(float(lesion.mean()), digits=1)
-    found = language.say("lesion: %(share)s of the slice", share=share)
-    lesion_swatch(sheet, found if lesion.any() else language.say("no lesion found"), sheet.px(1.2), fill=FILL)
+    of = mark("lesion: %(share)s of the lung") if anatomy else mark("lesion: %(share)s of the picture")
+    lesion_swatch(
+        sheet,
+        language.say(of, share=language.percent(share)) if lesion.any() else language.say("no lesion found"),
+        sheet.px(1.2),
+        fill=FILL,
+    )
     sheet.gap(2)
     if heat.any():
         colour_bar(sheet, table, language.say(SCALE))
     return finish(sheet, caption, language.say(FOOTER))
+
+
+def with_sides(pixels: NDArray[np.uint8], sheet: Sheet) -> NDArray[np.uint8]:
+    """Return a slice with R at its left edge and L at its right one: the patient's sides."""
+    size, edge = 18 * sheet.unit, sheet.px(8)
+    marked = lettered(pixels, "R", (edge, pixels.shape[0] // 2), size)
+    return lettered(marked, "L", (pixels.shape[1] - edge, pixels.shape[0] // 2), size, align="right")

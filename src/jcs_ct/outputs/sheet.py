@@ -109,6 +109,28 @@ class Sheet:
         return encode_png(pixels, compress_level=1)  # a third of the time, a fifth larger
 
 
+def lettered(
+    pixels: NDArray[np.uint8], text: str, place: tuple[int, int], size: float, align: str = "left"
+) -> NDArray[np.uint8]:
+    """Return a picture (uint8 H×W×3) with a short text on it, white with a black rim, so that it shows on any grey.
+
+    Args:
+        pixels: The picture.
+        text: What to write.
+        place: Column and row: of the left or right end of the text, and of its middle.
+        size: Of the letters, in pixels.
+        align: "left" or "right": which end of the text `place` is.
+    """
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    ImageDraw.Draw(picture).text(
+        place, text, font=_font(True, size), fill=(255, 255, 255), anchor="lm" if align == "left" else "rm",
+        stroke_width=max(1, round(size / 9)), stroke_fill=(0, 0, 0),
+    )  # fmt: skip
+    return np.asarray(picture)
+
+
 def drawable(text: str, *, bold: bool = False) -> str:
     """Return the text with "?" for what the font cannot show (it has no CJK) and for control characters."""
     known = _glyphs(bold)

@@ -166,7 +166,7 @@ class Supervisor:
     def _started(self) -> _Child:
         name = f"{platform.node()[:40]}-{uuid.uuid4().hex[:12]}"
         share = threads(processes=self._wanted)
-        environment = {"OMP_NUM_THREADS": str(share), "GOMP_SPINCOUNT": "1000", **os.environ}
+        environment = {"OMP_NUM_THREADS": str(share), **os.environ}
         used = [child.gpu for child in self._children]
         gpu = min(gpus(), key=used.count, default="")
         if gpu:

@@ -58,6 +58,7 @@ class Verdict:
         interval: Of the score, as far as the fit of the rule is sure; None of rules that were not fitted with one.
         confidence: Of the interval, in (0, 1).
         terms: What the score follows from, where the rule was fitted on whole studies.
+        studies: How many those were; None of other rules.
     """
 
     rule: str
@@ -67,6 +68,7 @@ class Verdict:
     interval: tuple[float, float] | None = None
     confidence: float | None = None
     terms: tuple[Term, ...] = ()
+    studies: int | None = None
 
     @property
     def call(self) -> Call:

@@ -65,12 +65,12 @@ def _log_odds(p: float) -> float:
 
 FEATURES: dict[str, Feature] = {
     "affected": Feature(
-        "{} of the lungs are marked as lesion",
+        "{} of the lung volume is marked as lesion",
         lambda study: study.affected,
         lambda share: float(np.log10(max(share, LEAST_SHARE))),
     ),
     "highest": Feature(
-        "the highest tenth of the slices have a probability of {}",
+        "the most suspicious tenth of the slices averages {}",
         lambda study: float(expit(TopK().evidence(study.probabilities))),
         _log_odds,
     ),
@@ -125,7 +125,8 @@ class WholeStudy:
         low, high = float(expit(middle - reach)), float(expit(middle + reach))
         terms = tuple(map(Term, self.features, values, (row * weights)[1:].tolist()))
         score = float(expit(middle))
-        verdict = Verdict(NAME, score, self.limit, low >= self.limit, (low, high), self.confidence, terms)
+        sure = (low, high), self.confidence, terms, self.studies
+        verdict = Verdict(NAME, score, self.limit, low >= self.limit, *sure)
         assert verdict.positive == (verdict.call == "positive")  # noqa: S101  # one story
         return verdict
 

@@ -21,12 +21,15 @@ SCHEMA_VERSION = 1
 LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
-# Of the one-pass network; left out where they say nothing.
-_OPTIONAL = {"temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None, "whole_study": None}
+# Left out where they say nothing; all but the last are of the one-pass network.
+_OPTIONAL = {
+    "temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None, "whole_study": None,
+    "trained_on": "",
+}  # fmt: skip
 
 DESCRIBE = frozenset(
     {"name", "source_file", "source_kind", "source_sha256", "source_url", "imported_at", "jcs_ct_version"}
-    | {"threshold_from", "licence", "citation", "notes", "schema_version"}
+    | {"threshold_from", "licence", "citation", "notes", "trained_on", "schema_version"}
 )
 """Fields of a card that no number of a result depends on."""
 
@@ -58,6 +61,7 @@ class WeightsCard:
         mirror: Whether the mirror image of a slice is looked at too (`jcs_ct.models.mirror`).
         patient: Slope and intercept of the patient rule top-k (`jcs_ct.study.rules.TopK`), as fitted for these weights.
         whole_study: The patient rule fitted on whole studies, see `jcs_ct.study.whole_study.WholeStudy.to_dict`.
+        trained_on: What the weights learned from: sets, and how many slices of each; "" where nobody has said.
         schema_version: Version of this layout.
     """
 
@@ -83,6 +87,7 @@ class WeightsCard:
     mirror: bool = False
     patient: tuple[float, float] | None = None
     whole_study: dict[str, Any] | None = None
+    trained_on: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:

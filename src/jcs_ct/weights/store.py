@@ -18,6 +18,7 @@ from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE
 
 SHIPPED = "jcs-lite"  # the weights that come with the package
+SHIPPED_TITLE = "COVID-19 probability, attention and lesions in one pass; comes with jcs-ct"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

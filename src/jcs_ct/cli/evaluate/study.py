@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed: int, strict: bool) -> None:
     """Score the verdicts of `jcs diagnose`: AUC, sensitivity, specificity, confusion matrix, calibration.
 
-    A study is named by its folder of results, or by the path that was diagnosed; where names collide, by its folders
-    and the digest of its bytes. This also writes studies.csv and verdicts.png.
+    Rows are matched to results by the name of the result folder or of the input. If two studies share a name, the
+    folder decides, otherwise the SHA-256 digest. This also writes studies.csv and verdicts.png.
     """
     from jcs_ct.evaluate import study_report
     from jcs_ct.evaluate.study import read_studies, record, report

@@ -188,7 +188,9 @@ def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
         warnings.append(CodedWarning("child", text))
     if any(image.annotated for image in images):
         warnings.append(
-            CodedWarning("burnt-in-text", "the header says that text is burnt into the pixels; it may name the patient")
+            CodedWarning(
+                "burnt-in-text", "the header says that the images hold burned-in text; it may name the patient"
+            )
         )
     if any(image.lossy for image in images):
         warnings.append(CodedWarning("lossy", "was compressed with loss"))
@@ -203,12 +205,9 @@ def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[
         warnings.append(CodedWarning("oblique-header", f"the slices are oblique: {angle:.0f}° off axial"))
     thickness = images[0].thickness
     if count > 1 and thickness and step > max(1.5 * thickness, thickness + 1):
-        warnings.append(
-            CodedWarning(
-                "unseen-between",
-                f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: what is between them was not seen",
-            )
-        )
+        unseen = 100 * (1 - thickness / step)
+        text = f"slices of {thickness:.4g} mm lie {step:.4g} mm apart: {unseen:.0f} % of the lung was not imaged"
+        warnings.append(CodedWarning("unseen-between", text))
     return warnings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from difflib import get_close_matches
 from io import BufferedReader
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,22 @@ def unreadable(path: Path, error: OSError | ValueError | RuntimeError) -> InputE
         if path.is_symlink():
             return InputError(f"is a broken link to {path.readlink()}", path=path, hint="give the file itself")
         hint = "patterns are not expanded here; give the folder" if any(c in str(path) for c in "*?") else None
-        return InputError("does not exist", path=path, hint=hint or "check the name")
+        return InputError("does not exist", path=path, hint=hint or _similar(path) or "check the name")
     if isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP:
         return InputError("is a link that leads back to itself", path=path, hint="give the file or folder itself")
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return InputError(f"cannot be read: {reason}", path=path, hint="check its name and permissions")
+
+
+def _similar(path: Path) -> str:
+    """Return a question after what is called most like the first part of a path that is not there; or ""."""
+    try:
+        missing = next((one for one in (path, *path.parents) if one.parent.is_dir()), path)
+        names = sorted(entry.name for entry in missing.parent.iterdir())
+    except OSError:  # it may not be looked into
+        return ""
+    near = get_close_matches(missing.name, names, n=1, cutoff=0.75)
+    return f"did you mean {missing.with_name(near[0])}?" if near else ""
 
 
 def too_large(label: str, size: int, limit: int) -> InputError:

@@ -42,7 +42,7 @@ _HINTS = {
     **dict.fromkeys(ARCHIVES, "give it as an input itself"),
     Kind.HDF5: "save features in MATLAB with '-v7'",
     Kind.EMPTY: "copy it again",
-    Kind.TEXT: f"a list of files is called {', '.join(sorted(LIST_EXTENSIONS))}",
+    Kind.TEXT: f"a text file that lists paths must end in {' or '.join(sorted(LIST_EXTENSIONS))}",
 }
 
 

@@ -126,15 +126,19 @@ def _words(report: Mapping[str, Any]) -> str:
     verdict = report["verdict"]
     lines = [UNVERIFIED, report["disclaimer"], f"Verdict by the rule {verdict['rule']!r}: {verdict['text']}"]
     lines += [sentence for sentence in words.explanation(report) if sentence not in lines]
-    if not verdict["reliable"]:
-        lines.append("The verdict is not reliable because" if verdict["reasons"] else "The verdict is not reliable.")
+    if verdict["reliable"]:
+        lines.append("No check rules this result out.")
+    else:
+        lines.append("Do not rely on this result:" if verdict["reasons"] else "Do not rely on this result.")
     lines += [f"- {reason}" for reason in verdict["reasons"]]
     severity = _severity(report)
     if severity is not None:
         lines.append(f"Severity: {severity['name']}. Source of the grades: {severity['source']}")
-    lines += [f"Warning: {warning}" for warning in report["warnings"] if warning not in verdict["reasons"]]
+    lines += [f"Note: {warning}" for warning in report["warnings"] if warning not in verdict["reasons"]]
     lines += [f"Slice {entry['index']}: {'; '.join(entry['flags'])}" for entry in report["slices"] if entry["flags"]]
-    lines += [f"{report['model']['name']}: {note}" for note in report["model"]["notes"]]
+    model = report["model"]
+    lines += [f"{model['name']}: trained on {model['trained_on']}"] if model.get("trained_on") else []
+    lines += [f"{model['name']}: {note}" for note in model["notes"]]
     return "\n".join(line for line in lines if line)
 
 

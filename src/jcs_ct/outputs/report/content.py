@@ -10,6 +10,7 @@ from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.language import mark
 from jcs_ct.study.settings import cards_fit, rule_fit
+from jcs_ct.weights.notes import plain_notes
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries
@@ -28,7 +29,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
     case, card, verdict, burden = study.case, study.screen.card, study.verdict, study.burden
     series, segmenter = case.series, segmenter_of(study)
     reasons = study.doubts()
-    notes = list(card.notes)
+    notes = plain_notes(card.notes)
     if segmenter is not None:
         notes.append(f"lesions by {segmenter['name']} ({segmenter['architecture']})")
     shapes = {one.lesions.shape for one in study.slices}
@@ -53,6 +54,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "covid_threshold": study.screen.covid_threshold,
             "lesion_threshold": study.segmenter.lesion_threshold if study.segmenter else None,
             "temperature": card.temperature,
+            "trained_on": card.trained_on,
             "licence": card.licence,
             "notes": notes,
         },
@@ -75,6 +77,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
             "probability": round(verdict.score, 6) if verdict.rule in CALIBRATED else None,
             "interval": None if verdict.interval is None else [round(end, 6) for end in verdict.interval],
             "confidence": verdict.confidence,
+            "studies": verdict.studies,
             "terms": [
                 {"feature": t.feature, "value": round(t.value, 6), "effect": round(t.effect, 4)} for t in verdict.terms
             ],
@@ -122,7 +125,8 @@ def verdict_text(study: StudyResult) -> str:
     sure = "" if verdict.interval is None else " ({:.2f} to {:.2f})".format(*verdict.interval)
     what = {
         "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, threshold {limit:.2f}",
-        "top-k": f"probability {score_text(score, limit)} from the highest slices, threshold {limit:.2f}",
+        "top-k": f"probability {score_text(score, limit)} from the most suspicious tenth of the slices, "
+        f"threshold {limit:.2f}",
         "fraction": f"{100 * score:.0f} % of the slices are positive, threshold {100 * limit:.0f} %",
         "release-count": f"{score:.0f} slices are positive, threshold {limit:.0f}",
     }.get(verdict.rule, f"score {score:.3g}, threshold {limit:.3g}")

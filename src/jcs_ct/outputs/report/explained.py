@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jcs_ct.outputs.report.language import ENGLISH, mark
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from jcs_ct.outputs.report.language import Language
 
@@ -19,11 +19,13 @@ class Entry(NamedTuple):
         term: What it is called.
         value: Its value.
         meaning: What it means, in a sentence; "" where the value says it.
+        english: Whether the value is a text of the weights, which no catalogue has.
     """
 
     term: str
     value: str
     meaning: str
+    english: bool = False
 
 
 NOTES = {
@@ -39,7 +41,7 @@ NOTES = {
     "balanced accuracy": mark("How well the hospital can be guessed from the picture: above chance is a warning."),
     "calibration error": mark(
         "Sensitivity: share of the slices with COVID-19 that were found. Specificity: share of the others that were "
-        "passed. Calibration error: how far probabilities were from what came true."
+        "correctly called negative. Calibration error: how far probabilities were from what came true."
     ),
     "scores are of": mark(
         "The figures were measured on slices that the measured network had not seen. In some of the public sets the "
@@ -53,6 +55,15 @@ def meaning_of(note: str, language: Language = ENGLISH) -> str:
     """Return what the figure of a note means, or "" for a note without a known figure."""
     found = next((text for part, text in NOTES.items() if part in note.lower()), "")
     return language.say(found) if found else ""
+
+
+def explained_notes(notes: Sequence[str], language: Language = ENGLISH) -> list[tuple[str, str]]:
+    """Return each note with what its figure means; a meaning stands once, with the first note that it belongs to."""
+    found: list[tuple[str, str]] = []
+    for note in notes:
+        meaning = meaning_of(note, language)
+        found.append((note, "" if any(meaning == known for _, known in found) else meaning))
+    return found
 
 
 def card_entries(report: Mapping[str, Any], language: Language = ENGLISH) -> list[Entry]:
@@ -75,5 +86,8 @@ def card_entries(report: Mapping[str, Any], language: Language = ENGLISH) -> lis
     if model["temperature"] is not None:
         text = say("Corrects over-confident probabilities: raw scores are divided by it, 1 changes nothing.")
         entries.append(Entry(say("Temperature"), language.amount(model["temperature"]), text))
-    licence = say("What the weights may be used for.")
-    return [*entries, Entry(say("Licence"), model["licence"] or say("not known"), licence)]
+    if model.get("trained_on"):
+        text = say("What the network learned from. A score on these slices says nothing about new patients.")
+        entries.append(Entry(say("Trained on"), model["trained_on"], text, english=True))
+    licence, stated = say("What the weights may be used for."), bool(model["licence"])
+    return [*entries, Entry(say("Licence"), model["licence"] or say("not known"), licence, english=stated)]

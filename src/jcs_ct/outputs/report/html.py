@@ -19,7 +19,7 @@ from jcs_ct.core.errors import ShapeError
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
-from jcs_ct.outputs.report.explained import card_entries, meaning_of
+from jcs_ct.outputs.report.explained import card_entries, explained_notes
 from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
 from jcs_ct.outputs.report.language import PROBES, language_of
 
@@ -78,7 +78,9 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper:
         raise ShapeError(
             f"{len(frames)} packed slices were given for a report of {len(slices)}; expected is one each, or none"
         )
+    language = language_of(report["settings"].get("language", "en"))
     style, script = _part("style.css") + (_part("paper.css") if paper else ""), _part("viewer.js")
+    style += _on_each_sheet(language.text(report["disclaimer"]))
     spacing = report["input"]["spacing_mm"]
     aspect = spacing[1] / spacing[2] if spacing else 1.0
     policy = (
@@ -86,7 +88,6 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper:
         "base-uri 'none'; form-action 'none'"
     )
     affected = words.affected(report)
-    language = language_of(report["settings"].get("language", "en"))
     with ThreadPoolExecutor(2) as pool:
         pictures = [pool.submit(contact.contact_pictures, frames[r["index"] - 1], aspect) for r in affected if frames]
         shown = [(r, p.result() if p else None) for r, p in zip_longest(affected, pictures)]
@@ -100,7 +101,7 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper:
         keys=_keys,
         titles=words.titles(report, language),
         card=card_entries(report, language),
-        meaning_of=meaning_of,
+        explained_notes=explained_notes,
         chart=make_chart(report),
         affected=shown,
         policy=policy,
@@ -110,6 +111,13 @@ def _pieces(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper:
         attention=contact.ATTENTION,
         viewer=_viewer(report, frames, aspect, language) if frames and not paper else None,
     )
+
+
+def _on_each_sheet(text: str) -> str:
+    """Return a rule of CSS that prints a text at the foot of each sheet of paper; browsers that cannot leave it out."""
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("<", "\\3c ")
+    rule = f'@bottom-center {{ content: "{quoted}"; font: 6.5pt sans-serif; color: #444 }}'
+    return f"@media print {{ @page {{ {rule} }} }}\n"
 
 
 def _keys(*names: str) -> Markup:

@@ -114,11 +114,11 @@ def _lesions(report: Mapping[str, Any], language: Language) -> list[str]:
     if burden["share"] is None:
         return [language.say("Lesions of %(volume)s were found, but not the lungs around them.", volume=volume)]
     right, left = burden["right"]["lesion_ml"], burden["left"]["lesion_ml"]
-    where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie on both sides.")
+    where = mark("Lesions occupy %(share)s of the lungs (%(volume)s), on both sides.")
     if left < ONE_SIDED * burden["lesion_ml"]:
-        where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie in the right lung.")
+        where = mark("Lesions occupy %(share)s of the lungs (%(volume)s), in the right lung.")
     elif right < ONE_SIDED * burden["lesion_ml"]:
-        where = mark("Lesions fill %(share)s of the lungs (%(volume)s) and lie in the left lung.")
+        where = mark("Lesions occupy %(share)s of the lungs (%(volume)s), in the left lung.")
     sentences = [language.say(where, share=language.percent(burden["share"]), volume=volume)]
     if (burden["ground_glass_share"] or 0) > 0.5:
         sentences.append(language.say("Most of it is ground glass."))
@@ -134,17 +134,26 @@ def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
         return []
     low, high = (language.percent_beside(end, verdict["limit"]) for end in interval)
     text = mark(
-        "The rule was fitted on few studies: the probability may lie between %(low)s and %(high)s (%(sure)s interval)."
+        "The probability is uncertain because its formula was fitted to only %(n)s studies: it may lie between %(low)s "
+        "and %(high)s (%(level)s %% interval)."
     )
-    return [language.say(text, low=low, high=high, sure=language.percent(verdict["confidence"]))]
+    numbers = (language.amount(number, digits=0) for number in (verdict["studies"], 100 * verdict["confidence"]))
+    return [language.say(text, low=low, high=high, **dict(zip(("n", "level"), numbers, strict=True)))]
 
 
 def _terms(verdict: Mapping[str, Any], language: Language) -> list[str]:
     """Return what the probability follows from, in a sentence."""
+    if verdict["rule"] == "top-k":
+        text = mark(
+            "The probability comes from the most suspicious tenth of the slices alone; lesions do not count in it."
+        )
+        return [language.say(text)]
     terms = [
         language.say(FEATURES[t["feature"]].words).format(language.percent(t["value"]))
         for t in verdict.get("terms") or ()
     ]
+    if len(terms) == 2:
+        return [language.say("Two findings lead to this: %(one)s, and %(other)s.", one=terms[0], other=terms[1])]
     return [language.say("It follows from: %(terms)s.", terms="; ".join(terms))] if terms else []
 
 
@@ -154,9 +163,9 @@ def _positive_slices(report: Mapping[str, Any], language: Language) -> str:
     positive = language.amount(sum(s["positive"] for s in looked), digits=0)
     threshold = report["model"]["covid_threshold"]
     values = {"positive": positive, "limit": language.percent(threshold)}
-    text = mark("Positive slices (probability from %(limit)s): %(positive)s of %(n)s.")
+    text = mark("Positive slices (slice threshold %(limit)s): %(positive)s of %(n)s.")
     if len(looked) < len(slices):
-        text = mark("Positive slices (probability from %(limit)s): %(positive)s of the %(n)s that were assessed.")
+        text = mark("Positive slices (slice threshold %(limit)s): %(positive)s of the %(n)s that were assessed.")
     return language.say(text, n=language.amount(len(looked), digits=0), **values)
 
 
@@ -164,11 +173,11 @@ def _what_it_does_not_say(report: Mapping[str, Any], language: Language) -> list
     call, opacities = call_of(report["verdict"]), has_opacities(report)
     sentences = []
     if call == "indeterminate":
-        sentences.append(
-            language.say("A few more studies in the fit could have put it on the other side of the threshold.")
-        )
+        sentences.append(language.say("The result is too close to the threshold to call."))
     if opacities:
-        sentences.append(language.say("Opacities alone do not tell COVID-19 from another pneumonia or from a tumour."))
+        sentences.append(
+            language.say("Opacities alone cannot distinguish COVID-19 from another pneumonia or from a tumour.")
+        )
     if call != "positive":
         sentences.append(language.say("This result does not rule out COVID-19."))
     return sentences
