@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
@@ -20,13 +21,11 @@ from jcs_ct.phantom import lung_window, make_phantom
 if TYPE_CHECKING:
     from jcs_ct import CaseResult
 
-WITH_EXAMPLES = (
-    "jcs_ct.app.diagnose",
-    "jcs_ct.app.examine",
-    "jcs_ct.core.duration",
-    "jcs_ct.core.errors",
-    "jcs_ct.phantom",
-    "jcs_ct.weights",
+SOURCES = Path(jcs_ct.__file__).parent
+WITH_EXAMPLES = sorted(
+    ".".join(("jcs_ct", *path.relative_to(SOURCES).with_suffix("").parts)).removesuffix(".__init__")
+    for path in SOURCES.rglob("*.py")
+    if ">>> " in path.read_text(encoding="utf-8")
 )
 
 

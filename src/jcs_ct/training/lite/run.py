@@ -22,7 +22,7 @@ from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
 from jcs_ct.training.lite.module import LiteModule
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
-from jcs_ct.training.lite.score import score, summary, table
+from jcs_ct.training.lite.score import label, score, summary, table
 from jcs_ct.training.messages import plain_errors, quiet_lightning
 from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import resume_parts
@@ -63,8 +63,8 @@ class LiteResult:
 
     def lines(self) -> list[str]:
         """Return what to say at the end."""
-        found = [f"{name}: {value:.4f}" for name, value in self.scores.items()]
-        found += [f"{name}: {UNDEFINED} {why}" for name, why in self.undefined.items()]
+        found = [f"{label(name)}: {value:.4f}" for name, value in self.scores.items()]
+        found += [f"{label(name)}: {UNDEFINED} {why}" for name, why in self.undefined.items()]
         return [*(f"warning: {line}" for line in self.accepted), *found]
 
     def to_json(self) -> str:

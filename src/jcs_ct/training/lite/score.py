@@ -60,6 +60,11 @@ def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
         yield row
 
 
+LABELS = {
+    "dice": "Dice per image", "pooled_dice": "Dice, all pixels pooled", "miou": "mIoU with background, pooled",
+    "sensitivity": "sensitivity of pixels, pooled", "precision": "precision of pixels, pooled",
+    "pointing": "attention, pointing game", "energy": "attention, energy inside lesions", "auc": "AUC of slices",
+}  # fmt: skip
 COLUMNS = ("file", "slice", "source", "group", "label", "logit", "dice", "tp", "fp", "fn", "tn", "pointing", "energy")
 
 
@@ -76,6 +81,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """Read what `table` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def label(name: str) -> str:
+    """Return what a score of `summary` is called for a reader.
+
+    >>> label("auc_mosmed"), label("miou")
+    ('AUC of slices, mosmed', 'mIoU with background, pooled')
+    """
+    first, _, source = name.partition("_")
+    return f"{LABELS['auc']}, {source}" if first == "auc" and source else LABELS.get(name, name)
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
