@@ -18,6 +18,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from dcmtk_help import installed
 from jcs_ct.core.geometry import CTSeries, Geometry, canonical_axes
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.files.kinds import Kind
@@ -98,7 +99,7 @@ REPORT: dict[str, Any] = {
 
 def needs(*programs: str) -> pytest.MarkDecorator:
     """Skip where a program is not installed. `test_orthanc.test_ci_has_the_programs` fails for that in CI."""
-    missing = [program for program in programs if shutil.which(program) is None and not sbin(program)]
+    missing = [name for name in programs if installed(name) is None and not sbin(name)]
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: see tools/system.sh")
 
 

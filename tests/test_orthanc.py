@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ import pydicom
 import pytest
 
 import orthanc_help
+from dcmtk_help import dcmtk
+from dcmtk_help import installed as find
 from dicom_seg_help import REPORT, lesion_at, lungs_at, make_files, make_series, masks, needs, read_seg
 from jcs_ct.outputs.dicom import write_seg, write_sr
 from orthanc_help import Orthanc, multipart, running, split
@@ -32,7 +33,7 @@ PRONE = ((0.0, 0.0, 1.0), (0.0, -1.0, 0.0), (-1.0, 0.0, 0.0))
 
 def test_ci_has_the_programs() -> None:
     """Elsewhere the tests that need them are skipped; where every change is checked, that must not go unseen."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    missing = [name for name in PROGRAMS if find(name) is None]
     if orthanc_help.program() is None or not orthanc_help.PLUGIN.exists():
         missing.append("orthanc with orthanc-dicomweb")
     if os.environ.get("CI", "").lower() in {"", "0", "false"}:
@@ -82,7 +83,7 @@ def parsed(data: bytes) -> Any:
 def test_over_the_network_protocol(server: Orthanc, study: dict[str, list[Path]]) -> None:
     address = ["-aet", "STORESCU", "-aec", server.title, "127.0.0.1", str(server.dicom_port)]
     files = [str(path) for path in study["all"]]
-    done = subprocess.run(["storescu", "-R", *address, *files], capture_output=True, text=True, check=False)
+    done = subprocess.run([dcmtk("storescu"), "-R", *address, *files], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(server.get("/patients").json()) == 1  # all in one study of one patient, in three series
     assert len(server.get("/studies").json()) == 1

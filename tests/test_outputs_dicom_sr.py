@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 
+from dcmtk_help import dcmtk
 from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, validation_errors
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
@@ -288,11 +289,11 @@ def test_the_documented_command_sends_both_files_to_a_pacs(seg_path: Path, sr_pa
     with closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         port = str(one.getsockname()[1])
-    places = {"TITLE": "PACS", "HOST": "127.0.0.1", "PORT": port}
+    places = {"storescu": dcmtk("storescu"), "TITLE": "PACS", "HOST": "127.0.0.1", "PORT": port}
     places |= {"results/*/seg.dcm": str(seg_path), "results/*/sr.dcm": str(sr_path)}
     words = [places.get(word, word) for word in command.group().split()]
     assert set(places.values()) <= set(words)
-    with subprocess.Popen(["storescp", "-od", str(tmp_path), port]) as pacs:
+    with subprocess.Popen([dcmtk("storescp"), "-od", str(tmp_path), port]) as pacs:
         try:
             until = time.monotonic() + 20
             while time.monotonic() < until:

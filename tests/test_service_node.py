@@ -25,6 +25,7 @@ pytest.importorskip("sqlalchemy")
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
+from dcmtk_help import dcmtk
 from dicom_seg_help import needs
 from jcs_ct.core.errors import UsageError
 from jcs_ct.service.files import Folders
@@ -121,7 +122,7 @@ def test_it_does_not_start_open_to_all(options: list[str], words: str, tmp_path:
 def test_what_is_sent_becomes_a_study(slices: list[Path], tmp_path: Path) -> None:
     """250 slices by DCMTK; a slice that comes late makes a study of all; wrong titles get nowhere."""
     with receiving(tmp_path) as (node, port):
-        store = ["storescu", "-aet", "SENDER", "-aec", "JCS", "127.0.0.1", str(port), *map(str, slices[:250])]
+        store = [dcmtk("storescu"), "-aet", "SENDER", "-aec", "JCS", "127.0.0.1", str(port), *map(str, slices[:250])]
         assert subprocess.run(store, capture_output=True, text=True, check=False).returncode == 0
         assert len(list((tmp_path / "arrivals").rglob("*.dcm"))) == 250
         assert sent(port, slices[:1], called="ELSEWHERE") == []

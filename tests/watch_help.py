@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pydicom
 
+from dcmtk_help import dcmtk
 from fault_proxy import Proxy, between
 from orthanc_help import Machine, Orthanc
 from service_help import until
@@ -42,7 +43,7 @@ STEPS = (  # where something is killed: when a request has come, or was answered
 def send(server: Orthanc, files: Sequence[Path]) -> None:
     """Send images by the network protocol, as a scanner does."""
     address = ["-aet", "STORESCU", "-aec", server.title, "127.0.0.1", str(server.dicom_port)]
-    subprocess.run(["storescu", "-R", *address, *map(str, files)], check=True, capture_output=True)
+    subprocess.run([dcmtk("storescu"), "-R", *address, *map(str, files)], check=True, capture_output=True)
 
 
 class Command:
