@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.anatomy.levels import FEW_PIXELS, MIDDLES, near_tissue, smoothed
+from jcs_ct.anatomy.levels import FEW_PIXELS, HIGHEST_AIR, MIDDLES, near_tissue, smoothed
 from jcs_ct.core.warning import CodedWarning
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ LEAST_DENSE = -300.0  # HU of what counts as tissue
 FAT_FROM, FAT_TO = -185.0, -25.0  # HU, where its peak is sought
 VALLEY = 8  # bins to each side of a peak
 STANDS_OUT = 0.15  # of its height, above the higher valley beside it
-HIGHEST_AIR = -850.0  # HU
 KEPT = 0.5  # of what is around the body: so much must not be cut off
 APART = 1 / 3  # of the body, between two groups that are compared
 _WINDOWS = np.array([near_tissue(shift) for shift in SHIFTS], np.float64)  # shifts × bins

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 BIN = 8  # HU
 LOWEST, BINS = -1024, 252  # of a histogram: up to 992 HU
 MIDDLES: NDArray[np.float64] = LOWEST + BIN * (np.arange(BINS, dtype=np.float64) + 0.5)
+HIGHEST_AIR = -850  # HU of air around the body
 FEW_PIXELS = 200  # too few to tell a level by
 AIR, MUSCLE, FAT = -1000.0, 45.0, -105.0  # HU, where their peaks are
 

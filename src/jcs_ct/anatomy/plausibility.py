@@ -26,7 +26,18 @@ import numpy as np
 from jcs_ct.anatomy.adult_lungs import lung_warnings
 from jcs_ct.anatomy.drift import DriftCheck
 from jcs_ct.anatomy.flat_areas import described, flat_areas, painted
-from jcs_ct.anatomy.levels import AIR, BINS, FEW_PIXELS, MUSCLE, counted, fitting, peak, soft_tissue_shift, tissue_shift
+from jcs_ct.anatomy.levels import (
+    AIR,
+    BINS,
+    FEW_PIXELS,
+    HIGHEST_AIR,
+    MUSCLE,
+    counted,
+    fitting,
+    peak,
+    soft_tissue_shift,
+    tissue_shift,
+)
 from jcs_ct.anatomy.wrapped import holes_in_bone, said_of_holes, summed
 from jcs_ct.core.warning import CodedWarning
 
@@ -60,7 +71,7 @@ LEAST_SOFT = 0.5  # of what is denser than `SOLID`
 CHILD_CM2, LARGEST_CM2 = 300.0, 1800.0
 WHOLE_CHEST_MM = 150.0  # along the body; lungs of adults are 200 to 300 high
 CLIPPED = 0.5  # of what is outside of the body: most of it lies at −1024 HU, the lowest value that is kept
-HIGHEST_AIR, NO_AIR = -850, 1  # HU of air around the body; what stands for none
+NO_AIR = 1  # HU: stands for none around the body
 
 
 class SliceStatistics(NamedTuple):

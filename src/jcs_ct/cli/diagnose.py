@@ -208,10 +208,9 @@ def _diagnose_here(
     assert found is not None  # noqa: S101  # without a share something is given
     for note in found.notes:
         reporter.note(note)
-    for problem in found.problems:
-        reporter.problem(problem)
     closing = Closing(out)
     for problem in found.problems:
+        reporter.problem(problem)
         closing.problem(problem)
     summary = Summary(out, reporter.note) if found.cases or found.kept or found.problems else None
     if summary is None:
@@ -222,8 +221,10 @@ def _diagnose_here(
     _refuse_existing(cases, out, run, resume=resume)
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
     known_as: Any = {"keep_identity": ways["keep_identity"]}
-    rows = [summary_row(ended, **known_as) for ended in kept]
-    summary.add(*(problem_row(problem, **known_as) for problem in found.problems), *rows)
+    summary.add(
+        *(problem_row(problem, **known_as) for problem in found.problems),
+        *(summary_row(ended, **known_as) for ended in kept),
+    )
     if not cases and not kept:
         summary.put_in_order()
         return

@@ -137,8 +137,8 @@ def _interval(verdict: Mapping[str, Any], language: Language) -> list[str]:
         "The probability is uncertain because its formula was fitted to only %(n)s studies: it may lie between %(low)s "
         "and %(high)s (%(level)s %% interval)."
     )
-    numbers = (language.amount(number, digits=0) for number in (verdict["studies"], 100 * verdict["confidence"]))
-    return [language.say(text, low=low, high=high, **dict(zip(("n", "level"), numbers, strict=True)))]
+    studies, level = (language.amount(n, digits=0) for n in (verdict["studies"], 100 * verdict["confidence"]))
+    return [language.say(text, low=low, high=high, n=studies, level=level)]
 
 
 def _terms(verdict: Mapping[str, Any], language: Language) -> list[str]:
