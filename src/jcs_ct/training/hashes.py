@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.training_slices import read_training_slices, training_hashes, union_of
-from jcs_ct.weights.hashes import hashes_path
+from jcs_ct.weights.store import hashes_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

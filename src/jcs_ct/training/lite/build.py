@@ -34,7 +34,7 @@ from jcs_ct.training.lite.sources import source_accuracy
 from jcs_ct.training.lock import locked
 from jcs_ct.training.start import LAST, RESULT
 from jcs_ct.weights import load, write
-from jcs_ct.weights.hashes import hashes_path
+from jcs_ct.weights.store import hashes_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
