@@ -143,7 +143,8 @@ def test_what_cannot_be_trained_on_is_said_at_once(
 def test_a_missing_extra_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "jcs_ct.training.run", raising=False)
+    for name in ("run", "records"):
+        monkeypatch.delitem(sys.modules, f"jcs_ct.training.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "lightning", None)
     status, said = jcs(capsys, "segment", "--data", tmp_path, "-o", tmp_path / "run")
     assert (status, said.count("\n")) == (2, 1)

@@ -16,7 +16,7 @@ from jcs_ct.core.memory import Memory, available_memory, gib
 from jcs_ct.datasets.slices import Pixels, open_volume
 from jcs_ct.io.nifti import values
 from jcs_ct.training.lite import data as lite_data
-from jcs_ct.training.step_memory import memory_warning, step_bytes
+from jcs_ct.training.memory import memory_warning, step_bytes
 from training_help import small, specs
 
 if TYPE_CHECKING:

@@ -31,8 +31,7 @@ from jcs_ct.evaluate.inputs import Case
 from jcs_ct.evaluate.slice_reader import SliceReader
 from jcs_ct.io.features import write_features
 from jcs_ct.phantom import lung_window, make_phantom, write_dicom
-from jcs_ct.weights.hashes import find_hashes, hashes_path
-from jcs_ct.weights.store import remove, shipped
+from jcs_ct.weights.store import find_hashes, hashes_path, remove, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -215,8 +214,8 @@ def test_the_shipped_hashes_are_compact_and_belong_to_real_slices(real_data: Pat
 def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """`evaluate(learned, *pictures)` scores pictures with a stub: (what it says, scores)."""
     import jcs_ct.inference as runtime
-    import jcs_ct.weights.hashes as hashes
     from jcs_ct.inference import apply
+    from jcs_ct.weights import store
 
     card = SimpleNamespace(name="stub", threshold=0.5, weights_sha256="0" * 64)
     network = SimpleNamespace(
@@ -238,7 +237,7 @@ def evaluate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         )
         if learned is not None:
             (tmp_path / "stub.hashes").write_bytes(learned.to_bytes())
-        monkeypatch.setattr(hashes, "locate", lambda _model: tmp_path / "stub.safetensors")
+        monkeypatch.setattr(store, "locate", lambda _model: tmp_path / "stub.safetensors")
         data = {"segment": ("--data", root), "classify": ("--labels", tmp_path / "l.csv")}[kind]
         with pytest.raises(SystemExit) as ended:
             main(["evaluate", kind, *map(str, data), "-m", "stub", "-o", str(tmp_path / "out"), "--resamples", "0"])

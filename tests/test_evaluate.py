@@ -512,7 +512,6 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from jcs_ct.evaluate.inputs import Case
-    from jcs_ct.evaluate.predict import lesion_map
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference import apply
 
@@ -524,7 +523,7 @@ def test_maps_from_half_size_features_are_scored_on_the_grid_of_the_mask(
     stub = SimpleNamespace(spec=SimpleNamespace(outputs=("lesions",), feature_arrays=("vgg",)))
     sample = Sample(mask=tmp_path / "m.png", features=tmp_path / "s.mat")
     case = Case("s", "s", "s", sample)
-    found = lesion_map(SliceReader(stub, None).read(case), case, stub)  # type: ignore[arg-type]
+    found = SliceReader(stub, None).lesion_map(case)  # type: ignore[arg-type]
     assert found.shape == (32, 32)
     assert (found[:15] == 1).all()
     assert (found[17:] == 0).all()

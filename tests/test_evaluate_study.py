@@ -16,9 +16,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 from jcs_ct.cli import main
 from jcs_ct.core.errors import InputError
 from jcs_ct.evaluate.record import differences
-from jcs_ct.evaluate.study import read_studies, record, report
+from jcs_ct.evaluate.study import read_studies, record, report, to_csv, to_markdown
 from jcs_ct.evaluate.study_matching import copies, input_digest, read_labels
-from jcs_ct.evaluate.study_report import to_csv, to_markdown
 
 if TYPE_CHECKING:
     from pathlib import Path

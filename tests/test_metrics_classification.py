@@ -13,7 +13,6 @@ from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics import (
     Scored,
     average,
-    average_precision,
     bootstrap,
     calibration_error,
     compare,
@@ -58,7 +57,7 @@ def test_scores_are_those_of_scikit_learn(data: Sample) -> None:
             metrics.roc_auc_score(labels, scores, sample_weight=w), abs=1e-9
         )
         expected = metrics.average_precision_score(labels, scores, sample_weight=w)
-        assert average_precision(labels, scores, w) == pytest.approx(expected, abs=1e-9)
+        assert Scored(labels, scores).rank(w).average_precision() == pytest.approx(expected, abs=1e-9)
         counts = Scored(labels, scores).counts(0.5, w)
         matrix = metrics.confusion_matrix(labels, scores >= 0.5, labels=[0, 1], sample_weight=w)
         assert_allclose([[counts.tn, counts.fp], [counts.fn, counts.tp]], matrix, atol=1e-9)
@@ -100,7 +99,7 @@ def test_reliability_is_that_of_scikit_learn(data: Sample) -> None:
 def test_one_class_only_leaves_the_ranking_undefined(label: int) -> None:
     labels, scores = np.full(5, label), np.linspace(0, 1, 5)
     assert math.isnan(roc_auc(labels, scores))
-    precision = average_precision(labels, scores)
+    precision = Scored(labels, scores).rank().average_precision()
     assert precision == pytest.approx(1) if label else math.isnan(precision)
     counts = Scored(labels, scores).counts(0.5)
     assert math.isnan(counts.specificity() if label else counts.sensitivity())

@@ -15,8 +15,7 @@ from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.explained import NOTES, card_entries, explained_notes, meaning_of
 from jcs_ct.outputs.report.html import render
 from jcs_ct.outputs.report.language import ENGLISH, LANGUAGES, TRANSLATIONS, language_of
-from jcs_ct.weights.card import WeightsCard
-from jcs_ct.weights.notes import plain_notes
+from jcs_ct.weights.card import WeightsCard, plain_notes
 from report_help import sample_frames, sample_report
 
 if TYPE_CHECKING:

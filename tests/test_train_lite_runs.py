@@ -24,7 +24,7 @@ from jcs_ct.training.lite.module import LiteModule
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.lite.score import read_table
 from jcs_ct.training.lite.score import table as score_table
-from jcs_ct.training.lock import locked
+from jcs_ct.training.start import locked
 from jcs_ct.weights import load, write
 from lite_help import lite_data, rows_of, small
 from weights_help import card_for

@@ -12,30 +12,26 @@ import pytest
 import torch
 
 from jcs_ct.core.errors import JcsError, UsageError
-from jcs_ct.training.checkpoint import check_checkpoint
 from jcs_ct.training.config import TrainConfig, read_config
 from jcs_ct.training.fingerprint import Fingerprint
 from jcs_ct.training.lite.config import LiteConfig
+from jcs_ct.training.records import check_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 MODULE = torch.nn.Linear(400, 3)
+MINE = Fingerprint((), {}, {})
 
 
 def held() -> dict[str, Any]:
-    callbacks = {"Callback": {"digest": "mine", "rows": []}}
+    callbacks = {"Callback": {"digest": MINE.digest, "rows": []}}
     return {"state_dict": MODULE.state_dict(), "optimizer_states": [], "loops": {}, "callbacks": callbacks}
-
-
-def known(digest: str | None) -> None:
-    if digest != "mine":
-        raise UsageError("is a checkpoint of another run")
 
 
 def said(path: Path) -> str:
     try:
-        check_checkpoint(path, MODULE, L.Callback(), known)
+        check_checkpoint(path, MODULE, L.Callback(), MINE)
     except JcsError as error:
         return error.message if error.exit_status == 2 else repr(error)
     return ""
@@ -62,8 +58,11 @@ def saved(**other: Any) -> Callable[[Path], None]:
         (lambda path: torch.save({"a": Path("x")}, path), "is damaged, or no checkpoint"),  # needs code to be read
         (lambda path: torch.save([1], path), "is no checkpoint of such a run"),
         (lambda path: torch.save({"state_dict": {}}, path), "is no checkpoint of such a run"),
-        (saved(callbacks={"Journal": {"digest": "mine"}}), "is no checkpoint of such a run"),
-        (saved(callbacks={"Callback": {"digest": "other"}}), "is a checkpoint of another run"),
+        (saved(callbacks={"Journal": {"digest": MINE.digest}}), "is no checkpoint of such a run"),
+        (
+            saved(callbacks={"Callback": {"digest": "other"}}),
+            "is a checkpoint of another run than fingerprint.json beside it",
+        ),
         (saved(state_dict=torch.nn.Linear(400, 4).state_dict()), "is a checkpoint of another network"),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image
 from jcs_ct.datasets.fingerprint import digest, fingerprint
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.training_slices import read_training_slices
-from jcs_ct.training.hashes import keep_hashes
+from jcs_ct.training.start import keep_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,12 +15,12 @@ import torch
 from jcs_ct import models
 from jcs_ct.core import processors
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
-from jcs_ct.training import shared_memory
-from jcs_ct.training.lock import locked
+from jcs_ct.training import memory
+from jcs_ct.training.memory import check_shared_memory
 from jcs_ct.training.messages import plain_errors
 from jcs_ct.training.processes import STARTED_BY, Place, known_environment, place
 from jcs_ct.training.run import train
-from jcs_ct.training.shared_memory import check_shared_memory
+from jcs_ct.training.start import locked
 from training_help import finish, same, small, specs, start, state, tiny_lists
 
 if TYPE_CHECKING:
@@ -218,9 +218,9 @@ def test_a_run_computes_with_the_threads_it_was_given(tmp_path: Path) -> None:
 def test_a_small_shared_memory_is_named_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     item = {"input0": torch.zeros(3, 32, 32), "label": torch.tensor(1)}  # 12,288 bytes; 8, of a page
     needed = (3 * 12288 + 4096) * (2 * 2 + 2)
-    monkeypatch.setattr(shared_memory, "room", lambda: needed)
+    monkeypatch.setattr(memory, "room", lambda: needed)
     check_shared_memory(item, 3, 2)
-    monkeypatch.setattr(shared_memory, "room", lambda: needed - 1)
+    monkeypatch.setattr(memory, "room", lambda: needed - 1)
     check_shared_memory(item, 3, 0)
     with pytest.raises(UsageError) as error:
         check_shared_memory(item, 3, 2)
@@ -228,12 +228,12 @@ def test_a_small_shared_memory_is_named_before_the_first_step(tmp_path: Path, mo
         "/dev/shm has room for 240 KiB, and 2 processes that read ahead need 240 KiB "
         "(--workers 0 reads in the process itself; in a container, --shm-size 1g makes it larger)"
     )
-    monkeypatch.setattr(shared_memory, "room", lambda: 65536)
+    monkeypatch.setattr(memory, "room", lambda: 65536)
     config = small("segment", tiny_lists(tmp_path / "d"), size=128, workers=1)
     with pytest.raises(UsageError, match=r"room for 64 KiB, and 1 process that reads ahead needs 2\.0 MiB"):
         train(config, tmp_path / "run", resume=False, say=print)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(shared_memory, "room", lambda: None)  # not known
+    monkeypatch.setattr(memory, "room", lambda: None)  # not known
     check_shared_memory(item, 3, 2)
 
 
@@ -274,7 +274,7 @@ def test_two_processes_do_not_train_into_one_folder(tmp_path: Path) -> None:
 
 def test_the_room_is_that_of_the_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=3, f_frsize=4096), raising=False)
-    assert shared_memory.room() == 12288
+    assert memory.room() == 12288
     monkeypatch.undo()
-    monkeypatch.setattr(shared_memory, "SHARED", tmp_path / "none")
-    assert shared_memory.room() is None
+    monkeypatch.setattr(memory, "SHARED", tmp_path / "none")
+    assert memory.room() is None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATA = bytes(range(256)) * 4000  # 1 MB
-CHECKSUM = (KnownFile("f", hashlib.sha256(DATA).hexdigest()),)
+CHECKSUM = (hashlib.sha256(DATA).hexdigest(),)
 
 
 @dataclass
@@ -136,7 +136,8 @@ def test_a_file_arrives_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
     target = tmp_path / "new folder" / "f"
     with serving() as site:
         assert (
-            fetch(site.url, target, known=CHECKSUM, progress=lambda done, total: seen.append((done, total))) == target
+            fetch(site.url, target, checksums=CHECKSUM, progress=lambda done, total: seen.append((done, total)))
+            == target
         )
     assert target.read_bytes() == DATA
     assert [path.name for path in target.parent.iterdir()] == ["f"]
@@ -148,16 +149,16 @@ def test_a_file_arrives_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
 def test_a_complete_file_needs_no_request(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(DATA)
     with serving() as site:
-        fetch(site.url, tmp_path / "f", known=CHECKSUM)
+        fetch(site.url, tmp_path / "f", checksums=CHECKSUM)
         (tmp_path / "g.part").write_bytes(DATA)  # stopped just before the last step
-        fetch(site.url, tmp_path / "g", known=CHECKSUM)
+        fetch(site.url, tmp_path / "g", checksums=CHECKSUM)
     assert site.asked == []
     assert (tmp_path / "g").read_bytes() == DATA
 
 
 def test_a_cut_connection_is_resumed_where_it_broke(tmp_path: Path) -> None:
     with serving(cut_after=300_000) as site:
-        fetch(site.url, tmp_path / "f", known=CHECKSUM)
+        fetch(site.url, tmp_path / "f", checksums=CHECKSUM)
     assert (tmp_path / "f").read_bytes() == DATA
     starts = [wanted for _, wanted, _ in site.asked]
     assert starts[0] is None
@@ -168,27 +169,27 @@ def test_a_cut_connection_is_resumed_where_it_broke(tmp_path: Path) -> None:
 
 def test_the_next_run_resumes_what_the_last_one_left(tmp_path: Path) -> None:
     with serving(cut_after=100_000) as site:
-        assert "the connection was cut" in failure(site.url, tmp_path / "f", known=CHECKSUM)
+        assert "the connection was cut" in failure(site.url, tmp_path / "f", checksums=CHECKSUM)
         assert len(site.asked) == download.ATTEMPTS
         left = (tmp_path / "f.part").stat().st_size
         assert 0 < left < len(DATA)
         assert "127.0.0.1" not in (tmp_path / "f.part.json").read_text()  # an address can hold a token
         site.cut_after = None
-        fetch(site.url, tmp_path / "f", known=CHECKSUM)
+        fetch(site.url, tmp_path / "f", checksums=CHECKSUM)
     assert site.asked[-1][1] == f"bytes={left}-"
     assert (tmp_path / "f").read_bytes() == DATA
 
 
 def test_a_server_without_ranges_starts_over(tmp_path: Path) -> None:
     with serving(ranges=False, cut_after=300_000, cuts=2) as site:
-        fetch(site.url, tmp_path / "f", known=CHECKSUM)
+        fetch(site.url, tmp_path / "f", checksums=CHECKSUM)
     assert (tmp_path / "f").read_bytes() == DATA
     assert len(site.asked) == 3
 
 
 def test_a_file_that_changed_meanwhile_starts_over(tmp_path: Path) -> None:
     with serving(cut_after=300_000) as site:
-        failure(site.url, tmp_path / "f", known=(KnownFile("f", "0" * 64),))
+        failure(site.url, tmp_path / "f", checksums=("0" * 64,))
     newer = bytes(reversed(DATA))
     (tmp_path / "f.part").write_bytes(DATA[:1000])
     with serving(data=newer, etag='"two"') as site:
@@ -203,7 +204,7 @@ def test_without_a_version_or_a_checksum_nothing_is_resumed(tmp_path: Path) -> N
         fetch(site.url, tmp_path / "f")
     assert [wanted for _, wanted, _ in site.asked] == [None, None]
     with serving(etag="", cut_after=300_000, cuts=1) as site:
-        fetch(site.url, tmp_path / "g", known=CHECKSUM)
+        fetch(site.url, tmp_path / "g", checksums=CHECKSUM)
     assert site.asked[1][1] is not None
     assert site.asked[1][2] is None
 
@@ -222,7 +223,7 @@ def test_a_part_of_full_length_ends_well_and_a_longer_one_starts_over(tmp_path: 
 
 def test_a_server_that_resumes_elsewhere_is_not_believed(tmp_path: Path) -> None:
     with serving(cut_after=300_000, content_range="bytes 0-9/10") as site:
-        assert "another place" in failure(site.url, tmp_path / "f", known=CHECKSUM)
+        assert "another place" in failure(site.url, tmp_path / "f", checksums=CHECKSUM)
     response = requests.Response()
     response.status_code = 206
     response.headers["Content-Range"] = "bytes 5-9/*"  # a total that is not stated is no contradiction
@@ -231,7 +232,7 @@ def test_a_server_that_resumes_elsewhere_is_not_believed(tmp_path: Path) -> None
 
 def test_a_wrong_checksum_removes_the_file(tmp_path: Path) -> None:
     with serving() as site:
-        line = failure(site.url, tmp_path / "f", known=(KnownFile("f", "12345678"),), by_hand="go on foot")
+        line = failure(site.url, tmp_path / "f", checksums=("12345678",), by_hand="go on foot")
     assert "12345678… was expected; it was removed" in line
     assert "(go on foot)" in line
     assert list(tmp_path.glob("f*")) == []
@@ -247,7 +248,7 @@ def test_too_large_files_are_refused_announced_or_not(tmp_path: Path) -> None:
 
 def test_a_length_that_is_not_stated_is_no_problem(tmp_path: Path) -> None:
     with serving(length=False) as site:
-        assert fetch(site.url, tmp_path / "f", known=CHECKSUM).read_bytes() == DATA
+        assert fetch(site.url, tmp_path / "f", checksums=CHECKSUM).read_bytes() == DATA
 
 
 @pytest.mark.parametrize(("status", "requests_made"), [(404, 1), (403, 1), (500, 4), (429, 4)])

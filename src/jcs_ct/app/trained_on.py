@@ -15,7 +15,7 @@ from jcs_ct.core.warning import CodedWarning
 from jcs_ct.datasets.fingerprint import digest, fingerprint
 from jcs_ct.datasets.training_slices import TrainingSlices, read_training_slices
 from jcs_ct.inference.ensemble import Ensemble
-from jcs_ct.weights.hashes import find_hashes
+from jcs_ct.weights.store import find_hashes
 
 if TYPE_CHECKING:
     from pathlib import Path

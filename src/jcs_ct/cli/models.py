@@ -12,8 +12,8 @@ import click
 
 from jcs_ct.cli.export import export
 from jcs_ct.cli.groups import Group
+from jcs_ct.weights.card import plain_notes
 from jcs_ct.weights.catalogue import CATALOGUE
-from jcs_ct.weights.notes import plain_notes
 from jcs_ct.weights.store import (
     SHIPPED,
     SHIPPED_TITLE,

@@ -1,22 +1,23 @@
-"""Probabilities against labels: per slice and per patient, overall and per source, with intervals over groups."""
+"""Probabilities against labels: per slice and per patient, overall and per source, with intervals; and their report."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jcs_ct.core.version import __version__
-from jcs_ct.evaluate.undefined import of_labels
-from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count
-from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
+from jcs_ct.evaluate import tables
+from jcs_ct.metrics import Scored, bootstrap, calibration_error, compare, count, reliability
+from jcs_ct.metrics.bootstrap import RESAMPLES
 from jcs_ct.metrics.classification import BINS
+from jcs_ct.outputs import plots
 from jcs_ct.study.rules import RULES, TopK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from jcs_ct.study.rules import Verdict
 
 NAMES = ("auc", "average_precision", "sensitivity", "specificity", "accuracy", "ece")
+OF_VERDICTS = ("auc", "sensitivity", "specificity", "accuracy")
 FOLDS = 5
 FEWEST = 10  # patients of each class, below which a fit of two numbers is not worth the name
 
@@ -32,54 +34,39 @@ _CALIBRATED = f"slope and intercept fitted on the other patients ({FOLDS} folds)
 _UNCALIBRATED = f"not calibrated: fewer than {FEWEST} patients of one class"
 
 
-@dataclass(frozen=True)
-class Slices:
-    """Slices with their labels and one model's probabilities; the columns are parallel and of one length.
+class Slice(NamedTuple):
+    """A slice with its label and one model's probability.
 
     Attributes:
-        names: What they are called.
-        labels: 1 = COVID-19, 0 = not.
-        probabilities: In [0, 1].
-        groups: The patient of each, or the slice's own name where patients are not known.
-        sources: The hospital or collection of each, "" where it is not known.
+        label: 1 = COVID-19, 0 = not.
+        probability: In [0, 1].
+        group: The patient, or the slice itself where patients are not known.
+        source: The hospital or collection, "" where it is not known.
     """
 
-    names: tuple[str, ...]
-    labels: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    groups: tuple[str, ...]
-    sources: tuple[str, ...]
+    label: int
+    probability: float
+    group: str
+    source: str
 
-    @classmethod
-    def of_cases(cls, cases: Sequence[Case], probabilities: Mapping[str, float]) -> Slices:
-        """Return the slices of a data set with the probabilities of their keys."""
-        samples = [case.sample for case in cases]
-        return cls(
-            tuple(case.name for case in cases),
-            tuple(int(sample.label or 0) for sample in samples),
-            tuple(probabilities[case.key] for case in cases),
-            tuple(case.group for case in cases),
-            tuple(sample.source or "" for sample in samples),
-        )
 
-    def __len__(self) -> int:
-        return len(self.names)
+def slices_of(cases: Iterable[Case], probabilities: Mapping[str, float]) -> list[Slice]:
+    """Return the slices of a data set with the probabilities of their keys."""
+    samples = ((case, case.sample) for case in cases)
+    return [Slice(int(s.label or 0), probabilities[case.key], case.group, s.source or "") for case, s in samples]
 
-    def of(self, source: str) -> Slices:
-        """Return the slices of one source."""
-        return self._some([i for i, name in enumerate(self.sources) if name == source])
 
-    def by_group(self) -> dict[str, Slices]:
-        """Return the slices of each patient."""
-        members: defaultdict[str, list[int]] = defaultdict(list)
-        for i, group in enumerate(self.groups):
-            members[group].append(i)
-        return {group: self._some(indices) for group, indices in members.items()}
+def columns(slices: Sequence[Slice]) -> tuple[list[int], list[float]]:
+    """Return the labels and the probabilities of slices."""
+    return [s.label for s in slices], [s.probability for s in slices]
 
-    def _some(self, indices: Sequence[int]) -> Slices:
-        columns = (self.names, self.labels, self.probabilities, self.groups, self.sources)
-        names, labels, probabilities, groups, sources = (tuple(column[i] for i in indices) for column in columns)
-        return Slices(names, labels, probabilities, groups, sources)  # type: ignore[arg-type]
+
+def by_source(slices: Iterable[Slice]) -> dict[str, list[Slice]]:
+    """Return the slices of each source that is known, by name."""
+    found: defaultdict[str, list[Slice]] = defaultdict(list)
+    for one in slices:
+        found[one.source].append(one)
+    return {source: found[source] for source in sorted(found.keys() - {""})}
 
 
 @dataclass(frozen=True)
@@ -97,8 +84,9 @@ class Options:
     seed: int = 0
 
 
-def statistic(labels: Sequence[int], probabilities: Sequence[float], threshold: float) -> Statistic:
+def statistic(slices: Sequence[Slice], threshold: float) -> Statistic:
     """Return the scores of `NAMES` as a function of the slices' weights, for the bootstrap."""
+    labels, probabilities = columns(slices)
     scored = Scored(labels, probabilities)
 
     def scores(weights: NDArray[np.float64] | None) -> dict[str, float]:
@@ -116,82 +104,71 @@ def statistic(labels: Sequence[int], probabilities: Sequence[float], threshold: 
 
 
 def report(
-    slices: Slices, options: Options, predictions: str, against: tuple[str, Slices] | None = None
+    slices: Sequence[Slice], options: Options, predictions: str, against: tuple[str, Sequence[Slice]] | None = None
 ) -> dict[str, Any]:
     """Return everything that `scores.json` holds.
 
-    Args:
-        slices: With the probabilities of the model.
-        options: How to score.
-        predictions: What the model is called.
-        against: The name of another model, and the same slices with its probabilities; differences are first minus
-            second.
+    `predictions` is what the model is called; `against` the name of another one, and the same slices with its
+    probabilities: differences are first minus second.
 
     Raises:
         ShapeError: Nothing came, or a label or probability is out of range.
         UsageError: A number in `options` is out of range.
     """
     o = options
-    sources = sorted(set(slices.sources) - {""})
     content: dict[str, Any] = {
         "task": "classification",
         "jcs_ct": __version__,
         "predictions": predictions,
         "threshold": o.threshold,
         "ece": {"bins": BINS, "definition": "bins of equal width over the probability of COVID-19"},
-        "bootstrap": {"resamples": o.resamples, "seed": o.seed, "confidence": CONFIDENCE, "unit": "group"},
+        "bootstrap": tables.bootstrap_facts(o.resamples, o.seed),
         "overall": _scores(slices, o),
-        "per_source": {source: _scores(slices.of(source), o) for source in sources},
+        "per_source": {source: _scores(part, o) for source, part in by_source(slices).items()},
         "patients": patients(slices, o),
     }
-    if why := undefined(slices):
+    if why := content["overall"].get("undefined"):
         content["undefined"] = why
     if against is not None:
         name, other = against
-        found = compare(
-            statistic(slices.labels, slices.probabilities, o.threshold),
-            statistic(other.labels, other.probabilities, o.threshold),
-            slices.groups,
-            resamples=o.resamples,
-            seed=o.seed,
-        )
+        groups = [s.group for s in slices]
+        both = statistic(slices, o.threshold), statistic(other, o.threshold)
+        found = compare(*both, groups, resamples=o.resamples, seed=o.seed)
         content["against"] = {"predictions": name, "overall": _scores(other, o)}
         content["difference"] = {
-            "definition": "first minus second on the same resamples; above: share of resamples above 0",
+            "definition": tables.DIFFERENCE,
             **{key: vars(value) for key, value in found.items()},
         }
     return content
 
 
-def undefined(slices: Slices) -> str:
-    """Return which scores cannot be computed and why, where all slices are of one class; else ""."""
-    return of_labels(slices.labels, "slices")
-
-
-def _scores(slices: Slices, o: Options) -> dict[str, Any]:
-    found = bootstrap(
-        statistic(slices.labels, slices.probabilities, o.threshold), slices.groups, resamples=o.resamples, seed=o.seed
-    )
-    counts = Scored(slices.labels, slices.probabilities).counts(o.threshold)
+def _scores(slices: Sequence[Slice], o: Options) -> dict[str, Any]:
+    groups = [s.group for s in slices]
+    found = bootstrap(statistic(slices, o.threshold), groups, resamples=o.resamples, seed=o.seed)
+    labels, probabilities = columns(slices)
+    why = tables.undefined_of_labels(labels, "slices")
     return {
         "slices": len(slices),
-        "positives": sum(slices.labels),
-        "groups": len(set(slices.groups)),
+        "positives": sum(labels),
+        "groups": len(set(groups)),
         **{name: vars(found[name]) for name in NAMES},
-        "confusion": vars(counts),
-        **({"undefined": why} if (why := undefined(slices)) else {}),
+        "confusion": vars(Scored(labels, probabilities).counts(o.threshold)),
+        **({"undefined": why} if why else {}),
     }
 
 
-def patients(slices: Slices, options: Options) -> dict[str, Any]:
+def patients(slices: Sequence[Slice], options: Options) -> dict[str, Any]:
     """Return the scores of every patient rule, over all patients and per source.
 
     A patient counts as COVID-19 where at least one of its slices is labelled so.
     """
-    cases = slices.by_group()
-    labels = [max(case.labels) for case in cases.values()]
-    probabilities = [case.probabilities for case in cases.values()]
-    origins = [case.sources[0] for case in cases.values()]
+    cases: defaultdict[str, list[Slice]] = defaultdict(list)
+    for one in slices:
+        cases[one.group].append(one)
+    labels = [max(s.label for s in case) for case in cases.values()]
+    probabilities = [[s.probability for s in case] for case in cases.values()]
+    origins = [case[0].source for case in cases.values()]
+    chosen = {source: [i for i, o in enumerate(origins) if o == source] for source in sorted(set(origins) - {""})}
     rules: dict[str, Any] = {}
     for name, rule in RULES.items():
         how = ""
@@ -200,7 +177,6 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
             how = _CALIBRATED if fitted else _UNCALIBRATED
         else:
             verdicts = [rule(p) for p in probabilities]
-        chosen = {source: [i for i, o in enumerate(origins) if o == source] for source in sorted(set(origins) - {""})}
         rules[name] = {
             "rule": {key: value for key, value in vars(rule).items() if key != "name"},
             **({"calibration": how} if how else {}),
@@ -209,15 +185,13 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
                 s: _judged([labels[i] for i in k], [verdicts[i] for i in k], options) for s, k in chosen.items()
             },
         }
-    why = {"": of_labels(labels, "groups", precision=False)}
-    for source in sorted(set(origins) - {""}):
-        own = [label for label, origin in zip(labels, origins, strict=True) if origin == source]
-        why[source] = of_labels(own, "groups", precision=False)
+    parts = {"": labels} | {source: [labels[i] for i in indices] for source, indices in chosen.items()}
+    why = {source: tables.undefined_of_labels(part, "groups", precision=False) for source, part in parts.items()}
     return {
         "patients": len(labels),
         **({"undefined": told} if (told := {source: text for source, text in why.items() if text}) else {}),
         "positives": sum(labels),
-        "mixed_labels": sum(len(set(case.labels)) > 1 for case in cases.values()),
+        "mixed_labels": sum(len({s.label for s in case}) > 1 for case in cases.values()),
         "rules": rules,
     }
 
@@ -225,16 +199,10 @@ def patients(slices: Slices, options: Options) -> dict[str, Any]:
 def cross_fitted(
     rule: TopK, patients: Sequence[Sequence[float]], labels: Sequence[int], seed: int
 ) -> tuple[list[Verdict], bool]:
-    """Judge every patient by the rule as fitted on the patients of the other folds.
+    """Judge every patient (the probabilities of its slices) by the rule as fitted on the patients of the other folds.
 
-    Args:
-        rule: To be fitted.
-        patients: The slice probabilities of each.
-        labels: 0 or 1 each.
-        seed: Of the folds, in which both classes are spread evenly.
-
-    Returns:
-        The verdicts, and whether the rule was fitted: with fewer than `FEWEST` patients of a class it is used as it is.
+    Both classes are spread evenly over the folds. Returns the verdicts, and whether the rule was fitted: with fewer
+    than `FEWEST` patients of a class it is used as it is.
     """
     truth = np.asarray(labels, dtype=bool)
     if min(truth.sum(), (~truth).sum()) < FEWEST:
@@ -272,3 +240,100 @@ def _judged(labels: Sequence[int], verdicts: Sequence[Verdict], o: Options) -> d
     scores = verdict_statistic(Scored(labels, [verdict.score for verdict in verdicts]), truth, found)
     intervals = bootstrap(scores, range(len(labels)), resamples=o.resamples, seed=o.seed)
     return {**{key: vars(value) for key, value in intervals.items()}, "confusion": vars(count(truth, found))}
+
+
+def to_markdown(content: Mapping[str, Any]) -> bytes:
+    """Return what `report` made as Markdown."""
+    overall, cases = content["overall"], content["patients"]
+    return tables.document(
+        f"Classification scores of {content['predictions']}",
+        f"{overall['slices']} slices in {overall['groups']} groups, COVID-19 where p ≥ {content['threshold']:g}. "
+        f"{tables.in_brackets(content)}",
+        tables.slices_seen(content),
+        "## Slices",
+        _slices(content),
+        f"{content['undefined']}." if "undefined" in content else "",
+        *(f"{name}: {found['undefined']}." for name, found in content["per_source"].items() if "undefined" in found),
+        "A network can recognise the hospital instead of the disease: a source with slices of one class only cannot "
+        "tell the two apart.",
+        "### Confusion at the threshold",
+        _confusion({"overall": overall, **content["per_source"]}),
+        _difference(content),
+        "## Patients",
+        f"{cases['patients']} groups, {cases['positives']} with COVID-19. A group is positive where one of its slices "
+        f"is; {cases['mixed_labels']} have slices of both labels.",
+        _patients(cases),
+        *(f"{source or 'overall'}: {why}." for source, why in cases.get("undefined", {}).items()),
+        *(f"`{name}`: {rule['calibration']}." for name, rule in cases["rules"].items() if "calibration" in rule),
+    )
+
+
+def _slices(content: Mapping[str, Any]) -> str:
+    rows = [
+        [name, str(found["slices"]), str(found["positives"]), str(found["groups"])]
+        + [tables.interval(found[key], 3) for key in NAMES]
+        for name, found in {"overall": content["overall"], **content["per_source"]}.items()
+    ]
+    return tables.markdown(["source", "slices", "COVID-19", "groups", *map(tables.title, NAMES)], rows)
+
+
+def _confusion(sets: Mapping[str, Any]) -> str:
+    keys = ("tp", "fn", "fp", "tn")
+    header = ["source", "COVID-19 found", "COVID-19 missed", "false alarms", "rightly negative"]
+    return tables.markdown(
+        header, [[name, *(str(found["confusion"][k]) for k in keys)] for name, found in sets.items()]
+    )
+
+
+def _difference(content: Mapping[str, Any]) -> str:
+    if "against" not in content:
+        return ""
+    other, difference = content["against"], content["difference"]
+    header = ["score", content["predictions"], other["predictions"], "difference", "above 0"]
+    rows = [
+        [
+            tables.title(key),
+            tables.interval(content["overall"][key]),
+            tables.interval(other["overall"][key]),
+            tables.interval(difference[key]),
+            tables.number(difference[key]["above"], 3),
+        ]
+        for key in NAMES
+    ]
+    return "### Comparison on the same slices\n\n" + tables.markdown(header, rows)
+
+
+def _patients(cases: Mapping[str, Any]) -> str:
+    rows = [
+        [f"{name}, {where}", *(tables.interval(found[key], 3) for key in OF_VERDICTS)]
+        for name, rule in cases["rules"].items()
+        for where, found in {"overall": rule, **rule["per_source"]}.items()
+    ]
+    return tables.markdown(["rule, source", *map(tables.title, OF_VERDICTS)], rows)
+
+
+def figures(sets: Mapping[str, Sequence[Slice]], threshold: float) -> dict[str, bytes]:
+    """Return the plots by file name: ROC, precision and recall, and the calibration of the first model.
+
+    One or two models come with their slices. Of a single one, up to five sources with slices of both classes are drawn
+    beside it. `threshold` is what a slice's probability has to reach.
+    """
+    first = next(iter(sets.values()))
+    if len(sets) == 1:
+        both = [(source, part) for source, part in by_source(first).items() if len({s.label for s in part}) > 1]
+        sets = {**sets, **dict(both[:5])}
+    ranked = {name: Scored(*columns(slices)).rank() for name, slices in sets.items()}
+    counts = Scored(*columns(first)).counts(threshold)
+    bins = reliability(*columns(first))
+    return {
+        "roc.png": plots.roc_plot(
+            {name: (ranking.roc(), ranking.auc()) for name, ranking in ranked.items()},
+            (1 - counts.specificity(), counts.sensitivity()),
+            threshold,
+        ),
+        "precision_recall.png": plots.precision_recall_plot(
+            {name: (ranking.precision_recall(), ranking.average_precision()) for name, ranking in ranked.items()},
+            sum(s.label for s in first) / len(first),
+        ),
+        "calibration.png": plots.calibration_plot(bins.edges, bins.stated, bins.observed, bins.weight, bins.error()),
+    }

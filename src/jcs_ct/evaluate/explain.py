@@ -9,10 +9,8 @@ import numpy as np
 
 from jcs_ct.core.version import __version__
 from jcs_ct.evaluate import tables
-from jcs_ct.evaluate.undefined import is_undefined, sentence
 from jcs_ct.metrics import average, bootstrap, energy_inside, map_dice, perturb, pointing_game
-from jcs_ct.metrics.bootstrap import CONFIDENCE, RESAMPLES
-from jcs_ct.metrics.explanation import DICE_THRESHOLDS, STEPS
+from jcs_ct.metrics.explanation import DICE_THRESHOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,24 +33,16 @@ _MEANING = {
 
 
 class Collector:
-    """Takes attention maps slice by slice and tells their scores.
+    """Takes attention maps, which reports call `label`, slice by slice, and tells their scores.
 
-    Args:
-        label: What reports call the maps.
-        tolerance: Of the pointing game, in pixels.
-        steps: Of deletion and insertion.
-        resamples: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+    `tolerance` is that of the pointing game, in pixels; `steps` are those of deletion and insertion; 0 `resamples` give
+    no intervals.
     """
 
-    def __init__(
-        self, label: str, *, tolerance: float = 0.0, steps: int = STEPS, resamples: int = RESAMPLES, seed: int = 0
-    ) -> None:
+    def __init__(self, label: str, *, tolerance: float, steps: int, resamples: int, seed: int) -> None:
         self.label, self.tolerance, self.steps = label, tolerance, steps
         self._resamples, self._seed = resamples, seed
-        self._names: list[str] = []
-        self._groups: list[str] = []
-        self._rows: list[dict[str, float]] = []
+        self._rows: list[dict[str, Any]] = []
         self._curves = np.zeros((2, steps + 1))
         self.share: NDArray[np.float64] = np.linspace(0, 1, steps + 1)
         self.perturbed = 0
@@ -66,20 +56,14 @@ class Collector:
         pixels: NDArray[np.uint8] | None = None,
         model: Model | None = None,
     ) -> None:
-        """Score one map.
+        """Score the map of a slice: attention (row, column) in [0, 1], and a mask of the same shape.
 
-        Args:
-            name: Of the slice.
-            group: Its patient, or the slice itself.
-            attention: (row, column), in [0, 1].
-            mask: The same shape.
-            pixels: uint8 H×W×3, for deletion and insertion.
-            model: The network as a function, for deletion and insertion.
-
-        Raises:
-            ShapeError: Shapes differ, or values are out of range.
+        `group` is its patient, or the slice itself. Pixels (uint8 H×W×3) and the network as a function are for deletion
+        and insertion. Raises ShapeError where shapes differ, or values are out of range.
         """
         row = {
+            "slice": name,
+            "group": group,
             "pointing_game": pointing_game(attention, mask, self.tolerance),
             "energy_inside": energy_inside(attention, mask),
             **{f"dice_at_{t:g}": dice for t, dice in map_dice(attention, mask).items()},
@@ -93,20 +77,12 @@ class Collector:
             row |= {"deletion": found.deletion_area, "insertion": found.insertion_area}
             self._curves += found.deletion, found.insertion
             self.perturbed += 1
-        self._names.append(name)
-        self._groups.append(group)
         self._rows.append(row)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table of slices."""
         why = "no lesion is in the mask"
-        return [
-            {"slice": name, "group": group, **row, "undefined": why if math.isnan(row["energy_inside"]) else ""}
-            for name, group, row in zip(self._names, self._groups, self._rows, strict=True)
-        ]
+        return [row | {"undefined": why if math.isnan(row["energy_inside"]) else ""} for row in self._rows]
 
     def curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the mean deletion and insertion curve of the slices that have them."""
@@ -114,16 +90,13 @@ class Collector:
         return deletion, insertion
 
     def report(self) -> dict[str, Any]:
-        """Return everything that `scores.json` holds.
-
-        Raises:
-            UsageError: No map came.
-        """
+        """Return everything that `scores.json` holds. Raises UsageError where no map came."""
         columns = (*POINTING, *AREAS) if self.perturbed else POINTING
         values = {name: np.array([row[name] for row in self._rows]) for name in columns}
+        groups = [row["group"] for row in self._rows]
         found = bootstrap(
             lambda weights: {name: average(column, weights) for name, column in values.items()},
-            self._groups,
+            groups,
             resamples=self._resamples,
             seed=self._seed,
         )
@@ -131,24 +104,19 @@ class Collector:
             "task": "explanation",
             "jcs_ct": __version__,
             "maps": self.label,
-            "slices": len(self),
-            "groups": len(set(self._groups)),
+            "slices": len(groups),
+            "groups": len(set(groups)),
             "maps_zero": int(sum(row["map_is_zero"] for row in self._rows)),
             "masks_empty": int(sum(math.isnan(row["energy_inside"]) for row in self._rows)),
             "policy": "an empty mask leaves the scores undefined (left out); a map that is zero everywhere scores 0",
             "pointing_tolerance_px": self.tolerance,
-            "bootstrap": {
-                "resamples": self._resamples,
-                "seed": self._seed,
-                "confidence": CONFIDENCE,
-                "unit": "group",
-            },
+            "bootstrap": tables.bootstrap_facts(self._resamples, self._seed),
             "scores": {name: {**vars(found[name]), "meaning": _MEANING[name]} for name in columns},
         }
-        lacking = [name for name in columns if is_undefined(found[name].value)]
+        lacking = [name for name in columns if tables.is_undefined(found[name].value)]
         if lacking:
             names = [name.replace("_", " ") for name in lacking]
-            content["undefined"] = sentence(names, f"no lesion is in the {len(self)} masks")
+            content["undefined"] = tables.sentence(names, f"no lesion is in the {len(groups)} masks")
         if self.perturbed:
             deletion, insertion = self.curves()
             content["curves"] = {"share": self.share, "deletion": deletion, "insertion": insertion}
@@ -158,12 +126,11 @@ class Collector:
 def to_markdown(content: Mapping[str, Any]) -> bytes:
     """Return the report as Markdown."""
     rows = [[name, tables.interval(found), found["meaning"]] for name, found in content["scores"].items()]
-    b = content["bootstrap"]
     return tables.document(
         f"Explanation scores of {content['maps']}",
         f"{content['slices']} slices in {content['groups']} groups; {content['maps_zero']} maps are zero everywhere, "
-        f"{content['masks_empty']} masks are empty. {content['policy'].capitalize()}. In brackets: "
-        f"{b['confidence']:.0%} intervals from {b['resamples']} resamples of groups (seed {b['seed']}).",
+        f"{content['masks_empty']} masks are empty. {content['policy'].capitalize()}. "
+        f"{tables.in_brackets(content)}",
         tables.slices_seen(content),
         tables.markdown(["score", "mean over slices", "meaning"], rows),
         f"{content['undefined']}." if "undefined" in content else "",

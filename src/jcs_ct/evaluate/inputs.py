@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jcs_ct.core.errors import InputError, UsageError
-from jcs_ct.datasets import slices
 from jcs_ct.datasets.csv_tables import SIGNS, number_of, open_table
 from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import Sample, numbered, relative_name, short_names, stem_of
-from jcs_ct.datasets.slices import open_volume
-from jcs_ct.evaluate.maps import Stored, how_stored, read_map
+from jcs_ct.datasets.slices import mask_of, open_volume
+from jcs_ct.evaluate.maps import Stored, how_stored, open_map, read_map, refuse_other_labels
 from jcs_ct.evaluate.matching import Matched, match
-from jcs_ct.evaluate.volume_maps import open_map, refuse_other_labels
 from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS, split_extension, volume_stem
 
 if TYPE_CHECKING:
@@ -129,7 +127,6 @@ def from_masks(folder: Path) -> Cases:
 
 
 def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cases:
-    samples = list(samples)
     samples = list({sample.key: sample for sample in samples}.values())  # a list may name a slice twice
     names = short_names((sample.path for sample in samples), root)
     cases = []
@@ -144,14 +141,9 @@ def _cases(samples: Iterable[Sample], root: Path, notes: tuple[str, ...]) -> Cas
 
 
 def match_maps(cases: Cases, folder: Path, values: Values = "auto") -> tuple[Maps, Matched]:
-    """Return the file of each slice's map, and what did not match.
+    """Return the file of each slice's map, and what did not match; `values`: what the levels of pictures stand for.
 
     Where a folder holds `.npy` files they are the maps, and pictures are overlays to look at; `overlays/` is left out.
-
-    Args:
-        cases: The slices.
-        folder: Of the maps.
-        values: What the levels of pictures stand for.
 
     Raises:
         InputError: The folder cannot be read, holds no map, or none that belongs to a slice; or its maps hold labels
@@ -215,8 +207,7 @@ def _match_volumes(cases: Cases, folder: Path, files: Mapping[str, Path], values
 def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:
     """Return the probability of each slice (by key) from a table `file,probability`, and what did not match.
 
-    Raises:
-        InputError: It is no such table, or a probability is not in [0, 1].
+    Raises InputError as `read_probabilities`.
     """
     if any(case.sample.index is not None for case in cases.cases):
         raise InputError("names pictures, the data are slices of volumes", path=table, hint="score --model instead")
@@ -230,8 +221,7 @@ def match_table(cases: Cases, table: Path) -> tuple[dict[str, float], Matched]:
 def read_probabilities(path: Path) -> list[tuple[str, float]]:
     """Return the rows of a table with the columns `file` and `probability`, such as `jcs classify` writes.
 
-    Raises:
-        InputError: It cannot be read; has other columns or no row; or a probability is not a number in [0, 1].
+    Raises InputError where it cannot be read, has other columns or no row, or a probability is not a number in [0, 1].
     """
     hint = "expected: file,probability, as `jcs classify` writes"
     table = open_table(path, ("file", "probability"))
@@ -273,23 +263,12 @@ def volume_of(case: Case) -> tuple[str, float] | None:
     return case.name.rpartition(", slice ")[0], open_volume(str(case.sample.path)).geometry.voxel_ml
 
 
-def mask_of(case: Case) -> NDArray[np.bool_]:
-    """Return the mask of a slice: bool, rows × columns. Raises InputError as `read_mask`."""
-    return slices.mask_of(case.sample)
-
-
 def mask_for(case: Case, shape: tuple[int, ...], prediction: str) -> NDArray[np.bool_]:
-    """Return the mask of a slice: bool, rows × columns.
+    """Return the mask of a slice: bool, rows × columns, which must be the `shape` of its `prediction` (its name).
 
-    Args:
-        case: The slice.
-        shape: Rows and columns of its prediction, which must be the mask's.
-        prediction: What an error calls it.
-
-    Raises:
-        InputError: See `read_mask`; or the shapes differ.
+    Raises InputError as `read_mask`, or where the shapes differ.
     """
-    mask = mask_of(case)
+    mask = mask_of(case.sample)
     if shape != mask.shape:
         assert case.sample.mask is not None  # noqa: S101  # its mask was read
         raise InputError(

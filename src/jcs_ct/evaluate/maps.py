@@ -1,8 +1,12 @@
-"""Precomputed maps from files: 8-bit pictures (as the authors publish theirs and `jcs segment` writes), or `.npy`."""
+"""Precomputed maps: volumes, `.npy`, or 8-bit pictures as the authors publish theirs and `jcs segment` writes.
+
+Masks, labels or probabilities: what cannot be told apart is refused.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,13 +14,15 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.datasets.slices import between_whole_numbers, wanted_labels
 from jcs_ct.imaging.recipes import RECIPES, resize_map
 from jcs_ct.io.files.kinds import HEAD, RASTERS, sniff
 from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.nifti.labels import read_labels
 from jcs_ct.io.pictures import MAX_SIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -52,15 +58,10 @@ class Stored:
 
 
 def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> Stored:
-    """Tell how maps are stored. Reading ends at the first map that holds more than `MOST_LEVELS` levels.
+    """Tell how all maps of a folder are stored, of which the user says `values` ("auto": that is looked for).
 
-    Args:
-        paths: All maps of a folder.
-        folder: What messages call them.
-        values: What the user says of them; "auto": that is looked for.
-
-    Raises:
-        InputError: They hold a few small numbers, as labels of regions do.
+    Reading ends at the first map that holds more than `MOST_LEVELS` levels. Raises InputError where they hold a few
+    small numbers, as labels of regions do.
     """
     if values != "auto":
         return Stored(values == "masks")
@@ -76,15 +77,18 @@ def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> 
         found |= set(np.unique(levels).tolist())
         if len(found) > MOST_LEVELS:
             return Stored()
-    if not found - {0}:
+    marked = found - {0}
+    if not marked or (max(found) > LARGEST_LABEL and len(marked) == 1):
         return Stored()
-    if max(found) > LARGEST_LABEL:
-        return Stored(note=_few_levels(found, folder))
+    if max(found) > LARGEST_LABEL:  # perhaps labels, or masks of 1 among masks of 255
+        return Stored(
+            note=f"{folder}: its maps hold only the values {_listed(found)} and are read as probabilities, v/255; "
+            "if they are labels, write lesions as 255 and everything else as 0; "
+            "if every value but 0 is lesion, give --map-values masks"
+        )
     if found <= {0, 1}:
         how = "if they are probabilities, floor(255·p), say so with --map-values probabilities"
-        return Stored(
-            masks=True, note=f"{folder}: its maps hold only 0 and 1 and are read as masks, 1 is lesion; {how}"
-        )
+        return Stored(True, f"{folder}: its maps hold only 0 and 1 and are read as masks, 1 is lesion; {how}")
     raise InputError(
         f"its maps hold only the values {_listed(found)}, as labels do; probabilities from 0 to 255 or masks are "
         "expected",
@@ -94,28 +98,12 @@ def how_stored(paths: Iterable[Path], folder: Path, values: Values = "auto") -> 
     )
 
 
-def _few_levels(found: set[int], folder: Path) -> str:
-    """Return what is said of maps whose few levels may be labels, or masks of 1 among masks of 255; "" of masks."""
-    if len(found - {0}) == 1:
-        return ""
-    return (
-        f"{folder}: its maps hold only the values {_listed(found)} and are read as probabilities, v/255; "
-        "if they are labels, write lesions as 255 and everything else as 0; "
-        "if every value but 0 is lesion, give --map-values masks"
-    )
-
-
 def _listed(levels: set[int]) -> str:
     return ", ".join(str(level) for level in sorted(levels)[:-1]) + f" and {max(levels)}"
 
 
 def on_grid(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return a map from stage-1 features on the grid of the mask; any other map as it is.
-
-    Args:
-        values: rows × columns, in [0, 1].
-        shape: Rows and columns of the mask.
-    """
+    """Return a map from stage-1 features (rows × columns, in [0, 1]) at the shape of the mask; any other as it is."""
     if values.shape == shape or values.shape not in GRIDS_OF_FEATURES:
         return values
     rows, columns = shape
@@ -123,22 +111,19 @@ def on_grid(values: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.f
 
 
 def read_map(path: Path, stored: Stored = Stored()) -> NDArray[np.float64]:
-    """Read a map of probabilities or of attention, from a picture or a NumPy file; the content decides which.
+    """Read a map of probabilities or of attention, from a picture or a NumPy file: float64, rows × columns, in [0, 1].
 
-    A stored level v stands for v / 255, so that p ≥ 0.5 is v ≥ 128; of masks, every level but 0 stands for 1.
-
-    Args:
-        path: The file.
-        stored: What the levels of pictures stand for.
-
-    Returns:
-        float64, rows × columns, in [0, 1].
-
-    Raises:
-        InputError: It cannot be read; is no 8-bit grey picture or float map; or has values outside of [0, 1].
+    The content decides which. A stored level v stands for v / 255, so that p ≥ 0.5 is v ≥ 128; of masks, every level
+    but 0 stands for 1. Raises InputError where it cannot be read, is no 8-bit grey picture or float map, or has other
+    values.
     """
     data = read_file(path)
-    values = _array(data, path) if data.startswith(_NPY) else _picture(data, path, masks=stored.masks)
+    if data.startswith(_NPY):
+        values = _array(data, path)
+    else:
+        levels = _levels(data, path)
+        lesion = stored.masks or levels.dtype == np.bool_
+        values = (levels != 0).astype(np.float64) if lesion else levels.astype(np.float64) / 255
     if values.ndim != 2 or not values.size:
         raise InputError(f"holds an array {values.shape}; a map, rows × columns, is expected", path=path)
     low, high = float(values.min()), float(values.max())
@@ -156,12 +141,6 @@ def _array(data: bytes, path: Path) -> NDArray[np.float64]:
     if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
         raise InputError("is not a floating-point array", path=path, hint="save maps with numpy.save as float32")
     return values.astype(np.float64)
-
-
-def _picture(data: bytes, path: Path, *, masks: bool) -> NDArray[np.float64]:
-    levels = _levels(data, path)
-    lesion = masks or levels.dtype == np.bool_
-    return (levels != 0).astype(np.float64) if lesion else levels.astype(np.float64) / 255
 
 
 def _levels(data: bytes, path: Path) -> NDArray[Any]:
@@ -190,3 +169,59 @@ def _levels(data: bytes, path: Path) -> NDArray[Any]:
         what = "coloured" if levels.ndim == 3 and levels.dtype == np.uint8 else f"in mode {mode}"
         raise InputError(f"is {what}; an 8-bit grey map is expected", path=path, hint=_HINT)
     return levels
+
+
+@lru_cache(maxsize=2)  # the slices of a volume ask for the same one; a comparison has two
+def open_map(path: Path, values: Values, lesions: tuple[int, ...]) -> NDArray[Any]:
+    """Return the map in a NIfTI file: slices × rows × columns; bool of a mask, or real numbers in [0, 1].
+
+    `values` are what its levels stand for ("auto": whole numbers are labels, others probabilities), `lesions` the
+    labels that are lesion (empty: all above 0). Raises InputError where it cannot be read, or can be neither.
+    """
+    stored = read_labels(path)
+    low, high = float(stored.min()), float(stored.max())  # NaN anywhere makes both NaN
+    expected = "labels, or probabilities from 0 to 1, are expected"
+    if not low >= 0:
+        raise InputError(f"holds values from {low:g} to {high:g}; {expected}", path=path, hint="see --map-values")
+    if between_whole_numbers(stored) is not None or values == "probabilities":
+        shares = stored / 255 if values == "probabilities" and stored.dtype.kind in "iu" and high > 1 else stored
+        if values == "masks":
+            return np.asarray(stored > 0)
+        if shares.max() > 1:
+            message = f"holds values from {low:g} to {high:g}, some no whole numbers; {expected}"
+            raise InputError(message, path=path, hint="write probabilities from 0 to 1")
+        return np.asarray(shares, dtype=np.float64)
+    if high > LARGEST_LABEL and values == "auto" and not lesions and len(levels := np.unique(stored)) > 2:
+        raise InputError(
+            f"holds {len(levels)} whole numbers up to {high:g}: labels, or probabilities as floor(255·p)",
+            path=path,
+            hint="say --map-values masks or probabilities; or --labels",
+        )
+    return wanted_labels(stored, lesions)
+
+
+def refuse_other_labels(files: Sequence[Path], folder: Path, lesions: tuple[int, ...]) -> None:
+    """Refuse volumes of maps of which none holds one of the labels that are lesion (empty: any), but others.
+
+    Raises InputError, which names `folder`: a Dice of 0 would say nothing of them.
+    """
+    if not lesions:
+        return
+    found: set[int] = set()
+    for path in dict.fromkeys(files):
+        try:
+            stored = read_labels(path)
+        except InputError:
+            continue  # named when it is to be scored
+        if between_whole_numbers(stored) is not None:
+            return  # probabilities have no labels
+        found |= {int(level) for level in np.unique(stored)} - {0}
+        if found & set(lesions):
+            return
+    if found:
+        shown, wanted = (", ".join(map(str, sorted(labels)[:5])) for labels in (found, lesions))
+        raise InputError(
+            f"its maps hold the labels {shown}, and --labels {wanted} says that others are lesion",
+            path=folder,
+            hint="maps and masks need the same labels; write the lesions of both with one",
+        )

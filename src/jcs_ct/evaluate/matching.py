@@ -34,13 +34,8 @@ def match(slices: Mapping[str, str], predictions: Sequence[str], what: str, wher
     """Match "/"-separated paths; extensions do not count, and names may have been made safe as `jcs segment` does.
 
     Where two slices have one stem, the last folder must agree as well; of several predictions the one with most equal
-    folders is taken.
-
-    Args:
-        slices: Slice → path that its prediction is called by.
-        predictions: Paths of the predictions.
-        what: What a message calls a prediction.
-        where: Where a message says they were looked for.
+    folders is taken. `slices` has for each slice the path that its prediction is called by; `what` messages call a
+    prediction, and `where` they were looked for.
     """
     by_stem: defaultdict[str, list[tuple[Parts, str]]] = defaultdict(list)
     for path in predictions:
@@ -52,7 +47,7 @@ def match(slices: Mapping[str, str], predictions: Sequence[str], what: str, wher
     problems: list[InputError] = []
     for key, parts in named:
         need = 2 if parts[-1] in shared else 1
-        scored = [(_common(parts, other), prediction) for other, prediction in by_stem.get(parts[-1], ())]
+        scored = [(agreeing(parts, other), prediction) for other, prediction in by_stem.get(parts[-1], ())]
         best = max((score for score, _ in scored), default=0)
         found = [prediction for score, prediction in scored if score == best >= need]
         if len(found) == 1:
@@ -66,18 +61,14 @@ def match(slices: Mapping[str, str], predictions: Sequence[str], what: str, wher
     return Matched(pairs, tuple(problems), tuple(p for p in predictions if p not in used))
 
 
+def agreeing(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return how many parts of two paths agree, from the end."""
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 def _parts(path: str) -> Parts:
     """Return the folders and the stem, as they would be written. "archive.zip!a/b.png" is read as a/b in a folder."""
     stem, _ = split_extension(path.replace("\\", "/").replace("!", "/"))
     stem = stem.removesuffix(".npy")
     return tuple(safe_name(part) for part in stem.split("/") if part not in {"", "."})
-
-
-def _common(one: Parts, other: Parts) -> int:
-    """Return how many parts agree, from the end."""
-    equal = 0
-    for a, b in zip(reversed(one), reversed(other), strict=False):
-        if a != b:
-            break
-        equal += 1
-    return equal

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 from jcs_ct.datasets.slices import content_digest, mask_digest
+from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.evaluate.inputs import Case
 
-SCORES = "scores.json"
 LENGTH = 16  # hexadecimal digits that are kept of a digest
-NAMED = 3  # so many slices of a kind are named; the others are counted
 
 
 @dataclass(frozen=True)
@@ -64,22 +63,15 @@ def record_of(
     settings: Mapping[str, Any],
     cases: Sequence[Case],
 ) -> ScoreRecord:
-    """Return the record of scores.
+    """Return the record of the scores of `cases`. Raises InputError where a file cannot be read.
 
-    Args:
-        task: "segment", "classify" or "explain".
-        predictions: What the model is called, or where its maps lie.
-        made_by: The digest of its weights; or the map or the probability that was scored, by the name of its slice.
-        settings: What decides the scores besides.
-        cases: The slices that were scored.
-
-    Raises:
-        InputError: A file cannot be read.
+    The other arguments are as in `ScoreRecord`, but `made_by`: the digest of the weights; or the map or the probability
+    that was scored, by the name of its slice.
     """
     # As JSON gives it back, so that what was read is compared with what is written.
     plain: dict[str, Any] = json.loads(json.dumps(dict(settings)))
     contents: dict[Path, str] = {}  # of a volume every slice asks
-    masks = lru_cache(maxsize=None)(mask_digest)
+    masks = cache(mask_digest)
     slices = {}
     for case in cases:
         path = case.sample.path
@@ -106,11 +98,9 @@ def _digest(case: Case, content: str, mask_digest: Callable[[Path], str]) -> str
 def read_scores(path: Path) -> tuple[dict[str, Any], ScoreRecord]:
     """Read the scores in a folder, or in a `scores.json`, and what they are of.
 
-    Raises:
-        InputError: There are none, or they do not say what they are of.
+    Raises InputError where there are none, or they do not say what they are of.
     """
-    file = path / SCORES if path.is_dir() else path
-    hint = "give a folder that `jcs evaluate` has written"
+    file = path / "scores.json" if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         held = dict(content["fingerprint"])
@@ -122,6 +112,7 @@ def read_scores(path: Path) -> tuple[dict[str, Any], ScoreRecord]:
             )
         return content, record
     except OSError as error:
+        hint = "give a folder that `jcs evaluate` has written"
         raise InputError(f"cannot be read: {error.strerror}", path=file, hint=hint) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError("does not say what its scores are of", path=file, hint="score the slices again") from error
@@ -137,17 +128,21 @@ def differences(one: ScoreRecord, other: ScoreRecord) -> list[str]:
         lost, new = set(here.values()) - set(there.values()), set(there.values()) - set(here.values())
         first, second = ([n for n, d in s.items() if d in kind] for s, kind in ((here, lost), (there, new)))
         changed = [name for name in first if name in set(second)]
-        lines += _counted(
-            changed, "has another picture, mask, label or patient", "have other pictures, masks, labels or patients"
-        )
-        lines += _counted([n for n in first if n not in changed], "is in the first only", "are in the first only")
-        lines += _counted([n for n in second if n not in changed], "is in the second only", "are in the second only")
+        for names, one_is, many_are in (
+            (changed, "has another picture, mask, label or patient", "have other pictures, masks, labels or patients"),
+            ([n for n in first if n not in changed], "is in the first only", "are in the first only"),
+            ([n for n in second if n not in changed], "is in the second only", "are in the second only"),
+        ):
+            if names:
+                told = one_is if len(names) == 1 else many_are
+                lines.append(f"{count(len(names), 'slice')} ({few(names)}) {told}")
         if not lines:
             lines.append(f"slices are counted {len(here)} and {len(there)} times")
     for name in sorted({*one.settings, *other.settings}):
         values = one.settings.get(name), other.settings.get(name)
         if values[0] != values[1]:
-            lines.append(f"{name} is {_word(values[0])} and {_word(values[1])}")
+            words = ("nothing" if value is None else str(value) for value in values)
+            lines.append(f"{name} is {' and '.join(words)}")
     if one.jcs_ct != other.jcs_ct:
         lines.append(f"version of jcs-ct is {one.jcs_ct} and {other.jcs_ct}")
     return lines
@@ -165,14 +160,3 @@ def changes(path: Path, now: ScoreRecord) -> str:
         if before.predictions == now.predictions:
             lines[0] = f"{now.predictions} is another one now, under the same name"
     return f"the scores that were there cannot be compared with these: {'; '.join(lines)}" if lines else ""
-
-
-def _counted(names: Sequence[str], one: str, many: str) -> list[str]:
-    if not names:
-        return []
-    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-    return [f"{len(names):,} slice{'s' * (len(names) != 1)} ({shown}) {one if len(names) == 1 else many}"]
-
-
-def _word(value: object) -> str:
-    return "nothing" if value is None else str(value)

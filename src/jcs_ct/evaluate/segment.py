@@ -1,4 +1,4 @@
-"""Lesion maps against masks: scores of every slice, and of the set with intervals.
+"""Lesion maps against masks: scores of every slice, and of the set with intervals; and their report.
 
 Maps come one at a time; what is kept of a slice is a row of numbers.
 """
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.evaluate.undefined import of_slice
+from jcs_ct.core.version import __version__
+from jcs_ct.evaluate import tables, volumes
 from jcs_ct.evaluate.volumes import Volume
 from jcs_ct.metrics import (
+    EMPTY_POLICIES,
     Counts,
     bootstrap,
+    compare,
     e_measure_adaptive,
     e_measure_curve,
     hausdorff95,
@@ -30,7 +33,7 @@ from jcs_ct.metrics.bootstrap import RESAMPLES
 from jcs_ct.metrics.counts import check_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -60,21 +63,11 @@ class Options:
     resamples: int = RESAMPLES
     seed: int = 0
 
-    @property
-    def unit(self) -> str:
-        """The unit of HD95."""
-        return "px" if self.spacing is None else "mm"
-
 
 class Collector:
-    """Takes the maps of one model, slice by slice, and tells the scores.
+    """Takes the maps of one model, which reports call `label`, slice by slice, and tells the scores.
 
-    Args:
-        label: What reports call the model.
-        options: How to score.
-
-    Raises:
-        UsageError: Unknown policy for empty masks.
+    Raises UsageError for an unknown policy for empty masks.
     """
 
     def __init__(self, label: str, options: Options) -> None:
@@ -82,11 +75,10 @@ class Collector:
         self.label, self.options = label, options
         self.names: list[str] = []
         self.groups: list[str] = []
+        self.volumes: dict[str, Volume] = {}
         self._counts: list[Counts] = []
-        self._rows: list[list[float]] = []
-        self._release: list[tuple[float, float]] = []
+        self._rows: list[dict[str, float]] = []
         self._curve = np.zeros(256)
-        self._volumes: dict[str, Volume] = {}
         self._highest = 0.0
 
     def add(
@@ -97,14 +89,9 @@ class Collector:
         mask: NDArray[np.bool_],
         volume: tuple[str, float] | None = None,
     ) -> None:
-        """Score one slice.
+        """Score one slice: a probability (row, column) in [0, 1], and a mask of the same shape.
 
-        Args:
-            name: Of the slice.
-            group: Its patient, or the slice itself where patients are not known.
-            probability: (row, column), in [0, 1].
-            mask: The same shape.
-            volume: Name of the volume that it is a slice of, and ml of one of its voxels.
+        `group` is its patient, or the slice itself; `volume` the name of the volume that it is of, and ml of a voxel.
 
         Raises:
             ShapeError: The shapes differ, or the probability is not within [0, 1].
@@ -113,53 +100,41 @@ class Collector:
         o = self.options
         counts = pixel_counts(probability, mask, o.threshold)
         curve = e_measure_curve(probability, mask)
-        row = [
-            *(counts.scores(o.empty)[key] for key in OVERLAP),
-            mean_absolute_error(probability, mask),
-            s_measure(probability, mask),
-            float(curve.mean()),
-            e_measure_adaptive(probability, mask),
-            weighted_f(probability, mask, o.empty),
-            hausdorff95(probability >= o.threshold, mask, o.spacing or (1.0, 1.0), o.empty),
-        ]
-        self._release.append((release_iou(probability[None], mask[None]), release_mae(probability[None], mask[None])))
-        self._rows.append(row)
+        self._rows.append(
+            {
+                **counts.scores(o.empty),
+                "mae": mean_absolute_error(probability, mask),
+                "s_measure": s_measure(probability, mask),
+                "e_measure_mean": float(curve.mean()),
+                "e_measure_adaptive": e_measure_adaptive(probability, mask),
+                "weighted_f": weighted_f(probability, mask, o.empty),
+                "hd95": hausdorff95(probability >= o.threshold, mask, o.spacing or (1.0, 1.0), o.empty),
+                "release_iou": release_iou(probability[None], mask[None]),
+                "release_mae": release_mae(probability[None], mask[None]),
+            }
+        )
         self._counts.append(counts)
         self._curve += curve
         self._highest = max(self._highest, float(probability.max(initial=0.0)))
         self.names.append(name)
         self.groups.append(group)
         if volume is not None:
-            self._volumes.setdefault(volume[0], Volume(volume[0], group, volume[1])).add(counts)
-
-    @property
-    def volumes(self) -> list[Volume]:
-        """What was counted of volumes, in the order in which they came."""
-        return list(self._volumes.values())
+            self.volumes.setdefault(volume[0], Volume(volume[0], group, volume[1])).add(counts)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Return one score (a member of `COLUMNS`) of all slices."""
-        return np.array([row[COLUMNS.index(name)] for row in self._rows])
+        """Return one score of all slices."""
+        return np.array([row[name] for row in self._rows])
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the table of slices."""
         rows: list[dict[str, Any]] = [
-            {
-                "slice": name,
-                "group": group,
-                **{key: getattr(counts, key) for key in ("tp", "fp", "fn", "tn")},
-                **dict(zip(COLUMNS, row, strict=True)),
-                "release_iou": iou,
-                "release_mae": mae,
-            }
-            for name, group, counts, row, (iou, mae) in zip(
-                self.names, self.groups, self._counts, self._rows, self._release, strict=True
-            )
+            {"slice": name, "group": group, **vars(counts), **row}
+            for name, group, counts, row in zip(self.names, self.groups, self._counts, self._rows, strict=True)
         ]
-        return [row | {"undefined": of_slice(row)} for row in rows]
+        return [row | {"undefined": tables.undefined_of_slice(row)} for row in rows]
 
     def empties(self) -> dict[str, int]:
         """Return how often the mask, the prediction or both hold no lesion."""
@@ -193,23 +168,31 @@ class Collector:
                 )
         return lines
 
+    def _table(self, names: Sequence[str]) -> NDArray[np.float64]:
+        return np.array([[row[name] for name in names] for row in self._rows])
+
     def statistic(self) -> Statistic:
         """Return the scores of the set (pooled ones as "pooled_…") as a function of the slices' weights."""
-        return _SetScores(
-            np.array(self._rows), np.array([(c.tp, c.fp, c.fn, c.tn) for c in self._counts]), self.options.empty
-        )
+        rows = self._table(COLUMNS)
+        known, values = (~np.isnan(rows)).astype(np.float64), np.nan_to_num(rows)
+        counted = np.array([(c.tp, c.fp, c.fn, c.tn) for c in self._counts])
+
+        def scores(weights: NDArray[np.float64] | None) -> Mapping[str, float]:
+            w = np.ones(len(values)) if weights is None else weights
+            total = w @ known
+            means = np.where(total > 0, w @ values / np.where(total > 0, total, 1), math.nan)
+            pooled = Counts(*(float(n) for n in w @ counted)).scores(self.options.empty)
+            return {**dict(zip(COLUMNS, means.tolist(), strict=True)), **{f"pooled_{k}": v for k, v in pooled.items()}}
+
+        return scores
 
     def summary(self) -> dict[str, Any]:
-        """Return the scores of the set, with intervals over groups.
-
-        Raises:
-            UsageError: No slice came.
-        """
+        """Return the scores of the set, with intervals over groups. Raises UsageError where no slice came."""
         o = self.options
         found = bootstrap(self.statistic(), self.groups, resamples=o.resamples, seed=o.seed)
-        undefined = np.isnan(np.array(self._rows)).sum(axis=0)
+        undefined = np.isnan(self._table(COLUMNS)).sum(axis=0)
         curve = self._curve / len(self)
-        release = np.array(self._release)
+        release = self._table(("release_iou", "release_mae"))
         return {
             "predictions": self.label,
             "per_image": {
@@ -231,16 +214,91 @@ class Collector:
         }
 
 
-class _SetScores:
-    """Means over slices and pooled scores, as a function of the slices' weights."""
+def report(first: Collector, second: Collector | None = None) -> dict[str, Any]:
+    """Return everything that `scores.json` holds of a model, compared with another one on the same slices, if any.
 
-    def __init__(self, rows: NDArray[np.float64], counts: NDArray[np.float64], empty: Empty) -> None:
-        self._known = (~np.isnan(rows)).astype(np.float64)
-        self._values, self._counts, self._empty = np.nan_to_num(rows), counts, empty
+    Differences are first minus second. Raises UsageError where no slice came.
+    """
+    o = first.options
+    content: dict[str, Any] = {
+        "task": "segmentation",
+        "jcs_ct": __version__,
+        "slices": len(first),
+        "groups": len(set(first.groups)),
+        "threshold": o.threshold,
+        "hd95_unit": "px" if o.spacing is None else "mm",
+        "empty_masks": {"policy": o.empty, "meaning": EMPTY_POLICIES[o.empty], **first.empties()},
+        "bootstrap": tables.bootstrap_facts(o.resamples, o.seed),
+        **first.summary(),
+    }
+    why = tables.undefined_of_maps(content, len(first), content["empty_masks"]["both_empty"])
+    if first.volumes:
+        parts = list(first.volumes.values())
+        content["volumes"] = volumes.summary(parts, o.empty, resamples=o.resamples, seed=o.seed)
+        why += tables.undefined_of_volumes(content["volumes"])
+    if second is not None:
+        found = compare(first.statistic(), second.statistic(), first.groups, resamples=o.resamples, seed=o.seed)
+        empties = second.empties()
+        content["against"] = second.summary() | {"empty_masks": empties}
+        of_second = tables.undefined_of_maps(content["against"], len(second), empties["both_empty"])
+        why += [f"{second.label}: {line}" for line in of_second]
+        content["difference"] = {
+            "definition": tables.DIFFERENCE,
+            "per_image": {name: vars(found[name]) for name in COLUMNS},
+            "pooled": {name: vars(found[f"pooled_{name}"]) for name in OVERLAP},
+        }
+    if why:
+        content["undefined"] = "; ".join(why)
+    return content
 
-    def __call__(self, weights: NDArray[np.float64] | None) -> Mapping[str, float]:
-        w = np.ones(len(self._values)) if weights is None else weights
-        total = w @ self._known
-        means = np.where(total > 0, w @ self._values / np.where(total > 0, total, 1), math.nan)
-        pooled = Counts(*(float(n) for n in w @ self._counts)).scores(self._empty)
-        return {**dict(zip(COLUMNS, means.tolist(), strict=True)), **{f"pooled_{k}": v for k, v in pooled.items()}}
+
+def to_markdown(content: Mapping[str, Any]) -> bytes:
+    """Return the report as Markdown."""
+    sets = [content, content["against"]] if "against" in content else [content]
+    header = ["score", *(str(s["predictions"]) for s in sets)] + ["difference", "above 0"] * (len(sets) > 1)
+    body = []
+    for kind, names in (("per_image", COLUMNS), ("pooled", OVERLAP)):
+        for name in names:
+            title = tables.title(name) + (f" ({content['hd95_unit']})" if name == "hd95" else "")
+            row = [f"{title}, {'mean over slices' if kind == 'per_image' else 'pooled'}"]
+            row += [_cell(s[kind][name]) for s in sets]
+            if len(sets) > 1:
+                difference = content["difference"][kind][name]
+                row += [_cell(difference), tables.number(difference["above"], 3)]
+            body.append(row)
+    for title, key, field in (
+        ("E-measure, maximum of the mean curve", "e_measure", "max"),
+        ("release's evaluator: IoU at p > 2·mean(p)", "release", "iou"),
+        ("release's evaluator: MAE", "release", "mae"),
+    ):
+        body.append([title, *(tables.number(s[key][field]) for s in sets)] + ["", ""] * (len(sets) > 1))
+    empty = content["empty_masks"]
+    return tables.document(
+        "Segmentation scores",
+        f"{content['slices']} slices in {content['groups']} groups, lesion where p ≥ {content['threshold']:g}. "
+        f"{tables.in_brackets(content)}",
+        tables.slices_seen(content),
+        tables.markdown(header, body),
+        _volumes(content["volumes"]) if "volumes" in content else "",
+        f"{content['undefined']}." if "undefined" in content else "",
+        f'Policy for empty masks: "{empty["policy"]}". {empty["meaning"]} '
+        f"Masks empty: {empty['masks_empty']}, predictions empty: {empty['predictions_empty']}, "
+        f"both: {empty['both_empty']}.",
+    )
+
+
+def _volumes(found: Mapping[str, Any]) -> str:
+    rows = [
+        ["3-D Dice, mean over volumes", tables.interval(found["dice"])],
+        ["absolute error of the volume (ml)", tables.interval(found["absolute_error_ml"], 1)],
+        ["slices without lesion that are marked (> 0.1 %)", tables.interval(found["empty_slices_marked"], 3)],
+    ]
+    left_out = f", {found['dice_undefined']} of them without lesion and mark" if found["dice_undefined"] else ""
+    title = f"## {found['volumes']} volumes of {found['groups']} groups{left_out}"
+    return f"{title}\n\n{tables.markdown(['score', 'value'], rows)}"
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    text = tables.interval(found)
+    left_out = found.get("images_undefined", 0)
+    return f"{text}, {left_out} undefined" if left_out else text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jcs_ct.core.errors import UsageError
 from jcs_ct.evaluate import tables
 from jcs_ct.evaluate.record import differences, read_scores
-from jcs_ct.evaluate.undefined import UNDEFINED
+from jcs_ct.evaluate.tables import UNDEFINED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,7 @@ ASIDE = ("against", "difference", "fingerprint", "guard", "training_data")  # pa
 def side_by_side(paths: Sequence[Path]) -> dict[str, Any]:
     """Return the scores of several evaluations: "models", "data", and "scores", which is score → a value for each.
 
-    Args:
-        paths: Folders that `jcs evaluate` wrote, or their `scores.json`.
+    They lie in folders that `jcs evaluate` wrote, or are their `scores.json`.
 
     Raises:
         InputError: One has no scores, or does not say what they are of.

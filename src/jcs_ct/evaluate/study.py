@@ -17,21 +17,20 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
-from jcs_ct.evaluate.classify import verdict_statistic
+from jcs_ct.evaluate import tables
+from jcs_ct.evaluate.classify import OF_VERDICTS, verdict_statistic
 from jcs_ct.evaluate.record import LENGTH, ScoreRecord
 from jcs_ct.evaluate.study_matching import match_results
-from jcs_ct.evaluate.undefined import of_labels
+from jcs_ct.io.files.walk import few
 from jcs_ct.metrics import Scored, bootstrap, calibration_error, count
-from jcs_ct.metrics.bootstrap import CONFIDENCE
 from jcs_ct.metrics.classification import BINS
+from jcs_ct.outputs import plots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.evaluate.study_matching import Labelled
-
-NAMES = ("auc", "sensitivity", "specificity", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -83,15 +82,8 @@ def read_studies(
 ) -> tuple[list[Study], list[InputError], list[str]]:
     """Return the studies that have both, what is wrong with others, and the results without a label.
 
-    How a study is found: `jcs_ct.evaluate.study_matching`.
-
-    Args:
-        results: The OUT of `jcs diagnose`.
-        labels: Label and group by study.
-        strict: Whether a verdict that is not reliable is refused.
-
-    Raises:
-        InputError: The folder holds no results at all.
+    `results` is the OUT of `jcs diagnose`; how a study is found: `jcs_ct.evaluate.study_matching`. `strict`: a verdict
+    that is not reliable is refused. Raises InputError where the folder holds no results at all.
     """
     reports, problems = _reports(results)
     pairs, unmatched = match_results(labels, reports, results)
@@ -145,8 +137,7 @@ def _reports(results: Path) -> tuple[dict[str, dict[str, Any]], list[InputError]
 def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int) -> dict[str, Any]:
     """Return everything that `scores.json` holds.
 
-    Raises:
-        InputError: The verdicts are of several rules or networks, and their scores cannot be ranked together.
+    Raises InputError where verdicts are of several rules or networks, and their scores cannot be ranked together.
     """
     ways = sorted({(s.rule, *s.network) for s in studies})
     if len(ways) > 1:
@@ -159,27 +150,28 @@ def report(studies: Sequence[Study], results: str, *, resamples: int, seed: int)
         "predictions": results,
         "rule": ways[0][0],
         "model": {"name": ways[0][1], "weights_sha256": ways[0][2]},
-        "bootstrap": {"resamples": resamples, "seed": seed, "confidence": CONFIDENCE, "unit": "group"},
+        "bootstrap": tables.bootstrap_facts(resamples, seed),
         "overall": scores(studies, resamples, seed),
         "reliable": scores(reliable, resamples, seed) if reliable else None,
         "decided": scores(decided, resamples, seed) if len(decided) < len(studies) and decided else None,
         "studies": [s.to_dict() for s in studies],
     }
-    why = [of_labels([s.label for s in studies], "studies", precision=False)]
-    if len(decided) == len(studies):
-        decided = []
-    for name, part in (("reliable", reliable), ("decided", decided)):
-        told = of_labels([s.label for s in part], f"{name} studies", precision=False) if not why[0] else ""
+    why = [tables.undefined_of_labels([s.label for s in studies], "studies", precision=False)]
+    for name, part in (("reliable", reliable), ("decided", decided if len(decided) < len(studies) else [])):
+        told = (
+            tables.undefined_of_labels([s.label for s in part], f"{name} studies", precision=False)
+            if not why[0]
+            else ""
+        )
         why.append(f"of the {name} ones: {told}" if told else "")
     if not reliable:
         why.append("scores of the reliable ones are not defined, because no verdict is called reliable")
     seen = [s.name for s in studies if s.trained_on]
     if seen:
         share = len(seen) / len(studies)
-        few = ", ".join(seen[:3]) + (", …" if len(seen) > 3 else "")
         text = (
-            f"{len(seen)} of {len(studies)} studies ({100 * share:.0f} %: {few}) hold slices that {ways[0][1]} was "
-            "trained on: scores on them are too good; score studies of other patients"
+            f"{len(seen)} of {len(studies)} studies ({100 * share:.0f} %: {few(seen)}) hold slices that "
+            f"{ways[0][1]} was trained on: scores on them are too good; score studies of other patients"
         )
         content["training_data"] = {"known": True, "seen": len(seen), "share": share, "text": text}
     if any(why):
@@ -225,7 +217,73 @@ def scores(studies: Sequence[Study], resamples: int, seed: int) -> dict[str, Any
         "studies": len(studies),
         "positives": sum(labels),
         "groups": len({s.group for s in studies}),
-        **{name: vars(intervals[name]) for name in NAMES},
+        **{name: vars(intervals[name]) for name in OF_VERDICTS},
         "confusion": vars(count(truth, found)),
         "calibration": calibration,
     }
+
+
+def to_markdown(content: Mapping[str, Any]) -> bytes:
+    """Return what `report` made as Markdown."""
+    sets = {"all": content["overall"], "reliable ones": content["reliable"], "decided ones": content["decided"]}
+    known = {name: found for name, found in sets.items() if found is not None}
+    grey = sum(s["call"] == "indeterminate" for s in content["studies"])
+    header = ["studies", "number", "COVID-19", *map(tables.title, OF_VERDICTS), "found", "missed", "false alarms"]
+    rows = [
+        [name, str(found["studies"]), str(found["positives"])]
+        + [tables.interval(found[key], 3) for key in OF_VERDICTS]
+        + [str(found["confusion"][key]) for key in ("tp", "fn", "fp")]
+        for name, found in known.items()
+    ]
+    calibration = content["overall"]["calibration"]
+    stated = (
+        f"Stated probability {calibration['mean_probability']:.3f} on average, {calibration['prevalence']:.3f} of the "
+        f"studies are COVID-19; calibration error {calibration['ece']:.3f}, Brier score {calibration['brier']:.3f}."
+        if calibration
+        else "The score of this rule is not a probability, so calibration is not defined."
+    )
+    return tables.document(
+        f"Verdicts in {content['predictions']}",
+        f"Rule `{content['rule']}`, network {content['model']['name']}. {tables.in_brackets(content, 'patients')}",
+        f"**{text[0].upper()}{text[1:]}.**" if (text := tables.reservation(content)) else "",
+        f"{content['undefined']}." if "undefined" in content else "",
+        tables.markdown(header, rows),
+        f"{grey} of {len(content['studies'])} verdicts are indeterminate; all others are decided. In the rows *all* "
+        "and *reliable ones* an indeterminate verdict counts by the side of the limit on which its score lies."
+        if grey
+        else "",
+        stated,
+        "## Wrong verdicts",
+        _wrong(content["studies"]),
+    )
+
+
+def _wrong(studies: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [
+            s["name"],
+            "COVID-19" if s["label"] else "no COVID-19",
+            s["call"],
+            f"{s['score']:.3f}",
+            "yes" if s["reliable"] else "no",
+        ]
+        for s in studies
+        if bool(s["label"]) != s["positive"]
+    ]
+    return tables.markdown(["study", "is", "verdict", "score", "called reliable"], rows) if rows else "None."
+
+
+def to_csv(studies: Sequence[Study]) -> bytes:
+    """Return the studies as a table."""
+    columns = ("name", "label", "group", "score", "call", "positive", "reliable")
+    rows = ({name: getattr(s, name) for name in columns} for s in studies)
+    return tables.to_csv([{**row, "flags": "; ".join(s.flags)} for row, s in zip(rows, studies, strict=True)])
+
+
+def figure(studies: Sequence[Study], limit: float | None) -> bytes:
+    """Return the scores of all studies by label, beside the ROC curve, as PNG."""
+    top = max(1.0, *(s.score for s in studies))
+    ranking = Scored([s.label for s in studies], [s.score / top for s in studies]).rank()
+    return plots.verdict_plot(
+        [(s.name, s.label, s.score, s.reliable) for s in studies], limit, ranking.roc(), ranking.auc()
+    )

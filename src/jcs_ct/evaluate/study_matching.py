@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.manifest import LABELS, read_rows
+from jcs_ct.evaluate.matching import agreeing
 from jcs_ct.io.files.names import is_litter, natural_key, safe_name, split_extension, volume_stem
 from jcs_ct.io.files.opening import read_file
 
@@ -43,8 +44,7 @@ class Labelled(NamedTuple):
 def read_labels(path: Path) -> dict[str, Labelled]:
     """Return what a table `study,label[,group][,digest]` says of each study.
 
-    Raises:
-        InputError: It cannot be read, a label or a digest is none, or a study stands there twice.
+    Raises InputError where it cannot be read, a label or a digest is none, or a study stands there twice.
     """
     found: dict[str, Labelled] = {}
     for place, row in read_rows(path, ("study", "label", "group", "digest")):
@@ -73,10 +73,7 @@ def match_results(
 ) -> tuple[dict[str, str], list[InputError]]:
     """Return the result of each row that has one, and what is wrong with the other rows.
 
-    Args:
-        labels: What `read_labels` returned.
-        reports: Folder of results → its report.
-        where: The folder of all results, for messages.
+    `reports` has the report of each folder of results; `where` messages call the folder of all.
     """
     by_name: dict[str, set[str]] = {}
     for case, content in reports.items():
@@ -144,16 +141,14 @@ def _why(named: set[str], cases: list[str], row: Labelled, where: Path) -> str:
 def _agreeing(one: str, other: str) -> int:
     """Return how many parts of two paths agree, from the end; all of them where the shorter one is used up."""
     a, b = ([part for part in text.replace("\\", "/").split("/") if part not in {"", "."}] for text in (one, other))
-    count = next((i for i, (x, y) in enumerate(zip(a[::-1], b[::-1], strict=False)) if x != y), min(len(a), len(b)))
+    count = agreeing(a, b)
     return count + (count == min(len(a), len(b)))
 
 
 def input_digest(path: Path, content: Mapping[str, Any]) -> str:
-    """Return the digest that `report.json` would hold of a file or of all files in a folder. Raises InputError.
+    """Return the digest that a report, which says of what kind the input was, would hold of a file or a folder's files.
 
-    Args:
-        path: The file or folder.
-        content: A report, which says of what kind the input was.
+    Raises InputError where one cannot be read.
     """
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     files = [p for p in files if p == path or not is_litter(p.relative_to(path).as_posix())]

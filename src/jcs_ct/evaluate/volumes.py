@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.metrics.counts import Empty
 
-MARKED = 0.001  # share of a slice without lesion above which it counts as marked
 NAMES = ("dice", "absolute_error_ml", "empty_slices_marked")
 
 
@@ -50,7 +49,7 @@ class Volume:
         self.slices += 1
         if counts.tp + counts.fn == 0:
             self.empty += 1
-            self.marked += counts.fp > MARKED * (counts.fp + counts.tn)
+            self.marked += counts.marks_the_empty
 
     def row(self, empty: Empty) -> dict[str, Any]:
         """Return its line of the table; `empty` is the policy for volumes without lesion in mask and prediction."""

@@ -5,8 +5,8 @@ No torch, no files: arrays in, numbers out. `jcs_ct.evaluate` reads files and wr
 
 from __future__ import annotations
 
-from jcs_ct.metrics.bootstrap import Difference, Interval, average, bootstrap, compare
-from jcs_ct.metrics.classification import Scored, average_precision, calibration_error, reliability, roc_auc
+from jcs_ct.metrics.bootstrap import average, bootstrap, compare
+from jcs_ct.metrics.classification import Scored, calibration_error, reliability, roc_auc
 from jcs_ct.metrics.counts import EMPTY_POLICIES, Counts, count
 from jcs_ct.metrics.explanation import energy_inside, map_dice, perturb, pointing_game
 from jcs_ct.metrics.release import release_iou, release_mae
@@ -16,11 +16,8 @@ from jcs_ct.metrics.structure import e_measure_adaptive, e_measure_curve, s_meas
 __all__ = [
     "EMPTY_POLICIES",
     "Counts",
-    "Difference",
-    "Interval",
     "Scored",
     "average",
-    "average_precision",
     "bootstrap",
     "calibration_error",
     "compare",

@@ -59,13 +59,7 @@ class Difference(Interval):
 
 
 def resample_weights(groups: Sequence[Hashable], resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Yield the weights of one resample after the other: the same for the same groups (in order) and seed.
-
-    Args:
-        groups: The group of each of the N elements.
-        resamples: How many.
-        seed: Of NumPy's PCG64.
-    """
+    """Yield the weights (N) of one resample after the other: the same for the same groups of N elements and seed."""
     names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
     index = np.array([names[name] for name in groups], dtype=np.intp)
     random = np.random.default_rng(seed)
@@ -105,7 +99,6 @@ def compare(
     groups: Sequence[Hashable],
     *,
     resamples: int = RESAMPLES,
-    confidence: float = CONFIDENCE,
     seed: int = 0,
 ) -> dict[str, Difference]:
     """Return the paired difference `first` − `second` of each number both name, on the same resamples.
@@ -118,14 +111,14 @@ def compare(
         return {name: a[name] - b[name] for name in a if name in b}
 
     value = difference(None)
-    drawn = _draw(difference, list(value), groups, resamples, confidence, seed)
-    result = {}
-    for i, (name, of_sample) in enumerate(value.items()):
-        low, high, undefined = _ends(drawn[:, i], confidence)
-        known = drawn[~np.isnan(drawn[:, i]), i]
-        above = float((np.sign(known) + 1).mean() / 2) if known.size else math.nan
-        result[name] = Difference(of_sample, low, high, undefined, above)
-    return result
+    drawn = _draw(difference, list(value), groups, resamples, CONFIDENCE, seed)
+
+    def above(values: NDArray[np.float64]) -> float:
+        known = values[~np.isnan(values)]
+        return float((np.sign(known) + 1).mean() / 2) if known.size else math.nan
+
+    columns = zip(value.items(), drawn.T, strict=True)
+    return {name: Difference(v, *_ends(column, CONFIDENCE), above(column)) for (name, v), column in columns}
 
 
 def average(values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> float:

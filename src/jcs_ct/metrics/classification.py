@@ -25,17 +25,15 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Ranking:
-    """True and false positives at every threshold, from the highest score down: what ROC and precision–recall share.
+    """Positives at every threshold (K distinct scores), from the highest down: what ROC and precision–recall share.
 
     Attributes:
-        thresholds: float64, K distinct scores, falling; a score that reaches the threshold is positive.
-        tp: Weighted true positives at each.
-        fp: Weighted false positives at each.
+        tp: float64, K: weighted true positives; a score that reaches the threshold is positive.
+        fp: float64, K: weighted false positives.
         positives: Weight of all positives.
         negatives: Weight of all negatives.
     """
 
-    thresholds: Float
     tp: Float
     fp: Float
     positives: float
@@ -93,14 +91,13 @@ class Scored:
         self._order = np.argsort(-values, kind="stable")
         ranked = values[self._order]
         self._last = np.r_[np.flatnonzero(np.diff(ranked)), len(ranked) - 1]  # of each run of equal scores
-        self._thresholds = ranked[self._last]
 
     def rank(self, weights: NDArray[Any] | None = None) -> Ranking:
         """Return the ranking, with each element counted `weights` times (once if None)."""
         w = np.ones(len(self.scores)) if weights is None else np.asarray(weights, dtype=np.float64)
         truth, w = self.truth[self._order], w[self._order]
         tp, fp = (np.cumsum(np.where(side, w, 0.0))[self._last] for side in (truth, ~truth))
-        return Ranking(self._thresholds, tp, fp, float(tp[-1]), float(fp[-1]))
+        return Ranking(tp, fp, float(tp[-1]), float(fp[-1]))
 
     def counts(self, threshold: float, weights: NDArray[Any] | None = None) -> Counts:
         """Return the confusion counts of (score ≥ threshold)."""
@@ -110,11 +107,6 @@ class Scored:
 def roc_auc(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any] | None = None) -> float:
     """Return the area under the ROC curve; see `Scored` for the arguments and `Ranking.auc`."""
     return Scored(labels, scores).rank(weights).auc()
-
-
-def average_precision(labels: ArrayLike, scores: ArrayLike, weights: NDArray[Any] | None = None) -> float:
-    """Return the average precision; see `Scored` for the arguments and `Ranking.average_precision`."""
-    return Scored(labels, scores).rank(weights).average_precision()
 
 
 @dataclass(frozen=True)
@@ -145,13 +137,8 @@ def reliability(
 ) -> Reliability:
     """Return the calibration of the probability of class 1 (not of the predicted class) in bins of equal width.
 
-    Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
-
-    Args:
-        labels: See `Scored`.
-        probabilities: As the scores of `Scored`, in [0, 1].
-        bins: Number of bins.
-        weights: How often each counts; not all 0.
+    Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015. The arguments are those
+    of `Scored`, the probabilities in [0, 1]; `weights`, how often each counts, are not all 0.
 
     Raises:
         ShapeError: See `Scored`; or probabilities outside of [0, 1].

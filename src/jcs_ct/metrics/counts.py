@@ -42,13 +42,9 @@ def check_policy(empty: str) -> None:
 
 
 def check_pair(names: str, a: NDArray[Any], b: NDArray[Any], axes: str) -> None:
-    """Raise ShapeError unless two arrays have one shape, the axes that are named, and an element.
+    """Raise ShapeError unless two arrays have an element and one shape.
 
-    Args:
-        names: What an error calls them, "mask and map".
-        a: One of them.
-        b: The other.
-        axes: "row, column", for example.
+    `names` are what an error calls them, "mask and map", and `axes` those that they need, "row, column".
     """
     if a.ndim != len(axes.split(",")) or a.shape != b.shape or not a.size:
         one, _, other = names.partition(" and ")
@@ -96,6 +92,11 @@ class Counts:
         """Whether there is no positive in the truth, and none was found."""
         return not self.tp + self.fp + self.fn
 
+    @property
+    def marks_the_empty(self) -> bool:
+        """Whether more than 0.1 % of what holds no positive was found positive."""
+        return self.fp > 0.001 * (self.fp + self.tn)
+
     def sensitivity(self) -> float:
         """Return TP / (TP + FN), in [0, 1]; NaN without a positive."""
         return ratio(self.tp, self.tp + self.fn)
@@ -141,13 +142,7 @@ class Counts:
 
 
 def count(truth: NDArray[np.bool_], found: NDArray[np.bool_], weights: NDArray[np.generic] | None = None) -> Counts:
-    """Return the counts of two boolean arrays of one shape.
-
-    Args:
-        truth: True where positive.
-        found: True where found positive.
-        weights: How often each element counts; once if None.
-    """
+    """Return the counts of two boolean arrays of one shape; `weights`: how often each element counts, None: once."""
     if weights is not None:
         w = np.asarray(weights, dtype=np.float64)
         tp, positives, finds = float(w[truth & found].sum()), float(w[truth].sum()), float(w[found].sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,11 +174,5 @@ def _mixed(
 
 
 def _grouped(pictures: Iterator[NDArray[np.uint8]], batch: int) -> Iterator[NDArray[np.uint8]]:
-    group: list[NDArray[np.uint8]] = []
-    for picture in pictures:
-        group.append(picture)
-        if len(group) == batch:
-            yield np.stack(group)
-            group = []
-    if group:
+    while group := list(islice(pictures, batch)):
         yield np.stack(group)

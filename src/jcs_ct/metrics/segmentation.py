@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 
 def checked_pair(probability: NDArray[Any], mask: NDArray[np.generic]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the probability as float64 and the mask as bool (lesion where not 0).
+    """Return the probability, (row, column) in [0, 1], as float64, and the mask, of the same shape, as bool: not 0.
 
-    Raises:
-        ShapeError: They are no two arrays (row, column) of one shape, or the probability is not within [0, 1].
+    Raises ShapeError where they are no two arrays (row, column) of one shape, or the probability is not in [0, 1].
     """
     check_pair("probability and mask", probability, mask, "row, column")
     p = probability.astype(np.float64)
@@ -40,12 +39,7 @@ def checked_pair(probability: NDArray[Any], mask: NDArray[np.generic]) -> tuple[
 
 
 def pixel_counts(probability: NDArray[Any], mask: NDArray[np.generic], threshold: float = 0.5) -> Counts:
-    """Return the counts of (p ≥ threshold) against the mask.
-
-    Args:
-        probability: (row, column), in [0, 1].
-        mask: The same shape, lesion where not 0.
-        threshold: In (0, 1].
+    """Return the counts of (p ≥ threshold), with a threshold in (0, 1], against the mask. Args: as `checked_pair`.
 
     Raises:
         ShapeError: See `checked_pair`.
@@ -98,8 +92,5 @@ def hausdorff95(
     rows, columns = (np.flatnonzero((a | b).any(axis=axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     edges = [region[box] & ~binary_erosion(region[box]) for region in (a, b)]
-    directed = []
-    for one, other in (edges, edges[::-1]):
-        distance = distance_transform_edt(~other, sampling=spacing)
-        directed.append(float(np.percentile(distance[one], 95)))
-    return max(directed)
+    apart = (distance_transform_edt(~other, sampling=spacing)[one] for one, other in (edges, edges[::-1]))
+    return max(float(np.percentile(distances, 95)) for distances in apart)

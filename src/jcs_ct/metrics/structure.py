@@ -23,24 +23,16 @@ if TYPE_CHECKING:
     Bool = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
+_LINE = np.exp(-(np.arange(-3, 4) ** 2) / 50.0)
+_GAUSSIAN = np.outer(_LINE, _LINE) / np.outer(_LINE, _LINE).sum()
+"""A normalised Gaussian kernel with σ = 5, cut off to 7 × 7; SciPy's own filter is wider."""
 
 
-def s_measure(probability: NDArray[Any], mask: NDArray[np.generic], alpha: float = 0.5) -> float:
-    """Return the structure measure: α · object-aware + (1 − α) · region-aware similarity.
+def s_measure(probability: NDArray[Any], mask: NDArray[np.generic]) -> float:
+    """Return the structure measure, in [0, 1]: α · object-aware + (1 − α) · region-aware similarity, with α = 0.5.
 
     Fan et al., "Structure-measure: a new way to evaluate foreground maps", ICCV 2017. An empty mask scores
-    1 − mean(p), a full one mean(p), as the paper's section 3.3 has it.
-
-    Args:
-        probability: (row, column), in [0, 1].
-        mask: The same shape, lesion where not 0.
-        alpha: The paper's α.
-
-    Returns:
-        In [0, 1].
-
-    Raises:
-        ShapeError: See `checked_pair`.
+    1 − mean(p), a full one mean(p), as the paper's section 3.3 has it. Args and errors: as `checked_pair`.
     """
     p, truth = checked_pair(probability, mask)
     share = float(truth.mean())
@@ -49,7 +41,7 @@ def s_measure(probability: NDArray[Any], mask: NDArray[np.generic], alpha: float
     if share == 1:
         return float(p.mean())
     similar_object = share * _object_score(p[truth]) + (1 - share) * _object_score(1 - p[~truth])
-    return max(0.0, alpha * similar_object + (1 - alpha) * _region_score(p, truth))
+    return max(0.0, 0.5 * similar_object + 0.5 * _region_score(p, truth))
 
 
 def _object_score(values: Float) -> float:
@@ -90,12 +82,7 @@ def e_measure_curve(probability: NDArray[Any], mask: NDArray[np.generic]) -> NDA
     Fan et al., "Enhanced-alignment measure for binary foreground map evaluation", IJCAI 2018. For a set of images,
     average the curves first, then take "max E" and "mean E" over the thresholds, as the authors' tables do. The
     authors divide by N − 1 pixels, not N, so that a perfect map of N pixels scores N / (N − 1); kept, to agree with
-    published figures.
-
-    Args and errors: as `s_measure`.
-
-    Returns:
-        float64, 256; index i belongs to threshold (255 − i) / 255.
+    published figures. float64, 256; index i belongs to threshold (255 − i) / 255. Args and errors: as `checked_pair`.
     """
     p, truth = checked_pair(probability, mask)
     levels = np.floor(255 * p).astype(np.intp)
@@ -140,23 +127,12 @@ def _alignment(hits: Float, alarms: Float, truth: Bool) -> Float:
 
 
 def weighted_f(probability: NDArray[Any], mask: NDArray[np.generic], empty: Empty = "exclude") -> float:
-    """Return the weighted F-measure with β² = 1.
+    """Return the weighted F-measure with β² = 1, in [0, 1], or NaN.
 
     Margolin et al., "How to evaluate foreground maps?", CVPR 2014: errors within the mask count less where their
     surroundings (7×7, Gaussian, σ = 5) are right, errors outside more the farther they are from the mask (half-way
-    after 5 pixels, up to twice).
-
-    Args:
-        probability: (row, column), in [0, 1].
-        mask: The same shape, lesion where not 0.
-        empty: The policy for an empty mask: 0 if any probability is above 0, otherwise undefined (NaN) or 1.
-
-    Returns:
-        In [0, 1], or NaN.
-
-    Raises:
-        ShapeError: See `checked_pair`.
-        UsageError: Unknown policy.
+    after 5 pixels, up to twice). An empty mask scores 0 if any probability is above 0, otherwise by the policy `empty`
+    undefined (NaN) or 1. Args and errors: as `checked_pair`; UsageError for an unknown policy.
     """
     check_policy(empty)
     p, truth = checked_pair(probability, mask)
@@ -169,19 +145,10 @@ def weighted_f(probability: NDArray[Any], mask: NDArray[np.generic], empty: Empt
     error = np.abs(p - truth)
     # Outside, the error of the nearest pixel of the mask stands in, so that the mean at the mask's edge is fair.
     spread = error[nearest[0], nearest[1]]
-    smooth = correlate(spread, _gaussian(), mode="constant", cval=0.0)
+    smooth = correlate(spread, _GAUSSIAN, mode="constant", cval=0.0)
     error = np.where(truth, np.minimum(error, smooth), error * (2 - np.exp(math.log(0.5) / 5 * distance)))
     positives = int(np.count_nonzero(truth))
     missed, false = float(error[truth].sum()), float(error[outside].sum())
     recall = 1 - missed / positives
     precision = (positives - missed) / (positives - missed + false + _EPS)
     return 2 * recall * precision / (recall + precision + _EPS)
-
-
-def _gaussian(side: int = 7, sigma: float = 5.0) -> Float:
-    """Return a normalised Gaussian kernel, cut off to side × side; SciPy's own filter is wider."""
-    offsets = np.arange(side) - side // 2
-    line = np.exp(-(offsets**2) / (2 * sigma**2))
-    kernel: Float = np.outer(line, line)
-    kernel /= kernel.sum()
-    return kernel

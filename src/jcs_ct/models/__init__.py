@@ -220,6 +220,5 @@ def build_model(name: str, inputs: str = "image") -> nn.Module:
     if inputs not in ("image", "features"):
         raise UsageError(f"inputs={inputs!r} is unknown", hint="use 'image' or 'features'")
     module, _, attribute = spec.home.partition(":")
-    network: Any = getattr(import_module(module), attribute)(inputs)
-    built: nn.Module = network
-    return built
+    network: nn.Module = getattr(import_module(module), attribute)(inputs)
+    return network

@@ -53,8 +53,7 @@ class Decoder(nn.Module):
         previous = self.fuse[-1](self.inners_a[-1](levels[-1]))
         refined: list[Tensor] = []
         for i in range(len(levels) - 2, -1, -1):
-            size = (levels[i].shape[2], levels[i].shape[3])
-            top_down = resize(self.inners_b[i](previous), size)
+            top_down = resize(self.inners_b[i](previous), levels[i])
             previous = self.fuse[i](self.inners_a[i](levels[i]), top_down)
             refined.insert(0, previous)
         return refined

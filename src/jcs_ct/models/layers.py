@@ -66,12 +66,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class EnhancedFeatureModule(nn.Module):
-    """Four dilated convolutions side by side (the paper: grouped atrous module).
-
-    Args:
-        channels: C, in and out.
-        dilations: One for each of the four groups.
-    """
+    """Four dilated convolutions side by side (the paper: grouped atrous module); C channels in and out."""
 
     def __init__(self, channels: int, dilations: tuple[int, int, int, int]) -> None:
         super().__init__()
@@ -90,19 +85,16 @@ class EnhancedFeatureModule(nn.Module):
         return cast("Tensor", self.end_conv(self.reduce_conv(x)))
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize N×C×H×W to `size` (rows, columns): bilinear, corners not aligned, not antialiased."""
+def resize(x: Tensor, like: Tensor) -> Tensor:
+    """Resize N×C×h×w to the H×W of another map: bilinear, corners not aligned, not antialiased."""
+    size = (like.shape[2], like.shape[3])
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 def check_input(x: Tensor, what: str, channels: int, minimum: int) -> None:
-    """Refuse a tensor that is not N×`channels`×H×W with H and W of at least `minimum`.
-
-    Raises:
-        ShapeError: Names what was given and what is expected.
-    """
+    """Raise ShapeError for a tensor that is not N×`channels`×H×W, H and W of at least `minimum`, of real numbers."""
     if x.dim() != 4 or x.shape[1] != channels or x.shape[0] < 1 or min(x.shape[2:]) < minimum:
         raise ShapeError(
             f"{what} of shape {'×'.join(map(str, x.shape)) or 'scalar'} was given; "

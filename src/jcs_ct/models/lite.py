@@ -88,7 +88,7 @@ class LightFusion(nn.Module):
     def forward(self, lateral: Tensor, top: Tensor) -> Tensor:
         """Map N×c_lateral×H×W and a coarser N×c_top×h×w to N×channels×H×W."""
         lateral = self.lateral(lateral)
-        above = resize(self.top(top), (lateral.shape[2], lateral.shape[3]))  # 1×1 first: fewer positions
+        above = resize(self.top(top), lateral)  # 1×1 first: fewer positions
         y: Tensor = self.smooth(self.mix(self.attention(torch.cat([lateral, above], dim=1))))
         return y
 
@@ -127,7 +127,7 @@ class SumFusion(nn.Module):
 
     def forward(self, lateral: Tensor, top: Tensor) -> Tensor:
         """Map N×c_lateral×H×W and a coarser N×c_top×h×w to N×channels×H×W."""
-        above = resize(self.top(top), (lateral.shape[2], lateral.shape[3]))  # 1×1 first: fewer positions
+        above = resize(self.top(top), lateral)  # 1×1 first: fewer positions
         y: Tensor = self.smooth(F.relu(self.norm(self.lateral(lateral) + above)))
         return y
 
@@ -169,11 +169,7 @@ class LesionDecoder(nn.Module):
 class LiteNetwork(nn.Module):
     """The network; 3.8 M parameters.
 
-    Args:
-        inputs: Only "image".
-
-    Raises:
-        UsageError: `inputs` is "features": those of the COVID-CS release come from other backbones.
+    Raises UsageError where `inputs` is "features": those of the COVID-CS release come from other backbones.
     """
 
     def __init__(self, inputs: str = "image") -> None:
@@ -190,17 +186,13 @@ class LiteNetwork(nn.Module):
         self.lesion = LesionDecoder()
 
     def forward(self, x: Tensor) -> LiteOutput:
-        """Map N×1×H×W (H, W ≥ 32) to the logits, the evidence and the lesion maps.
-
-        Raises:
-            ShapeError: Another shape.
-        """
+        """Map N×1×H×W (H, W ≥ 32) to the logits, the evidence and the lesion maps. Raises ShapeError as `check`."""
         self.check(x)
         levels = self.encoder(x)
         evidence = self.evidence_of(levels)
         flat = evidence.flatten(1).float() * SHARPNESS
         pooled = (torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])) / SHARPNESS
-        maps = [resize(logits, _size(x)) for logits in self.lesion(levels)]
+        maps = [resize(logits, x) for logits in self.lesion(levels)]
         return LiteOutput(self.gain * pooled + self.offset, evidence, torch.cat(maps, dim=1))
 
     def check(self, x: Tensor) -> None:
@@ -219,7 +211,7 @@ class LiteNetwork(nn.Module):
         flat = evidence.flatten(1) * SHARPNESS
         highest = flat.amax(dim=1, keepdim=True)  # as in `forward`, without the number of positions as a constant
         pooled = (torch.log(torch.exp(flat - highest).mean(dim=1)) + highest[:, 0]) / SHARPNESS
-        return self.gain * pooled + self.offset, evidence, resize(self.lesion.finest(levels), _size(x))
+        return self.gain * pooled + self.offset, evidence, resize(self.lesion.finest(levels), x)
 
     def published(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the same with the pooling of `forward`, and the finest of all maps."""
@@ -229,7 +221,3 @@ class LiteNetwork(nn.Module):
     def explained(self, output: LiteOutput) -> Tensor:
         """Return the logit, N×1."""
         return output.logit[:, None]
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[2], x.shape[3]

@@ -79,8 +79,7 @@ class Bottle2neck(nn.Module):
 class Res2Net101(nn.Module):
     """The backbone.
 
-    Args:
-        inputs: "image" (N×3×H×W), or "features" (N×64×H'×W', the output of the stem, which is then skipped).
+    `inputs` is "image" (N×3×H×W), or "features" (N×64×H'×W', the output of the stem, which is then skipped).
     """
 
     def __init__(self, inputs: str = "image") -> None:
@@ -112,10 +111,8 @@ class Res2Net101(nn.Module):
 
     def check(self, x: Tensor) -> None:
         """Raise ShapeError for what is not N×3×H×W (N×64×H×W with `inputs="features"`)."""
-        if self.from_features:
-            check_input(x, "Res2Net stage-1 features", CHANNELS[0], 1)
-        else:
-            check_input(x, "an image", 3, 1)
+        what, channels = ("Res2Net stage-1 features", CHANNELS[0]) if self.from_features else ("an image", 3)
+        check_input(x, what, channels, 1)
 
     def stage_one(self, image: Tensor) -> Tensor:
         """Return the stage-1 features N×64×ceil(H/2)×ceil(W/2) of an image N×3×H×W."""
@@ -123,11 +120,7 @@ class Res2Net101(nn.Module):
         return F.relu(self.bn1(self.conv1(image)))
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """Return the five levels, finest first.
-
-        Raises:
-            ShapeError: `x` is not N×3×H×W (N×64×H×W with `inputs="features"`).
-        """
+        """Return the five levels, finest first. Raises ShapeError as `check`."""
         self.check(x)
         levels = [x if self.from_features else self.stage_one(x)]
         x = F.max_pool2d(levels[0], 3, stride=2, padding=1)

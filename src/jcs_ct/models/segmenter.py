@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from jcs_ct.core.errors import ShapeError
 from jcs_ct.models import decoder, res2net, vgg
-from jcs_ct.models.fusing import fuse
 from jcs_ct.models.layers import EnhancedFeatureModule, check_input, resize
 
 if TYPE_CHECKING:
@@ -44,11 +43,6 @@ class Segmenter(nn.Module):
         levels[-1] = self.gpd(levels[-1])
         return [*levels, self.gpd1(F.max_pool2d(levels[-1], 2))]
 
-    def decode(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return the logits N×5×rows×columns, finest first, of six levels."""
-        maps = [resize(self.get_submodule(f"cls{i}")(level), size) for i, level in enumerate(self.fpn(levels), 1)]
-        return torch.cat(maps, dim=1)
-
     def check(self, *inputs: Tensor) -> None:
         """Raise ShapeError where the channels are wrong, or H or W is below 16."""
         check_input(inputs[0], "an input", 64 if self.vgg16.first_stage else 3, MINIMUM)
@@ -60,12 +54,13 @@ class Segmenter(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         """Return logits N×5×H×W, finest first. Raises ShapeError as `check`."""
         self.check(*inputs)
-        return self.decode(self.levels(*inputs), _size(inputs[0]))
+        decoded = enumerate(self.fpn(self.levels(*inputs)), 1)
+        return torch.cat([resize(self.get_submodule(f"cls{i}")(level), inputs[0]) for i, level in decoded], dim=1)
 
     def infer(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the finest map N×1×H×W alone, see `jcs_ct.models.InferenceNetwork`."""
         finest = self.fpn(self.levels(*inputs))[0]
-        return (resize(self.get_submodule("cls1")(finest), _size(inputs[0])),)
+        return (resize(self.get_submodule("cls1")(finest), inputs[0]),)
 
     def published(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Return the same map of all five."""
@@ -74,10 +69,6 @@ class Segmenter(nn.Module):
     def explained(self, output: Tensor) -> Tensor:
         """Return the logits of lesion."""
         return output
-
-
-def _size(x: Tensor) -> tuple[int, int]:
-    return x.shape[2], x.shape[3]
 
 
 class SingleSegmenter(Segmenter):
@@ -94,21 +85,10 @@ class SingleSegmenter(Segmenter):
         return self.encode(inputs[0])
 
 
-class ConvBatchNormReLU(nn.Module):
-    """3×3 convolution with bias, ordinary batch norm, ReLU (`conv.*`, `bn.*`)."""
+class ConvBatchNormReLU(vgg.ConvNormReLU):
+    """The same block with ordinary batch norm."""
 
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.bn = nn.BatchNorm2d(c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map N×c_in×H×W to N×c_out×H×W."""
-        return F.relu(self.bn(self.conv(x)))
-
-    def fuse_norms(self) -> None:
-        """See `jcs_ct.models.fusing`."""
-        self.conv, self.bn = fuse(self.conv, self.bn)
+    norm = nn.BatchNorm2d
 
 
 class ClassifierFusion(nn.Module):
@@ -125,7 +105,7 @@ class ClassifierFusion(nn.Module):
         """Return five levels with VGG's channels at Res2Net's sizes (strides 2 to 32)."""
         fused = []
         for i, (a, b) in enumerate(zip(vgg_levels, res2net_levels, strict=True)):
-            x = torch.cat([resize(a, (b.shape[2], b.shape[3])), b], dim=1)
+            x = torch.cat([resize(a, b), b], dim=1)
             fused.append(self.fuse_modules[i](self.se_modules[i](self.cat_modules[i](x))))
         return fused
 
@@ -163,8 +143,3 @@ class JointSegmenter(Segmenter):
         """See `Segmenter.levels`."""
         levels = self.encode(inputs[0])
         return [*self.fuse(levels[:-1], self.res2net.pyramid(inputs[-1])), levels[-1]]
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Return the lesion probability N×H×W in [0, 1]: the finest of the five maps N×5×H×W."""
-    return logits[:, 0].sigmoid()

@@ -8,6 +8,8 @@ Contract (for a 2×3×96×64 image): five maps of 2×64×96×64, 2×128×48×32,
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,10 +25,12 @@ MINIMUM = 8  # three poolings
 class ConvNormReLU(nn.Module):
     """3×3 convolution with bias, frozen batch norm, ReLU (`conv.*`, `bn.*`)."""
 
+    norm: type[Any] = FrozenBatchNorm2d
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.bn = FrozenBatchNorm2d(c_out)
+        self.bn = self.norm(c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map N×c_in×H×W to N×c_out×H×W."""
@@ -40,8 +44,7 @@ class ConvNormReLU(nn.Module):
 class VGG16(nn.Module):
     """The backbone; blocks are called `conv{stage}_{k}`, both from 1.
 
-    Args:
-        inputs: "image" (N×3×H×W), or "features" (N×64×H×W, the output of stage 1, which is then skipped).
+    `inputs` is "image" (N×3×H×W), or "features" (N×64×H×W, the output of stage 1, which is then skipped).
     """
 
     def __init__(self, inputs: str = "image") -> None:
@@ -69,15 +72,11 @@ class VGG16(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the five stage outputs, finest first. H and W: at least 8, any value (poolings round down).
 
-        Raises:
-            ShapeError: `x` is not N×3×H×W (N×64×H×W with `inputs="features"`), or too small.
+        Raises ShapeError where `x` is not N×3×H×W (N×64×H×W with `inputs="features"`), or too small.
         """
-        if self.first_stage:
-            check_input(x, "VGG stage-1 features", CHANNELS[0], MINIMUM)
-            outputs = [x]
-        else:
-            check_input(x, "an image", 3, MINIMUM)
-            outputs = [self.stage_one(x)]
+        what, channels = ("VGG stage-1 features", CHANNELS[0]) if self.first_stage else ("an image", 3)
+        check_input(x, what, channels, MINIMUM)
+        outputs = [x if self.first_stage else self.stage_one(x)]
         for index in range(1, len(STAGES)):
             outputs.append(self.stage(index, outputs[-1]))
         return outputs

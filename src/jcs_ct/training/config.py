@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, cast
 
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.imaging.recipes import recipe
@@ -15,17 +15,57 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 C = TypeVar("C")
+R = TypeVar("R", bound="RunConfig")
 _ANEW = "start a new run in another folder"
 Task = Literal["segment", "classify", "joint"]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-MAY_CHANGE = ("workers", "accelerator", "every", "threads", "folds")  # on resume; epochs may become more
 NO_MATTER = ("workers", "accelerator", "every", "threads", "data", "folds", "all_folds", "fold", "epochs", "init")
 """Settings that decide nothing that a fingerprint does not hold by itself: where the data lie, how long the run is."""
 DEFAULT_NETWORK = {"segment": "jcs-single", "classify": "jcs-classifier", "joint": "jcs-joint"}
 
 
+class RunConfig:
+    """What the configurations of all training commands, which are dataclasses, have in common.
+
+    Attributes:
+        LENGTH: The setting that says how long a run is; it may become more when a run is resumed.
+        MAY_CHANGE: The settings that may change then.
+    """
+
+    LENGTH: ClassVar[str]
+    MAY_CHANGE: ClassVar[tuple[str, ...]]
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON text."""
+        values: Any = self
+        return json.dumps(asdict(values), indent=2) + "\n"
+
+    def resumed(self: R, given: dict[str, Any]) -> R:
+        """Return the configuration to go on with, where `given` was given again (None: not given).
+
+        Raises UsageError for a value that would make it another run.
+        """
+        asked = {name: value for name, value in given.items() if value is not None}
+        length = getattr(self, self.LENGTH)
+        longer = asked.pop(self.LENGTH, length)
+        if longer < length:
+            raise UsageError(
+                f"the run has {self.LENGTH} {length}, {longer} was given: a run can be made longer, not shorter",
+                hint=f"leave --{self.LENGTH} out, or give more",
+            )
+        for name, value in asked.items():
+            if name not in self.MAY_CHANGE and value != getattr(self, name):
+                raise UsageError(
+                    f"the run has {name} {getattr(self, name)}, {value} was given",
+                    hint="a resumed run keeps its settings: leave them out, or start a new run",
+                )
+        changed = {name: value for name, value in asked.items() if name in self.MAY_CHANGE}
+        resumed: R = replace(cast("Any", self), **changed | {self.LENGTH: longer})
+        return resumed
+
+
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(RunConfig):
     """Everything that decides what a run computes.
 
     Attributes:
@@ -60,9 +100,11 @@ class TrainConfig:
         threads: Of each process; 0: `OMP_NUM_THREADS`, else what affinity and cgroup leave.
         all_folds: All folds, one after the other, each in a folder of its own.
 
-    `workers`, `accelerator`, `every`, `threads` and where the data and the file of folds lie may change when a run is
-    resumed, and `epochs` may become more; the others decide what is computed.
+    What is not in `MAY_CHANGE` decides what is computed.
     """
+
+    LENGTH = "epochs"
+    MAY_CHANGE = ("data", "workers", "accelerator", "every", "threads", "folds")
 
     task: Task
     data: str
@@ -95,10 +137,6 @@ class TrainConfig:
     threads: int = 0
     all_folds: bool = False
 
-    def to_json(self) -> str:
-        """Return the configuration as JSON text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
     @classmethod
     def from_json(cls, text: str) -> TrainConfig:
         """Read what `to_json` wrote. Raises UsageError for anything else."""
@@ -112,28 +150,6 @@ class TrainConfig:
             raise UsageError(f"the configuration is incomplete: {error}", hint=_ANEW) from error
         check_types(read)
         return read
-
-    def resumed(self, given: dict[str, Any]) -> TrainConfig:
-        """Return the configuration to go on with, where `given` was given again (None: not given).
-
-        Raises:
-            UsageError: A value that would make it another run.
-        """
-        asked = {name: value for name, value in given.items() if value is not None}
-        epochs = asked.pop("epochs", self.epochs)
-        if epochs < self.epochs:
-            raise UsageError(
-                f"the run has epochs {self.epochs}, {epochs} was given: a run can be made longer, not shorter",
-                hint="leave --epochs out, or give more",
-            )
-        other = [n for n, value in asked.items() if n not in (*MAY_CHANGE, "data") and value != getattr(self, n)]
-        if other:
-            raise UsageError(
-                f"the run has {other[0]} {getattr(self, other[0])}, {asked[other[0]]} was given",
-                hint="a resumed run keeps its settings: leave them out, or start a new run",
-            )
-        kept = {name: value for name, value in asked.items() if name in (*MAY_CHANGE, "data")}
-        return replace(self, epochs=epochs, **kept)
 
     @property
     def recipe_name(self) -> str:
@@ -171,9 +187,7 @@ def check_types(config: Any) -> None:
 def read_config(folder: Path, read: Callable[[str], C]) -> C:
     """Return the configuration of the run in a folder, which `read` makes of its text.
 
-    Raises:
-        InputError: It has none.
-        UsageError: As `read`, with the file.
+    Raises InputError where there is none, UsageError as `read`, with the file.
     """
     path = folder / "config.json"
     try:
@@ -186,6 +200,7 @@ def read_config(folder: Path, read: Callable[[str], C]) -> C:
         raise UsageError(error.message, path=path, hint=error.hint) from error
 
 
+LEAST = {"epochs": 1, "batch": 1, "workers": 0, "devices": 1, "every": 0, "mix": 0, "threads": 0}
 MODERN = {"optimiser": "adamw", "schedule": "one-cycle", "augment": True, "batch": 4, "lr": 2e-4, "weight_decay": 1e-2}
 CLASSIFY = {"batch": 16, "epochs": 30, "lr": 1e-4}
 
@@ -193,8 +208,7 @@ CLASSIFY = {"batch": 16, "epochs": 30, "lr": 1e-4}
 def resolve(task: Task, data: str | Path, training: str, **given: Any) -> TrainConfig:
     """Return the configuration of a run: the recipe's values, and what was given (None: not given) on top.
 
-    Raises:
-        UsageError: A value that cannot be.
+    Raises UsageError for a value that cannot be.
     """
     if training not in ("release", "modern"):
         raise UsageError(f"no training recipe is called {training!r}", hint="known: release, modern")
@@ -211,15 +225,7 @@ def resolve(task: Task, data: str | Path, training: str, **given: Any) -> TrainC
         raise UsageError(f"--network {config.network} cannot be trained by `train {task}`", hint=f"usable: {fit}")
     if config.precision not in PRECISIONS:
         raise UsageError(f"--precision {config.precision} is unknown", hint=f"known: {', '.join(PRECISIONS)}")
-    for name, low in (
-        ("epochs", 1),
-        ("batch", 1),
-        ("workers", 0),
-        ("devices", 1),
-        ("every", 0),
-        ("mix", 0),
-        ("threads", 0),
-    ):
+    for name, low in LEAST.items():
         if getattr(config, name) < low:
             raise UsageError(f"--{name} is {getattr(config, name)}; at least {low} is expected")
     if config.size and config.size < 32:

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.samples import relative_name
 from jcs_ct.datasets.slices import content_digest, mask_digest
+from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +33,7 @@ T = TypeVar("T")
 
 FILE = "fingerprint.json"
 SCHEMA = 1
-NAMED = 3  # so many slices of a kind are named; the others are counted
+TRAINING, VALIDATION = "training", "validation"
 RESUMED = "resumed on changed data, as asked"
 FINISHED = "finished before a change that was accepted, as asked"
 _ROW = ("name", "content", "mask", "label", "part", "fold", "group", "source")
@@ -81,7 +86,7 @@ class Fingerprint:
     config: Mapping[str, Any]
     versions: Mapping[str, str]
     accepted: tuple[str, ...] = ()
-    before: tuple[str, ...] = field(default=())
+    before: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -127,29 +132,45 @@ class Fingerprint:
         write_whole(folder / FILE, self.to_json().encode(errors="backslashreplace"), overwrite=True)
 
 
-def entries_of(
-    samples: Sequence[Sample], part: str, root: Path, file_of: Callable[[Sample], Path] | None = None
-) -> tuple[Entry, ...]:
-    """Return what a run remembers of its slices; reads every file once.
+def started_on(
+    config: Any,
+    leave_out: Sequence[str],
+    training: Sequence[Sample],
+    held: Sequence[Sample],
+    datasets: Sequence[Dataset],
+    root: Path,
+    *,
+    features: bool = False,
+) -> Fingerprint:
+    """Return what a run is started on: the slices it trains on, those it validates on, settings and versions.
 
-    Args:
-        samples: Of one part.
-        part: "training" or "validation".
-        root: Folder of the data set, for names.
-        file_of: The file that is trained on; None: the picture, or else the features.
+    Of the settings (a dataclass with a `fold`) some are left out, which decide nothing. Messages name slices below
+    `root`; `features`: the run reads stage-1 features. Raises InputError where a file cannot be read.
+    """
+    entries: tuple[Entry, ...] = ()
+    for part, samples in ((TRAINING, training), (VALIDATION, held)):
+        # A fold counts where the run is one of a fold.
+        kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
+        entries += entries_of(kept, part, root, features=features)
+    settings = {name: value for name, value in asdict(config).items() if name not in leave_out}
+    settings = json.loads(json.dumps(settings))  # as it is read again
+    own = {"jcs-ct": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    libraries = {name: version(name) for name in ("torch", "lightning", "monai", "numpy", "scipy", "pillow")}
+    return Fingerprint(entries, settings | label_names(datasets), own | libraries)
 
-    Raises:
-        InputError: A file cannot be read.
+
+def entries_of(samples: Sequence[Sample], part: str, root: Path, *, features: bool = False) -> tuple[Entry, ...]:
+    """Return what a run remembers of the slices of one part, named below `root`; reads every file once.
+
+    Raises InputError where one cannot be read.
     """
     contents: dict[Path, str] = {}  # every slice of a volume asks for the same
-    masks: dict[Path, str] = {}
+    masks = cache(mask_digest)
     found = []
     for sample in samples:
-        path = sample.path if file_of is None else file_of(sample)
+        path = sample.features if features and sample.features else sample.path
         if path not in contents:
             contents[path] = content_digest(sample, path)
-        if sample.mask is not None and sample.mask not in masks:
-            masks[sample.mask] = mask_digest(sample.mask)
         at = "" if sample.index is None else f"#{sample.index}"
         empty = "empty" if sample.empty else ""
         labels = "".join(f"={label}" for label in sample.lesions)  # those of the mask that are lesion
@@ -157,7 +178,7 @@ def entries_of(
             Entry(
                 relative_name(path, root) + at,
                 contents[path] + at,
-                empty if sample.mask is None else masks[sample.mask] + labels,
+                empty if sample.mask is None else masks(sample.mask) + labels,
                 sample.label,
                 part,
                 sample.fold,
@@ -169,11 +190,7 @@ def entries_of(
 
 
 def read_fingerprint(folder: Path) -> Fingerprint:
-    """Read that of a run.
-
-    Raises:
-        InputError: It has none, or it is damaged.
-    """
+    """Read that of a run. Raises InputError where it has none, or it is damaged."""
     path = folder / FILE
     try:
         return Fingerprint.from_json(path.read_text(encoding="utf-8"))
@@ -187,16 +204,8 @@ def read_fingerprint(folder: Path) -> Fingerprint:
 def compare_with_start(folder: Path, now: Fingerprint, *, accept: bool, say: Callable[[str], None]) -> Fingerprint:
     """Compare what a run is to be resumed on with what it was started on; return what counts from now on.
 
-    Slices stand in the order of the start, new ones behind them.
-
-    Args:
-        folder: Of the run.
-        now: What is there now.
-        accept: Go on though something differs, and note it.
-        say: Where to say what was accepted.
-
-    Raises:
-        InputError: Something differs, or the run has no fingerprint, and `accept` is false.
+    Slices stand in the order of the start, new ones behind them. Where something differs, or the run has no
+    fingerprint, this raises InputError, or, with `accept`, notes and says it.
     """
     try:
         before = read_fingerprint(folder)
@@ -246,12 +255,15 @@ def in_order(items: Sequence[T], entries: Sequence[Entry], before: Sequence[Entr
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
     """Return what differs, a line for each kind, with counts and the first few names."""
-    old, new = _by_content(before.entries), _by_content(now.entries)
+    by_content: dict[str, tuple[list[Entry], list[Entry]]] = {}
+    for side, fingerprint in enumerate((before, now)):
+        for entry in fingerprint.entries:
+            by_content.setdefault(entry.content, ([], []))[side].append(entry)
     lost: list[str] = []
     added: list[str] = []
     changed: defaultdict[str, list[str]] = defaultdict(list)
-    for content in dict.fromkeys((*old, *new)):
-        was, is_now = _unlike(old.get(content, []), new.get(content, []))
+    for both in by_content.values():
+        was, is_now = _unlike(*both)
         for one, other in zip(was, is_now, strict=False):
             for what in _changes(one, other):
                 changed[what].append(other.name)
@@ -274,7 +286,7 @@ def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
 
 
 def compare_checkpoint(held: str | None, settled: Fingerprint, path: Path) -> None:
-    """Refuse a checkpoint of another run than the one that `settled` is of. Raises UsageError."""
+    """Refuse a checkpoint of another run than the one that `settled` is of, by the digest in it. Raises UsageError."""
     if held is not None and held not in (settled.digest, *settled.before) and not settled.accepted:
         raise UsageError(
             f"is a checkpoint of another run than {FILE} beside it",
@@ -283,23 +295,10 @@ def compare_checkpoint(held: str | None, settled: Fingerprint, path: Path) -> No
         )
 
 
-def config_facts(config: Any, leave_out: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a dataclass as JSON gives them back, without those that decide nothing."""
-    values: dict[str, Any] = json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in leave_out}))
-    return values
-
-
 def label_names(datasets: Sequence[Dataset]) -> dict[str, str]:
     """Return what data sets say that labels of masks mean: with another meaning masks are others."""
     said = sorted({d.label_names for d in datasets if d.label_names})
     return {"label names": "; ".join(said)} if said else {}
-
-
-def _by_content(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-    found: dict[str, list[Entry]] = {}
-    for entry in entries:
-        found.setdefault(entry.content, []).append(entry)
-    return found
 
 
 def _unlike(was: list[Entry], is_now: list[Entry]) -> tuple[list[Entry], list[Entry]]:
@@ -324,7 +323,8 @@ def _changes(was: Entry, now: Entry) -> list[str]:
     if was.part != now.part:
         found.append(f"went from {was.part} to {now.part}")
     elif was.fold != now.fold:
-        found.append(f"went from {_place(was.fold)} to {_place(now.fold)}")
+        folds = ("no fold" if fold is None else f"fold {fold}" for fold in (was.fold, now.fold))
+        found.append(f"went from {' to '.join(folds)}")
     if was.label != now.label:
         found.append(f"had the label {_word(was.label)}, now {_word(now.label)}")
     if was.mask != now.mask:
@@ -332,14 +332,9 @@ def _changes(was: Entry, now: Entry) -> list[str]:
     return found + [f"changed the {name}" for name in ("group", "source") if getattr(was, name) != getattr(now, name)]
 
 
-def _place(fold: int | None) -> str:
-    return "no fold" if fold is None else f"fold {fold}"
-
-
 def _word(value: object) -> str:
     return "nothing" if value is None else str(value)
 
 
 def _slices(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:NAMED]) + (", …" if len(names) > NAMED else "")
-    return f"{len(names):,} slice{'s' * (len(names) != 1)} ({shown})"
+    return f"{count(len(names), 'slice')} ({few(names)})"

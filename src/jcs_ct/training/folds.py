@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.fingerprint import FINISHED, RESUMED, compare_with_start
-from jcs_ct.training.lock import locked
 from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import check_samples, fingerprint_of, open_data, outlook_of, parts_of
+from jcs_ct.training.records import csv_table
 from jcs_ct.training.result import Result
 from jcs_ct.training.run import train
-from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
+from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder, locked
 from jcs_ct.weights import WeightsCard
 
 if TYPE_CHECKING:
@@ -37,31 +35,27 @@ COLUMNS = ("fold", "training", "validation", "epoch", "score", "dice", "loss")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class FoldRuns(Generic[R]):
-    """What the runs of one command are, fold by fold.
-
-    Attributes:
-        folds: Their numbers.
-        config: Of all of them, as JSON.
-        inspect: Looks at a fold before anything starts; returns its warnings, and its fingerprint once it is called.
-        start: Trains a fold into a folder, or goes on with it.
-        finished: Returns how the run in a folder ended; None where it is to go on.
-    """
-
-    folds: tuple[int, ...]
-    config: str
-    inspect: Callable[[int], Checked]
-    start: Callable[[int, Path, bool], R]
-    finished: Callable[[Path], R | None]
-
-
-def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say: Callable[[str], None]) -> dict[int, R]:
+def train_each(
+    folds: Sequence[int],
+    config: str,
+    out: Path,
+    inspect: Callable[[int], Checked],
+    start: Callable[[int, Path, bool], R],
+    finished: Callable[[Path], R | None],
+    *,
+    resume: bool,
+    accept: bool,
+    say: Callable[[str], None],
+) -> dict[int, R]:
     """Look at every fold, then train each into `OUT/fold_N`; return how they ended.
 
     Args:
-        runs: The runs.
+        folds: Their numbers.
+        config: Of all of them, as JSON.
         out: Folder of all of them.
+        inspect: Looks at a fold before anything starts; returns its warnings, and its fingerprint once it is called.
+        start: Trains a fold into a folder, or goes on with it.
+        finished: Returns how the run in a folder ended; None where it is to go on.
         resume: Keep finished folds, go on with one that was begun, start the others.
         accept: As in `train`.
         say: Where to say what happens.
@@ -70,40 +64,31 @@ def train_each(runs: FoldRuns[R], out: Path, *, resume: bool, accept: bool, say:
         JcsError: As `inspect`, `compare_with_start` and `start`; another process trains into the folder.
     """
     with locked(out):
-        inspections = {out / f"fold_{n}": (f"fold {n}", partial(runs.inspect, n)) for n in runs.folds}
+        inspections = {out / f"fold_{n}": (f"fold {n}", partial(inspect, n)) for n in folds}
         settled = check_ahead(inspections, accept, say)
-        write_whole(out / CONFIG, runs.config.encode(), overwrite=True)
+        write_whole(out / CONFIG, config.encode(), overwrite=True)
         results: dict[int, R] = {}
-        for number in runs.folds:
+        for number in folds:
             folder = out / f"fold_{number}"
-            done = runs.finished(folder) if resume else None
+            done = finished(folder) if resume else None
             if done is not None:
                 say(f"fold {number}: is trained")
                 keep_finished(folder, settled[folder], say)
-                results[number] = runs.finished(folder) or done
+                results[number] = finished(folder) or done
                 continue
-            say(f"fold {number} of {len(runs.folds)}")
-            results[number] = runs.start(number, folder, (folder / LAST).is_file())
+            say(f"fold {number} of {len(folds)}")
+            results[number] = start(number, folder, (folder / LAST).is_file())
     return results
 
 
 def check_ahead(
-    runs: Mapping[Path, tuple[str, Callable[[], Checked]]],
-    accept: bool,
-    say: Callable[[str], None],
+    runs: Mapping[Path, tuple[str, Callable[[], Checked]]], accept: bool, say: Callable[[str], None]
 ) -> dict[Path, Fingerprint]:
     """Look at every run before the first one starts, so that no fault of the third is found after two are trained.
 
-    Args:
-        runs: Folder → what it is called, and what looks at it (see `FoldRuns.inspect`).
-        accept: As in `train`.
-        say: Where to say warnings.
-
-    Returns:
-        Of each run that was begun, also of those that are finished: what counts from now on.
-
-    Raises:
-        JcsError: A run cannot be, or was started on something else.
+    `runs` are folders, what each is called, and what looks at it (see `train_each`). Returned is what counts from now
+    on, of each run that was begun, also of those that are finished. Raises JcsError where a run cannot be, or was
+    started on something else.
     """
     settled = {}
     for folder, (name, inspect) in runs.items():
@@ -118,12 +103,7 @@ def check_ahead(
 def keep_finished(folder: Path, settled: Fingerprint, say: Callable[[str], None]) -> None:
     """Note on the card, the result and the fingerprint of a finished run that its data were changed, as accepted.
 
-    Nothing is noted where nothing differs.
-
-    Args:
-        folder: Of the run.
-        settled: What `check_ahead` returned of it.
-        say: Where to say what was noted.
+    Nothing is noted where nothing differs from `settled`, which `check_ahead` returned.
     """
     result = json.loads((folder / RESULT).read_text(encoding="utf-8")) if (folder / RESULT).is_file() else {}
     known = tuple(result.get("accepted", ()))
@@ -153,15 +133,8 @@ def train_all(
 ) -> list[str]:
     """Train a network for each fold of the data set, into `OUT/fold_1` and so on; return what to say at the end.
 
-    A fold ends as if it had been trained alone.
-
-    Args:
-        config: Of the run; its `fold` does not count.
-        out: Its folder.
-        resume: Go on: finished folds are kept, one that was begun goes on, the others start.
-        say: Where to say what happens.
-        progress: As in `train`.
-        accept: As in `train`.
+    A fold ends as if it had been trained alone. The arguments are those of `train`, but the `fold` of the configuration
+    does not count, and `resume` keeps folds that are finished.
 
     Raises:
         UsageError: There are no folds; several processes were asked for.
@@ -193,10 +166,11 @@ def train_all(
         done = Result.read(folder / RESULT)
         return done if done is not None and done.epochs >= config.epochs else None
 
-    runs = FoldRuns(dataset.folds, config.to_json(), inspect, start, finished)
-    results = train_each(runs, out, resume=resume, accept=accept, say=say)
+    results = train_each(
+        dataset.folds, config.to_json(), out, inspect, start, finished, resume=resume, accept=accept, say=say
+    )
     rows = table_of(results)
-    write_table(out, COLUMNS, rows)
+    write_whole(out / TABLE, csv_table(COLUMNS, rows), overwrite=True)
     name = next(iter(results.values())).score_name
     warnings = [
         f"warning: fold {number}: {line}"
@@ -221,11 +195,8 @@ def table_of(results: Mapping[int, Result]) -> list[dict[str, str]]:
         }
         for number, result in results.items()
     ]
-    columns = {
-        "score": [r.best.value for r in results.values()],
-        "dice": [r.best.dice for r in results.values()],
-        "loss": [r.best.loss for r in results.values()],
-    }
+    found = [result.best for result in results.values()]
+    columns = {"score": [b.value for b in found], "dice": [b.dice for b in found], "loss": [b.loss for b in found]}
     return [*rows, *over_folds(columns, COLUMNS)]
 
 
@@ -236,15 +207,6 @@ def over_folds(values: Mapping[str, Sequence[float]], columns: Sequence[str]) ->
     spread = {name: cell(statistics.stdev(column)) if len(column) > 1 else "" for name, column in known.items()}
     nothing = dict.fromkeys(columns, "")
     return [nothing | {"fold": "mean"} | mean, nothing | {"fold": "deviation"} | spread]
-
-
-def write_table(out: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-    """Write `OUT/folds.csv`. Raises OutputError as `write_whole`."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_whole(out / TABLE, text.getvalue().encode(), overwrite=True)
 
 
 def printed(rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> list[str]:

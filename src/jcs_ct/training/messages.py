@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
-from jcs_ct.training.shared_memory import WAY_OUT
+from jcs_ct.training.memory import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,25 +62,20 @@ def plain_errors() -> Iterator[None]:
     try:
         with _late_word_of_readers():
             yield
-    except JcsError as error:
-        if _shared_memory(error):
-            raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
-        if "Original Traceback" in error.message:  # raised in a reading process, with the text of its traceback
-            raise JcsError(error.message.strip().splitlines()[-1].partition(": ")[2], hint=again) from error
-        raise
     except MisconfigurationException as error:
         raise UsageError(f"cannot train so: {str(error).splitlines()[0]}", hint="see --device, --precision") from error
-    except OSError as error:
+    except (JcsError, OSError, RuntimeError) as error:
         if _shared_memory(error):
             raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
-        raise OutputError(f"a file cannot be written or read: {error}", path=error.filename, hint=again) from error
-    except RuntimeError as error:
-        if _shared_memory(error):
-            raise JcsError(NO_ROOM, hint=f"{WAY_OUT}; {again}") from error
+        if isinstance(error, JcsError):
+            if "Original Traceback" in error.message:  # raised in a reading process, with the text of its traceback
+                raise JcsError(error.message.strip().splitlines()[-1].partition(": ")[2], hint=again) from error
+            raise
+        if isinstance(error, OSError):
+            raise OutputError(f"a file cannot be written or read: {error}", path=error.filename, hint=again) from error
         if READER in str(error):
-            raise JcsError(
-                "a process that reads ahead was killed, perhaps because memory ran out", hint=again
-            ) from error
+            text = "a process that reads ahead was killed, perhaps because memory ran out"
+            raise JcsError(text, hint=again) from error
         if type(error).__module__.startswith("torch") and type(error).__name__.startswith("Dist"):
             text = f"the processes of the run cannot reach one another: {str(error).splitlines()[0]}"
             raise JcsError(text, hint="unset MASTER_ADDR and MASTER_PORT, or start it with torchrun again") from error

@@ -14,16 +14,16 @@ from torch.nn import functional as F
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.models import MODELS, build_model
-from jcs_ct.training.extension import extend_schedule
 from jcs_ct.training.fast import use_fast_layers
 from jcs_ct.training.losses import f_measure_loss, release_loss
-from jcs_ct.training.schedule import poly_lr
+from jcs_ct.training.schedule import extend_schedule, poly_lr
 from jcs_ct.training.scores import Validation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from jcs_ct.training.config import TrainConfig
+    from jcs_ct.training.scores import Score
 
 Batch = dict[str, Tensor]
 # What the tensors of one network are called in another: (from, to) → prefix there; "" where the names are the same.
@@ -40,8 +40,7 @@ TRANSPLANTS = {
 def initialise(network: nn.Module, name: str, source: str, tensors: Mapping[str, Tensor]) -> int:
     """Copy the tensors of the network called `source` into `network`, called `name`; return how many.
 
-    Raises:
-        UsageError: Nothing of one fits into the other.
+    Raises UsageError where nothing of one fits into the other.
     """
     if source != name and (source, name) not in TRANSPLANTS:
         usable = sorted({a for a, b in TRANSPLANTS if b == name} | {name})
@@ -54,13 +53,7 @@ def initialise(network: nn.Module, name: str, source: str, tensors: Mapping[str,
 
 
 class TrainingModule(L.LightningModule):
-    """A network with its loss, optimiser and schedule.
-
-    Args:
-        config: Of the run.
-        steps_per_epoch: Optimiser steps of an epoch.
-        class_weights: Of the two classes, or None.
-    """
+    """A network with its loss (where classes may have weights), optimiser and schedule."""
 
     def __init__(self, config: TrainConfig, steps_per_epoch: int, class_weights: Sequence[float] | None = None) -> None:
         super().__init__()
@@ -89,8 +82,7 @@ class TrainingModule(L.LightningModule):
     def apply_freezing(self) -> list[str]:
         """Freeze what the configuration names and what features leave without work; return the names.
 
-        Raises:
-            UsageError: A prefix that no parameter begins with, or nothing is left to train.
+        Raises UsageError where no parameter begins with a prefix, or nothing is left to train.
         """
         prefixes = list(self.config.freeze)
         names = [name for name, _ in self.network.named_parameters()]
@@ -152,11 +144,7 @@ class TrainingModule(L.LightningModule):
         return partners, float(rng.beta(self.config.mix, self.config.mix))
 
     def training_step(self, batch: Batch, _index: int) -> Tensor:
-        """Return the loss of a step.
-
-        Raises:
-            UsageError: It is not finite, in this process or in another (so that all end together).
-        """
+        """Return the loss of a step. Raises UsageError where it is not finite, in any process: all end together."""
         inputs, mask = self.inputs(batch), batch["mask"]
         if self.segments:
             loss = self.segmentation_loss(self.network(*inputs), mask, together=True)
@@ -201,6 +189,26 @@ class TrainingModule(L.LightningModule):
         for logits, truth in zip(maps, mask, strict=True):
             self.validation.add_map(float(self.segmentation_loss(logits[None], truth[None])), logits[0], truth > 0)
 
+    def score_of(self, tensors: Mapping[str, Tensor], batches: Iterable[Batch], epoch: int, because: str) -> Score:
+        """Return the score of other weights, kept after that epoch; the module is left as it was, to the last bit.
+
+        Without batches there is no score; `because` is as in `Validation.score`.
+        """
+        before = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+        training = self.training
+        self.network.load_state_dict(dict(tensors))
+        self.eval()
+        self.validation = Validation()
+        try:
+            with torch.no_grad():
+                for index, batch in enumerate(batches):
+                    self.validation_step({name: value.to(self.device) for name, value in batch.items()}, index)
+            return self.validation.score(epoch, because)
+        finally:
+            self.network.load_state_dict(before)
+            self.train(training)
+            self.validation = Validation()
+
     def configure_optimizers(self) -> Any:
         """Adam or AdamW over what is not frozen; the learning rate of every step by the schedule."""
         config = self.config
@@ -227,9 +235,8 @@ class TrainingModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Where the run was made longer, go on with the learning rate of a run that was so long from the start."""
-        if checkpoint.get("epochs", self.config.epochs) == self.config.epochs:
-            return
-        extend_schedule(checkpoint, self.schedule_of)
+        if checkpoint.get("epochs", self.config.epochs) != self.config.epochs:
+            extend_schedule(checkpoint, self.schedule_of)
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

@@ -42,15 +42,9 @@ class Outlook:
 
 
 def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where: str) -> Outlook:
-    """Return the outlook of a classifier.
+    """Return the outlook of a classifier; `held` are slices to validate on, `where` is the data set, for messages.
 
-    Args:
-        training: Slices to train on; those without a label teach nothing.
-        held: Slices to validate on; none is allowed.
-        where: The data set, for messages.
-
-    Raises:
-        UsageError: All slices to train on that have a label have the same, or none has one.
+    Raises UsageError where all slices to train on that have a label have the same, or none has one.
     """
     one = only_label(training)
     if one is not None:
@@ -72,16 +66,9 @@ def outlook_of_labels(training: Sequence[Sample], held: Sequence[Sample], where:
 def outlook_of_masks(
     training: Sequence[Sample], held: Sequence[Sample], lesion: Callable[[Sample], bool], where: str
 ) -> Outlook:
-    """Return the outlook of a segmentation.
+    """Return the outlook of a segmentation, where `lesion` tells whether the mask of a slice holds a lesion.
 
-    Args:
-        training: Slices to train on.
-        held: Slices to validate on; none is allowed.
-        lesion: Whether the mask of a slice holds a lesion.
-        where: The data set, for messages.
-
-    Raises:
-        UsageError: No mask to train on holds a lesion.
+    The other arguments are as of `outlook_of_labels`. Raises UsageError where no mask to train on holds a lesion.
     """
     if not any(lesion(s) for s in training):
         raise UsageError(

@@ -12,17 +12,8 @@ from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.samples import relative_name
 from jcs_ct.training.config import NO_MATTER
-from jcs_ct.training.fingerprint import (
-    Entry,
-    Fingerprint,
-    compare_with_start,
-    config_facts,
-    entries_of,
-    in_order,
-    label_names,
-)
+from jcs_ct.training.fingerprint import TRAINING, VALIDATION, compare_with_start, in_order, started_on
 from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
-from jcs_ct.training.start import versions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,8 +21,7 @@ if TYPE_CHECKING:
 
     from jcs_ct.datasets.samples import Dataset, Sample
     from jcs_ct.training.config import TrainConfig
-
-TRAINING, VALIDATION = "training", "validation"
+    from jcs_ct.training.fingerprint import Fingerprint
 
 
 def open_data(config: TrainConfig) -> Dataset:
@@ -43,9 +33,8 @@ def open_data(config: TrainConfig) -> Dataset:
 def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sample, ...]]:
     """Return the data set, and the samples to train on and to validate on.
 
-    Raises:
-        InputError: No such data set, or the two parts share slices or groups.
-        UsageError: No such fold or split.
+    Raises InputError where there is no such data set, or the two parts share slices or groups; UsageError where there
+    is no such fold or split.
     """
     dataset = open_data(config)
     splits = {sample.split for sample in dataset.samples}
@@ -75,12 +64,11 @@ def parts_of(config: TrainConfig) -> tuple[Dataset, tuple[Sample, ...], tuple[Sa
 def verify(config: TrainConfig, dataset: Dataset, train: Sequence[Sample], held: Sequence[Sample]) -> Outlook:
     """Read every sample once, so that bad data ends the run at its start; return whether it can be scored.
 
-    Raises:
-        InputError: Some cannot be used, or the two parts share slices or groups; names the first ten.
-        UsageError: There is nothing to learn.
+    Raises InputError, with ten names, where some cannot be used, or the two parts share slices or groups; UsageError
+    where there is nothing to learn.
     """
-    parts = [replace(s, split="training", fold=None) for s in train]
-    parts += [replace(s, split="validation", fold=None) for s in held]
+    parts = [replace(s, split=TRAINING, fold=None) for s in train]
+    parts += [replace(s, split=VALIDATION, fold=None) for s in held]
     return outlook_of(config, dataset, train, held, check_samples(dataset, parts))
 
 
@@ -89,8 +77,7 @@ def outlook_of(
 ) -> Outlook:
     """Return what can be learned and scored, where `empty` are the names of slices whose masks are empty.
 
-    Raises:
-        UsageError: There is nothing to learn.
+    Raises UsageError where there is nothing to learn.
     """
     if config.task == "classify":
         return outlook_of_labels(train, held, str(dataset.root))
@@ -119,16 +106,8 @@ def fingerprint_of(
     config: TrainConfig, dataset: Dataset, training: Sequence[Sample], held: Sequence[Sample]
 ) -> Fingerprint:
     """Return what a run is started on. Raises InputError where a file cannot be read."""
-
-    def file_of(sample: Sample) -> Path:
-        return (sample.features or sample.path) if config.inputs == "features" else sample.path
-
-    entries: tuple[Entry, ...] = ()
-    for part, samples in ((TRAINING, training), (VALIDATION, held)):
-        # A fold counts where the run is one of a fold.
-        kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
-        entries += entries_of(kept, part, dataset.root, file_of)
-    return Fingerprint(entries, config_facts(config, NO_MATTER) | label_names([dataset]), versions())
+    features = config.inputs == "features"
+    return started_on(config, NO_MATTER, training, held, [dataset], dataset.root, features=features)
 
 
 def resume_parts(
@@ -142,16 +121,8 @@ def resume_parts(
 ) -> tuple[Fingerprint, tuple[Sample, ...], tuple[Sample, ...]]:
     """Compare a run that is resumed with its start; return what counts, and its slices in the order of the start.
 
-    Args:
-        out: Folder of the run.
-        now: What is there now: the slices to train on first, then those to validate on.
-        training: The samples of `now` to train on.
-        held: Those to validate on.
-        accept: As in `compare_with_start`.
-        say: As in `compare_with_start`.
-
-    Raises:
-        InputError: As `compare_with_start`.
+    `now` is what is there: the slices to train on (`training`) first, then those to validate on (`held`). The other
+    arguments and errors are as of `compare_with_start`.
     """
     settled = compare_with_start(out, now, accept=accept, say=say)
     count = len(training)

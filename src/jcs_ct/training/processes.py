@@ -51,8 +51,8 @@ class Place:
 def place(devices: int, environ: Mapping[str, str] | None = None) -> Place:
     """Return the place of this process in a run that was asked to have `devices` processes.
 
-    Raises:
-        UsageError: Several were asked for, or started, and the environment speaks of another number, or makes no sense.
+    Raises UsageError where several were asked for, or started, and the environment speaks of another number, or makes
+    no sense.
     """
     env = os.environ if environ is None else environ
     if devices == 1:
@@ -72,11 +72,6 @@ def place(devices: int, environ: Mapping[str, str] | None = None) -> Place:
     if tasks is not None and tasks > 1:
         return _slurm(env, devices, tasks)
     return Place(0, devices)
-
-
-def process_number(devices: int) -> int:
-    """Return the number of this process, from 0. Raises UsageError as `place`."""
-    return place(devices).rank
 
 
 @contextmanager

@@ -14,19 +14,10 @@ EVERY = 60.0  # seconds between lines where they cannot be written over
 
 
 class Progress:
-    """Says where a run is.
-
-    Args:
-        say: Where to say a line.
-        terminal: To write a line over and over on; None: a line is said once a minute.
-        now: The clock, in seconds.
-    """
+    """Says where a run is: on a terminal a line that is written over, else a line once a minute."""
 
     def __init__(
-        self,
-        say: Callable[[str], None],
-        terminal: TextIO | None = None,
-        now: Callable[[], float] = time.monotonic,
+        self, say: Callable[[str], None], terminal: TextIO | None = None, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._say, self._terminal, self._now = say, terminal, now
         self._first: tuple[float, int] | None = None
@@ -38,14 +29,7 @@ class Progress:
         self._first, self._said = (self._now(), done), self._now()
 
     def step(self, where: str, loss: float, done: int, total: int) -> None:
-        """Say where the run is.
-
-        Args:
-            where: "epoch 2 of 60, step 5 of 79".
-            loss: Of the step.
-            done: Steps of the whole run that are done.
-            total: Steps of the whole run.
-        """
+        """Say where the run is ("epoch 2 of 60, step 5 of 79"), of whose `total` steps so many are done."""
         if self._terminal is None and self._now() - self._said < EVERY:
             return
         left = self.left(done, total)
@@ -64,6 +48,11 @@ class Progress:
             return None
         began, first = self._first
         return (self._now() - began) / (done - first) * (total - done)
+
+    def ahead(self, done: int, total: int) -> str:
+        """Return what to add to a line: how long it will take from here on; "" where nobody knows, or at the end."""
+        left = self.left(done, total)
+        return f"; {duration(left)} left" if left else ""
 
     def line(self, text: str) -> None:
         """Say a line of its own, in the place of the one that is written over."""

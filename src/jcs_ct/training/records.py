@@ -10,22 +10,40 @@ import csv
 import io
 import math
 import time
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from jcs_ct.core.duration import duration
-from jcs_ct.core.errors import OutputError
+from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.core.whole_files import whole_file, write_whole
+from jcs_ct.datasets.samples import numbered, stem_of
+from jcs_ct.datasets.slices import pixels_of
+from jcs_ct.imaging.recipes import prepare, recipe, restore
+from jcs_ct.io.files.names import safe_name
+from jcs_ct.models import model_spec
+from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.outlook import UNDEFINED
+from jcs_ct.training.result import run_card
+from jcs_ct.training.samples import validation_loader
 from jcs_ct.training.scores import NAMES, Score, Validation, together
+from jcs_ct.training.start import BEST, LAST
+from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from torch import Tensor
+
+    from jcs_ct.datasets.samples import Sample
+    from jcs_ct.datasets.unpacked import UnpackedSlices
+    from jcs_ct.training.config import TrainConfig
+    from jcs_ct.training.fingerprint import Fingerprint
     from jcs_ct.training.module import TrainingModule
     from jcs_ct.training.progress import Progress
 
@@ -42,6 +60,22 @@ COLUMNS = (
     "val_dice",
     "val_marked",
 )
+_ANEW = "start a new run in another folder; --init with best.safetensors starts from what was learned"
+_HELD = ("state_dict", "optimizer_states", "loops", "callbacks")
+
+
+def trainer_of(out: Path, records: L.Callback, **settings: Any) -> L.Trainer:
+    """Return Lightning's trainer of a run, which writes and shows what its records do, and nothing else."""
+    return L.Trainer(
+        callbacks=[records],
+        plugins=[WholeCheckpoints(), LightningEnvironment()],  # and not what a scheduler's variables look like
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=out,
+        **settings,
+    )
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -56,41 +90,65 @@ class WholeCheckpoints(TorchCheckpointIO):
                 raise OutputError("cannot be written", path=path, hint="check the disk; then --resume") from error
 
 
+def check_checkpoint(path: Path, module: torch.nn.Module, callback: L.Callback, settled: Fingerprint) -> None:
+    """Refuse a checkpoint that a run cannot go on from: of another network, other records, started on something else.
+
+    PyTorch does not look at the checksums in it, so a byte that a disk has changed would become a weight.
+
+    Raises:
+        InputError: It is damaged, no checkpoint of a run of this package, or of another network.
+        UsageError: As `compare_checkpoint`.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if packed.testzip() is not None:
+                raise InputError("is damaged: a checksum in it is wrong", path=path, hint=_ANEW)
+        held: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except InputError:
+        raise
+    except Exception as error:  # both libraries raise many kinds
+        raise InputError("is damaged, or no checkpoint", path=path, hint=_ANEW) from error
+    records = held.get("callbacks") if isinstance(held, dict) else None
+    mine = records.get(callback.state_key) if isinstance(records, dict) else None
+    if not isinstance(mine, dict) or any(name not in held for name in _HELD):
+        raise InputError("is no checkpoint of such a run", path=path, hint=_ANEW)
+    compare_checkpoint(mine.get("digest"), settled, path)
+    if _shapes(held["state_dict"]) != _shapes(module.state_dict()):
+        raise InputError("is a checkpoint of another network", path=path, hint=_ANEW)
+
+
+def _shapes(tensors: Any) -> dict[str, Any]:
+    return {name: getattr(tensor, "shape", None) for name, tensor in dict(tensors).items()}
+
+
 class Records(L.Callback):
-    """Writes `metrics.csv`, `curves.png`, `last.ckpt`, and calls back when the validation score is the best so far.
+    """Writes `metrics.csv`, `curves.png`, `last.ckpt`, sample predictions, and `best.safetensors` where it is the best.
 
     Args:
+        config: Of the run.
         folder: Of the run.
-        every: Steps between checkpoints; 0: at the end of each epoch only.
-        task: "segmentation" or "classification", which says what the score is (see `jcs_ct.training.scores`).
+        settled: What the run is on.
         because: Why the validation score cannot be computed, as far as it is known; else "".
-        known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
-        digest: Of what it goes on with.
-        changes: How many changes of what it was started on were accepted.
-        again: Called with the module and the score of the best weights where they were chosen on something else than
-            the run goes on with; returns their score on what it goes on with (None: there are none any more).
-        best: Called with the module and the score when there is a new best; without validation after each epoch.
-        draw_panel: Called with the module and the epoch after each validation, for sample predictions.
+        held: The slices that it validates on.
+        unpacked: Where those of volumes are found.
         progress: Where to say how far it is, and what an epoch gave.
     """
 
     def __init__(
         self,
+        config: TrainConfig,
         folder: Path,
-        every: int,
-        task: str,
+        settled: Fingerprint,
         because: str,
-        digest: str,
-        known: Callable[[str | None], None],
-        changes: int,
-        again: Callable[[TrainingModule, Score], Score | None],
-        best: Callable[[TrainingModule, Score], None],
-        draw_panel: Callable[[TrainingModule, int], None],
+        held: Sequence[Sample],
+        unpacked: UnpackedSlices,
         progress: Progress,
     ) -> None:
-        self.folder, self.every, self.task, self.because = folder, every, task, because
-        self.digest, self.known, self.changes, self.again = digest, known, changes, again
-        self.best, self.draw_panel, self.progress = best, draw_panel, progress
+        self.config, self.folder, self.because, self.progress = config, folder, because, progress
+        self.settled, self.digest = settled, settled.digest
+        self.held, self.unpacked = held, unpacked
+        self.spec = model_spec(config.network)
+        self.name = NAMES[self.spec.task]  # of the score
         self.rows: list[dict[str, Any]] = []
         self.highest: Score | None = None
         self.outdated = False  # the best weights were chosen on something else
@@ -107,7 +165,7 @@ class Records(L.Callback):
         """Take it back. Raises UsageError where the checkpoint is one of another run."""
         held = dict(state_dict)
         digest = held.pop("digest", None)
-        self.known(digest)
+        compare_checkpoint(digest, self.settled, self.folder / LAST)
         self.outdated = digest != self.digest
         highest = held.pop("highest", None)
         self.highest = Score.from_facts(highest) if isinstance(highest, dict) else None
@@ -125,8 +183,33 @@ class Records(L.Callback):
         Only the first process writes weights, and so needs to know which are best.
         """
         if self.outdated and self.highest is not None and trainer.is_global_zero:
-            self.highest = self.again(module, self.highest)
+            self.highest = self._again(module, self.highest.epoch)
         self.outdated = False
+
+    def _again(self, module: TrainingModule, epoch: int) -> Score | None:
+        if not (self.folder / BEST).is_file():
+            return None
+        tensors = load(self.folder / BEST)[0]
+        batches = validation_loader(self.held, replace(self.config, devices=1), 0, self.unpacked)
+        found = module.score_of(tensors, batches or (), epoch, self.because)
+        self._keep(tensors, found)
+        chosen = f"warning: best.safetensors (epoch {epoch}) was chosen before the change"
+        self.progress.line(f"{chosen}; on what is here now: {found.words(self.name)}")
+        return found
+
+    def _keep(self, tensors: Mapping[str, Tensor], score: Score) -> None:
+        """Write weights of the run with their card."""
+        notes = (f"epoch {score.epoch}, {score.words(self.name)}", score.painting(), *self.settled.accepted)
+        card = run_card(
+            self.config.to_json(),
+            self.folder,
+            architecture=self.spec.name,
+            recipe=self.config.recipe_name,
+            classes=("lesion",) if self.spec.task == "segmentation" else ("no COVID-19", "COVID-19"),
+            licence="that of the data it was trained on",
+            notes=tuple(note for note in notes if note),
+        )
+        write(self.folder / BEST, tensors, card, overwrite=True)
 
     def on_train_epoch_start(self, _trainer: L.Trainer, _module: L.LightningModule) -> None:
         """Start the clock; sums of an epoch that goes on after a resume are kept."""
@@ -154,7 +237,7 @@ class Records(L.Callback):
             epochs, steps = trainer.max_epochs or 1, int(trainer.num_training_batches)
             where = f"epoch {trainer.current_epoch + 1} of {epochs}, step {index + 1} of {steps}"
             self.progress.step(where, float(outputs["loss"]), trainer.global_step, epochs * steps)
-        if self.every and trainer.global_step % self.every == 0 and not trainer.is_last_batch:
+        if self.config.every and trainer.global_step % self.config.every == 0 and not trainer.is_last_batch:
             self.checkpoint(trainer)
             self._mark = time.perf_counter()
 
@@ -175,16 +258,17 @@ class Records(L.Callback):
         module.validation = Validation()
         if not math.isnan(score.loss):
             row |= {"val_loss": score.loss, "val_score": score.value}
-            row |= {"val_dice": score.dice, "val_marked": score.marked} if self.task == "segmentation" else {}
+            row |= {"val_dice": score.dice, "val_marked": score.marked} if self.spec.task == "segmentation" else {}
         row |= {"because": score.because} if score.because else {}
-        row |= {"accepted_changes": self.changes} if self.changes else {}
+        changes = len(self.settled.accepted)
+        row |= {"accepted_changes": changes} if changes else {}
         self.rows.append(row)
         self.total, self.count, self.seconds, self.waited, self.slices = 0.0, 0, 0.0, 0.0, 0
         better = score.beats(self.highest)
         if trainer.is_global_zero:
             self._write(trainer, module, row, score)
             if better:
-                self.best(module, score)
+                self._keep(module.network.state_dict(), score)
         if better:
             self.highest = score
         self.checkpoint(trainer)
@@ -197,15 +281,29 @@ class Records(L.Callback):
         if module.logger is not None:
             known = {k: row[k] for k in COLUMNS[2:] if k in row and not math.isnan(row[k])}
             module.logger.log_metrics(known, step=score.epoch)
-        title, name = f"{module.config.network} · {module.config.recipe} recipe", NAMES[self.task]
-        write_whole(self.folder / "curves.png", training_curves(self.rows, name, title, undefined), overwrite=True)
-        scored = "" if math.isnan(score.loss) else f", {score.words(name)}"
+        title = f"{self.config.network} · {self.config.recipe} recipe"
+        curves = training_curves(self.rows, self.name, title, undefined)
+        write_whole(self.folder / "curves.png", curves, overwrite=True)
+        scored = "" if math.isnan(score.loss) else f", {score.words(self.name)}"
         epochs = trainer.max_epochs or 1
-        left = self.progress.left(trainer.global_step, epochs * int(trainer.num_training_batches))
-        ahead = f"; {duration(left)} left" if left and score.epoch < epochs else ""
+        ahead = self.progress.ahead(trainer.global_step, epochs * int(trainer.num_training_batches))
         self.progress.line(f"epoch {score.epoch} of {epochs}: loss {row['train_loss']:.4f}{scored}{ahead}")
-        if not math.isnan(score.loss):
-            self.draw_panel(module, score.epoch)
+        if not math.isnan(score.loss) and module.segments and self.config.inputs == "image":
+            self._draw_panel(module, score.epoch)
+
+    def _draw_panel(self, module: TrainingModule, epoch: int) -> None:
+        """Write the first validation slices with what the network finds in them."""
+        from jcs_ct.outputs.figures import lesion_overlay
+
+        for sample in self.held[:3]:
+            pixels, name = pixels_of(sample), numbered(stem_of(sample.path), sample.index)
+            values, placement = prepare(pixels, recipe(self.config.recipe_name))
+            with torch.inference_mode():
+                logits = module.network(torch.from_numpy(values)[None].to(module.device))[0, 0]
+            p = logits.sigmoid().float().cpu().numpy()
+            picture = lesion_overlay(pixels, restore(p, placement), title=name, caption=f"epoch {epoch}")
+            path = self.folder / "samples" / f"epoch_{epoch:03d}_{safe_name(name)}.png"
+            write_whole(path, picture, overwrite=True)
 
     def checkpoint(self, trainer: L.Trainer) -> None:
         """Write `last.ckpt`, with everything that a resumed run needs.
@@ -213,7 +311,7 @@ class Records(L.Callback):
         Only the first process writes, so the sum of the losses must be that of all of them by then.
         """
         self.total = _mean(self.total, trainer)
-        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
 
 
 def _mean(value: float, trainer: L.Trainer) -> float:
@@ -238,14 +336,21 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
     unequal numbers are of different slices.
     """
     columns = (*COLUMNS, *(["accepted_changes"] if any("accepted_changes" in row for row in rows) else []))
-    text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
+    lines = []
     for row in rows:
         cells = {k: "" if math.isnan(row[k]) else f"{row[k]:.8g}" for k in columns if k in row}
         if "val_score" in row and math.isnan(row["val_score"]):
             cells["val_score"] = f"{UNDEFINED} {row.get('because', '')}"
         if "accepted_changes" in columns:
             cells.setdefault("accepted_changes", "0")
-        table.writerow(cells)
+        lines.append(cells)
+    return csv_table(columns, lines)
+
+
+def csv_table(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return rows as CSV with a header."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
     return text.getvalue().encode()

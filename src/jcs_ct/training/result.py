@@ -65,10 +65,7 @@ class Result:
 def run_card(config: str, out: Path, **facts: Any) -> WeightsCard:
     """Return the card of the weights of a run; their own checksum and the date are put in when they are written.
 
-    Args:
-        config: Of the run, as JSON.
-        out: Its folder, which names them.
-        facts: What differs from run to run, as in `WeightsCard`.
+    `config` is JSON, the folder `out` names them, `facts` are fields of the card that differ from run to run.
     """
     return WeightsCard(
         name=out.resolve().name,

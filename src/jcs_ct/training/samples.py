@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from jcs_ct.core.errors import InputError
@@ -36,13 +37,8 @@ class SliceDataset(TorchDataset[Item]):
     """Samples as tensors.
 
     An item holds "input0" (and "input1" for joint features), float32 C×H×W; "mask" float32 H×W in {0, 1}, or −1 where
-    there is none; "label" 0 or 1, or −1.
-
-    Args:
-        samples: What to read.
-        config: Of the run.
-        train: Whether to augment.
-        unpacked: Where the slices of volumes are found; without it, each is read out of its volume.
+    there is none; "label" 0 or 1, or −1. Where `train`, they are augmented. Slices of volumes are found in `unpacked`;
+    without it, each is read out of its volume.
     """
 
     def __init__(
@@ -86,8 +82,7 @@ class SliceDataset(TorchDataset[Item]):
     def _features(self, sample: Sample) -> Item:
         path = sample.features or sample.path
         read = read_features(read_file(path), path.stem, str(path), self.arrays)
-        held: dict[str, NDArray[np.uint8] | None] = {"vgg": read.vgg, "res2net": read.res2net}
-        arrays = [array for which in self.arrays if (array := held[which]) is not None]
+        arrays = [array for which in self.arrays if (array := getattr(read, which)) is not None]
         item = {f"input{i}": torch.from_numpy(dequantise(a)) for i, a in enumerate(arrays)}
         shape = (arrays[0].shape[1], arrays[0].shape[2])
         mask = self._mask(sample, None)
@@ -112,6 +107,16 @@ class SliceDataset(TorchDataset[Item]):
         transform.set_random_state(seed=int(np.random.SeedSequence([self.seed, epoch, position]).generate_state(1)[0]))
         moved = transform({"image": item["input0"], "mask": item["mask"][None]})
         return {"input0": moved["image"].as_tensor(), "mask": moved["mask"].as_tensor()[0]}
+
+
+def validation_loader(
+    held: Sequence[Sample], config: TrainConfig, rank: int, unpacked: UnpackedSlices
+) -> DataLoader[Any] | None:
+    """Return the validation slices of one process: every `devices`-th, none twice; read in this process."""
+    if not held:
+        return None
+    dataset = SliceDataset(held[rank :: config.devices], config, train=False, unpacked=unpacked)
+    return DataLoader(dataset, batch_size=config.batch)
 
 
 def _nearest(mask: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.bool_]:

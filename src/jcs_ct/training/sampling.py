@@ -27,20 +27,13 @@ def balanced_weights(samples: Sequence[Sample]) -> list[float]:
 
 
 class PlannedBatches(Sampler[list[Key]]):
-    """The batches of an epoch for one process.
+    """The batches of an epoch for one process, number `rank` of `world`.
 
     All processes together take `batch · world` samples a step, so that two processes with half the batch see what one
     process sees. The last step may be smaller; it is filled up to a multiple of `world` from the epoch's beginning.
+    With `weights` samples are drawn with replacement, in these proportions; without, each comes once.
 
     Lightning sets the epoch through `dataloader.batch_sampler.sampler.set_epoch`, so this is its own `sampler`.
-
-    Args:
-        count: Number of samples.
-        batch: Samples of a step in this process.
-        seed: Of the order.
-        weights: To draw with replacement, in these proportions; None: each sample once.
-        rank: Number of this process.
-        world: Number of processes.
     """
 
     def __init__(

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NAMES = {"segmentation": "average precision of pixels", "classification": "AUC"}
-SHORT = {"segmentation": "AP", "classification": "AUC"}
 STEPS, REACH = 64, 16  # pixels are ranked by their logits in steps of 1/64, from −16 to 16
 NOTHING, EVERYTHING = 0.01, 0.9  # share of the lesions' pixels, share of all pixels
 
@@ -61,10 +60,9 @@ class Score:
         """Return it in words, after "epoch 3: "."""
         if math.isnan(self.loss):
             return "no validation"
-        scored = f"validation {name} {UNDEFINED} {self.because}" if math.isnan(self.value) else ""
-        scored = scored or f"validation {name} {self.value:.4f}"
+        scored = f"{UNDEFINED} {self.because}" if math.isnan(self.value) else f"{self.value:.4f}"
         dice = "" if math.isnan(self.dice) else f", Dice {self.dice:.4f} at p ≥ 0.5"
-        return f"{scored}{dice}, loss {self.loss:.4f}"
+        return f"validation {name} {scored}{dice}, loss {self.loss:.4f}"
 
     def painting(self) -> str:
         """Say that its maps mark nothing, or everything; "" where they do neither."""
@@ -126,12 +124,7 @@ class Validation:
             self.pixels[which] += counts.cpu().numpy()
 
     def score(self, epoch: int = 0, because: str = "") -> Score:
-        """Return the score.
-
-        Args:
-            epoch: After which epoch.
-            because: Why it is not defined, as far as that was known before; looked up where "".
-        """
+        """Return the score after an epoch; `because`: why it is not defined, as far as that was known before, or ""."""
         if not self.losses:
             return Score(epoch=epoch)
         loss = math.fsum(self.losses) / len(self.losses)
@@ -164,11 +157,8 @@ def together(parts: Sequence[Validation]) -> Validation:
 def average_precision_of(pixels: np.ndarray[Any, np.dtype[np.int64]]) -> float:
     """Return the average precision of counted pixels: the sum of precision × step in recall, not interpolated.
 
-    Args:
-        pixels: Counts, 2 × K: of what is not lesion and of lesion, by rising logit. Pixels of one count are ties.
-
-    Returns:
-        From 0 to 1; NaN where nothing is lesion.
+    `pixels` are 2 × K counts, of what is not lesion and of lesion, by rising logit; pixels of one count are ties. From
+    0 to 1; NaN where nothing is lesion.
     """
     negative, positive = pixels[:, ::-1].astype(np.float64)
     total = positive.sum()

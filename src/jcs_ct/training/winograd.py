@@ -11,6 +11,7 @@ page, than the arithmetic on it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,10 +32,9 @@ _INPUT = torch.tensor(
     ],
     dtype=torch.float64,
 )
-_KERNEL = torch.tensor(
-    [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64
-) / torch.tensor([[24], [24], [24], [24], [24], [24]], dtype=torch.float64)
-_KERNEL[0] = torch.tensor([0.25, 0, 0], dtype=torch.float64)
+_KERNEL = (
+    torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]], dtype=torch.float64) / 24
+)
 _OUTPUT = torch.tensor(
     [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=torch.float64
 )
@@ -66,9 +66,7 @@ def conv3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _buffer(role: str, *shape: int) -> Tensor:
     """Return a work buffer; what it held is lost."""
-    size = 1
-    for length in shape:
-        size *= length
+    size = math.prod(shape)
     held = _buffers.get(role)
     if held is None or held.numel() < size:
         with torch.inference_mode(False):  # made larger in validation, it is written again by the next training step

@@ -1,6 +1,6 @@
 """Weights: what is known, what is on this machine, how it comes in safely, and networks with weights in them.
 
-The data flow: catalogue → obtain, download → sniff, unpickle (tensors only) → recognition (which network, our names)
+The data flow: catalogue → obtain, download → unpickle (tensors only) → recognition (which network, our names)
 → loading (card, store). Nothing here imports PyTorch before tensors are needed, so that lists answer at once.
 """
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.weights.card import WeightsCard
-from jcs_ct.weights.catalogue import CATALOGUE, Entry
-from jcs_ct.weights.store import SHIPPED, Stored, home, list_stored
+from jcs_ct.weights.catalogue import CATALOGUE
+from jcs_ct.weights.store import SHIPPED, list_stored
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CATALOGUE",
-    "Entry",
-    "Stored",
     "WeightsCard",
     "create_model",
-    "home",
     "import_file",
     "list_stored",
     "load",
@@ -35,12 +32,6 @@ __all__ = [
 
 OWN = "*own*"
 """Stands for the weights that come with the package; no name in the store can be called so."""
-
-_HEAVY = {
-    "import_file": "jcs_ct.weights.loading",
-    "load": "jcs_ct.weights.loading",
-    "write": "jcs_ct.weights.loading",
-}
 
 
 def create_model(name: str, weights: str | Path | None = OWN, inputs: str = "image") -> nn.Module:
@@ -95,7 +86,7 @@ def create_model(name: str, weights: str | Path | None = OWN, inputs: str = "ima
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs PyTorch or the network when it is first used."""
-    if name in _HEAVY:
-        return getattr(import_module(_HEAVY[name]), name)
+    """Import what needs PyTorch when it is first used."""
+    if name in ("import_file", "load", "write"):
+        return getattr(import_module("jcs_ct.weights.loading"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

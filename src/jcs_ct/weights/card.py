@@ -1,32 +1,27 @@
 """The card of a set of weights: what a file of tensors is, where it came from, how it has to be used. No torch here.
 
 A card is the JSON beside `NAME.safetensors`. It is written last: tensors without a card are never used. Beside both may
-lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.hashes`).
+lie `NAME.hashes`, hashes of the slices that the weights were trained on (`jcs_ct.weights.store.find_hashes`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 SCHEMA_VERSION = 1
 LARGEST_CARD = 1 << 20  # bytes; a card has about 1 kB
 
 _REIMPORT = "import the weights again: jcs models import FILE"
-# Left out where they say nothing; all but the last are of the one-pass network.
-_OPTIONAL = {
-    "temperature": 1.0, "covid_threshold": None, "mirror": False, "patient": None, "whole_study": None,
-    "trained_on": "",
-}  # fmt: skip
-
 DESCRIBE = frozenset(
     {"name", "source_file", "source_kind", "source_sha256", "source_url", "imported_at", "jcs_ct_version"}
     | {"threshold_from", "licence", "citation", "notes", "trained_on", "schema_version"}
@@ -96,8 +91,7 @@ class WeightsCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as JSON values, the schema version first."""
-        values = asdict(self) | {"classes": list(self.classes), "notes": list(self.notes)}
-        values["patient"] = None if self.patient is None else list(self.patient)
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         plain = {name: usual for name, usual in _OPTIONAL.items() if values[name] == usual}
         return {"schema_version": values.pop("schema_version")} | {k: v for k, v in values.items() if k not in plain}
 
@@ -108,11 +102,7 @@ class WeightsCard:
 
     @classmethod
     def from_json(cls, text: str | bytes, *, path: Path | str | None = None) -> WeightsCard:
-        """Read a card, checking every field.
-
-        Args:
-            text: Content of the file.
-            path: What an error calls the file.
+        """Read a card, checking every field; `path` is what an error calls it.
 
         Raises:
             WeightsError: No JSON object, an unknown schema version, or a field that is missing, unknown or wrong.
@@ -138,7 +128,7 @@ class WeightsCard:
             if names:
                 raise WeightsError(f"{problem} {', '.join(sorted(names)[:5]):.200}", path=path, hint=_REIMPORT)
         for name, value in values.items():
-            if not _fits(name, value):
+            if not _CHECKS.get(name, _is_text)(value):
                 raise WeightsError(f"has a wrong value in {name!r}: {value!r:.60}", path=path, hint=_REIMPORT)
         lists = ("classes", "notes", *(["patient"] if values.get("patient") is not None else []))
         return cls(**values | {name: tuple(values[name]) for name in lists})
@@ -154,12 +144,24 @@ class WeightsCard:
             raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
 
 
+_OPTIONAL = {
+    field.name: field.default
+    for field in fields(WeightsCard)
+    if field.default is not MISSING and field.name not in ("notes", "schema_version")
+}
+"""Left out of a file where they say nothing: with their default."""
+
+
 def _is_number(value: object, low: float = -1e300, high: float = 1e300) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high  # NaN is not
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(map(_is_text, value))
 
 
 def _is_sha256(value: object) -> bool:
@@ -171,7 +173,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {  # every other field is a string
     "notes": _are_texts,
     "source_sha256": _is_sha256,
     "weights_sha256": _is_sha256,
-    "source_url": lambda value: value is None or isinstance(value, str),
+    "source_url": lambda value: value is None or _is_text(value),
     "threshold": lambda value: value is None or _is_number(value, 0, 1),
     "covid_threshold": lambda value: value is None or _is_number(value, 0, 1),
     "bn_eps_folded": lambda value: _is_number(value, 0, 1),
@@ -184,7 +186,21 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {  # every other field is a string
     "schema_version": lambda value: isinstance(value, int),
 }
 
+_LABELS = {
+    r"held-out pointing:": "attention, pointing game on held-out slices:",
+    r"held-out energy:": "attention, energy inside the lesions of held-out slices:",
+    r"held-out auc ([^:]+):": r"AUC on held-out slices of \1:",
+}
+"""How a note begins, as training writes it → how it begins for a reader."""
 
-def _fits(name: str, value: object) -> bool:
-    """Tell whether `value` has the type, and the range, that the field `name` needs."""
-    return _CHECKS[name](value) if name in _CHECKS else isinstance(value, str)
+
+def plain_notes(notes: Iterable[str]) -> list[str]:
+    """Return the notes of a card, with labels that a reader knows in place of names of metrics.
+
+    >>> plain_notes(["held-out auc mosmed: 0.8", "not for children"])
+    ['AUC on held-out slices of mosmed: 0.8', 'not for children']
+    """
+    found = list(notes)
+    for begins, label in _LABELS.items():
+        found = [re.sub(f"^{begins}", label, note) for note in found]
+    return found

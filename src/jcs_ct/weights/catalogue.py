@@ -41,10 +41,6 @@ class KnownFile:
     sha256: str = ""
     url: str | None = None
 
-    def is_it(self, sha256: str) -> bool:
-        """Tell whether a file with this SHA-256 is this one, as far as its checksum is known."""
-        return bool(self.sha256) and sha256.startswith(self.sha256)
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -69,6 +65,11 @@ class Entry:
     size: int | None = None
     licence: str = _NOT_STATED
     citation: str = CITE_JCS
+
+    @property
+    def checksums(self) -> tuple[str, ...]:
+        """The known SHA-256 of its files, or their published beginnings."""
+        return tuple(file.sha256 for file in self.files if file.sha256)
 
     @property
     def url(self) -> str | None:
@@ -148,6 +149,6 @@ def entry_of_file(filename: str, sha256: str) -> Entry | None:
     """Return the entry that a file belongs to: by its checksum, or by its name where no checksum was published."""
     for entry in CATALOGUE.values():
         for known in entry.files:
-            if known.is_it(sha256) or (not known.sha256 and known.filename == filename):
+            if sha256.startswith(known.sha256) if known.sha256 else known.filename == filename:
                 return entry
     return None

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from jcs_ct.weights.catalogue import KnownFile
-
     Progress = Callable[[int, int | None], None]
 
 LARGEST = 2 << 30  # bytes; the largest file of the catalogue has 0.55 GB
@@ -71,7 +69,7 @@ def fetch(
     url: str,
     destination: Path,
     *,
-    known: tuple[KnownFile, ...] = (),
+    checksums: tuple[str, ...] = (),
     by_hand: str = "fetch it by hand",
     proxy: str | None = None,
     largest: int = LARGEST,
@@ -82,7 +80,7 @@ def fetch(
     Args:
         url: https, or http on this very machine.
         destination: Where the whole file goes; while it arrives it is called `.part`.
-        known: Checksums, one of which has to be right; without any, every file is accepted.
+        checksums: SHA-256 or their beginnings, one of which has to be right; without any, every file is accepted.
         by_hand: What an error tells the user to do instead.
         proxy: Address of a proxy; by default the one in the environment (HTTPS_PROXY …).
         largest: Bytes; a larger file is refused.
@@ -92,7 +90,6 @@ def fetch(
         DownloadError: No network, a server's refusal, too large, or a wrong checksum. A file of a wrong checksum is
             removed, an incomplete one is kept for the next attempt.
     """
-    checksums = tuple(item.sha256 for item in known if item.sha256)
     proxies = {"http": proxy, "https": proxy} if proxy else None
     job = _Job(url, destination, checksums, largest, by_hand, proxies, progress)
     _check_address(job, url, local=True)
@@ -246,12 +243,8 @@ def _announced(response: requests.Response, have: int) -> int | None:
 
 def _check_address(job: _Job, url: str, *, local: bool) -> None:
     """Refuse everything but https, and http on this very machine (where that was asked for)."""
-    try:
-        scheme = urlsplit(url).scheme
-        allowed = bool(_host(url)) and (scheme == "https" or (scheme == "http" and local and _is_local(url)))
-    except ValueError:
-        allowed = False
-    if not allowed:
+    scheme = urlsplit(url).scheme if _host(url) else ""
+    if not (scheme == "https" or (scheme == "http" and local and _is_local(url))):
         raise job.error(f"the address {public_address(url)!r:.100} is not https")
 
 

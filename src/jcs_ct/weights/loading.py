@@ -20,7 +20,6 @@ from jcs_ct.models import MODELS
 from jcs_ct.weights import recognition, store
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CITATIONS, UNKNOWN_LICENCE, entry_of_file
-from jcs_ct.weights.hashes import hashes_path
 from jcs_ct.weights.unpickle import RawWeights, read_tensors
 
 if TYPE_CHECKING:
@@ -44,12 +43,9 @@ _THRESHOLDS = {
 def load(name_or_file: str | Path) -> tuple[dict[str, Tensor], WeightsCard]:
     """Read weights, checked against their card and against the network they are for.
 
-    Args:
-        name_or_file: A name in the store, a `.safetensors` file with its card beside it, or a foreign checkpoint
-            (an official `.pth`), for which a card is made up.
-
-    Returns:
-        Tensors by the names of the network, independent of the file; and the card.
+    They are named by a name in the store, a `.safetensors` file with its card beside it, or a foreign checkpoint (an
+    official `.pth`), for which a card is made up. Returned are tensors by the names of the network, independent of the
+    file, and the card.
 
     Raises:
         WeightsError: Unknown name, no such file, edited or damaged file, or tensors that do not fit.
@@ -63,10 +59,8 @@ def read_file(
 ) -> tuple[dict[str, Tensor], WeightsCard]:
     """Read a weight file as `load` does, with a say in how a foreign one is taken.
 
-    Args:
-        path: The file.
-        architecture: Accept this network only.
-        bn_eps: Added to the running variances of frozen batch norms, see `jcs_ct.weights.recognition`.
+    `architecture`: accept this network only; `bn_eps` is added to the running variances of frozen batch norms, see
+    `jcs_ct.weights.recognition`.
 
     Raises:
         WeightsError: As `load`.
@@ -99,7 +93,7 @@ def import_file(
     source_url: str | None = None,
     overwrite: bool = False,
 ) -> WeightsCard:
-    """Read a weight file and keep it in the store.
+    """Read a weight file as `read_file` does, and keep it in the store.
 
     Args:
         path: An official checkpoint, an ImageNet backbone, or weights of this package with their card.
@@ -125,24 +119,20 @@ def import_file(
         source_url=source_url or card.source_url,
     )
     store.check_free(card.name, overwrite=overwrite)
-    kept, learned = store.weights_folder() / f"{card.name}.safetensors", hashes_path(path)
+    kept, learned = store.weights_folder() / f"{card.name}.safetensors", store.hashes_path(path)
     content = learned.read_bytes() if learned.is_file() else None
     card = write(kept, tensors, card, overwrite=True)
     if content is not None:
-        write_whole(hashes_path(kept), content, overwrite=True)
-    elif learned != hashes_path(kept):
-        hashes_path(kept).unlink(missing_ok=True)  # of the weights that were replaced
+        write_whole(store.hashes_path(kept), content, overwrite=True)
+    elif learned != store.hashes_path(kept):
+        store.hashes_path(kept).unlink(missing_ok=True)  # of the weights that were replaced
     return card
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], card: WeightsCard, *, overwrite: bool = False) -> WeightsCard:
-    """Write tensors and their card, both or neither.
+    """Write tensors (by the names of the network) to a `.safetensors` file, and beside it their card: both or neither.
 
-    Args:
-        path: Ends with `.safetensors`; the card is written beside it, last.
-        tensors: By the names of the network.
-        card: Its `weights_sha256` is filled in.
-        overwrite: Replace existing files.
+    The card, whose `weights_sha256` is filled in, is written last, and returned.
 
     Raises:
         WeightsError: The tensors do not fit the card's network.

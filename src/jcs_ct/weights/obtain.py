@@ -31,14 +31,9 @@ def obtain(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> WeightsCard:
-    """Fetch weights of the catalogue and import them. Weights that are there already need no request.
+    """Fetch weights of the catalogue and import them; without `overwrite`, those that are there need no request.
 
-    Args:
-        name: Key of the catalogue.
-        source: A file that was fetched by hand, or another address, in place of the catalogue's.
-        proxy: Address of a proxy; by default the one in the environment (HTTPS_PROXY …).
-        overwrite: Fetch and import again.
-        progress: Called with the bytes that have arrived and the bytes in all (None where unknown).
+    `source` is a file that was fetched by hand, or another address; `proxy` and `progress` are as in `fetch`.
 
     Raises:
         UsageError: The catalogue has no such name.
@@ -55,7 +50,15 @@ def obtain(
         return there.card
     url, source_file = (source, None) if source and "://" in source else (entry.url, source)
     if source_file:
-        path = _checked(Path(source_file).expanduser(), entry)
+        path = Path(source_file).expanduser()
+        digest = store.sha256_of(path)
+        if entry.checksums and not digest.startswith(entry.checksums):
+            wanted = " or ".join(checksum[:12] for checksum in entry.checksums)
+            raise DownloadError(
+                f"is not {entry.name}: its SHA-256 begins {digest[:12]}, {wanted} was expected",
+                path=path,
+                hint="fetch it again, or, if you trust it: jcs models import FILE",
+            )
     elif url is None:
         raise DownloadError(f"{name} cannot be fetched without a browser", hint=entry.by_hand())
     else:
@@ -81,18 +84,6 @@ def _fetched(entry: Entry, url: str, proxy: str | None, progress: Progress | Non
         f"or save it as {target} and run this again"
     )
     largest = 2 * entry.size if entry.size else LARGEST
-    return fetch(url, target, known=entry.files, by_hand=by_hand, proxy=proxy, largest=largest, progress=progress)
-
-
-def _checked(path: Path, entry: Entry) -> Path:
-    """Return a file that was fetched by hand when its checksum is one of the entry's, or none is known."""
-    checksums = tuple(item.sha256 for item in entry.files if item.sha256)
-    digest = store.sha256_of(path)
-    if checksums and not digest.startswith(checksums):
-        wanted = " or ".join(checksum[:12] for checksum in checksums)
-        raise DownloadError(
-            f"is not {entry.name}: its SHA-256 begins {digest[:12]}, {wanted} was expected",
-            path=path,
-            hint="fetch it again, or, if you trust it: jcs models import FILE",
-        )
-    return path
+    return fetch(
+        url, target, checksums=entry.checksums, by_hand=by_hand, proxy=proxy, largest=largest, progress=progress
+    )

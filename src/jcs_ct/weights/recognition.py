@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ import torch
 
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.models import MODELS, build_model, model_spec
-from jcs_ct.weights.layouts import Layout, layouts
+from jcs_ct.models.vgg import STAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -35,19 +36,57 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
+class Layout:
+    """One naming of one network: `rename` maps a foreign name to ours, or to None for what has to be dropped."""
+
+    architecture: str
+    title: str
+    rename: Callable[[str], str | None]
+
+
+@functools.cache
+def _vgg_numbers() -> dict[int, str]:
+    """Return torchvision's numbers of VGG-16-BN: convolution, norm and ReLU take one each, and so does a pooling."""
+    numbers, number = {}, 0
+    for stage, widths in enumerate(STAGES, 1):
+        for block in range(1, len(widths) + 1):
+            numbers[number] = f"conv{stage}_{block}.conv"
+            numbers[number + 1] = f"conv{stage}_{block}.bn"
+            number += 3
+        number += 1
+    return numbers
+
+
+def _from_vgg_numbers(name: str) -> str | None:
+    if name.startswith(("classifier.", "pre_logits.", "head.")):
+        return None
+    match = re.fullmatch(r"(?:features\.)?(\d{1,3})\.(\w+)", name)
+    if match is None or int(match[1]) not in _vgg_numbers():
+        return name
+    return f"{_vgg_numbers()[int(match[1])]}.{match[2]}"
+
+
+FOREIGN = (
+    Layout("vgg16-bn", "layer numbers of torchvision", _from_vgg_numbers),
+    Layout("vgg16-bn", "official names under vgg16.", lambda name: name.removeprefix("vgg16.")),
+    Layout("res2net101-v1b", "Res2Net names with an ImageNet fc", lambda n: None if n.startswith("fc.") else n),
+    Layout("res2net101-v1b", "official names under res2net.", lambda name: name.removeprefix("res2net.")),
+)
+"""How other programs name the tensors of our networks, besides the official names."""
+
+
+@dataclass(frozen=True)
 class Recognised:
     """Tensors that fit a network of the table, name by name and shape by shape.
 
     Attributes:
         architecture: Key of `jcs_ct.models.MODELS`.
-        layout: The naming they came in.
         tensors: By our names, running variances ready for frozen batch norm.
         bn_eps: What was added to the running variances of frozen batch norms.
         notes: What was dropped, added or folded, a line each.
     """
 
     architecture: str
-    layout: str
     tensors: dict[str, Tensor]
     bn_eps: float
     notes: tuple[str, ...]
@@ -93,13 +132,10 @@ def expected_shapes(architecture: str) -> Shapes:
 def recognise(
     tensors: Mapping[str, Tensor], *, path: Path | str, architecture: str | None = None, bn_eps: float | None = None
 ) -> Recognised:
-    """Find the network that `tensors` belong to, and return them under its names.
+    """Find the network that the tensors of a file (`read_tensors`) belong to, and return them under its names.
 
-    Args:
-        tensors: By the names in their file (`read_tensors`).
-        path: What an error calls the file.
-        architecture: Accept this network only.
-        bn_eps: Added to the running variances of frozen batch norms. None: 1e-5 for a bare backbone (ImageNet), else 0.
+    `architecture`: accept this network only. `bn_eps` is added to the running variances of frozen batch norms; None:
+    1e-5 for a bare backbone (ImageNet), else 0.
 
     Raises:
         UsageError: Unknown `architecture`, or `bn_eps` out of range.
@@ -112,27 +148,27 @@ def recognise(
     if architecture is not None:
         model_spec(architecture)
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    fits = [_fit(layout, shapes, forced=architecture == layout.architecture) for layout in layouts()]
+    layouts = (*(Layout(spec.name, "official names", str) for spec in MODELS.values()), *FOREIGN)
+    fits = [_fit(layout, shapes, forced=architecture == layout.architecture) for layout in layouts]
     wanted = [fit for fit in fits if architecture in (None, fit.layout.architecture)]
     # Fewest tensors dropped first: the classifier is also a backbone whose fc would be dropped.
-    exact = sorted((fit for fit in wanted if fit.exact), key=lambda fit: len(fit.dropped))
-    if not exact:
+    fit = min((fit for fit in wanted if fit.exact), key=lambda fit: len(fit.dropped), default=None)
+    if fit is None:
         raise _no_fit(fits, wanted, shapes, path, architecture)
-    fit = exact[0]
     notes = _notes(fit)
     ours = {ours: tensors[theirs] for theirs, ours in fit.names.items()}
     for name in expected_shapes(fit.layout.architecture):
-        if (
-            name not in ours
-        ):  # only counters may be missing: PyTorch before 0.4.1 had none, and evaluation never reads them
+        if name not in ours:  # only counters may be: PyTorch before 0.4.1 had none, and evaluation never reads them
             ours[name] = torch.zeros((), dtype=torch.int64)
     if bn_eps is None:
         bn_eps = IMAGENET_BN_EPS if MODELS[fit.layout.architecture].task == "backbone" else 0.0
-    add_epsilon(ours, bn_eps)
     if bn_eps:
+        for name in _frozen_variances(ours):
+            # Not below zero: adding eps must not hide a negative variance, which `check` refuses.
+            ours[name] = torch.where(ours[name] < 0, ours[name], ours[name] + bn_eps)
         notes.append(f"batch-norm epsilon {bn_eps:g} added to the running variances (frozen batch norm has none)")
     check(ours, fit.layout.architecture, path=path)
-    return Recognised(fit.layout.architecture, fit.layout.title, ours, bn_eps, tuple(notes))
+    return Recognised(fit.layout.architecture, ours, bn_eps, tuple(notes))
 
 
 def check(tensors: Mapping[str, Tensor], architecture: str, *, path: Path | str) -> None:
@@ -160,14 +196,6 @@ def check(tensors: Mapping[str, Tensor], architecture: str, *, path: Path | str)
             )
 
 
-def add_epsilon(tensors: dict[str, Tensor], eps: float) -> None:
-    """Add `eps` to the running variances of the frozen batch norms, in place of the entries (not of the tensors)."""
-    if eps:
-        for name in _frozen_variances(tensors):
-            # Not below zero: adding eps must not hide a negative variance, which `check` refuses.
-            tensors[name] = torch.where(tensors[name] < 0, tensors[name], tensors[name] + eps)
-
-
 def _frozen_variances(tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the running variances of frozen layers: those without a batch counter in our networks."""
     suffix = ".running_var"
@@ -175,13 +203,10 @@ def _frozen_variances(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def _fit(layout: Layout, shapes: Shapes, *, forced: bool = False, strict: bool = False) -> _Fit:
-    """Compare the tensors of a file with a layout.
+    """Compare the names and shapes of the tensors of a file with a layout.
 
-    Args:
-        layout: Says what each name would be called here.
-        shapes: Of the tensors in the file.
-        forced: The user asked for this network: drop any `fc`, also one of two classes.
-        strict: Batch counters have to match as well.
+    `forced`: the user asked for this network, so any `fc` is dropped, also one of two classes; `strict`: batch counters
+    have to match as well.
     """
     expected = expected_shapes(layout.architecture)
     names: dict[str, str] = {}

@@ -1,19 +1,22 @@
 """The weights of this machine: `JCS_HOME/weights/NAME.safetensors`, each with its card `NAME.json`.
 
 Names, places and lists; nothing here needs PyTorch. Reading and writing the tensors: `jcs_ct.weights.loading`.
+Beside them may lie `NAME.hashes`, hashes of the slices that they were trained on. The card does not name them, so that
+they can be added to weights that are there; what the file holds is a matter of `jcs_ct.datasets.training_slices`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
-from jcs_ct.core.errors import OutputError, UsageError, WeightsError
+from jcs_ct.core.digests import digest_of
+from jcs_ct.core.errors import InputError, OutputError, UsageError, WeightsError
 from jcs_ct.weights.card import WeightsCard
 from jcs_ct.weights.catalogue import CATALOGUE
 
@@ -111,9 +114,7 @@ def check_free(name: str, *, overwrite: bool) -> None:
 def remove(name: str) -> int:
     """Remove weights and their card from the store; return the bytes that are free now.
 
-    Raises:
-        WeightsError: There are none of this name.
-        OutputError: They come with the package, or cannot be removed.
+    Raises WeightsError where there are none of this name, OutputError where they come with the package, or stay.
     """
     if check_name(name) == SHIPPED:
         raise OutputError(f"{name!r} comes with jcs-ct and is not in the store", hint="there is nothing to remove")
@@ -123,7 +124,7 @@ def remove(name: str) -> int:
     try:
         stored.path.with_suffix(".json").unlink(missing_ok=True)  # without a card the rest is debris
         stored.path.unlink(missing_ok=True)
-        stored.path.with_suffix(".hashes").unlink(missing_ok=True)  # of what they were trained on
+        hashes_path(stored.path).unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot be removed: {error.strerror}", path=stored.path, hint="check the folder") from error
     return stored.size
@@ -132,8 +133,7 @@ def remove(name: str) -> int:
 def locate(name_or_file: str | Path) -> Path:
     """Return the file meant by a name in the store or by a path; a stored name goes before a file of the same name.
 
-    Raises:
-        WeightsError: It is neither; the line says how to get it, or which names are known.
+    Raises WeightsError where it is neither; the line says how to get it, or which names are known.
     """
     path = Path(name_or_file)
     if isinstance(name_or_file, Path) or len(path.parts) > 1 or path.suffix.lower() in SUFFIXES:
@@ -146,6 +146,24 @@ def locate(name_or_file: str | Path) -> Path:
     if path.is_file():
         return path
     raise unknown_name(name_or_file)
+
+
+def hashes_path(weights: Path) -> Path:
+    """Return where the hashes of the training slices of a weights file lie. The file need not exist."""
+    return weights.with_suffix(".hashes")
+
+
+def find_hashes(model: str | Path, card: WeightsCard) -> Path | None:
+    """Return the file of hashes that belongs to weights, given how they were opened and their card; None without one.
+
+    Weights are known by the checksum on their card, so that a copy under another name, or an exported network, finds
+    the hashes of its original.
+    """
+    known = card.weights_sha256
+    files = [stored.path for stored in list_stored() if stored.card and stored.card.weights_sha256 == known]
+    with suppress(WeightsError):  # an exported network, a folder
+        files.insert(0, locate(model))
+    return next((path for path in map(hashes_path, files) if path.is_file()), None)
 
 
 def shipped() -> Path:
@@ -168,11 +186,7 @@ def unknown_name(name: str) -> WeightsError:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file. Raises WeightsError when it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
-    return digest.hexdigest()
+        return digest_of(path)
+    except InputError as error:
+        raise WeightsError(error.message, path=path, hint=error.hint) from error

@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from jcs_ct.core.errors import WeightsError
-from jcs_ct.weights.sniff import sniff
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +35,23 @@ WRAPPERS = (
 PREFIXES = ("model.", "net.", "network.", "ema.")  # put before every name by Lightning and the like
 WRAPPER_PARTS = frozenset({"module", "_orig_mod"})  # (Distributed)DataParallel and torch.compile, at any depth
 
+_HEAD = 1024  # bytes that tell what a file is
+_HTML = (b"<!doctype html", b"<html", b"<head", b"<body", b"<!--")
+_UNPACK, _FETCH = "unpack it and give the file inside", "the download failed, fetch it again"
+# What is often found in place of weights: where a mark stands, the mark, what the file is, what to do.
+_OTHERS = (
+    (0, b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "run: git lfs pull"),
+    (0, b"\x1f\x8b", "is a gzip archive", _UNPACK),
+    (0, b"BZh", "is a bzip2 archive", _UNPACK),
+    (0, b"\xfd7zXZ", "is a xz archive", _UNPACK),
+    (0, b"7z\xbc\xaf", "is a 7-Zip archive", _UNPACK),
+    (0, b"Rar!", "is a RAR archive", _UNPACK),
+    (0, b"\x28\xb5\x2f\xfd", "is a Zstandard archive", _UNPACK),
+    (257, b"ustar", "is a tar archive", _UNPACK),
+    (0, b"PK\x05\x06", "is an empty zip archive", _FETCH),
+)
 _ASK = "ask its author for the state dict alone: torch.save(model.state_dict(), FILE)"
+_NOT_OURS = "it is not a network of this package"
 _AGAIN = "fetch the file again and compare its size and checksum"
 _GLOBAL = re.compile(r"GLOBAL [\"'`]?([\w.]+)")
 # Modules of Python that no checkpoint needs: naming one of them is an attack, not an old checkpoint.
@@ -64,10 +79,7 @@ class RawWeights:
 
 
 def read_tensors(path: Path) -> RawWeights:
-    """Read every tensor of a weight file; nothing but tensors is ever unpickled.
-
-    Args:
-        path: `.pth`, `.pt`, `.safetensors` …; what it is is found from its content.
+    """Read every tensor of a weight file, whose content says what it is; nothing but tensors is ever unpickled.
 
     Raises:
         WeightsError: The file is missing, damaged, something else (a web page, an archive, a whole model), would run
@@ -83,18 +95,71 @@ def read_tensors(path: Path) -> RawWeights:
     if len(found) > MOST_TENSORS:
         raise WeightsError(f"holds {len(found)} tensors, more than any network here", path=path, hint=_ASK)
     if sum(tensor.numel() * tensor.element_size() for tensor in found.values()) > LARGEST_TENSORS:
-        raise WeightsError(
-            f"unpacks to more than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is not a network of this package"
-        )
+        raise WeightsError(f"unpacks to more than {LARGEST_TENSORS >> 30} GiB", path=path, hint=_NOT_OURS)
     tensors = {name: _sound(name, tensor, path, notes) for name, tensor in _plain_names(found, path, notes).items()}
     return RawWeights(tensors, kind, metadata, tuple(dict.fromkeys(notes)))
 
 
+def sniff(path: Path) -> str:
+    """Return from the first bytes "safetensors", "PyTorch zip" or "PyTorch legacy pickle".
+
+    Raises:
+        WeightsError: The file is missing, empty, or something that holds no weights, which is named.
+    """
+    try:
+        if path.is_dir():
+            raise WeightsError("is a folder, a weight file was expected", path=path, hint="give the file inside")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except FileNotFoundError as error:
+        raise WeightsError("does not exist", path=path, hint="check the path") from error
+    except OSError as error:
+        raise WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file") from error
+    if not head:
+        raise WeightsError("is empty (0 bytes)", path=path, hint=_FETCH)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith(_HTML) or (text.startswith(b"<?xml") and b"<html" in text):
+        raise WeightsError(
+            "is a web page (HTML), not weights: the download failed, as Google Drive's does when it asks for a "
+            "confirmation or is over its quota",
+            path=path,
+            hint="open the link in a browser and save the file itself",
+        )
+    for at, mark, what, hint in _OTHERS:
+        if head.startswith(mark, at):
+            raise WeightsError(what, path=path, hint=hint)
+    if head.startswith(b"PK\x03\x04"):
+        return "PyTorch zip"
+    if len(head) > 8 and head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+        return "safetensors"  # eight bytes of header length (always below 4 GiB), then JSON
+    if head.startswith((b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5")):  # PROTO, then its number
+        return "PyTorch legacy pickle"
+    if _is_text(head):
+        start = repr(head.decode(errors="replace").strip().split("\n")[0][:40])
+        raise WeightsError(
+            f"is a text file ({start}), not weights", path=path, hint="open it in an editor to see what it is"
+        )
+    raise WeightsError(
+        "is not a file of weights: neither PyTorch nor safetensors",
+        path=path,
+        hint="give a .pth, .pt or .safetensors file",
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether the bytes are UTF-8 text (a character cut at the end does not count)."""
+    for cut in range(4):
+        try:
+            text = head[: len(head) - cut].decode()
+        except UnicodeDecodeError:
+            continue
+        return bool(text) and all(c.isprintable() or c in "\t\r\n\f" for c in text)
+    return False
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, str]]:
     if path.stat().st_size > LARGEST_TENSORS:  # such a file holds its tensors as they are: its size is theirs
-        raise WeightsError(
-            f"is larger than {LARGEST_TENSORS >> 30} GiB", path=path, hint="it is not a network of this package"
-        )
+        raise WeightsError(f"is larger than {LARGEST_TENSORS >> 30} GiB", path=path, hint=_NOT_OURS)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
@@ -130,9 +195,7 @@ def _check_archive(path: Path) -> None:
         ) from error
     names = {member.filename.partition("/")[2] for member in members}
     if "data.pkl" not in names:
-        raise WeightsError(
-            "is a zip archive, not a PyTorch checkpoint", path=path, hint="unpack it and give the file inside"
-        )
+        raise WeightsError("is a zip archive, not a PyTorch checkpoint", path=path, hint=_UNPACK)
     if "constants.pkl" in names:
         raise WeightsError("is a TorchScript program, not a state dict", path=path, hint=_ASK)
     # PyTorch stores without compression, so the parts can never be larger than the whole.
@@ -147,29 +210,21 @@ def _in_our_words(error: Exception, path: Path) -> WeightsError:
     """Turn whatever `torch.load` raised into one line."""
     named = _GLOBAL.search(str(error))
     if named:
-        what = named[1]
+        what, hint = named[1], _ASK
         if what.partition(".")[0] in _DANGEROUS:
-            return WeightsError(
-                f"would run Python code when unpickled ({what}); nothing in it was run",
-                path=path,
-                hint="delete it, it is not safe",
-            )
-        if what.startswith(("numpy.", "collections.", "pathlib.", "argparse.", "datetime.", "torch._utils.")):
-            return WeightsError(
-                f"holds objects besides tensors ({what}), which are never unpickled", path=path, hint=_ASK
-            )
-        return WeightsError(
-            f"is a whole pickled model or object ({what}), not its state dict; nothing in it was run",
-            path=path,
-            hint=_ASK,
-        )
-    if isinstance(error, MemoryError) or "not enough memory" in str(error):
-        return WeightsError(
-            "asks for more memory than there is", path=path, hint="it is damaged, or no network of this package"
-        )
-    if isinstance(error, OSError) and error.strerror:
-        return WeightsError(f"cannot be read: {error.strerror}", path=path, hint="check the file")
-    return WeightsError("is damaged, cut off, or no PyTorch checkpoint", path=path, hint=_AGAIN)
+            message = f"would run Python code when unpickled ({what}); nothing in it was run"
+            hint = "delete it, it is not safe"
+        elif what.startswith(("numpy.", "collections.", "pathlib.", "argparse.", "datetime.", "torch._utils.")):
+            message = f"holds objects besides tensors ({what}), which are never unpickled"
+        else:
+            message = f"is a whole pickled model or object ({what}), not its state dict; nothing in it was run"
+    elif isinstance(error, MemoryError) or "not enough memory" in str(error):
+        message, hint = "asks for more memory than there is", "it is damaged, or no network of this package"
+    elif isinstance(error, OSError) and error.strerror:
+        message, hint = f"cannot be read: {error.strerror}", "check the file"
+    else:
+        message, hint = "is damaged, cut off, or no PyTorch checkpoint", _AGAIN
+    return WeightsError(message, path=path, hint=hint)
 
 
 def _state_dict(content: object, path: Path, notes: list[str], depth: int = 0) -> dict[str, Tensor]:

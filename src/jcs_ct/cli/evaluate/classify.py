@@ -53,8 +53,8 @@ def classify(
 
     This also writes roc.png, precision_recall.png and calibration.png.
     """
-    from jcs_ct.evaluate import classify_report, inputs
-    from jcs_ct.evaluate.classify import Options, Slices, report
+    from jcs_ct.evaluate import inputs
+    from jcs_ct.evaluate.classify import Options, figures, report, slices_of, to_markdown
     from jcs_ct.evaluate.record import record_of
 
     names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
@@ -80,14 +80,14 @@ def classify(
     if not done:
         return
     columns = [computed, *found] if network is not None else found
-    sets = [Slices.of_cases(done, values) for values in columns]
+    sets = [slices_of(done, values) for values in columns]
     options = Options(cut, resamples, seed)
     title = network.card.name if network is not None else str(predictions)
     content = report(sets[0], options, title, (str(against), sets[1]) if against is not None else None)
     if reader is not None:
         content |= reader.report(done)
     titles = [title] if against is None else [title, str(against)]
-    drawn = classify_report.figures(dict(zip(titles, sets, strict=True)), cut)
+    drawn = figures(dict(zip(titles, sets, strict=True)), cut)
     made_by = network.card.weights_sha256 if network is not None else {c.name: found[0][c.key] for c in done}
     record = record_of("classify", title, made_by, {"threshold": cut, "resamples": resamples, "seed": seed}, done)
-    write_scores(run, out, content, {"scores.md": classify_report.to_markdown(content), **drawn}, record)
+    write_scores(run, out, content, {"scores.md": to_markdown(content), **drawn}, record)

@@ -118,7 +118,7 @@ def open_reader(
     from jcs_ct.datasets.training_slices import read_training_slices, union_of
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference.ensemble import Ensemble
-    from jcs_ct.weights.hashes import find_hashes
+    from jcs_ct.weights.store import find_hashes
 
     network = run.mean_network(model, [gives], len(cases.cases))
     members = network.members if isinstance(network, Ensemble) else (network,)

@@ -79,11 +79,7 @@ def explain(
     named = (model,) if model else ()
     cases = masked_cases(data, masks, named, chosen)
     reader = open_reader(run, cases, named, "probability", strict=strict)
-    answer = None
-    if reader is not None:
-        from jcs_ct.evaluate import predict
-
-        answer = predict.classifier(reader.network)
+    answer = None if reader is None else reader.classify
     found = report_unmatched(run.reporter, inputs.match_maps(cases, maps, map_values))
     report_storage(run.reporter, [found])
     collector = scoring.Collector(str(maps), tolerance=tolerance, steps=steps, resamples=resamples, seed=seed)

@@ -80,11 +80,12 @@ def segment(
     writes per_image.csv, per_volume.csv and dice.png. With --model, maps are stored as `jcs segment` does,
     floor(255·p).
     """
+    from jcs_ct.datasets.slices import mask_of
     from jcs_ct.datasets.volumes import lesion_labels
-    from jcs_ct.evaluate import inputs, segment_report, tables
+    from jcs_ct.evaluate import inputs, tables
     from jcs_ct.evaluate.maps import on_grid
     from jcs_ct.evaluate.record import record_of
-    from jcs_ct.evaluate.segment import Collector, Options
+    from jcs_ct.evaluate.segment import Collector, Options, report, to_markdown
     from jcs_ct.evaluate.slice_reader import with_flags
     from jcs_ct.outputs import plots
 
@@ -116,12 +117,10 @@ def segment(
     def work(case: Case) -> None:
         pairs = []
         if reader is not None:
-            from jcs_ct.evaluate import predict
-
-            pairs.append((predict.lesion_map(reader.read(case), case, reader.network), case.key))
+            pairs.append((reader.lesion_map(case), case.key))
         for maps in found:
             values = maps.read(case)
-            fitted = on_grid(values, inputs.mask_of(case).shape)
+            fitted = on_grid(values, mask_of(case.sample).shape)
             resized[values.shape] += fitted.shape != values.shape
             pairs.append((fitted, str(maps.files[case.key])))
         # All maps are checked before one of them counts, so that both sides of a comparison have the same slices.
@@ -138,18 +137,18 @@ def segment(
         return
     for line in dict.fromkeys(line for collector in collectors for line in collector.doubts()):
         run.reporter.note(line)
-    content = segment_report.report(*collectors)
+    content = report(*collectors)
     if reader is not None:
         content |= reader.report(done)
     figure = plots.dice_plot(collectors[0].names, {c.label: c.column("dice") for c in collectors}, cut)
     files = {
-        "scores.md": segment_report.to_markdown(content),
+        "scores.md": to_markdown(content),
         "per_image.csv": tables.to_csv(with_flags(collectors[0].rows(), done, reader)),
         "dice.png": figure,
     }
     for name, collector in zip(("", "_against"), collectors, strict=False):
         if collector.volumes:
-            files[f"per_volume{name}.csv"] = tables.to_csv([volume.row(empty) for volume in collector.volumes])
+            files[f"per_volume{name}.csv"] = tables.to_csv([volume.row(empty) for volume in collector.volumes.values()])
     if against is not None:
         files["per_image_against.csv"] = tables.to_csv(with_flags(collectors[1].rows(), done, reader))
     settings = {"threshold": cut, "empty": empty, "spacing": spacing, "resamples": resamples, "seed": seed}

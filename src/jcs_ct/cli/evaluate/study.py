@@ -29,8 +29,7 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
     Rows are matched to results by the name of the result folder or of the input. If two studies share a name, the
     folder decides, otherwise the SHA-256 digest. This also writes studies.csv and verdicts.png.
     """
-    from jcs_ct.evaluate import study_report
-    from jcs_ct.evaluate.study import read_studies, record, report
+    from jcs_ct.evaluate.study import figure, read_studies, record, report, to_csv, to_markdown
     from jcs_ct.evaluate.study_matching import copies, read_labels
 
     for option, given in (("--runtime", run.runtime), ("--device", run.device)):
@@ -62,9 +61,9 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
         out,
         content,
         {
-            "scores.md": study_report.to_markdown(content),
-            "studies.csv": study_report.to_csv(found),
-            "verdicts.png": study_report.figure(found, limits.pop() if len(limits) == 1 else None),
+            "scores.md": to_markdown(content),
+            "studies.csv": to_csv(found),
+            "verdicts.png": figure(found, limits.pop() if len(limits) == 1 else None),
         },
         record(found, str(results), {"resamples": resamples, "seed": seed}),
     )

@@ -10,7 +10,7 @@ from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.language import mark
 from jcs_ct.study.settings import cards_fit, rule_fit
-from jcs_ct.weights.notes import plain_notes
+from jcs_ct.weights.card import plain_notes
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries

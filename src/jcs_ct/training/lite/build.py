@@ -28,16 +28,15 @@ from jcs_ct.training.lite.collect import collect, describe
 from jcs_ct.training.lite.corpus import folds_of, open_sets
 from jcs_ct.training.lite.folds import inspect_run
 from jcs_ct.training.lite.outlook import with_lesions
-from jcs_ct.training.lite.run import BEST, LiteResult
+from jcs_ct.training.lite.run import LiteResult
 from jcs_ct.training.lite.score import Row, read_table, table
 from jcs_ct.training.lite.sources import source_accuracy
-from jcs_ct.training.lock import locked
-from jcs_ct.training.start import LAST, RESULT
+from jcs_ct.training.start import BEST, LAST, RESULT, locked
 from jcs_ct.weights import load, write
-from jcs_ct.weights.hashes import hashes_path
+from jcs_ct.weights.store import hashes_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,12 +57,8 @@ SHARED = (
 def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None], accept: bool = False) -> WeightsCard:
     """Train all folds and the final network, and write `best.safetensors` with what the folds tell about it.
 
-    Args:
-        config: Of every run; its fold is set by this function.
-        out: Holds a folder for each run.
-        jobs: Runs at the same time.
-        say: Where to say what happens.
-        accept: Go on with runs that were started on something else; their cards will say so.
+    Every run, of which `jobs` go on at the same time, has a folder of its own in `out`, and its fold. `accept`: go on
+    with runs that were started on something else; their cards will say so.
 
     Raises:
         UsageError: The recipe could not be finished: the folds could not calibrate the final network.
@@ -88,25 +83,17 @@ def build(config: LiteConfig, out: Path, *, jobs: int, say: Callable[[str], None
                 keep_finished(folder, settled[folder], say)
         run_all(list(configs.items()), jobs, say, accept=accept)
         folds = [read_table(out / name / "held_out.csv") for name, fold in runs.items() if fold is not None]
-        card = finish(out, folds, load(out / "all" / BEST), say, changes_of(configs))
+        begun = [folder for folder in configs if (folder / FILE).is_file()]
+        changes = [f"{folder.name}: {line}" for folder in begun for line in read_fingerprint(folder).accepted]
+        card = finish(out, folds, load(out / "all" / BEST), say, changes)
         write_whole(hashes_path(out / BEST), hashes_path(out / "all" / BEST).read_bytes(), overwrite=True)
         return card
-
-
-def changes_of(folders: Iterable[Path]) -> list[str]:
-    """Return what was accepted though it had changed since the start of a run, for the card: the run, and what."""
-    found = []
-    for folder in folders:
-        if (folder / FILE).is_file():
-            found += [f"{folder.name}: {line}" for line in read_fingerprint(folder).accepted]
-    return found
 
 
 def refuse_uncalibrated(config: LiteConfig, datasets: Sequence[Dataset]) -> None:
     """Refuse data of which the held-out slices could not calibrate the final network: each fold by the others.
 
-    Raises:
-        UsageError: Fewer than two folds hold slices of both labels, of sources that have both.
+    Raises UsageError where fewer than two folds hold slices of both labels, of sources that have both.
     """
     rows: dict[int, list[Row]] = {}
     for sample in (s for d in datasets for s in d.samples if s.fold is not None):
@@ -211,12 +198,8 @@ def finish(
 ) -> WeightsCard:
     """Calibrate on the held-out slices, write scores and the final weights in half precision.
 
-    Args:
-        out: Holds the runs; the result is written there.
-        folds: The held-out rows of each fold's network.
-        network: Tensors and card of the run on everything.
-        say: Where to say what happens.
-        changes: What was accepted though it had changed since a run's start, for the card.
+    `out` holds the runs and gets the result; `folds` are the held-out rows of each fold's network, `network` tensors
+    and card of the run on everything. `changes`, accepted though they came after a run's start, are noted on the card.
     """
     labelled = rows_of_mixed_sources(folds)
     calibration = calibrate(

@@ -45,13 +45,9 @@ LEAST_SLICES, LEAST_GROUPS = 8, 5  # of a group that stands for a patient; of su
 
 
 def fit_patients(groups: Sequence[tuple[NDArray[np.float64], int]]) -> tuple[float, float] | None:
-    """Return slope and intercept of the patient rule top-k.
+    """Return slope and intercept of the patient rule top-k, from the calibrated probabilities and label of each group.
 
-    Args:
-        groups: Calibrated probabilities of the slices of each group, and the label that all of them have.
-
-    Returns:
-        None where fewer than `LEAST_GROUPS` groups of a class have `LEAST_SLICES` slices.
+    None where fewer than `LEAST_GROUPS` groups of a class have `LEAST_SLICES` slices.
     """
     usable = [(p, label) for p, label in groups if len(p) >= LEAST_SLICES]
     counts = [sum(label == wanted for _, label in usable) for wanted in (0, 1)]

@@ -8,13 +8,14 @@ import numpy as np
 
 from jcs_ct.metrics import Counts, roc_auc
 from jcs_ct.metrics.bootstrap import average, bootstrap
-from jcs_ct.training.lite.score import Row, summary
+from jcs_ct.training.lite.score import Row, counts_of, summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from jcs_ct.metrics.bootstrap import Statistic
     from jcs_ct.training.lite.calibrate import Calibration
 
 Score = dict[str, float]
@@ -23,10 +24,9 @@ POOLED = ("miou", "sensitivity", "precision")
 BY_SLICE = ("dice", "pointing", "energy")
 COUNTS = ("tp", "fp", "fn", "tn")
 PLAIN = {"", "ct100"}  # sources whose scores have no ending
-MARKED = 0.001  # share of an empty slice above which it counts as marked
 
 
-def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
+def collect(folds: Sequence[Sequence[Row]]) -> dict[str, Score]:
     """Return each score with its 95 % bootstrap interval: "value", "low", "high".
 
     Segmentation and attention: the mean of the folds' figures (per slice: averaged within a fold; pooled: of a fold's
@@ -39,13 +39,12 @@ def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
         rows = [(k, row) for k, row in every if row["source"] == source and row["dice"] not in (None, "")]
         if rows:
             ending = "" if source in PLAIN else f"_{source}"
-            found |= {f"{name}{ending}": score for name, score in _segmentation(rows, seed, by_fold=not ending).items()}
+            found |= {f"{name}{ending}": score for name, score in _segmentation(rows, by_fold=not ending).items()}
     empty = [row for _, row in every if row.get("tp") not in (None, "") and row["dice"] in (None, "")]
     if empty:
         groups = [f"{row['source']} {row['group'] or row['file']}" for row in empty]
-        marked = np.array([float(row["fp"]) > MARKED * (float(row["fp"]) + float(row["tn"])) for row in empty], float)
-        i = bootstrap(lambda w: {"marked": average(marked, w)}, groups, seed=seed)["marked"]
-        found["marked_empty_slices"] = {"value": i.value, "low": i.low, "high": i.high}
+        marked = np.array([counts_of(row).marks_the_empty for row in empty], float)
+        found |= _intervals(lambda w: {"marked_empty_slices": average(marked, w)}, groups)
     labelled = [row for fold in folds for row in fold if row["label"] != ""]
     own = [summary(fold) for fold in folds]
     for source in sorted({row["source"] for row in labelled}):
@@ -53,11 +52,11 @@ def collect(folds: Sequence[Sequence[Row]], seed: int = 0) -> dict[str, Score]:
         if len({row["label"] for row in part}) == 2:
             name = f"auc_{source or 'all'}"
             folds_own = [fold[name] for fold in own if name in fold]
-            found[name] = _auc(part, seed) | ({"folds": float(np.mean(folds_own))} if folds_own else {})
+            found[name] = _auc(part) | ({"folds": float(np.mean(folds_own))} if folds_own else {})
     return found
 
 
-def _segmentation(rows: Sequence[tuple[int, Row]], seed: int, *, by_fold: bool) -> dict[str, Score]:
+def _segmentation(rows: Sequence[tuple[int, Row]], *, by_fold: bool) -> dict[str, Score]:
     """Return the scores of slices with lesions: the mean over folds (CT100), or over patients (other sets)."""
     part_of = np.array([str(k) if by_fold else row["group"] or row["file"] for k, row in rows])
     columns = {name: np.array([float(row[name]) for _, row in rows]) for name in (*BY_SLICE, *COUNTS)}
@@ -70,7 +69,12 @@ def _segmentation(rows: Sequence[tuple[int, Row]], seed: int, *, by_fold: bool) 
         return {name: float(np.nanmean([scores[name] for scores in each])) for name in each[0]}
 
     units = [row["file"] if by_fold else row["group"] or row["file"] for _, row in rows]
-    return {n: {"value": i.value, "low": i.low, "high": i.high} for n, i in bootstrap(mean, units, seed=seed).items()}
+    return _intervals(mean, units)
+
+
+def _intervals(statistic: Statistic, groups: Sequence[str]) -> dict[str, Score]:
+    found = bootstrap(statistic, groups)
+    return {name: {"value": i.value, "low": i.low, "high": i.high} for name, i in found.items()}
 
 
 def _of_fold(columns: Mapping[str, NDArray[np.float64]], weights: NDArray[np.float64]) -> dict[str, float]:
@@ -81,11 +85,10 @@ def _of_fold(columns: Mapping[str, NDArray[np.float64]], weights: NDArray[np.flo
     return scores | {"pooled_dice": pooled["dice"]} | {name: pooled[name] for name in POOLED}
 
 
-def _auc(rows: Sequence[Row], seed: int) -> Score:
+def _auc(rows: Sequence[Row]) -> Score:
     labels, logits = np.array([int(r["label"]) for r in rows]), np.array([float(r["logit"]) for r in rows])
     groups = [r["group"] or r["file"] for r in rows]
-    auc = bootstrap(lambda w: {"auc": roc_auc(labels, logits, w)}, groups, seed=seed)["auc"]
-    return {"value": auc.value, "low": auc.low, "high": auc.high}
+    return _intervals(lambda w: {"auc": roc_auc(labels, logits, w)}, groups)["auc"]
 
 
 def describe(scores: dict[str, Score], calibration: Calibration, told: Mapping[str, float]) -> list[str]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.training.config import check_types, held_values
+from jcs_ct.training.config import RunConfig, check_types, held_values
 
-MAY_CHANGE = ("data", "every", "threads")  # on resume; steps may become more
 NO_MATTER = ("data", "fold", "folds", "without", "init", "steps", "every", "threads", "all_folds")
 """Settings that decide nothing that a fingerprint does not hold by itself."""
 
 
 @dataclass(frozen=True)
-class LiteConfig:
+class LiteConfig(RunConfig):
     """Everything that decides what a run computes.
 
     Attributes:
@@ -44,6 +41,9 @@ class LiteConfig:
         all_folds: All folds, one after the other, each in a folder of its own.
     """
 
+    LENGTH = "steps"
+    MAY_CHANGE = ("data", "every", "threads")
+
     data: tuple[str, ...]
     fold: int | None = None
     folds: int = 4
@@ -67,10 +67,6 @@ class LiteConfig:
     threads: int = 0
     all_folds: bool = False
 
-    def to_json(self) -> str:
-        """Return the configuration as JSON text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
     @classmethod
     def from_json(cls, text: str) -> LiteConfig:
         """Read what `to_json` wrote. Raises UsageError for anything else."""
@@ -85,24 +81,3 @@ class LiteConfig:
             raise UsageError("the configuration is not one of `train lite`", hint=hint) from error
         check_types(read)
         return read
-
-    def resumed(self, given: dict[str, Any]) -> LiteConfig:
-        """Return the configuration to go on with, where `given` was given again.
-
-        Raises:
-            UsageError: A value that would make it another run.
-        """
-        asked = dict(given)
-        steps = asked.pop("steps", self.steps)
-        if steps < self.steps:
-            raise UsageError(
-                f"the run has steps {self.steps}, {steps} was given: a run can be made longer, not shorter",
-                hint="leave --steps out, or give more",
-            )
-        for name, value in asked.items():
-            if name not in MAY_CHANGE and value != getattr(self, name):
-                raise UsageError(
-                    f"the run has {name} {getattr(self, name)}, {value} was given",
-                    hint="a resumed run keeps its settings: leave them out, or start a new run",
-                )
-        return replace(self, steps=steps, **{name: value for name, value in asked.items() if name in MAY_CHANGE})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,15 @@ from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import content_digest
 from jcs_ct.datasets.split import make_folds
-from jcs_ct.training.fingerprint import Entry, Fingerprint, config_facts, entries_of, label_names
+from jcs_ct.io.files.walk import few
+from jcs_ct.training.fingerprint import started_on
 from jcs_ct.training.lite.config import NO_MATTER
-from jcs_ct.training.parts import TRAINING, VALIDATION
-from jcs_ct.training.start import versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from jcs_ct.datasets.samples import Dataset, Sample
+    from jcs_ct.training.fingerprint import Fingerprint
     from jcs_ct.training.lite.config import LiteConfig
 
 
@@ -59,10 +60,8 @@ class Corpus:
 def open_sets(config: LiteConfig, *, divided: bool) -> tuple[Dataset, ...]:
     """Return the data sets of a run, without the sources that are left out.
 
-    Args:
-        config: Of the run.
-        divided: Whether each slice is to have a fold. Where a data set brings none, folds are made by group; which
-            slices are in which does not depend on their order or on the names of files.
+    `divided`: each slice is to have a fold. Where a data set brings none, folds are made by group; which slices are in
+    which does not depend on their order or on the names of files.
 
     Raises:
         InputError, UsageError: No such data; a data set with neither masks nor labels; too few groups.
@@ -113,11 +112,7 @@ def folds_of(datasets: Sequence[Dataset]) -> tuple[int, ...]:
 
 
 def divide(config: LiteConfig, datasets: Sequence[Dataset] | None = None) -> Corpus:
-    """Return the slices of a run.
-
-    Args:
-        config: Of the run.
-        datasets: What `open_sets` returned, where it is at hand.
+    """Return the slices of a run; `datasets` are what `open_sets` returned, where that is at hand.
 
     Raises:
         InputError, UsageError: As `open_sets`; there is no such fold, or it cuts a group; nothing is left to train on.
@@ -135,30 +130,18 @@ def _held_out(dataset: Dataset, fold: int) -> tuple[tuple[Sample, ...], tuple[Sa
     train, held = dataset.fold(fold)
     cut = sorted({s.group for s in train if s.group is not None} & {s.group for s in held if s.group is not None})
     if cut:
-        few = ", ".join(cut[:3]) + (", …" if len(cut) > 3 else "")
         raise InputError(
-            f"fold {fold} cuts {len(cut)} group{'s' * (len(cut) != 1)}: {few}",
+            f"fold {fold} cuts {len(cut)} group{'s' * (len(cut) != 1)}: {few(cut)}",
             path=dataset.root,
             hint="keep all slices of a patient in one fold; `jcs data split` does",
         )
     return train, held
 
 
-def root_of(datasets: Sequence[Dataset]) -> Path:
-    """Return the folder that messages name slices below."""
-    roots = [os.path.abspath(d.root) for d in datasets]  # noqa: PTH100  # links stay as they were given
-    try:
-        return datasets[0].root if len(roots) == 1 else Path(os.path.commonpath(roots))
-    except ValueError:  # on two drives of Windows
-        return datasets[0].root
-
-
 def fingerprint_of(config: LiteConfig, corpus: Corpus, datasets: Sequence[Dataset]) -> Fingerprint:
     """Return what a run is started on. Raises InputError where a file cannot be read."""
-    root = root_of(datasets)
-    entries: list[Entry] = []
-    for part, samples in ((TRAINING, corpus.samples), (VALIDATION, corpus.held)):
-        # A fold counts where the run is one of a fold.
-        kept = samples if config.fold is not None else [replace(s, fold=None) for s in samples]
-        entries += entries_of(kept, part, root)
-    return Fingerprint(tuple(entries), config_facts(config, NO_MATTER) | label_names(datasets), versions())
+    roots = [os.path.abspath(d.root) for d in datasets]  # noqa: PTH100  # links stay as they were given
+    root = datasets[0].root
+    with suppress(ValueError):  # on two drives of Windows
+        root = root if len(roots) == 1 else Path(os.path.commonpath(roots))
+    return started_on(config, NO_MATTER, corpus.samples, corpus.held, datasets, root)

@@ -5,6 +5,7 @@ What a slice becomes depends on (seed, step, place in the step) alone, so that a
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,32 +39,21 @@ def balanced_shares(samples: Sequence[Sample]) -> NDArray[np.float64]:
 
     A source counts as the fourth root of slices times groups: large sets say more, and small ones are not drowned.
     """
-    slices: dict[str, int] = {}
-    groups: dict[tuple[str, str], int] = {}
-    for s in samples:
-        slices[s.source or ""] = slices.get(s.source or "", 0) + 1
-        groups[_group(s)] = groups.get(_group(s), 0) + 1
-    count = {source: sum(g[0] == source for g in groups) for source in slices}
-    share = {source: (slices[source] * count[source]) ** 0.25 / count[source] for source in slices}
-    weights = np.array([share[s.source or ""] / groups[_group(s)] for s in samples])
+    group_of = [(s.source or "", s.group or str(s.path)) for s in samples]
+    groups, slices = Counter(group_of), Counter(source for source, _ in group_of)
+    count = Counter(source for source, _ in groups)
+    share = {source: (number * count[source]) ** 0.25 / count[source] for source, number in slices.items()}
+    weights = np.array([share[group[0]] / groups[group] for group in group_of])
     even: NDArray[np.float64] = weights / weights.sum()
     return even
-
-
-def _group(sample: Sample) -> tuple[str, str]:
-    return sample.source or "", sample.group or str(sample.path)
 
 
 class LiteSlices(TorchDataset[Item]):
     """Augmented slices, by (position, step, place in the step).
 
     An item holds "image" 1×H×W; "mask" H×W in 0 … 1, or −1 where there is none; "label" 0 or 1, or −1.
-    Decoded slices are kept: a few hundred megabytes, and no decoding after the first pass.
-
-    Args:
-        samples: The slices.
-        seed: Seed of the random numbers.
-        coarse: Steps, from the first on, at three quarters of the size.
+    Decoded slices are kept: a few hundred megabytes, and no decoding after the first pass. The first `coarse` steps are
+    at three quarters of the size.
     """
 
     def __init__(self, samples: Sequence[Sample], seed: int, coarse: int) -> None:
@@ -128,11 +118,10 @@ class LiteSlices(TorchDataset[Item]):
         seen, lesion = random_view(picture, target, box, shape, rng)
         values = vary_contrast(stretch(vary_appearance(seen, rng)), rng)
         label = self.samples[position].label
+        known = np.full(shape, -1.0, np.float32) if lesion is None else lesion.astype(np.float32) / np.float32(255)
         return {
             "image": torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None],
-            "mask": torch.full(shape, -1.0)
-            if lesion is None
-            else torch.from_numpy(lesion.astype(np.float32) / np.float32(255)),
+            "mask": torch.from_numpy(known),
             "label": torch.tensor(-1.0 if label is None else float(label)),
         }
 

@@ -17,9 +17,7 @@ from torch.nn import functional as F
 def three_by_three(x: Tensor, grad: Tensor) -> Tensor:
     """Return the kernel gradient, C×1×3×3, of an unpadded depthwise 3×3 convolution of stride 1.
 
-    Args:
-        x: N×C×(h+2)×(w+2).
-        grad: N×C×h×w.
+    `x` is N×C×(h+2)×(w+2), `grad` N×C×h×w.
     """
     channels = x.shape[1]
     x = x.contiguous(memory_format=torch.channels_last)
@@ -40,13 +38,9 @@ def widened(x: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:
 
 
 def input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size, stride: int) -> Tensor:
-    """Return the gradient of the input, of `shape`, of a depthwise convolution with padding size // 2.
+    """Return the gradient of the input, N×C×H×W (`shape`), of a depthwise convolution with padding size // 2.
 
-    Args:
-        grad: Of the output, N×C×h×w.
-        weight: C×1×size×size, size 3 or 5.
-        shape: N×C×H×W.
-        stride: 1 or 2.
+    `grad` is that of the output, N×C×h×w; `weight` C×1×size×size with size 3 or 5; the stride 1 or 2.
     """
     size, channels = weight.shape[2], weight.shape[0]
     half, (h, w) = size // 2, grad.shape[2:]
@@ -64,13 +58,9 @@ def input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size, stride: int)
 
 
 def kernel_gradient(x: Tensor, grad: Tensor, size: int, stride: int) -> Tensor:
-    """Return the gradient, C×1×size×size, of a depthwise kernel of size 3 or 5 and padding size // 2.
+    """Return the gradient, C×1×size×size, of a depthwise kernel of size 3 or 5, stride 1 or 2 and padding size // 2.
 
-    Args:
-        x: The input, N×C×H×W.
-        grad: Of the output.
-        size: 3 or 5.
-        stride: 1 or 2.
+    `x` is the input, N×C×H×W, `grad` the gradient of the output.
     """
     half, (h, w) = size // 2, grad.shape[2:]
     weight = grad.new_zeros(x.shape[1], 1, size, size)

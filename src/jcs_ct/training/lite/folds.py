@@ -6,11 +6,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, TextIO
 
-from jcs_ct.training.folds import FoldRuns, cell, over_folds, printed, train_each, write_table
+from jcs_ct.core.whole_files import write_whole
+from jcs_ct.training.folds import TABLE, cell, over_folds, printed, train_each
 from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.outlook import UNDEFINED
+from jcs_ct.training.records import csv_table
 from jcs_ct.training.start import CONFIG, LAST, RESULT, check_folder
 
 if TYPE_CHECKING:
@@ -36,36 +38,32 @@ def train_all(
 ) -> list[str]:
     """Train a network for each fold, into `OUT/fold_1` and so on; return what to say at the end.
 
-    Args:
-        config: Of the run; its `fold` does not count. Data sets without folds are divided into `config.folds`.
-        out: Its folder.
-        resume: Go on: finished folds are kept, one that was begun goes on, the others start.
-        say: Where to say what happens.
-        progress: As in `train`.
-        accept: As in `train`.
-
-    Raises:
-        JcsError: As `train`, for any of the folds, before the first one starts.
+    The arguments are those of `train`, but the `fold` of the configuration does not count, and `resume` keeps folds
+    that are finished. Data sets without folds are divided into `config.folds`. Raises JcsError as `train`, for any of
+    the folds, before the first one starts.
     """
     check_folder(out, CONFIG, resume=resume, holds=(CONFIG, LAST))
     datasets = open_sets(config, divided=True)
     lesions = with_lesions([s for d in datasets for s in d.samples])
 
+    def one(number: int) -> LiteConfig:
+        return replace(config, fold=number, all_folds=False)
+
     def start(number: int, folder: Path, begun: bool) -> LiteResult:
-        one = replace(config, fold=number, all_folds=False)
-        return train(one, folder, resume=begun, say=say, progress=progress, accept=accept)
+        return train(one(number), folder, resume=begun, say=say, progress=progress, accept=accept)
 
     def finished(folder: Path) -> LiteResult | None:
         done = LiteResult.read(folder / RESULT)
         return done if done is not None and done.steps >= config.steps else None
 
-    def inspect(number: int | None) -> tuple[list[str], Callable[[], Fingerprint]]:
-        return inspect_run(replace(config, fold=number, all_folds=False), datasets, lesions)
+    def inspect(number: int) -> tuple[list[str], Callable[[], Fingerprint]]:
+        return inspect_run(one(number), datasets, lesions)
 
-    runs = FoldRuns(folds_of(datasets), config.to_json(), inspect, start, finished)
-    results = train_each(runs, out, resume=resume, accept=accept, say=say)
+    results = train_each(
+        folds_of(datasets), config.to_json(), out, inspect, start, finished, resume=resume, accept=accept, say=say
+    )
     columns, rows = table_of(results)
-    write_table(out, columns, rows)
+    write_whole(out / TABLE, csv_table(columns, rows), overwrite=True)
     changes = [f"warning: fold {number}: {line}" for number, r in results.items() for line in r.accepted]
     return [f"done: {len(results)} folds, scored on the slices that each held out", *printed(rows, columns), *changes]
 
@@ -75,8 +73,7 @@ def inspect_run(
 ) -> tuple[list[str], Callable[[], Fingerprint]]:
     """Look at one run before it starts; return its warnings, and its fingerprint once it is called.
 
-    Raises:
-        InputError, UsageError: It cannot be.
+    Raises InputError or UsageError where it cannot be.
     """
     corpus = divide(config, datasets)
     now = fingerprint_of(config, corpus, datasets)

@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.models.lite import LiteNetwork, LiteOutput
-from jcs_ct.training.extension import extend_schedule
 from jcs_ct.training.lite.depthwise import speed_up
+from jcs_ct.training.schedule import extend_schedule
 
 if TYPE_CHECKING:
     from jcs_ct.training.lite.config import LiteConfig
@@ -135,11 +135,7 @@ def lesion_loss(maps: Tensor, mask: Tensor, silence: float) -> Tensor:
 
     Slices with a lesion: cross-entropy + half of (1 − Dice) of each. Empty slices: `silence` times (cross-entropy +
     what the loudest pixels say). All together: half of (1 − Dice) over the batch, where marks on empty slices count.
-
-    Args:
-        maps: N×M×H×W logits, finest first.
-        mask: N×H×W in 0 … 1.
-        silence: Weight of the empty slices.
+    `maps` are N×M×H×W logits, finest first, `mask` is N×H×W in 0 … 1.
     """
     loss = maps.sum() * 0
     full = mask.flatten(1).amax(dim=1) > 0

@@ -45,12 +45,8 @@ class LiteOutlook:
 def with_lesions(samples: Sequence[Sample], read: Callable[[int], Pixels] | None = None) -> set[Key]:
     """Read every slice, so that bad data ends a run at its start; return those whose mask holds a lesion.
 
-    Args:
-        samples: The slices; those of one volume are best next to each other.
-        read: Reads one by its position; None: from its file.
-
-    Raises:
-        InputError: Some cannot be read; names the first ten.
+    Slices of one volume are best next to each other. `read` reads one by its position (None: from its file). Raises
+    InputError where some cannot be read, with the names of the first ten.
     """
     found: set[Key] = set()
     bad: list[str] = []
@@ -72,15 +68,9 @@ def with_lesions(samples: Sequence[Sample], read: Callable[[int], Pixels] | None
 
 
 def outlook_of(config: LiteConfig, corpus: Corpus, lesions: set[Key]) -> LiteOutlook:
-    """Return what can be learned and scored.
+    """Return what can be learned and scored, where `lesions` are what `with_lesions` found among the slices.
 
-    Args:
-        config: Of the run.
-        corpus: Its slices.
-        lesions: What `with_lesions` found among them.
-
-    Raises:
-        UsageError: There is nothing to learn.
+    Raises UsageError where there is nothing to learn.
     """
     drawn = corpus.drawn(config)
     if not drawn:

@@ -9,14 +9,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment
 
-from jcs_ct.core.duration import duration
 from jcs_ct.core.memory import reuse_freed_blocks
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.training.checkpoint import check_checkpoint
 from jcs_ct.training.fingerprint import compare_checkpoint
-from jcs_ct.training.hashes import keep_hashes
 from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
@@ -27,20 +23,19 @@ from jcs_ct.training.messages import plain_errors, quiet_lightning
 from jcs_ct.training.outlook import UNDEFINED
 from jcs_ct.training.parts import resume_parts
 from jcs_ct.training.progress import Progress
-from jcs_ct.training.records import WholeCheckpoints
+from jcs_ct.training.records import check_checkpoint, trainer_of
 from jcs_ct.training.result import run_card
 from jcs_ct.training.sampling import ResumableLoader
-from jcs_ct.training.start import LAST, RESULT, check_folder, hold_folder, record_start
+from jcs_ct.training.start import BEST, LAST, RESULT, check_folder, hold_folder, keep_hashes, record_start
 from jcs_ct.weights import load, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from jcs_ct.training.fingerprint import Fingerprint
     from jcs_ct.training.lite.config import LiteConfig
     from jcs_ct.weights import WeightsCard
-
-BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -83,20 +78,11 @@ class LiteResult:
 
 
 class Journal(L.Callback):
-    """Writes `metrics.csv` and `last.ckpt` every `every` steps, and says how far the run is.
+    """Writes `metrics.csv` and `last.ckpt` every `every` steps of the run that is on `settled`; says how far it is."""
 
-    Args:
-        folder: Of the run.
-        every: Steps between checkpoints.
-        digest: Of what the run goes on with.
-        known: Checks the digest of what the run was started on that a checkpoint holds (None: it holds none).
-        progress: Where to say how far it is.
-    """
-
-    def __init__(
-        self, folder: Path, every: int, digest: str, known: Callable[[str | None], None], progress: Progress
-    ) -> None:
-        self.folder, self.every, self.digest, self.known, self.progress = folder, every, digest, known, progress
+    def __init__(self, folder: Path, every: int, settled: Fingerprint, progress: Progress) -> None:
+        self.folder, self.every, self.settled, self.progress = folder, every, settled, progress
+        self.digest = settled.digest
         self.rows: list[tuple[int, float, float]] = []
         self.total, self.count, self.mark = 0.0, 0, 0.0
 
@@ -106,7 +92,7 @@ class Journal(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back. Raises UsageError where the checkpoint is one of another run."""
-        self.known(state_dict.get("digest"))
+        compare_checkpoint(state_dict.get("digest"), self.settled, self.folder / LAST)
         self.rows = [tuple(row) for row in state_dict["rows"]]
 
     def on_train_start(self, trainer: L.Trainer, _module: Any) -> None:
@@ -123,8 +109,7 @@ class Journal(L.Callback):
             return
         now = time.perf_counter()
         self.rows.append((step, self.total / self.count, now - self.mark))
-        left = self.progress.left(step, total)
-        ahead = f"; {duration(left)} left" if left and step < total else ""
+        ahead = self.progress.ahead(step, total)
         self.progress.line(f"step {step} of {total}: loss {self.total / self.count:.4f}{ahead}")
         self.total, self.count, self.mark = 0.0, 0, now
         lines = "".join(f"{step},{loss:.6f},{seconds:.1f}\n" for step, loss, seconds in self.rows)
@@ -143,13 +128,7 @@ def train(
 ) -> LiteResult:
     """Train, write the averaged weights, and return the scores on the held-out fold.
 
-    Args:
-        config: Of the run.
-        out: Its folder.
-        resume: Go on from `last.ckpt`; where the run was finished and has more steps now, it becomes longer.
-        say: Where to say what happens.
-        progress: A terminal, to write a line over and over on; None: a line once a minute.
-        accept: Go on where the data, the settings or the versions are not what they were; the card will say so.
+    The arguments are those of `jcs_ct.training.run.train`; a finished run that has more steps now becomes longer.
 
     Raises:
         JcsError: As `hold_folder`, `check_folder`, `divide`, `with_lesions`, `outlook_of`, `compare_with_start` and
@@ -190,28 +169,14 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
             load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
     sizes = len(corpus.samples), len(corpus.held)
-
-    def known(digest: str | None) -> None:
-        compare_checkpoint(digest, now, last)
-
-    journal = Journal(out, config.every, now.digest, known, progress)
+    journal = Journal(out, config.every, now, progress)
     if resume:
-        check_checkpoint(last, module, journal, known)
+        check_checkpoint(last, module, journal, now)
     record_start(config.to_json(), out, now, sizes)
     steps: Any = LiteSteps(corpus, config)
     with plain_errors(), quiet_lightning():
-        trainer = L.Trainer(
-            accelerator="cpu",
-            max_steps=config.steps,
-            callbacks=[journal],
-            plugins=[WholeCheckpoints(), LightningEnvironment()],  # and not what a scheduler's variables look like
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            gradient_clip_val=5.0,
-            default_root_dir=out,
+        trainer = trainer_of(
+            out, journal, accelerator="cpu", max_steps=config.steps, logger=False, gradient_clip_val=5.0
         )
         try:
             loader = ResumableLoader(slices, steps, workers=0)

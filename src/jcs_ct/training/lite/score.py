@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,11 @@ from scipy.special import expit
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import grey_as_rgb, prepare, recipe, restore
 from jcs_ct.inference.attention import of_evidence
+from jcs_ct.metrics import Counts, roc_auc
 from jcs_ct.metrics.explanation import energy_inside, pointing_game
 from jcs_ct.metrics.segmentation import pixel_counts
 from jcs_ct.models.mirror import merged, with_mirrors
+from jcs_ct.training.records import csv_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +32,7 @@ Row = dict[str, Any]
 def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
     """Yield a row for each held-out slice: counts at 0.5 on its own grid, attention scores, the logit.
 
-    Args:
-        network: In evaluation mode.
-        samples: The slices; those with a mask, or known to be empty, have their pixels counted.
+    Pixels of slices with a mask, or known to be empty, are counted. The network is in evaluation mode.
     """
     how = recipe("lung-field")
     for sample in samples:
@@ -49,14 +48,12 @@ def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
         if mask is not None:
             lesion = restore(expit(maps[0, 0]), placement)
             found = pixel_counts(lesion, mask)
-            row |= {name: int(getattr(found, name)) for name in ("tp", "fp", "fn", "tn")}
+            row |= {name: int(number) for name, number in vars(found).items()}
             if mask.any():
                 attention = restore(of_evidence(evidence[0]), placement)
-                row |= {"dice": round(found.scores()["dice"], 5)}
-                row |= {
-                    "pointing": round(pointing_game(attention, mask), 5),
-                    "energy": round(energy_inside(attention, mask), 5),
-                }
+                row["dice"] = round(found.scores()["dice"], 5)
+                row["pointing"] = round(pointing_game(attention, mask), 5)
+                row["energy"] = round(energy_inside(attention, mask), 5)
         yield row
 
 
@@ -70,17 +67,18 @@ COLUMNS = ("file", "slice", "source", "group", "label", "logit", "dice", "tp", "
 
 def table(rows: Sequence[Row]) -> bytes:
     """Return the rows as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return csv_table(COLUMNS, rows)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
     """Read what `table` wrote."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def counts_of(row: Mapping[str, Any]) -> Counts:
+    """Return the counts of pixels in a row."""
+    return Counts(*(float(row[name]) for name in ("tp", "fp", "fn", "tn")))
 
 
 def label(name: str) -> str:
@@ -95,14 +93,10 @@ def label(name: str) -> str:
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return the scores of one fold: segmentation per image and pooled, attention, AUC of every source."""
-    from jcs_ct.metrics import Counts, roc_auc
-
     found: dict[str, float] = {}
     masked = [r for r in rows if r.get("dice") not in (None, "")]
     if masked:
-        pooled = sum(
-            (Counts(*(float(r[name]) for name in ("tp", "fp", "fn", "tn"))) for r in masked), start=Counts()
-        ).scores()
+        pooled = sum((counts_of(row) for row in masked), start=Counts()).scores()
         found |= {"dice": float(np.mean([float(r["dice"]) for r in masked])), "pooled_dice": pooled["dice"]}
         found |= {name: pooled[name] for name in ("miou", "sensitivity", "precision")}
         found |= {name: float(np.mean([float(r[name]) for r in masked])) for name in ("pointing", "energy")}

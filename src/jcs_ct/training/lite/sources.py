@@ -33,9 +33,7 @@ MOST = 200  # slices of a source in a fold: enough for a figure with two digits
 def source_accuracy(out: Path, say: Callable[[str], None]) -> dict[str, float]:
     """Return "balanced_accuracy", the mean over the folds' networks, and "chance"; empty with fewer than two sources.
 
-    Args:
-        out: Holds the runs `fold_1` …, finished.
-        say: Where to say what happens.
+    `out` holds the runs `fold_1` …, finished.
     """
     found, sources = [], 0
     for folder in sorted(out.glob("fold_*")):
@@ -82,14 +80,9 @@ def _some(samples: Sequence[Sample], seed: int) -> list[Sample]:
 
 
 def probe(values: NDArray[np.float32], origins: Sequence[tuple[str, str]]) -> float | None:
-    """Return the balanced accuracy of telling the source from features, cross-validated by group.
+    """Return the balanced accuracy, in [0, 1], of telling the source from features, cross-validated by group.
 
-    Args:
-        values: Slices × features.
-        origins: (source, group) of each slice.
-
-    Returns:
-        In [0, 1]; None where a source has fewer than two groups.
+    `values` are slices × features, `origins` (source, group) of each. None where a source has fewer than two groups.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
