@@ -24,9 +24,9 @@ from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.inference import apply
 from jcs_ct.models import model_spec
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.settings import Networks, Settings
+from report_help import check
 from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:
