@@ -301,7 +301,7 @@ def test_a_study_that_cannot_be_read_holds_up_no_other(
         later = damaged.with_name("f" * 32)
         shutil.copytree(damaged, later)
         damaged.rename(damaged.with_name("0" * 32))
-        digest = arrivals._sha256
+        digest = arrivals.sha256_of
 
         def refuse(path: Path) -> bytes:
             if not seen:
@@ -310,7 +310,7 @@ def test_a_study_that_cannot_be_read_holds_up_no_other(
             return digest(path)
 
         seen: list[Path] = []
-        monkeypatch.setattr(arrivals, "_sha256", refuse)
+        monkeypatch.setattr(arrivals, "sha256_of", refuse)
         with pytest.raises(OSError, match="Input/output"):
             node.arrivals.pass_on()
         assert len(node.record.newest(5)) == 1
