@@ -137,7 +137,7 @@ def test_every_example_is_a_whole_call(name: str, call: str) -> None:
 
 
 def _ended(name: str, report: dict[str, Any] | None) -> Any:
-    return SimpleNamespace(name=name, label=f"in/{name}", report=report)
+    return SimpleNamespace(name=name, case=SimpleNamespace(label=f"in/{name}"), report=report)
 
 
 def _report(call: str, *, reliable: bool, html: bool = True) -> dict[str, Any]:

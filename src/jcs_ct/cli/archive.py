@@ -48,7 +48,7 @@ def diagnose_archive(
         OutputError: There are results already; or a store refuses them.
         UsageError: See `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.app.rows import problem_row
+    from jcs_ct.app.summary import problem_row
     from jcs_ct.archive.run import Archive, read_records, write_summary
     from jcs_ct.archive.units import find_places, list_units
     from jcs_ct.io.files.walk import results_note
@@ -104,7 +104,7 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
     Raises:
         UsageError: The shares are not in that place; or see `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.archive.run import missing_units, read_records, write_summary
+    from jcs_ct.archive.run import read_records, write_summary
     from jcs_ct.archive.units import find_places, is_result
 
     if {share.rstrip("/") for share in shares} != {out.rstrip("/")}:
@@ -121,7 +121,8 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
     found = find_places(inputs)
     for problem in found.problems:
         reporter.problem(problem)
-    missing = [place for place in missing_units(found.places, records) if not is_result(place)]
+    recorded = {record["unit"] for record in records.values()}
+    missing = [place for place in found.places if place.url not in recorded and not is_result(place)]
     for place in missing:
         reporter.problem(InputError("has no result", path=place.url, hint="diagnose the inputs with --resume into OUT"))
     reporter.result |= {"missing": [place.url for place in missing], "input_failures": len(rows) - len(finished)}

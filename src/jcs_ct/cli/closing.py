@@ -34,7 +34,7 @@ class Closing:
     def study(self, ended: CaseOutcome) -> None:
         """Add a study."""
         if ended.report is None:
-            self._rows.append((ended.name, "failed", "", "", "", "", ended.label))
+            self._rows.append((ended.name, "failed", "", "", "", "", ended.case.label))
             return
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
         interval = "" if verdict.get("interval") is None else " ({:.2f} to {:.2f})".format(*verdict["interval"])

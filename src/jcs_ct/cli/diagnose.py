@@ -183,8 +183,7 @@ def _diagnose_here(
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.resume_index import FinishedCase
-    from jcs_ct.app.rows import problem_row, summary_row
-    from jcs_ct.app.summary import Summary
+    from jcs_ct.app.summary import Summary, problem_row, summary_row
 
     run, reporter = with_networks.run, with_networks.run.reporter
     if out.exists() and not out.is_dir():
@@ -270,7 +269,7 @@ def _ending(
         return diagnose_cases(cases, networks, settings, out, progress=progress, **how)
     from jcs_ct.archive.workers import Orders, diagnose_on_ray
 
-    orders = Orders(with_networks.names, run.device, run.runtime, settings, out, **how)
+    orders = Orders(with_networks.names, run.device, run.runtime, settings, out, how)
     address, workers = cluster
     return diagnose_on_ray(cases, orders, address=address, workers=workers, say=run.reporter.note)
 
