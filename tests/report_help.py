@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jsonschema import Draft202012Validator
 
 from jcs_ct.outputs.report.content import DISCLAIMER
 from jcs_ct.outputs.report.frames import EncodedFrame, encode_frame
+from jcs_ct.outputs.report.schema import report_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOSTILE = "</script><img src=x onerror=alert(1)>'\"&"
 """A name that breaks out of HTML, of an attribute and of a script, where it is not escaped."""
+
+
+def check(report: Mapping[str, Any]) -> None:
+    """Fail where a report breaks the published schema, and say where and how."""
+    found = sorted(Draft202012Validator(report_schema()).iter_errors(report), key=lambda e: list(e.absolute_path))
+    if found:
+        where = "/".join(str(step) for step in found[0].absolute_path) or "the report"
+        raise AssertionError(f"{where}: {found[0].message}, and {len(found) - 1} more breaches of the schema")
 
 
 def sample_report(slices: int = 12, kind: str = "dicom", case: str = "case-1") -> dict[str, Any]:

@@ -18,15 +18,14 @@ from jcs_ct.app.batch import CaseOutcome, Job, diagnose_cases, read_report
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import longer_name, with_stable_names
 from jcs_ct.app.locks import case_lock, remove_debris
-from jcs_ct.app.rows import summary_row
-from jcs_ct.app.summary import as_read_back, place_of_row
+from jcs_ct.app.summary import as_read_back, place_of_row, summary_row
 from jcs_ct.core.errors import OutputError
 from jcs_ct.core.types import SliceImage
 from jcs_ct.inference import apply
 from jcs_ct.models import model_spec
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.settings import Networks, Settings
+from report_help import check
 from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from jcs_ct.app.gather import gather
 from jcs_ct.core.errors import InputError
 from jcs_ct.inference import apply
 from jcs_ct.io.dicom.write import write_ct_series
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.study.settings import Networks, Settings
+from report_help import check
 from study_help import BandNetwork, mark_all, small_phantom
 
 if TYPE_CHECKING:

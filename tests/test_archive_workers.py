@@ -62,7 +62,7 @@ def test_a_machine_goes_away_and_all_studies_are_done(cluster: Any, tmp_path: Pa
     for i in range(4):
         (tmp_path / "archive" / "broken" / f"{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     cases = with_stable_names(gather([str(tmp_path / "archive")]).cases, tmp_path / "out")
-    orders = Orders((weights,), "cpu", "torch", SETTINGS, tmp_path / "out", resume=True)
+    orders = Orders((weights,), "cpu", "torch", SETTINGS, tmp_path / "out", {"resume": True})
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20) for _ in range(2)]
     ended, said = [], list[str]()
     for one in diagnose_on_ray(cases, orders, address=cluster.address, workers=2, say=said.append):

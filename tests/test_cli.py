@@ -422,19 +422,19 @@ def test_demo_tells_of_networks_that_compute_something_else(
 
 
 def test_a_browser_is_opened_where_somebody_sits_in_front_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jcs_ct.cli import desktop
+    from jcs_ct.cli import demo
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("CI", "SSH_CONNECTION", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DISPLAY", ":0")
-    assert desktop.has_desktop()
+    assert demo.has_desktop()
     monkeypatch.setenv("SSH_CONNECTION", "somewhere")
-    assert not desktop.has_desktop()
+    assert not demo.has_desktop()
     monkeypatch.delenv("SSH_CONNECTION")
     monkeypatch.delenv("DISPLAY")
-    assert not desktop.has_desktop()
+    assert not demo.has_desktop()
 
 
 def test_two_backbones_make_one_feature_file(

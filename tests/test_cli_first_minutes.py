@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from jcs_ct.cli import COMMANDS, jcs, main
-from jcs_ct.cli.closing import Closing
+from jcs_ct.cli.diagnose import Closing
 from jcs_ct.cli.mistakes import EXAMPLES
 from jcs_ct.core import installing
 from jcs_ct.core.errors import InputError
@@ -137,7 +137,7 @@ def test_every_example_is_a_whole_call(name: str, call: str) -> None:
 
 
 def _ended(name: str, report: dict[str, Any] | None) -> Any:
-    return SimpleNamespace(name=name, label=f"in/{name}", report=report)
+    return SimpleNamespace(name=name, case=SimpleNamespace(label=f"in/{name}"), report=report)
 
 
 def _report(call: str, *, reliable: bool, html: bool = True) -> dict[str, Any]:
@@ -156,8 +156,7 @@ def test_one_study_ends_with_its_page(tmp_path: Path) -> None:
 
 
 def test_several_studies_end_with_a_table_of_all_of_them(tmp_path: Path) -> None:
-    closing = Closing(tmp_path)
-    closing.problem(InputError("is broken", path="in/x.zip"))
+    closing = Closing(tmp_path, [InputError("is broken", path="in/x.zip")])
     closing.study(_ended("a", _report("positive", reliable=True)))
     closing.study(_ended("b", _report("indeterminate", reliable=False) | {"burden": None}))
     closing.study(_ended("c", None))
@@ -173,8 +172,7 @@ def test_several_studies_end_with_a_table_of_all_of_them(tmp_path: Path) -> None
 
 
 def test_where_nothing_was_made_there_is_nothing_to_open(tmp_path: Path) -> None:
-    closing = Closing(tmp_path)
-    closing.problem(InputError("is broken", path="in/x.zip"))
+    closing = Closing(tmp_path, [InputError("is broken", path="in/x.zip")])
     assert closing.last() == ""
 
 

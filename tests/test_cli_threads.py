@@ -89,7 +89,7 @@ def test_a_group_hands_its_threads_to_its_commands(monkeypatch: pytest.MonkeyPat
         seen.append(os.environ.get("OMP_NUM_THREADS"))
         raise UsageError("seen enough")
 
-    monkeypatch.setattr("jcs_ct.cli.bench_study.check_runtimes", check)
+    monkeypatch.setattr("jcs_ct.cli.bench.check_runtimes", check)
     for words in (
         ["--threads", "3", "study"],
         ["study", "--threads", "3"],

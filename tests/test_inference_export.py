@@ -178,7 +178,7 @@ def test_a_wrong_export_is_not_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_command(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jcs_ct.cli.export import FORMATS as OFFERED
+    from jcs_ct.cli.models import FORMATS as OFFERED
     from jcs_ct.cli.models import models
 
     assert tuple(FORMATS) == OFFERED

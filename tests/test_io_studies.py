@@ -18,8 +18,7 @@ from PIL import Image
 
 from dicom_help import body, edit, grid, only, pixels, read_only, refused, setting, volume, write_body
 from jcs_ct.app.collect import collect, missing
-from jcs_ct.app.rows import problem_row
-from jcs_ct.app.summary import Summary, as_read_back, last_states
+from jcs_ct.app.summary import Summary, as_read_back, last_states, problem_row
 from jcs_ct.core.warning import code_of
 from jcs_ct.io.dicom.header import image_header
 from jcs_ct.io.files.kinds import Kind

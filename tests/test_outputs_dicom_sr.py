@@ -19,8 +19,8 @@ from dcmtk_help import dcmtk
 from dicom_seg_help import REPORT, edit, make_files, make_series, masks, needs, validation_errors
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.outputs.dicom import write_seg, write_sr
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.outputs.report.words import explanation
+from report_help import check
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/tutorials/orthanc.md"
 

@@ -17,8 +17,13 @@ from skimage.measure import block_reduce
 from jcs_ct.core.errors import JcsError, OutputError, UsageError
 from jcs_ct.io.pictures import encode_png
 from jcs_ct.outputs import figures, images, sheet
-from jcs_ct.outputs.diagnosis import diagnosed_slice
-from jcs_ct.outputs.figures import LESION, attention_overlay, compare_attention, lesion_overlay, truth_overlay
+from jcs_ct.outputs.figures import (
+    attention_overlay,
+    compare_attention,
+    diagnosed_slice,
+    lesion_overlay,
+    truth_overlay,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +181,7 @@ def test_lesion_overlay_touches_the_lesion_only(ct: NDArray[np.uint8], words: li
     png = lesion_overlay(ct, probability, 0.5, title="case/slice_7", caption=("jcs-joint", "official recipe"))
     pixels = shown(png)
     assert np.array_equal(pixels[~mask], ct[~mask])
-    assert (pixels[images.border(mask, 1)] == LESION).all()
+    assert (pixels[images.border(mask, 1)] == images.LESION).all()
     inside = ndimage.binary_erosion(mask, iterations=2)
     share = np.polyfit(ct[inside][:, 0], pixels[inside][:, 0].astype(float), 1)[0]
     assert 0.6 < share < 0.9  # the slice shows through
@@ -200,7 +205,7 @@ def test_truth_overlay(ct: NDArray[np.uint8], words: list[str]) -> None:
     mask = disc((SIDE, SIDE), (0.4, 0.3), 40)
     pixels = shown(truth_overlay(ct, mask.astype(np.uint8) * 255, title="a", caption="b"))
     assert np.array_equal(pixels[~mask], ct[~mask])
-    assert (pixels[images.border(mask, 1)] == LESION).all()
+    assert (pixels[images.border(mask, 1)] == images.LESION).all()
     assert words == ["a", "lesion, as annotated: 1.9 % of the slice", "b", figures.FOOTER]
     truth_overlay(ct, mask & False, title="a")
     assert words[-2] == "no lesion annotated"
@@ -335,7 +340,7 @@ def test_comparison(ct: NDArray[np.uint8], words: list[str]) -> None:
     assert pixels.shape[1] - (starts[2] + SIDE) == starts[0]  # equal margins
     panels = [pixels[row - SIDE + 1 : row + 1, c : c + SIDE] for c in starts]
     for panel in panels:
-        assert (panel[images.border(truth, 1)] == LESION).all()
+        assert (panel[images.border(truth, 1)] == images.LESION).all()
     rest = ~truth & (attention == 0)
     assert np.array_equal(panels[1][rest], ct[rest])
     assert np.array_equal(panels[0], panels[2])

@@ -28,7 +28,7 @@ from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 from dcmtk_help import dcmtk
 from dicom_seg_help import needs
 from jcs_ct.core.errors import UsageError
-from jcs_ct.service.files import Folders
+from jcs_ct.service.files import Folders, sha256_of
 from jcs_ct.service.log import Log
 from jcs_ct.service.node import arrivals
 from jcs_ct.service.node.arrivals import KEPT_SECONDS, Arrivals
@@ -301,16 +301,15 @@ def test_a_study_that_cannot_be_read_holds_up_no_other(
         later = damaged.with_name("f" * 32)
         shutil.copytree(damaged, later)
         damaged.rename(damaged.with_name("0" * 32))
-        digest = arrivals._sha256
 
         def refuse(path: Path) -> bytes:
             if not seen:
                 seen.append(path)
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return digest(path)
+            return sha256_of(path)
 
         seen: list[Path] = []
-        monkeypatch.setattr(arrivals, "_sha256", refuse)
+        monkeypatch.setattr(arrivals, "sha256_of", refuse)
         with pytest.raises(OSError, match="Input/output"):
             node.arrivals.pass_on()
         assert len(node.record.newest(5)) == 1

@@ -22,11 +22,11 @@ from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.inference import apply
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.models import model_spec
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.phantom import write_pngs
 from jcs_ct.study.packed import PackedMap
 from jcs_ct.study.rules import Count
 from jcs_ct.study.settings import Networks, Settings
+from report_help import check
 from study_help import MARKER_HU, BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom, write_lite
 from weights_help import card_for
 

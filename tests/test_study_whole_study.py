@@ -20,12 +20,12 @@ from jcs_ct.cli.common import PATIENT_RULES
 from jcs_ct.core.errors import UsageError, WeightsError
 from jcs_ct.inference import apply
 from jcs_ct.outputs.report.content import build_report
-from jcs_ct.outputs.report.schema import check
 from jcs_ct.study.rules import TopK
 from jcs_ct.study.scan import scan_study
 from jcs_ct.study.settings import RULE_NAMES, Networks, Settings, rule_fit, rule_for
 from jcs_ct.study.whole_study import FEATURES, LEAST_SHARE, NAME, Evidence, WholeStudy, values_of
 from jcs_ct.weights import WeightsCard
+from report_help import check
 from study_help import BandNetwork, mark, mark_all, mark_screened, marked_volume, small_phantom
 from weights_help import card_for
 

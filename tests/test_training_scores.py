@@ -17,7 +17,7 @@ from jcs_ct import models
 from jcs_ct.core.duration import duration, left_after
 from jcs_ct.core.errors import UsageError
 from jcs_ct.datasets.samples import Sample
-from jcs_ct.outputs.curves import training_curves
+from jcs_ct.outputs.plots import training_curves
 from jcs_ct.training.module import TrainingModule
 from jcs_ct.training.outlook import Outlook, outlook_of_labels, outlook_of_masks
 from jcs_ct.training.progress import Progress

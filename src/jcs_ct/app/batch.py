@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jcs_ct.study.case import Case
-    from jcs_ct.study.rules import Rule
     from jcs_ct.study.settings import Networks, Settings
-
 
 AGAIN = ", so it is made again"
 
@@ -55,47 +53,16 @@ class CaseOutcome:
         """Name of the case."""
         return self.case.name
 
-    @property
-    def label(self) -> str:
-        """What a message calls it."""
-        return self.case.label
-
 
 def diagnose_cases(
-    cases: Sequence[Case],
-    networks: Networks,
-    settings: Settings,
-    out: Path,
-    *,
-    patient_rule: Rule | None = None,
-    overwrite: bool = False,
-    resume: bool = False,
-    reading: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], object] | None = None,
-    place: Callable[[str], str] | None = None,
+    cases: Sequence[Case], networks: Networks, settings: Settings, out: Path, **options: Any
 ) -> Iterator[CaseOutcome]:
-    """Diagnose every case and write its folder; yield how each ended.
+    """Diagnose cases with distinct names, and write their folders into `out`; yield how each ended. Options: of `Job`.
 
     Other runs may write into the same folder at the same time. A case that one of them is computing is left for the
     end, and then taken as that run left it; a folder that one of them gave to another input is not touched.
-
-    Args:
-        cases: With distinct names.
-        networks: What runs.
-        settings: How.
-        out: Holds a folder for each case.
-        patient_rule: The rule, where it is not the usual one of its name.
-        overwrite: Replace folders that exist.
-        resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
-        reading: The options with which the cases were read (`jcs_ct.app.gather.gather`). With `keep_identity`, UIDs
-            stand in the report as they are.
-        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
-        place: Puts into a text where the inputs came from, in place of where they lie for now; such results are told
-            again by whoever fetched the inputs.
     """
-    given: Any = {"overwrite": overwrite, "resume": resume, "reading": dict(reading or {})}
-    given |= {"progress": progress, "place": place, "there_before": there_before(cases, out)}
-    job = Job(networks, settings, out, patient_rule, **given)
+    job = Job(networks, settings, out, there_before=there_before(cases, out), **options)
     gc.freeze()  # what is loaded is no garbage
     waiting = []
     for case in cases:
@@ -117,16 +84,23 @@ def there_before(cases: Iterable[Case], out: Path) -> frozenset[str]:
 
 @dataclass
 class Job:
-    """What cases are diagnosed with; `diagnose_cases` says what the fields are.
+    """What cases are diagnosed with.
 
     Attributes:
+        out: Holds a folder for each case.
+        overwrite: Replace folders that exist.
+        resume: Keep folders that an earlier run has made from the same input with the same weights and settings.
+        reading: The options with which the cases were read (`jcs_ct.app.gather.gather`). With `keep_identity`, UIDs
+            stand in the report as they are.
+        progress: Called with (slices done, slices in all) of the study at hand, in another thread.
+        place: Puts into a text where the inputs came from, in place of where they lie for now; such results are told
+            again by whoever fetched the inputs.
         there_before: Names of cases that had a folder when the run began.
     """
 
     networks: Networks
     settings: Settings
     out: Path
-    patient_rule: Rule | None = None
     overwrite: bool = False
     resume: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
@@ -137,14 +111,10 @@ class Job:
 
     @contextmanager
     def held(self, case: Case, *, wait: bool = True) -> Iterator[Case | None]:
-        """Hold the lock of a case, so that no other run computes it, and yield the case.
+        """Hold the lock of a case, so that no other run computes it, and yield it; without `wait`, None where one does.
 
         Names are chosen before locks are held. Where another run has given the name to another input meanwhile, the
         case gets its longer name, which no other input has.
-
-        Args:
-            case: With the name that was chosen.
-            wait: Whether to wait for a run that holds it; else None is yielded then.
         """
         for name in (case.name, longer_name(case)):
             lock = case_lock(self.out, name)
@@ -178,7 +148,7 @@ class Job:
     def _run(self, case: Case) -> CaseOutcome:
         note, overwrite, files = "", self.overwrite, files_now(case)
         if not overwrite and (self.resume or case.name not in self.there_before):
-            kept, note = reusable_report(self.out / case.name, case, self.networks, self.settings, self.reading)
+            kept, note = self._reusable(case)
             if kept is not None:
                 record_files(self.out, case, kept, files, self.reading)
                 return CaseOutcome(case, "kept", kept)
@@ -190,7 +160,7 @@ class Job:
             freeze_what_is_loaded()
         self.looked += 1
         stamped = identify(case, self.reading)  # before: what changes meanwhile shows
-        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.patient_rule, self.progress)
+        looked_at, result = examine_with_lungs(case, self.networks, self.settings, self.progress)
         if files_now(case) != files and (looked_at is not case or digest_of(case) != stamped.digest):
             raise InputError("was changed while it was read", path=case.label, hint="run it again")
         if looked_at is not case:
@@ -205,41 +175,27 @@ class Job:
         record_files(self.out, case, report, files, self.reading)
         return CaseOutcome(case, "done", report, note=note)
 
+    def _reusable(self, case: Case) -> tuple[dict[str, Any] | None, str]:
+        """Return the report of a case that an earlier run has finished, or None, and why it has to be made again.
+
+        It is kept where the input, how it is read, and all of `jcs_ct.app.compared` are the same as now. None and ""
+        where there is none. Raises OutputError where it is no report, InputError where the input cannot be read.
+        """
+        folder = self.out / case.name
+        if not (folder / "report.json").exists():
+            return None, ""
+        report = read_report(folder)
+        recorded = report.get("source")
+        then = None if recorded is None else case_after(case, recorded.get("passed", 0))
+        differ = [*changed_input(recorded, then, self.reading), *changed_settings(report, self.networks, self.settings)]
+        return (None, f"was made with another {', '.join(differ)}{AGAIN}") if differ else (report, "")
+
 
 def freeze_what_is_loaded() -> None:
     """Keep Python from searching what is loaded by now, all libraries, for garbage: 0.2 s every other study."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-def reusable_report(
-    folder: Path, case: Case, networks: Networks, settings: Settings, reading: Mapping[str, Any]
-) -> tuple[dict[str, Any] | None, str]:
-    """Return the report of a case that an earlier run has finished, or None, and why it has to be made again.
-
-    Args:
-        folder: Of its results.
-        case: The input as it is now.
-        networks: What runs now.
-        settings: How.
-        reading: The options with which the input is read now.
-
-    Returns:
-        The report where the input, how it is read, and all of `jcs_ct.app.compared` are the same. None and "" where
-        there is none.
-
-    Raises:
-        OutputError: It is no report.
-        InputError: The input cannot be read.
-    """
-    if not (folder / "report.json").exists():
-        return None, ""
-    report = read_report(folder)
-    recorded = report.get("source")
-    then = None if recorded is None else case_after(case, recorded.get("passed", 0))
-    differ = [*changed_input(recorded, then, reading), *changed_settings(report, networks, settings)]
-    return (None, f"was made with another {', '.join(differ)}{AGAIN}") if differ else (report, "")
 
 
 def reusable_cases(out: Path, networks: Networks, settings: Settings, reading: Mapping[str, Any]) -> list[FinishedCase]:
@@ -255,9 +211,8 @@ def reusable_cases(out: Path, networks: Networks, settings: Settings, reading: M
 def moved(error: JcsError, place: Callable[[str], str]) -> JcsError:
     """Return an error that names the place a user knows."""
     path = None if error.path is None else place(error.path)
-    if isinstance(error, InputError):
-        return type(error)(place(error.message), path=path, hint=error.hint, study=error.study)
-    return type(error)(place(error.message), path=path, hint=error.hint)
+    more: Any = {"study": error.study} if isinstance(error, InputError) else {}
+    return type(error)(place(error.message), path=path, hint=error.hint, **more)
 
 
 def _moved_in(value: Any, place: Callable[[str], str]) -> Any:

@@ -14,8 +14,16 @@ from jcs_ct.app.identity import full_path, longer_name, owner_of, place_of
 from jcs_ct.app.locks import case_lock, remove_debris
 from jcs_ct.app.resume_index import FOLDER as NOTES
 from jcs_ct.app.resume_index import FinishedCase, untouched_cases
-from jcs_ct.app.rows import problem_row, summary_row
-from jcs_ct.app.summary import Row, Summary, as_read_back, last_states, place_of_row, same_input
+from jcs_ct.app.summary import (
+    Row,
+    Summary,
+    as_read_back,
+    last_states,
+    place_of_row,
+    problem_row,
+    same_input,
+    summary_row,
+)
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.outputs.case_folder import whole_folder
@@ -45,12 +53,8 @@ class Collected:
 def collect(shares: Sequence[Path], out: Path, say: Callable[[str], object] = lambda _: None) -> Collected:
     """Bring the results of shares into one folder, and write its `summary.csv`. Shares are left as they are.
 
-    Doing it again changes nothing. A result of the same input that a share has made later replaces the one there.
-
-    Args:
-        shares: Folders of results; those of shares that are lost are simply not among them.
-        out: The folder of all results, which may be one of them.
-        say: Takes a line that a user should know.
+    Doing it again changes nothing. A result of the same input that a share has made later replaces the one there. `out`
+    may be one of the shares. `say` takes a line that a user should know.
 
     Raises:
         InputError: One of the folders is not there.
@@ -61,14 +65,15 @@ def collect(shares: Sequence[Path], out: Path, say: Callable[[str], object] = la
             raise InputError("is not a folder of results", path=share, hint="leave out the share that was lost")
     out.mkdir(parents=True, exist_ok=True)
     remove_debris(out)
-    added, problems = 0, []
+    added = 0
+    problems: list[JcsError] = []
     failed: list[dict[str, str]] = []
     for share in shares:
         rows = last_states(Summary(share).read())
         failed += [row for row in rows if row["status"] == "failed"]
-        problems += [
-            _lost(share, row) for row in rows if row["status"] != "failed" and not _result(share / row["case"])
-        ]
+        lost = [share / row["case"] for row in rows if row["status"] != "failed" and not _result(share / row["case"])]
+        text = "was finished, says summary.csv, and its report is not there"
+        problems += [OutputError(text, path=folder, hint="copy it again") for folder in lost]
         for folder in _results(share) if share.resolve() != out.resolve() else ():
             try:
                 added += _bring(folder, out)
@@ -82,16 +87,9 @@ def collect(shares: Sequence[Path], out: Path, say: Callable[[str], object] = la
 def missing(
     inputs: Sequence[str], out: Path, *, allow_gaps: bool = False, drop_odd: bool = False
 ) -> tuple[list[Case], list[InputError]]:
-    """Return the studies of inputs that have no result in a folder, nor a line there that says why not.
+    """Return the studies of inputs that have no result in a folder, nor a line in its summary that says why not.
 
-    Args:
-        inputs: Files, folders, archives, lists, as the shares had them.
-        out: The folder of all results, with its summary.
-        allow_gaps: As the shares had it.
-        drop_odd: As the shares had it.
-
-    Returns:
-        The studies, and the inputs that cannot be used and of which the summary says nothing.
+    And the inputs that cannot be used and of which the summary says nothing. Arguments as the shares had them.
     """
     known = list(untouched_cases(out, read_report))
     found = gather(inputs, allow_gaps=allow_gaps, drop_odd=drop_odd, known=known)
@@ -104,7 +102,10 @@ def missing(
         ours = as_read_back(row)
         return any(same_input(theirs, ours) for theirs in failed[place_of_row(ours)])
 
-    without = [case for case in found.cases if not _has_result(case, out)]
+    def has_result(case: Case) -> bool:  # of whatever bytes it had then: `--resume` compares those
+        return _result(out / longer_name(case)) or owner_of(out / case.name) == full_path(place_of(case))
+
+    without = [case for case in found.cases if not has_result(case)]
     cases = [case for case in without if not told(summary_row(CaseOutcome(case, "failed", None)))]
     return cases, [problem for problem in found.problems if not told(problem_row(problem))]
 
@@ -125,23 +126,12 @@ def result_row(folder: Path) -> dict[str, Any]:
     return summary_row(CaseOutcome(known, "done", report))
 
 
-def _has_result(case: Case, out: Path) -> bool:
-    """Return whether there is a result of this input, of whatever bytes it had then: `--resume` compares those."""
-    return _result(out / longer_name(case)) or owner_of(out / case.name) == full_path(place_of(case))
-
-
 def _result(folder: Path) -> bool:
     return (folder / "report.json").is_file()
 
 
 def _results(out: Path) -> list[Path]:
     return sorted(path for path in out.iterdir() if not path.name.startswith(".") and _result(path))
-
-
-def _lost(share: Path, row: dict[str, str]) -> JcsError:
-    return OutputError(
-        "was finished, says summary.csv, and its report is not there", path=share / row["case"], hint="copy it again"
-    )
 
 
 def _bring(folder: Path, out: Path) -> bool:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.identity import as_read, unchanged
 from jcs_ct.core.version import __version__
-from jcs_ct.study.settings import cards_fit, fits_of, rule_fit
+from jcs_ct.study.settings import Networks, Settings, cards_fit, fits_of, rule_fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from jcs_ct.study.case import Case
-    from jcs_ct.study.settings import Networks, Settings
 
 SHOWN = frozenset({"series", "allow_gaps", "drop_odd"})
 """Options of reading that show in which files are read, on which grid and with which warnings. Those are compared, so

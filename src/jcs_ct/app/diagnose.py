@@ -80,8 +80,7 @@ class Diagnoser:
         note_use()
         self._arguments = (tuple(models) if len(models) > 1 else models[0], device, runtime, rule, segment, language)
         self._lock, self._telling = threading.Lock(), 0
-        tasks = RESULTS
-        self._networks = in_fit_thread(lambda: Networks.of([open_network(m, device, tasks, runtime) for m in models]))
+        self._networks = in_fit_thread(lambda: Networks.of([open_network(m, device, RESULTS, runtime) for m in models]))
         self._settings = Settings(rule, segment or self._networks.usual_segment, language=language)
 
     def __call__(

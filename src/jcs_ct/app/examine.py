@@ -118,12 +118,7 @@ def examine_case(
 ) -> CaseResult:
     """Look at one study. Arguments and errors as of `jcs_ct.study.scan.scan_study`.
 
-    Args:
-        case: See there.
-        networks: See there.
-        settings: See there.
-        patient_rule: See there.
-        progress: Called with (slices done, slices in all) after each slice, in another thread.
+    `progress` is called with (slices done, slices in all) after each slice, in another thread.
     """
     pictures, training = CasePictures(len(case), frames=settings.frames), TrainingWatch(networks, len(case))
 

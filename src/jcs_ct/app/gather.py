@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.files.sources import label
 from jcs_ct.io.studies import find_series
-from jcs_ct.study.case import VolumeCase, picture_cases
+from jcs_ct.study.case import Case, VolumeCase, picture_cases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from jcs_ct.app.resume_index import FinishedCase
     from jcs_ct.core.errors import InputError
     from jcs_ct.core.geometry import CTSeries
-    from jcs_ct.study.case import Case
 
 
 @dataclass(frozen=True)

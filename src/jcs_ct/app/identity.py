@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,13 +96,10 @@ def stamp_of(case: Case) -> str:
 
 
 def stamp_of_files(files: Iterable[tuple[str, str | None]], *, in_order: bool = False) -> str:
-    """Return the same of files and members of archives. Raises OSError where one is not there.
+    """Return the same of files (path in full) and members of archives. Raises OSError where one is not there.
 
-    The time of the last change of a file's entry (ctime) counts too: copying with times (`cp -p`) cannot set it.
-
-    Args:
-        files: Path in full, and member.
-        in_order: Whether another order is another stamp.
+    The time of the last change of a file's entry (ctime) counts too: copying with times (`cp -p`) cannot set it. With
+    `in_order` another order is another stamp.
     """
     lines = []
     seen: dict[str, str] = {}  # an archive holds many
@@ -125,11 +123,7 @@ def as_read(case: Case) -> str:
 
 
 def digest_of(case: Case) -> str:
-    """Return a digest of the bytes of all files: in the order of the pictures, in any order for a volume.
-
-    Raises:
-        InputError: A file cannot be read.
-    """
+    """Return a digest of all files' bytes: of pictures in their order, of a volume in any. Raises InputError."""
     files = {(str(source.path), source.member): source for source in sources_of(case)}
     digests = [hashlib.sha256(source.read()).digest() for source in files.values()]
     return digest_of_all(digests, in_order=case.kind == "pictures")
@@ -210,21 +204,14 @@ def with_stable_names(cases: Sequence[Case], out: Path, *, alone: bool = False) 
         alone: Others may write cases into `out` that are not known here: a plain name is only taken where a result of
             the same input has it.
     """
-    plain: dict[str, int] = {}
-    for case in cases:
-        plain[case.name.casefold()] = plain.get(case.name.casefold(), 0) + 1
+    plain = Counter(case.name.casefold() for case in cases)
     result: list[Case] = []
     taken: set[str] = set()
     for case in cases:
-        longer = longer_name(case)
-        owner = owner_of(out / case.name)
-        mine = full_path(place_of(case))
-        if (out / longer).exists():
-            name = longer
-        elif owner == mine or (owner is None and not alone and plain[case.name.casefold()] == 1):
-            name = case.name
-        else:
-            name = longer
+        longer, owner = longer_name(case), owner_of(out / case.name)
+        free = owner is None and not alone and plain[case.name.casefold()] == 1
+        own = owner == full_path(place_of(case))
+        name = case.name if (own or free) and not (out / longer).exists() else longer
         number = 2
         while name.casefold() in taken:  # one input that was given twice
             name, number = f"{longer}_{number}", number + 1

@@ -16,12 +16,10 @@ from jcs_ct.app.gather import Gathered, gather
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.io.files.sources import Source
 from jcs_ct.io.studies import LacksSeriesError, find_series_in
-from jcs_ct.study.case import VolumeCase, picture_cases
+from jcs_ct.study.case import Case, VolumeCase, picture_cases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from jcs_ct.study.case import Case
 
 TAKEN = (
     "a path or a list of paths; a NumPy array of Hounsfield units with spacing= or affine=; an image of nibabel or "
@@ -38,15 +36,10 @@ def case_of_object(
     spacing: Any = None,
     affine: Any = None,
 ) -> Case:
-    """Return the one case that something is.
+    """Return the one case that something is: one of `TAKEN`.
 
-    Args:
-        study: One of `TAKEN`.
-        series: As in `jcs_ct.io.studies.find_series`; for paths and data sets.
-        allow_gaps: As there.
-        drop_odd: As there.
-        spacing: As in `jcs_ct.io.volumes.in_memory.series_of_array`; for arrays.
-        affine: As there.
+    `series`, `allow_gaps` and `drop_odd` are those of `jcs_ct.io.studies.find_series`, for paths and data sets;
+    `spacing` and `affine` those of `jcs_ct.io.volumes.in_memory.series_of_array`.
 
     Raises:
         UsageError: It is nothing of the kind, or arguments do not fit it.

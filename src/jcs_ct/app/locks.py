@@ -30,12 +30,9 @@ def case_lock(out: Path, name: str) -> FileLock:
 
 
 def remove_debris(out: Path) -> int:
-    """Remove what killed runs left half-written in `out`, and nothing of a run that is still at work.
+    """Remove what killed runs left half-written in `out`, and nothing of a run at work; return how many folders.
 
     A result that was about to be replaced, and was not, gets its place back.
-
-    Returns:
-        How many folders were removed.
     """
     removed = 0
     for folder in sorted(out.glob(f".*{PART}")) if out.is_dir() else []:

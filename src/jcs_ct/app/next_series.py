@@ -5,19 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jcs_ct.app.examine import examine_case
+from jcs_ct.app.examine import CaseResult, examine_case
 from jcs_ct.core.errors import InputError, NoLungsError
-from jcs_ct.core.geometry import OtherSeries
+from jcs_ct.core.geometry import CTSeries, OtherSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.study.case import VolumeCase
+from jcs_ct.study.case import Case, VolumeCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.app.examine import CaseResult
-    from jcs_ct.core.geometry import CTSeries
-    from jcs_ct.study.case import Case
-    from jcs_ct.study.rules import Rule
     from jcs_ct.study.settings import Networks, Settings
 
 NO_LUNGS = "no lungs were found in it"
@@ -27,22 +23,17 @@ def examine_with_lungs(
     case: Case,
     networks: Networks,
     settings: Settings,
-    patient_rule: Rule | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> tuple[Case, CaseResult]:
-    """Look at a study: at the first of its series in which lungs are found.
+    """Look at a study: at the first of its series in which lungs are found. Return it as a case, and its result.
 
-    Returns:
-        The case that was looked at in the end, and its result.
-
-    Raises:
-        InputError: As `jcs_ct.study.scan.scan_study`; of the first series where none shows lungs.
+    Raises InputError as `jcs_ct.study.scan.scan_study`; of the first series where none shows lungs.
     """
     first: NoLungsError | None = None
     now = case
     while True:
         try:
-            return now, examine_case(now, networks, settings, patient_rule, progress)
+            return now, examine_case(now, networks, settings, progress=progress)
         except NoLungsError as error:
             first = first or error
             following = next_case(now)

@@ -86,12 +86,7 @@ def files_now(case: Case) -> NotedFiles:
 def record_files(out: Path, case: Case, report: dict[str, Any], before: NotedFiles, reading: Mapping[str, Any]) -> None:
     """Write down the files of a finished case. Without it the case is only read again, so a full disk is no problem.
 
-    Args:
-        out: The folder of results.
-        case: As it was read.
-        report: What `report.json` holds.
-        before: Its files before they were read. What has changed since is not noted.
-        reading: The options that it was read with.
+    `before`: its files before they were read; what has changed since is not noted. `reading`: the options of that.
     """
     if case.series is None or not report["source"]["stamp"] or not before.stamp or files_now(case) != before:
         return  # folders of pictures are told as fast from what is gathered
@@ -114,13 +109,10 @@ def record_files(out: Path, case: Case, report: dict[str, Any], before: NotedFil
 def untouched_cases(
     out: Path, same: Callable[[Path], dict[str, Any] | None], reading: Mapping[str, Any] | None = None
 ) -> Iterator[FinishedCase]:
-    """Yield the finished cases in `out` whose files are as they were.
+    """Yield the finished cases in `out` whose files are as they were, and that were read with the same options as now.
 
-    Args:
-        out: The folder of results.
-        same: Folder of a case → its report, where the same networks and settings made it; else None.
-        reading: The options that inputs are read with now; only cases that were read with the same are yielded. None
-            for all.
+    `same`: folder of a case → its report, where the same networks and settings made it; else None. No `reading`:
+    whatever the options were.
     """
     home = hashed_uid(HOME)
     for path in sorted((out / FOLDER).glob("*.json")):

@@ -23,7 +23,7 @@ from jcs_ct.io.files.sources import LIST_EXTENSIONS, list_lines
 from jcs_ct.io.files.walk import is_result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jcs_ct.app.gather import Gathered
     from jcs_ct.study.case import Case
@@ -33,12 +33,7 @@ _SHARE = re.compile(r"([0-9]{1,6})/([0-9]{1,6})")
 
 @dataclass(frozen=True)
 class Share:
-    """One of several disjoint shares.
-
-    Attributes:
-        number: From 1.
-        of: How many there are.
-    """
+    """One of several disjoint shares: the number (from 1) of so many."""
 
     number: int
     of: int
@@ -56,16 +51,12 @@ class Share:
         return f"{self.number}/{self.of}"
 
     def has(self, key: str) -> bool:
-        """Return whether what has this key belongs to the share.
-
-        Args:
-            key: 8 hexadecimal digits (`jcs_ct.app.identity.digest_key`).
-        """
+        """Return whether what has this key (`jcs_ct.app.identity.digest_key`) belongs to the share."""
         return int(key, 16) % self.of == self.number - 1
 
     def of_found(self, found: Gathered) -> Gathered:
         """Leave out what other shares do; what is left comes longest first, so that the last study is a short one."""
-        cases = sorted((case for case in found.cases if self.has(share_key(case))), key=_longest_first)
+        cases = longest_first(case for case in found.cases if self.has(share_key(case)))
         return replace(
             found,
             cases=tuple(cases),
@@ -78,8 +69,9 @@ class Share:
         return [entry for entry in entries(inputs) if self.has(digest_key(full_path(entry)))]
 
 
-def _longest_first(case: Case) -> tuple[int, str]:
-    return -len(case), case.name
+def longest_first(cases: Iterable[Case]) -> list[Case]:
+    """Return cases in an order in which the last is a short one."""
+    return sorted(cases, key=lambda case: (-len(case), case.name))
 
 
 def entries(inputs: Sequence[str]) -> list[str]:

@@ -15,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from jcs_ct.app.identity import full_path
+from jcs_ct.app.identity import full_path, hashed_uid, place_of, started_in
+from jcs_ct.app.resume_index import FinishedCase
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.outputs.report.words import call_of
 from jcs_ct.outputs.spreadsheet import cell, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from jcs_ct.app.batch import CaseOutcome
+    from jcs_ct.core.errors import InputError
 
 COLUMNS = (
     "case", "status", "verdict", "positive", "score", "limit", "rule", "reliable", "slices", "lesion_ml",
@@ -32,12 +37,7 @@ Row = dict[str, str]
 
 
 class Summary:
-    """The table of a folder of results.
-
-    Args:
-        out: The folder.
-        say: Takes a line that a user should know.
-    """
+    """The table of the folder of results `out`; `say` takes a line that a user should know."""
 
     def __init__(self, out: Path, say: Callable[[str], object] = lambda _: None) -> None:
         self.path = out / "summary.csv"
@@ -53,7 +53,7 @@ class Summary:
                 file.seek(0)
                 whole = _whole_lines(file.read())
                 file.truncate(whole)
-                file.write(_lines(rows, header=not whole))
+                file.write(table(rows, header=not whole))
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -62,10 +62,8 @@ class Summary:
     ) -> list[Row]:
         """Keep the last line of each input, and return all lines.
 
-        Args:
-            read_now: Returns the files, in full, that cases were made of: an older line that one of them could not be
-                read goes.
-            before: Older lines, for inputs of which the table says nothing.
+        `read_now` returns the files, in full, that cases were made of: an older line that one of them could not be read
+        goes. `before` are older lines, for inputs of which the table says nothing.
         """
         with self._lock:
             for part in self.path.parent.glob(f".{self.path.name}.*.part"):
@@ -75,7 +73,7 @@ class Summary:
             if not all(row["case"] for row in rows):
                 read = read_now()
                 rows = [row for row in rows if row["case"] or place_of_row(row) not in read]
-            write_whole(self.path, _lines(rows, header=True), overwrite=True)
+            write_whole(self.path, table(rows), overwrite=True)
         return rows
 
     def read(self) -> list[Row]:
@@ -93,7 +91,7 @@ class Summary:
                 first = file.readline()
         except FileNotFoundError:
             return
-        header = _lines((), header=True)
+        header = table(())
         if header.startswith(first):  # whole, or of a run that was killed within it
             return
         aside = next(p for p in (self.path.with_name(f"{name}.csv") for name in old_names()) if not p.exists())
@@ -118,11 +116,6 @@ def rows_of(content: bytes) -> list[Row] | None:
         return None
     whole = (row for row in reader if None not in row and None not in row.values())
     return [{name: value_of(text) for name, text in row.items()} for row in whole]
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Return a whole table of these lines."""
-    return _lines(rows, header=True)
 
 
 def last_states(rows: Iterable[Row]) -> list[Row]:
@@ -190,10 +183,50 @@ def _whole_lines(content: bytes) -> int:
     return end
 
 
-def _lines(rows: Iterable[Mapping[str, Any]], *, header: bool) -> bytes:
+def table(rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> bytes:
+    """Return a whole table of these lines, or the lines alone."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if header:
         writer.writeheader()
     writer.writerows({name: cell(row.get(name, "")) for name in COLUMNS} for row in rows)
     return text.getvalue().encode(errors="surrogateescape")  # names that are no text stay the bytes they are
+
+
+def summary_row(ended: CaseOutcome, *, keep_identity: bool = False) -> dict[str, Any]:
+    """Return a study's line of the summary; `keep_identity`: the UIDs of one that failed stand there as they are."""
+    case = ended.case
+    row: dict[str, Any] = {"case": ended.name, "status": ended.status, "kind": case.kind, "slices": len(case)}
+    if isinstance(case, FinishedCase):
+        row |= {"path": case.path, "started_in": case.started_in}
+    else:
+        row |= _placed(place_of(case))
+        if case.series is not None:
+            uids = {"study": case.series.study_uid, "series": case.series.series_uid}
+            row |= uids if keep_identity else {name: hashed_uid(uid) for name, uid in uids.items()}
+    if ended.report is not None:
+        verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
+        row |= {name: verdict[name] for name in ("positive", "score", "limit", "rule", "reliable")}
+        row["verdict"] = call_of(verdict)
+        row |= {"slices": ended.report["input"]["slices"], "seconds": ended.report["seconds"]}
+        row |= {"lesion_ml": burden.get("lesion_ml", ""), "lesion_share": burden.get("share", "")}
+        source = ended.report.get("source") or {}
+        row |= {name: source.get(name, "") for name in ("study", "series")}
+        row["reasons"] = "; ".join(verdict["reasons"])
+        row["severity"] = (burden.get("severity") or {}).get("name", "")
+    if ended.error is not None:
+        row["problem"] = ended.error.line()
+    return row
+
+
+def problem_row(problem: InputError, *, keep_identity: bool = False) -> dict[str, Any]:
+    """Return the line of the summary for an input, or a study in it, that made no case; `keep_identity` as above."""
+    row: dict[str, Any] = {"status": "failed", "problem": problem.line()}
+    row |= _placed(str(problem.path)) if problem.path else {"path": "", "started_in": ""}
+    if problem.study:
+        row |= {"kind": "dicom", "study": problem.study if keep_identity else hashed_uid(problem.study)}
+    return row
+
+
+def _placed(path: str) -> dict[str, str]:
+    return {"path": path, "started_in": started_in(path)}

@@ -31,12 +31,7 @@ COMPARED = 64  # slices of a study that are compared by their looks
 
 
 class TrainingWatch:
-    """Looks up the slices of one study.
-
-    Args:
-        networks: What looks at the study.
-        slices: How many it has.
-    """
+    """Looks up the slices of one study, which has so many."""
 
     def __init__(self, networks: Networks, slices: int) -> None:
         self._known: list[tuple[str, TrainingSlices]] = []

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
+from jcs_ct.core.errors import InputError, OutputError, UsageError
 from jcs_ct.core.installing import install_command
 
 if TYPE_CHECKING:
@@ -173,8 +173,6 @@ def open_place(text: str) -> Place:
 def _reading(url: str) -> Iterator[None]:
     try:
         yield
-    except JcsError:
-        raise
     except FileNotFoundError as error:
         raise InputError("does not exist", path=url, hint="check the bucket and the name") from error
     except Exception as error:  # see the module
@@ -185,8 +183,6 @@ def _reading(url: str) -> Iterator[None]:
 def _writing(url: str) -> Iterator[None]:
     try:
         yield
-    except JcsError:
-        raise
     except Exception as error:  # see the module
         raise OutputError(f"cannot be written: {_text(error)}", path=url, hint="check access and endpoint") from error
 

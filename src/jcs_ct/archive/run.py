@@ -19,8 +19,17 @@ from jcs_ct.app.batch import CaseOutcome, diagnose_cases, moved
 from jcs_ct.app.compared import made_with
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import digest_key, place_of
-from jcs_ct.app.rows import problem_row, summary_row
-from jcs_ct.app.summary import Row, Summary, as_read_back, last_states, old_names, rows_of, table
+from jcs_ct.app.summary import (
+    Row,
+    Summary,
+    as_read_back,
+    last_states,
+    old_names,
+    problem_row,
+    rows_of,
+    summary_row,
+    table,
+)
 from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, JcsError, OutputError
 
@@ -62,10 +71,10 @@ class Archive:
     """What units are diagnosed with, and where results go.
 
     Attributes:
-        networks, settings: As of `jcs_ct.app.batch.diagnose_cases`.
+        networks, settings: As of `jcs_ct.app.batch.Job`.
         out: The folder of results.
         gather: Options of `jcs_ct.app.gather.gather`.
-        overwrite, resume: As of `diagnose_cases`.
+        overwrite, resume: As of `Job`.
     """
 
     networks: Networks
@@ -169,13 +178,9 @@ class Archive:
 
 @dataclass(frozen=True)
 class _Fetched:
-    """A unit on this machine's disk; leaving its `with` block removes it.
+    """A unit on this machine's disk, at `path`, or why not; leaving its `with` block removes it.
 
-    Attributes:
-        unit: Which.
-        folder: Temporary; results are made in it too.
-        path: Where it lies.
-        problem: Why it is not there.
+    Results are made in the temporary `folder` too.
     """
 
     unit: Unit
@@ -209,11 +214,7 @@ def _fetched(unit: Unit) -> _Fetched:
 
 
 def read_records(out: Place, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Return the records of units, those of `names` or all. One that is damaged counts as none.
-
-    Raises:
-        InputError: The store cannot be asked.
-    """
+    """Return the records of units, those of `names` or all; damaged ones count as none. Raises InputError."""
     folder = out / RECORDS
     if not folder.exists():
         return {}
@@ -238,19 +239,10 @@ def write_summary(
     now: Mapping[str, Sequence[Mapping[str, Any]]],
     say: Callable[[str], object],
 ) -> list[Row]:
-    """Write `OUT/summary.csv`: what it held, the records of all units, and how those of this run ended.
+    """Write `OUT/summary.csv` of what it held, all records, and how the units of this run ended; return all lines.
 
-    Args:
-        out: The folder of results.
-        records: Of all units, by their names.
-        now: The lines of the units that this run looked at, by their names, and of inputs that made none under "".
-        say: Takes a line that a user should know.
-
-    Returns:
-        All its lines.
-
-    Raises:
-        OutputError: It cannot be written.
+    `now`: the lines of the units that this run looked at, by their names, and of inputs that made none under "". Raises
+    OutputError where it cannot be written.
     """
     before = [row for name in sorted(records.keys() - now.keys()) for row in records[name]["rows"]]
     ended = [row for name in sorted(now) for row in now[name]]
@@ -268,9 +260,3 @@ def write_summary(
     rows = last_states([*map(as_read_back, before), *(known or []), *map(as_read_back, ended)])
     there.write(table(rows))
     return rows
-
-
-def missing_units(places: Sequence[Place], records: Mapping[str, dict[str, Any]]) -> list[Place]:
-    """Return the places of units that have no record."""
-    there = {record["unit"] for record in records.values()}
-    return [place for place in places if place.url not in there]

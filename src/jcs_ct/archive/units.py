@@ -33,12 +33,7 @@ SPARE_BYTES = 2**30  # of the disk that units are fetched to, left to others
 
 @dataclass(frozen=True)
 class Unit:
-    """What is fetched and diagnosed at once.
-
-    Attributes:
-        place: Where it lies.
-        files: All its files.
-    """
+    """What is fetched and diagnosed at once: where it lies, and all its files."""
 
     place: Place
     files: tuple[Stored, ...]
@@ -61,10 +56,7 @@ class Unit:
         return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def fetch(self, folder: Path) -> Path:
-        """Copy it to a disk, and return where it lies then. One on a disk of this machine is read where it is.
-
-        Args:
-            folder: Empty.
+        """Copy it to an empty folder, and return where it lies then. One on a disk of this machine is read where it is.
 
         Raises:
             InputError: It is too large, does not fit on the disk, has names that lead out of the folder, changes
@@ -112,11 +104,7 @@ class FoundPlaces:
 
 
 def find_places(inputs: Sequence[str]) -> FoundPlaces:
-    """Return the units' places of inputs.
-
-    Raises:
-        UsageError: See `jcs_ct.archive.places.open_place`.
-    """
+    """Return the units' places of inputs. Raises UsageError as `jcs_ct.archive.places.open_place` does."""
     places: list[Place] = []
     problems: list[InputError] = []
     others = 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.app.batch import CaseOutcome, Job, there_before
 from jcs_ct.app.locks import remove_debris
+from jcs_ct.app.shares import longest_first
 from jcs_ct.core.errors import JcsError, UsageError, unforeseen
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import available, threads
@@ -40,8 +41,7 @@ class Orders:
 
     Attributes:
         models, device, runtime: As of `jcs_ct.inference.open_network`.
-        settings, out, overwrite, resume, reading: As of `jcs_ct.app.batch.diagnose_cases`.
-        there_before: As of `jcs_ct.app.batch.Job`.
+        settings, out, options: As of `jcs_ct.app.batch.Job`.
         slices: Of all studies together: the runtime is chosen for them, as by a run without a cluster.
         version: Of the package that gives the orders.
     """
@@ -51,10 +51,7 @@ class Orders:
     runtime: str
     settings: Settings
     out: Path
-    overwrite: bool = False
-    resume: bool = False
-    reading: Mapping[str, Any] = field(default_factory=dict)
-    there_before: frozenset[str] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
     slices: int = 1
     version: str = __version__
 
@@ -78,15 +75,7 @@ class Worker:
         one_arena()
         networks = Networks.of([open_network(m, orders.device, RESULTS, orders.runtime) for m in orders.models])
         networks.expect(orders.slices)
-        self._job = Job(
-            networks,
-            orders.settings,
-            orders.out,
-            overwrite=orders.overwrite,
-            resume=orders.resume,
-            reading=orders.reading,
-            there_before=orders.there_before,
-        )
+        self._job = Job(networks, orders.settings, orders.out, **orders.options)
 
     def ready(self) -> bool:
         """Return True once the weights are loaded."""
@@ -108,21 +97,18 @@ def diagnose_on_ray(
     workers: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[CaseOutcome]:
-    """Diagnose cases on a cluster, the longest first; yield how each ended, as they end.
+    """Diagnose cases with distinct names on a cluster, the longest first; yield how each ended, as they end.
 
-    Args:
-        cases: With distinct names.
-        orders: How.
-        address: Of the cluster, as `ray.init` takes it; by default one is made on this machine and ended afterwards.
-        workers: How many; by default what its processors allow.
-        say: Takes a line that a user should know.
+    `address` is of the cluster, as `ray.init` takes it; by default one is made on this machine and ended afterwards.
+    There are as many workers as its processors allow, unless `workers` says how many.
 
     Raises:
         UsageError: Ray is not installed, or there is no cluster at the address.
     """
     ray = _start(address)
     slices = max(1, sum(map(len, cases)))
-    orders = replace(orders, there_before=there_before(cases, orders.out), slices=slices)
+    options = {**orders.options, "there_before": there_before(cases, orders.out)}
+    orders = replace(orders, options=options, slices=slices)
     try:
         yield from _Crew(ray, orders, workers, say).run(cases)
     finally:
@@ -170,7 +156,7 @@ class _Crew:
 
     def run(self, cases: Sequence[Case]) -> Iterator[CaseOutcome]:
         """Yield how cases end, as they end."""
-        queue = deque(sorted(cases, key=lambda case: (-len(case), case.name)))
+        queue = deque(longest_first(cases))
         for _ in range(min(self._wanted, len(queue))):
             self._hire()
         alone_since = time.monotonic()
@@ -208,7 +194,7 @@ class _Crew:
         try:
             self._ray.get(ready)
         except self._ray.exceptions.RayError as error:
-            self._problem = f"a worker could not be started: {_last_line(error)}"
+            self._problem = f"a worker could not be started: {(str(error).splitlines() or [''])[-1][:200]}"
             self._say(self._problem)
             if before + 1 < STARTS:  # what made one fail may be gone, or another machine's turn
                 time.sleep(1.0)
@@ -236,7 +222,3 @@ def _failed(case: Case, why: str) -> CaseOutcome:
     return CaseOutcome(
         case, "failed", None, JcsError(f"failed: {why}", path=case.label, hint="run it again with --resume")
     )
-
-
-def _last_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[-1][:200]

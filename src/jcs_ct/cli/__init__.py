@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sys
 import traceback
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.mistakes import advice
-from jcs_ct.cli.version import show_version
 from jcs_ct.core.errors import JcsError, MemoryRanOutError, UsageError, unforeseen
+from jcs_ct.core.installing import version_of
 from jcs_ct.core.processors import usable_threads
+from jcs_ct.core.version import __version__
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -72,8 +74,24 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
+def _show_version(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    """Print the versions of the package, its weights and the runtimes, without loading one, and end, if asked to."""
+    if not asked or context.resilient_parsing:
+        return
+    from jcs_ct.weights.store import SHIPPED, find_stored
+
+    stored = find_stored(SHIPPED)
+    digest = stored.card.weights_sha256[:12] if stored and stored.card else "missing or damaged, see jcs doctor"
+    names = ("torch", "openvino", "onnxruntime")
+    runtimes = [f"{name} {version}" for name in names if (version := version_of(name))]
+    click.echo(f"jcs {__version__} (Python {platform.python_version()})")
+    click.echo(f"weights: {SHIPPED} {digest}")
+    click.echo(f"runtimes: {', '.join(runtimes) or 'none'}")
+    context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version,
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version,
               help="Show the versions of jcs-ct, its weights and runtimes.")  # fmt: skip
 def jcs() -> None:
     """COVID-19 on chest CT by joint classification and segmentation (JCS).
@@ -100,11 +118,7 @@ def _listen_to_stops() -> None:
 
 
 def _look_around() -> None:
-    """Take away what libraries would print lines about, or end for, as they are loaded.
-
-    Raises:
-        UsageError: The working folder is gone.
-    """
+    """Take away what libraries print about, or end for, when they load. Raises UsageError without a working folder."""
     try:
         Path.cwd()
     except FileNotFoundError as error:
@@ -123,12 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("stdout", "stderr"):  # closed by whoever started the command: libraries would stumble over it
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115  # until the end
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # names of files may hold what the terminal's encoding cannot show
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        if hasattr(getattr(sys, name), "reconfigure"):  # names of files may hold what its encoding cannot show
+            getattr(sys, name).reconfigure(errors="backslashreplace")
     try:
         _look_around()
         status = jcs.main(args=words, prog_name="jcs", standalone_mode=False)
@@ -140,33 +150,26 @@ def main(arguments: list[str] | None = None) -> None:
         if helps := advice(error):
             click.echo(helps, err=True)
         status = error.exit_code
-    except JcsError as error:
-        if "--verbose" in words:
-            traceback.print_exc()
-        click.echo(f"jcs: error: {error.line()}", err=True)
-        status = error.exit_status
-        if "--json" in words:
-            facts = {"message": error.message, "path": error.path, "hint": error.hint, "exit_status": status}
-            with suppress(OSError):  # the error may be that nothing can be printed there
-                click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
-    except ModuleNotFoundError as error:
-        if "--verbose" in words:
-            traceback.print_exc()
-        click.echo(f"jcs: error: {_incomplete(error)}", err=True)
-        status = 2
     except Exception as error:  # noqa: BLE001  # a user sees one line; the traceback is there for whoever asks
         if "--verbose" in words:
             traceback.print_exc()
-        text = (str(error).splitlines() or [""])[0]
-        line = f"unexpected {type(error).__name__}: {text} (run it again with --verbose)"
-        known = unforeseen(error)
-        memory = isinstance(known, MemoryRanOutError)
-        click.echo(f"jcs: error: {known.line() if memory else line}", err=True)
-        status = known.exit_status if memory else 1
+        line, status = _told(error)
+        click.echo(f"jcs: error: {line}", err=True)
+        if isinstance(error, JcsError) and "--json" in words:
+            facts = {"message": error.message, "path": error.path, "hint": error.hint, "exit_status": status}
+            with suppress(OSError):  # the error may be that nothing can be printed there
+                click.echo(json.dumps({"error": facts}, indent=2, ensure_ascii=False))
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _incomplete(error: ModuleNotFoundError) -> str:
-    """Return what is missing from an installation: PyTorch comes first and on its own, so that it may not be there."""
-    name = (error.name or str(error)).partition(".")[0]
-    return f"the library {name} is not installed (install jcs-ct again, and PyTorch before it: see docs/start.md)"
+def _told(error: Exception) -> tuple[str, int]:
+    """Return the line of an error, and the exit status."""
+    known = error if isinstance(error, JcsError) else unforeseen(error)
+    if isinstance(error, JcsError) or isinstance(known, MemoryRanOutError):
+        return known.line(), known.exit_status
+    if isinstance(error, ModuleNotFoundError):  # PyTorch comes first and on its own, so that it may not be there
+        name = (error.name or str(error)).partition(".")[0]
+        hint = "install jcs-ct again, and PyTorch before it: see docs/start.md"
+        return f"the library {name} is not installed ({hint})", 2
+    text = (str(error).splitlines() or [""])[0]
+    return f"unexpected {type(error).__name__}: {text} (run it again with --verbose)", 1

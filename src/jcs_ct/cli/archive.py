@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.cli.common import report_warnings, verdict_line
+from jcs_ct.cli.common import Reporter, Run, report_warnings, verdict_line
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from jcs_ct.app.shares import Share
     from jcs_ct.archive.places import Place
     from jcs_ct.archive.run import UnitEnded
-    from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.study.settings import Networks, Settings
 
 GUESS = 100  # slices of a study that nobody has seen yet: what runtimes are chosen for
@@ -31,31 +30,21 @@ def diagnose_archive(
     resume: bool,
     **ways: Any,
 ) -> None:
-    """Diagnose the units of inputs, of which some or the results are URLs.
-
-    Args:
-        run: What the common options say.
-        inputs: URLs and paths.
-        out: Where results go.
-        share: Of the units; None for all.
-        networks: What runs.
-        settings: How.
-        resume: Keep the units that an earlier run has finished.
-        ways: Options of `jcs_ct.app.gather.gather`.
+    """Diagnose the units of inputs, of which some or the results are URLs; `ways` as of `jcs_ct.app.gather.gather`.
 
     Raises:
         InputError: An input is not there; or there is no unit at all.
         OutputError: There are results already; or a store refuses them.
         UsageError: See `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.app.rows import problem_row
+    from jcs_ct.app.summary import problem_row
     from jcs_ct.archive.run import Archive, read_records, write_summary
     from jcs_ct.archive.units import find_places, list_units
     from jcs_ct.io.files.walk import results_note
 
     reporter, target = run.reporter, place_of_results(out)
     found = find_places(inputs)
-    own = [place for place in found.places if _is_own(place, target)]
+    own = [place for place in found.places if f"{place.url}/".startswith(f"{target.url}/")]  # or lies in it
     places = [place for place in found.places if place not in own]
     units, results = list_units(places, share)
     if found.others:
@@ -73,8 +62,7 @@ def diagnose_archive(
         message = f"{only if own or results else ''}no study to work on"
         hint = "give folders of studies, archives or volumes"
         raise found.problems[0] if found.problems else InputError(message, hint=hint)
-    for problem in found.problems:
-        reporter.problem(problem)
+    reporter.tell((), found.problems)
     if not units:
         reporter.note(f"none of the {len(places)} inputs is in share {share}")
         return
@@ -104,7 +92,7 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
     Raises:
         UsageError: The shares are not in that place; or see `jcs_ct.archive.places.open_place`.
     """
-    from jcs_ct.archive.run import missing_units, read_records, write_summary
+    from jcs_ct.archive.run import read_records, write_summary
     from jcs_ct.archive.units import find_places, is_result
 
     if {share.rstrip("/") for share in shares} != {out.rstrip("/")}:
@@ -112,32 +100,31 @@ def collect_archive(reporter: Reporter, shares: Sequence[str], out: str, inputs:
     target = place_of_results(out)
     records = read_records(target)
     rows = write_summary(target, records, {}, reporter.note)
-    finished = [row for row in rows if row["status"] != "failed"]
-    reporter.say(f"jcs: {len(finished)} results, {target.url}/summary.csv")
-    for row in finished:
-        reporter.case(f"{row['case']}: {target.url}/{row['case']}", case=row["case"], path=row["path"])
-    if len(rows) > len(finished):
-        reporter.note(f"{len(rows) - len(finished)} inputs failed, see summary.csv")
+    failed = report_collected(reporter, rows, target.url)
     found = find_places(inputs)
-    for problem in found.problems:
-        reporter.problem(problem)
-    missing = [place for place in missing_units(found.places, records) if not is_result(place)]
-    for place in missing:
-        reporter.problem(InputError("has no result", path=place.url, hint="diagnose the inputs with --resume into OUT"))
-    reporter.result |= {"missing": [place.url for place in missing], "input_failures": len(rows) - len(finished)}
+    reporter.tell((), found.problems)
+    recorded = {record["unit"] for record in records.values()}
+    missing = [place.url for place in found.places if place.url not in recorded and not is_result(place)]
+    hint = "diagnose the inputs with --resume into OUT"
+    reporter.tell((), (InputError("has no result", path=url, hint=hint) for url in missing))
+    reporter.result |= {"missing": missing, "input_failures": failed}
 
 
-def _is_own(place: Place, target: Place) -> bool:
-    """Return whether a unit is, or lies in, the folder of results."""
-    return place.url == target.url or place.url.startswith(f"{target.url}/")
+def report_collected(reporter: Reporter, rows: Sequence[Mapping[str, Any]], out: str, new: str = "") -> int:
+    """Report the results that a summary names, and return how many inputs failed; `new`: how many came just now."""
+    finished = [row for row in rows if row["status"] != "failed"]
+    reporter.say(f"jcs: {len(finished)} results, {new}{out}/summary.csv")
+    for row in finished:
+        reporter.case(f"{row['case']}: {out}/{row['case']}", case=row["case"], path=row["path"])
+    failed = len(rows) - len(finished)
+    if failed:
+        reporter.note(f"{failed} inputs failed, see summary.csv")
+    return failed
 
 
 def _say(ended: UnitEnded, number: int, total: int, target: Place, reporter: Reporter) -> None:
     where = f"jcs: {number} of {total}: {ended.unit.place.url}"
-    for note in ended.notes:
-        reporter.note(note)
-    for problem in ended.problems:
-        reporter.problem(problem)
+    reporter.tell(ended.notes, ended.problems)
     if ended.kept:
         reporter.say(f"{where}: finished before")
         for row in ended.rows:

@@ -17,11 +17,7 @@ EVERY = 60.0  # seconds between lines in a log
 class Bar:
     """Shows how many of `total` slices are done. A context: the bar is gone when it ends.
 
-    Args:
-        total: How many there are.
-        say: Says a line.
-        quiet: There is neither bar nor line.
-        now: The clock, in seconds.
+    `say` says a line; with `quiet` there is neither bar nor line. `now` is the clock, in seconds.
     """
 
     def __init__(

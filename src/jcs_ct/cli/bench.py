@@ -5,17 +5,34 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
-from jcs_ct.cli.bench_study import bench_study
-from jcs_ct.cli.common import RUNTIMES, check_runtimes, line_printer, threads_option
-from jcs_ct.cli.groups import Group
+from jcs_ct.cli.common import (
+    PATH,
+    RUNTIMES,
+    Group,
+    check_runtimes,
+    json_option,
+    line_printer,
+    needing,
+    overwrite_option,
+    stacked,
+    threads_option,
+    verbose_option,
+)
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.installing import install_command
 
 NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
+_result_options = stacked(
+    json_option,
+    click.option("--quiet", is_flag=True, help="Print the result only."),
+    verbose_option,
+    threads_option,
+)
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -34,16 +51,11 @@ NETWORKS = "jcs-single,jcs-joint,jcs-classifier,jcs-lite"
     help="Input sizes: 512, 256x320 or 16x224x224 (batch first); default: as trained.",
 )
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Number of turns that count.")
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Folder of slices to compare results on (default: a phantom)."
-)
+@click.option("--data", type=PATH, help="Folder of slices to compare results on (default: a phantom).")
 @click.option("--slices", type=click.IntRange(1), default=4, show_default=True, help="Largest number of these slices.")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for bench.json and bench.md.")
-@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-@click.option("--quiet", is_flag=True, help="Print the result only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
-@threads_option
+@click.option("-o", "--out", type=PATH, help="Folder for bench.json and bench.md.")
+@overwrite_option
+@_result_options
 @click.pass_context
 def bench(
     context: click.Context,
@@ -110,7 +122,67 @@ def bench(
         context.exit(2)
 
 
-bench.add_command(bench_study)
+@bench.command()
+@click.argument("study", type=PATH, required=False)
+@click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
+              help="Weights, as for `jcs diagnose`; networks without any run with deterministic ones.")  # fmt: skip
+@click.option(
+    "--runtimes",
+    default="torch,auto",
+    show_default=True,
+    metavar="A,B",
+    help="Runtimes to measure; the first is the baseline.",
+)
+@click.option(
+    "--segment",
+    type=click.Choice(["always", "positive", "never"]),
+    help="Which studies get lesion maps, as for `jcs diagnose`.",
+)
+@click.option("--lengths", default="", metavar="A,B",
+              help="Instead of STUDY: measure phantoms with these numbers of slices, in a warm process.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Number of turns that count.")
+@_result_options
+def study(
+    study: Path | None,
+    model: tuple[str, ...],
+    runtimes: str,
+    segment: Any,
+    lengths: str,
+    repeats: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Measure the time of each stage of a study, and its memory, on every runtime in turn.
+
+    STUDY is one study that `jcs diagnose` can read. Its results are thrown away. Nothing else should run on the
+    machine.
+    """
+    names = [name for name in runtimes.split(",") if name]
+    check_runtimes(names, RUNTIMES)
+    counts = [text for text in lengths.split(",") if text]
+    if any(not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 999 for text in counts):
+        raise UsageError(f"{lengths!r:.40} are not numbers of slices", hint="50,100,200,400, for example; 999 at most")
+    if (study is None) is not bool(counts) or not names:
+        raise UsageError("give one study or --lengths, and at least one runtime", hint="see `jcs bench study --help`")
+
+    from jcs_ct.bench import studies as speed
+
+    say = line_printer(quiet=quiet)
+    models = model or ("jcs-lite",)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [speed.StudyRow(name, speed.Job(study, models, name, segment)) for name in names if study is not None]
+        if counts:
+            say(f"phantoms of {', '.join(counts)} slices are made")
+            for path in speed.phantoms([int(text) for text in counts], Path(folder)):
+                rows += [
+                    speed.StudyRow(f"{path.name}, {name}", speed.Job(path, models, name, segment, warm=True))
+                    for name in names
+                ]
+        speed.measure(rows, repeats, say)
+    if as_json:
+        click.echo(json.dumps({"schema": speed.SCHEMA, "rows": [row.to_dict() for row in rows]}, indent=2))
+    else:
+        click.echo(speed.to_markdown(rows), nl=False)
 
 
 @bench.command("train")
@@ -127,19 +199,14 @@ bench.add_command(bench_study)
     show_default=True,
     help="Number of turns of each way that count.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-@click.option("--quiet", is_flag=True, help="Print the result only.")
-@click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
-@threads_option
+@_result_options
 def train(network: str, size: int, batch: int, steps: int, turns: int, as_json: bool, quiet: bool) -> None:
     """Measure training with the release's recipe: `jcs train` against the plain published loop, in turn.
 
     It trains on a phantom made for the run. It needs the extra train, and a machine that does nothing else.
     """
-    try:
+    with needing("train"):
         from jcs_ct.bench.training import TOLERANCE, WAYS, measure
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{error.name} is not installed", hint=install_command("train")) from error
     import torch
 
     say = line_printer(quiet=quiet)

@@ -13,10 +13,10 @@ from jcs_ct.cli.common import (
     Run,
     common_options,
     find_inputs,
-    progress,
     refuse_existing,
     report_slice,
     slice_options,
+    worked,
 )
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.whole_files import whole_file
@@ -46,7 +46,7 @@ def classify(
     INPUT is the same as for `jcs segment`. A slice that fails is named and left out of the table. Flags say why a
     picture does not look like an axial chest slice in a lung window; "; " separates them.
     """
-    from jcs_ct.app.each_slice import flags_of, for_each, read_input
+    from jcs_ct.app.each_slice import flags_of, read_input
     from jcs_ct.inference import apply
 
     reporter = run.reporter
@@ -66,7 +66,7 @@ def classify(
         with temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["file", "probability", "label", "flags"])
-            for source, (notes, flags, probability) in progress(for_each(sources, work), len(sources), reporter):
+            for source, (notes, flags, probability) in worked(sources, work, reporter):
                 label = int(probability >= cut)
                 table.writerow([source.label, f"{probability:.6f}", label, "; ".join(flags)])
                 facts: dict[str, Any] = {"file": source.label, "probability": probability, "label": label}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -12,14 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
+from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError, unforeseen
+from jcs_ct.core.installing import install_command
 from jcs_ct.core.processors import limited_threads, need_processors_described
 from jcs_ct.core.warning import code_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from jcs_ct.app.each_slice import Outcome
     from jcs_ct.inference import Network
     from jcs_ct.io.files.sources import Source
     from jcs_ct.models import Gives
@@ -29,9 +31,9 @@ T = TypeVar("T")
 
 PATIENT_RULES = ("whole-study", "top-k", "fraction", "release-count")  # as in jcs_ct.study.settings
 RUNTIMES = ("auto", "torch", "torch-tuned", "openvino", "onnxruntime", "native")  # as in the table
-
-ACCEPT = "With --resume: go on though slices, labels, masks or their parts have changed; the weights' card says so."
-"""What `--accept-changed-data` of the training commands says of itself."""
+PATH = click.Path(path_type=Path)
+EXISTING = click.Path(path_type=Path, exists=True, dir_okay=False)
+DEVICES = click.Choice(["auto", "cpu", "cuda", "mps"])
 
 
 class Probability(click.FloatRange):
@@ -48,15 +50,53 @@ class Probability(click.FloatRange):
         return number
 
 
+class Group(click.Group):
+    """A group that lists the whole first sentence of each command's help, over several lines where it is long."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, one.get_short_help_str(limit=1000)) for name, one in commands if one and not one.hidden]
+            )
+
+
+def stacked(*options: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return what adds options, in the order in which the help lists them."""
+
+    def add(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
 inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+quiet_option = click.option("--quiet", is_flag=True, help="Print problems only.")
+details_option = click.option("--verbose", is_flag=True, help="Print more details, and tracebacks of errors.")
+verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+allow_gaps_option = click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
+drop_odd_option = click.option(
+    "--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
+    help="Skip a few images that do not fit: their size differs, or their position is taken.",
+)  # fmt: skip
+segment_option = click.option(
+    "--segment", type=click.Choice(["always", "positive", "never"]), default=None,
+    help="Which studies get lesion maps (default: always with jcs-lite, otherwise positive).",
+)  # fmt: skip
+strict_option = click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse slices that do not look like axial chest slices in a lung window; by default they are noted.",
+)
 
 
 def model_option(several: str = "") -> Callable[[F], F]:
-    """Return the option `--model NAME|FILE`: a tuple where several may be given, else one, and more are refused.
-
-    Args:
-        several: What several are for.
-    """
+    """Return the option `--model NAME|FILE`: a tuple where `several` says what for, else one, and more are refused."""
     text = "Stored weights (see `jcs models list`) or a file"
     more = f"; give it several times {several}." if several else "."
     return click.option(
@@ -74,25 +114,13 @@ def _only_one(_context: click.Context, _option: click.Parameter, given: tuple[st
     return given[0] if given else None
 
 
-def strict_option(function: F) -> F:
-    """Add the option `--strict` of commands that look at every slice before a network does."""
-    text = "Refuse slices that do not look like axial chest slices in a lung window; by default they are noted."
-    return click.option("--strict", is_flag=True, help=text)(function)
-
-
 def slice_options(out: str, model: str) -> Callable[[F], F]:
     """Add what commands that look at slices one by one have: INPUT..., --out, --model and --strict.
 
-    Args:
-        out: Help of --out.
-        model: What several --model are for.
+    `out` is the help of --out; `model` says what several --model are for.
     """
-
-    def decorate(function: F) -> F:
-        place = click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help=out)
-        return inputs_argument(place(model_option(model)(strict_option(function))))
-
-    return decorate
+    place = click.option("-o", "--out", type=PATH, required=True, help=out)
+    return stacked(inputs_argument, place, model_option(model), strict_option)
 
 
 def threads_option(function: F) -> F:
@@ -125,34 +153,34 @@ def common_options(command: str) -> Callable[[Callable[..., None]], Callable[...
             function(run=Run(reporter, device, overwrite, runtime), **rest)
             click.get_current_context().exit(reporter.finish())
 
-        return _with_options(threads_option(wrapper))
+        return _COMMON(threads_option(wrapper))
 
     return decorate
 
 
-def _with_options(function: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option("--verbose", is_flag=True, help="Print more details, and tracebacks of errors."),
-        click.option("--quiet", is_flag=True, help="Print problems only."),
-        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
-        click.option(
-            "--runtime",
-            type=click.Choice(RUNTIMES),
-            default="auto",
-            show_default=True,
-            help="Library that runs the network; auto takes the fastest that passed its check on this machine.",
-        ),
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-            default="auto",
-            show_default=True,
-            help="Where the network runs.",
-        ),
-    ):
-        function = option(function)
-    return function
+_COMMON = stacked(
+    click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the network runs."),
+    click.option(
+        "--runtime",
+        type=click.Choice(RUNTIMES),
+        default="auto",
+        show_default=True,
+        help="Library that runs the network; auto takes the fastest that passed its check on this machine.",
+    ),
+    overwrite_option,
+    quiet_option,
+    details_option,
+    json_option,
+)
+
+
+@contextmanager
+def needing(extras: str) -> Iterator[None]:
+    """Name what the block imports and is not there, and the extras that bring it. Raises UsageError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{error.name} is not installed", hint=install_command(extras)) from error
 
 
 def line_printer(*, quiet: bool) -> Callable[[str], None]:
@@ -210,6 +238,13 @@ class Reporter:
         if not self.quiet:
             _say(text)
 
+    def tell(self, notes: Iterable[str], problems: Iterable[JcsError] = ()) -> None:
+        """Say what a user should know, and name what cannot be used."""
+        for note in notes:
+            self.note(note)
+        for problem in problems:
+            self.problem(problem)
+
     def detail(self, text: str) -> None:
         """Say something that only somebody who asks for it with --verbose wants to know."""
         if self.verbose:
@@ -264,14 +299,7 @@ def _say(text: str) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What the common options say.
-
-    Attributes:
-        reporter: Where to say things.
-        device: "auto", "cpu", "cuda" or "mps".
-        overwrite: Whether results may replace files.
-        runtime: "auto" or the name of a runtime.
-    """
+    """What the common options say. `device`: "auto", "cpu", "cuda" or "mps"; `runtime`: "auto" or the name of one."""
 
     reporter: Reporter
     device: str
@@ -279,11 +307,7 @@ class Run:
     runtime: str = "auto"
 
     def torch_only(self) -> Run:
-        """Return the same for a command that needs gradients or inner layers, which only PyTorch has.
-
-        Raises:
-            UsageError: Another runtime was asked for.
-        """
+        """Return the same for a command that needs gradients or inner layers. Raises UsageError where none are."""
         if self.runtime not in ("auto", "torch"):
             raise UsageError(
                 f"this command does not run on {self.runtime}", hint="leave --runtime out: it needs PyTorch"
@@ -336,10 +360,7 @@ def find_inputs(inputs: Sequence[str], out: Path, reporter: Reporter) -> list[So
     from jcs_ct.io.files.sources import find_sources
 
     found = find_sources(inputs)
-    for note in found.notes:
-        reporter.note(note)
-    for problem in found.problems:
-        reporter.problem(problem)
+    reporter.tell(found.notes, found.problems)
     own = out.resolve()
     sources = [s for s in found.sources if own not in s.path.resolve().parents]
     if len(sources) < len(found.sources):
@@ -356,14 +377,8 @@ def refuse_existing(
 ) -> None:
     """Refuse to start when a result exists already, would replace an input, or would replace another result.
 
-    Args:
-        paths: The results.
-        sources: What is read.
-        overwrite: Whether results may replace older files.
-        named: What else is read: lists of slices, a file of weights.
-
-    Raises:
-        OutputError: Names the first of them and counts the others.
+    `named`: what else is read, such as lists of slices, or a file of weights. Raises OutputError, which names the first
+    of them and counts the others.
     """
     read = {source.path.resolve() for source in sources} | {Path(name).resolve() for name in named}
     paths = list(paths)
@@ -379,30 +394,44 @@ def refuse_existing(
         raise OutputError(f"exists already{others}", path=existing[0], hint="use --overwrite, or another output folder")
 
 
-def progress(outcomes: Iterable[Outcome[T]], total: int, reporter: Reporter) -> Iterator[tuple[Source, T]]:
-    """Yield what succeeded, report what failed, and show a bar on a terminal or a line a minute in a log.
+def worked(sources: Sequence[Source], work: Callable[[Source], T], reporter: Reporter) -> Iterator[tuple[Source, T]]:
+    """Do `work` for every source; yield what succeeded, and show how far it is. One that fails stops no other.
 
     Raises:
         UsageError: An argument was wrong after all, which no further slice can mend.
     """
     from jcs_ct.cli.bar import Bar
 
-    with Bar(total, reporter.say, quiet=reporter.quiet) as bar:
-        for i, outcome in enumerate(outcomes, 1):
-            if isinstance(outcome.error, UsageError):
-                raise outcome.error
-            if outcome.error is not None:
-                reporter.problem(outcome.error, outcome.details)
+    with Bar(len(sources), reporter.say, quiet=reporter.quiet) as bar:
+        for i, source in enumerate(sources, 1):
+            try:
+                value = work(source)
+            except UsageError:
+                raise
+            except JcsError as error:
+                reporter.problem(error)
+            except Exception as error:  # noqa: BLE001  # whatever one case meets, the others must still finish
+                reporter.problem(unforeseen(error, source.label), traceback.format_exc())
             else:
-                assert outcome.value is not None  # noqa: S101  # no error, so there is a value
-                yield outcome.source, outcome.value
+                yield source, value
             bar.to(i)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first of some names, for a line that says how many there are."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def report_warnings(name: str, report: Mapping[str, Any], reporter: Reporter) -> None:
     """Report what report.json warns of, and why its verdict is not reliable, each once."""
-    for warning in dict.fromkeys((*report["warnings"], *report["verdict"]["reasons"])):
-        reporter.note(f"{name}: {warning}")
+    warnings = dict.fromkeys((*report["warnings"], *report["verdict"]["reasons"]))
+    reporter.tell(f"{name}: {warning}" for warning in warnings)
 
 
 def verdict_line(verdict: Mapping[str, Any]) -> str:
@@ -411,15 +440,9 @@ def verdict_line(verdict: Mapping[str, Any]) -> str:
     return f"{verdict['text']}{doubt}"
 
 
-def coded_notes(notes: Sequence[str], flags: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Return notes and flags of a slice for `--json`: as `cautions` of report.json."""
-    return [{"code": code_of(text), "text": str(text)} for text in (*notes, *flags)]
-
-
 def report_notes(name: str, notes: Sequence[str], reporter: Reporter, flags: Sequence[str] = ()) -> None:
     """Report what was noticed when a slice was read, and what speaks against it (`jcs_ct.app.each_slice.flags_of`)."""
-    for note in notes:
-        reporter.note(f"{name}: {note}")
+    reporter.tell(f"{name}: {note}" for note in notes)
     if flags:
         from jcs_ct.app.each_slice import flags_text
 
@@ -431,5 +454,5 @@ def report_slice(
 ) -> None:
     """Report a slice that was written: its notes and flags, a line, and `facts` for `--json`."""
     report_notes(one.label, notes, reporter, flags)
-    warnings = coded_notes(notes, flags)
+    warnings = [{"code": code_of(text), "text": str(text)} for text in (*notes, *flags)]  # as `cautions` of report.json
     reporter.case(f"{one.label}: {summary}", **facts, flags=list(flags), warnings=warnings)

@@ -3,63 +3,59 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jcs_ct.cli.bar import Bar
-from jcs_ct.cli.common import Probability, Reporter
-from jcs_ct.cli.groups import Group
+from jcs_ct.cli.common import PATH, Group, Probability, Reporter, json_option, overwrite_option, quiet_option, stacked
 from jcs_ct.core.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from jcs_ct.datasets.inspection import Inspected
 
 _REPORTS = ("report.json", "report.md")
 
 
-def _options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add what both commands have."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output."),
-        click.option(
-            "--verbose",
-            is_flag=True,
-            help="Print all findings instead of the first of each kind, and tracebacks of errors.",
-        ),
-        click.option("--quiet", is_flag=True, help="Print problems only."),
-        click.option("--overwrite", is_flag=True, help="Replace files that exist."),
-        click.option(
-            "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes that read."
-        ),
-        click.option(
-            "--similarity",
-            type=Probability(min_open=True),
-            help="Similarity from which two pictures are near duplicates (default: 0.95, chosen for altered copies).",
-        ),
-        click.option(
-            "--label",
-            "labels",
-            multiple=True,
-            metavar="NAME=0|1",
-            help="Meaning of another label name (1 = COVID-19). Repeatable.",
-        ),
-        click.option(
-            "--labels",
-            "lesions",
-            help="Labels that mean lesion in masks of volumes, such as 1,3 (default: all above 0).",
-        ),
-        click.option(
-            "--task",
-            type=click.Choice(["segment", "classify"]),
-            help="Task of the data set: every slice needs a mask, or a label (default: what is there).",
-        ),
-    ):
-        function = option(function)
-    return function
+_options = stacked(
+    click.option(
+        "--task",
+        type=click.Choice(["segment", "classify"]),
+        help="Task of the data set: every slice needs a mask, or a label (default: what is there).",
+    ),
+    click.option(
+        "--labels",
+        "lesions",
+        help="Labels that mean lesion in masks of volumes, such as 1,3 (default: all above 0).",
+    ),
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="NAME=0|1",
+        help="Meaning of another label name (1 = COVID-19). Repeatable.",
+    ),
+    click.option(
+        "--similarity",
+        type=Probability(min_open=True),
+        help="Similarity from which two pictures are near duplicates (default: 0.95, chosen for altered copies).",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(1), default=1, show_default=True, help="Number of processes that read."
+    ),
+    overwrite_option,
+    quiet_option,
+    click.option(
+        "--verbose",
+        is_flag=True,
+        help="Print all findings instead of the first of each kind, and tracebacks of errors.",
+    ),
+    json_option,
+)
+"""Adds what both commands have."""
 
 
 @click.group(cls=Group)
@@ -74,8 +70,8 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder for report.json and report.md.")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR...", type=PATH)
+@click.option("-o", "--out", type=PATH, help="Folder for report.json and report.md.")
 @click.option("--folds-file", help="Folds to check, relative to DIR (default: its folds.json, if there is one).")
 @click.option("--no-near", is_flag=True, help="Do not look for near duplicates.")
 @_options
@@ -138,11 +134,11 @@ def check(
 
 
 @data.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The file, folds.json.")
+@click.argument("folder", metavar="DIR", type=PATH)
+@click.option("-o", "--out", type=PATH, required=True, help="The file, folds.json.")
 @click.option("--folds", type=click.IntRange(2, 100), default=5, show_default=True, help="Number of folds.")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the shuffling.")
-@click.option("--lists", type=click.Path(path_type=Path), help="Also write LISTS/fold<n>/train.txt and test.txt.")
+@click.option("--lists", type=PATH, help="Also write LISTS/fold<n>/train.txt and test.txt.")
 @click.option("--join-duplicates", is_flag=True, help="Read all pictures; keep equal and nearly equal ones together.")
 @_options
 @click.pass_context
@@ -188,8 +184,7 @@ def split(
         workers=workers,
         watch=_bar(reporter),
     )
-    for note in (*dataset.notes, *made.notes):
-        reporter.note(note)
+    reporter.tell((*dataset.notes, *made.notes))
     if lists is not None:
         _refuse(list_files(made, lists), overwrite=overwrite)
         save_lists(made, lists, overwrite=overwrite)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from jcs_ct.cli.common import Run, common_options
-from jcs_ct.cli.desktop import has_desktop, show
+from jcs_ct.cli.common import PATH, Run, common_options
 from jcs_ct.core.errors import JcsError, OutputError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from jcs_ct.phantom import PhantomStudy
 
 
 @click.command()
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path), default="demo-out", show_default=True, help="Folder of the demo."
-)
+@click.option("-o", "--out", type=PATH, default="demo-out", show_default=True, help="Folder of the demo.")
 @click.option("--slices", type=click.IntRange(32, 400), default=54, show_default=True, help="Slices of each phantom.")
 @click.option(
     "--size", type=click.IntRange(128, 1024), default=512, show_default=True, help="Rows and columns of each slice."
@@ -155,3 +156,23 @@ def _diagnosed(phantoms: tuple[_Phantom, ...], out: Path, run: Run) -> list[Path
         run.reporter.case(f"   {folder}", folder=str(folder), verdict=verdict)
         pages.append(folder / "report.html")
     return pages
+
+
+def has_desktop() -> bool:
+    """Tell whether a browser window would reach whoever started the command.
+
+    That needs a terminal (a script or a CI job has none) and a desktop: not over SSH, and on Linux with a display.
+    """
+    if not sys.stderr.isatty() or "CI" in os.environ or "SSH_CONNECTION" in os.environ:
+        return False
+    if sys.platform in {"win32", "darwin"}:
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def show(page: Path) -> bool:
+    """Open a page in the browser of the desktop; return whether there was one."""
+    try:
+        return webbrowser.open(page.resolve().as_uri())
+    except (OSError, webbrowser.Error):
+        return False

@@ -11,26 +11,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jcs_ct.cli.bar import Bar
-from jcs_ct.cli.closing import Closing
 from jcs_ct.cli.common import (
     PATIENT_RULES,
+    Reporter,
     Run,
+    aligned,
+    allow_gaps_option,
     common_options,
+    drop_odd_option,
     inputs_argument,
     report_warnings,
+    segment_option,
     verdict_line,
 )
-from jcs_ct.core.errors import InputError, OutputError, UsageError
+from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 from jcs_ct.outputs.report.language import LANGUAGES
+from jcs_ct.outputs.report.words import call_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from jcs_ct.app.batch import CaseOutcome
     from jcs_ct.app.shares import Share
-    from jcs_ct.cli.common import Reporter
     from jcs_ct.study.case import Case
     from jcs_ct.study.settings import Networks, Settings
+
+_HEAD = ("case", "verdict", "score (interval)", "reliable", "lesions", "grade", "report")
 
 
 @click.command()
@@ -48,12 +54,10 @@ if TYPE_CHECKING:
               "lesions.")  # fmt: skip
 @click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
               help="How slice probabilities become the patient's verdict; see docs/methods.md.")  # fmt: skip
-@click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-              help="Which studies get lesion maps (default: always with jcs-lite, otherwise positive).")  # fmt: skip
+@segment_option
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="Read this series of each study; `jcs inspect` lists them.")
-@click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
-@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Skip a few images that do not fit: their size differs, or their position is taken.")  # fmt: skip
+@allow_gaps_option
+@drop_odd_option
 @click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
               help="Language of the report (HTML and PDF); the other files stay English.")  # fmt: skip
 @click.option("--pdf", is_flag=True, help="Also write report.pdf, for printing and mail (needs WeasyPrint).")
@@ -183,8 +187,7 @@ def _diagnose_here(
     from jcs_ct.app.identity import with_stable_names
     from jcs_ct.app.locks import remove_debris
     from jcs_ct.app.resume_index import FinishedCase
-    from jcs_ct.app.rows import problem_row, summary_row
-    from jcs_ct.app.summary import Summary
+    from jcs_ct.app.summary import Summary, problem_row, summary_row
 
     run, reporter = with_networks.run, with_networks.run.reporter
     if out.exists() and not out.is_dir():
@@ -206,17 +209,12 @@ def _diagnose_here(
         Summary(out)
         return
     assert found is not None  # noqa: S101  # without a share something is given
-    for note in found.notes:
-        reporter.note(note)
-    closing = Closing(out)
-    for problem in found.problems:
-        reporter.problem(problem)
-        closing.problem(problem)
-    summary = Summary(out, reporter.note) if found.cases or found.kept or found.problems else None
-    if summary is None:
+    reporter.tell(found.notes, found.problems)
+    if not (found.cases or found.kept or found.problems):
         raise InputError(
             "no study to work on", hint="give DICOM, NIfTI or pictures of slices: files, folders or a .zip"
         )
+    closing, summary = Closing(out, found.problems), Summary(out, reporter.note)
     cases = with_stable_names(found.cases, out, alone=share is not None)
     _refuse_existing(cases, out, run, resume=resume)
     kept = [batch.CaseOutcome(case, "kept", case.report) for case in found.kept]
@@ -232,11 +230,17 @@ def _diagnose_here(
     networks = networks or with_networks.open(max(1, slices))
     networks.expect(slices)
     total, before = len(cases) + len(kept), 0  # slices of the studies that have ended
+    how: Any = {"overwrite": run.overwrite, "resume": resume, "reading": ways}
+    settings = with_networks.settings(networks)
     with Bar(slices, reporter.say, quiet=reporter.quiet) as bar:
-        ending = _ending(
-            with_networks, networks, cases, out, cluster, ways, resume=resume,
-            progress=lambda done, _: bar.to(before + done),
-        )  # fmt: skip
+        if cluster is None:
+            how["progress"] = lambda done, _: bar.to(before + done)
+            ending = batch.diagnose_cases(cases, networks, settings, out, **how)
+        else:
+            from jcs_ct.archive.workers import Orders, diagnose_on_ray
+
+            orders = Orders(with_networks.names, run.device, run.runtime, settings, out, how)
+            ending = diagnose_on_ray(cases, orders, address=cluster[0], workers=cluster[1], say=reporter.note)
         for i, ended in enumerate(chain(kept, ending), 1):
             if i > len(kept):
                 summary.add(summary_row(ended, **known_as))
@@ -248,31 +252,6 @@ def _diagnose_here(
     if table := closing.table():
         reporter.say(table)
     reporter.last = closing.last()
-
-
-def _ending(
-    with_networks: _WithNetworks,
-    networks: Networks,
-    cases: Sequence[Case],
-    out: Path,
-    cluster: tuple[str | None, int | None] | None,
-    ways: Any,
-    *,
-    resume: bool,
-    progress: Callable[[int, int], object],
-) -> Iterator[CaseOutcome]:
-    """Return what computes the cases, here or on a cluster."""
-    from jcs_ct.app.batch import diagnose_cases
-
-    run, settings = with_networks.run, with_networks.settings(networks)
-    how: Any = {"overwrite": run.overwrite, "resume": resume, "reading": ways}
-    if cluster is None:
-        return diagnose_cases(cases, networks, settings, out, progress=progress, **how)
-    from jcs_ct.archive.workers import Orders, diagnose_on_ray
-
-    orders = Orders(with_networks.names, run.device, run.runtime, settings, out, **how)
-    address, workers = cluster
-    return diagnose_on_ray(cases, orders, address=address, workers=workers, say=run.reporter.note)
 
 
 def _refuse_existing(cases: Sequence[Case], out: Path, run: Run, *, resume: bool) -> None:
@@ -317,3 +296,50 @@ def _say(ended: CaseOutcome, number: int, total: int, out: Path, reporter: Repor
         verdict=verdict,
         burden=report["burden"],
     )
+
+
+class Closing:
+    """Collects the last lines: one for each of several studies, whatever became of it, and what to open.
+
+    `problems` are inputs that made no study.
+    """
+
+    def __init__(self, out: Path, problems: Sequence[JcsError] = ()) -> None:
+        self._out = out
+        self._rows = [("–", "failed", "", "", "", "", problem.path or "") for problem in problems]
+        self._pages: list[Path] = []
+
+    def study(self, ended: CaseOutcome) -> None:
+        """Add a study."""
+        if ended.report is None:
+            self._rows.append((ended.name, "failed", "", "", "", "", ended.case.label))
+            return
+        verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
+        interval = "" if verdict.get("interval") is None else " ({:.2f} to {:.2f})".format(*verdict["interval"])
+        page = self._out / ended.name / ended.report["files"].get("html", "report.json")
+        self._pages.append(page)
+        self._rows.append(
+            (
+                ended.name,
+                call_of(verdict),
+                f"{verdict['score']:.2f}{interval}",
+                "yes" if verdict["reliable"] else "NO",
+                "" if burden.get("lesion_ml") is None else f"{burden['lesion_ml']:.1f} ml",
+                (burden.get("severity") or {}).get("name", ""),
+                str(page),
+            )
+        )
+
+    def table(self) -> str:
+        """Return the table of several studies; "" where there is only one, whose line was said."""
+        if len(self._rows) < 2:
+            return ""
+        return "\n".join(["", *aligned([_HEAD, *self._rows])])
+
+    def last(self) -> str:
+        """Return what to open now; "" where nothing was made."""
+        if len(self._rows) == len(self._pages) == 1:
+            return f"Open {self._pages[0]}"
+        if not self._pages:
+            return ""
+        return f"Open a report of the table above; all numbers are in {self._out / 'summary.csv'}"

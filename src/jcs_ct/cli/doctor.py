@@ -7,13 +7,15 @@ from dataclasses import asdict
 
 import click
 
+from jcs_ct.cli.common import verbose_option
+
 _MARKS = {"ok": "ok", "missing": "opt", "fault": "FAULT"}
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON on standard output.")
-@click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
-def doctor(as_json: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose
+@verbose_option
+def doctor(as_json: bool) -> None:
     """Show what is installed, what it can do, what is missing, and how to get it.
 
     "ok" marks what is there, "opt" what is optional and missing, and "FAULT" what has to be fixed. The exit status is 1

@@ -10,10 +10,10 @@ from jcs_ct.cli.common import (
     Run,
     common_options,
     find_inputs,
-    progress,
     refuse_existing,
     report_slice,
     slice_options,
+    worked,
 )
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.types import METHODS
@@ -54,7 +54,7 @@ def explain(
     times to see checkpoints side by side; each then gets its own OUT/<stem>.<model>.npy. INPUT is the same as for `jcs
     segment`, but pictures only.
     """
-    from jcs_ct.app.each_slice import flags_of, for_each, read_picture
+    from jcs_ct.app.each_slice import flags_of, read_picture
     from jcs_ct.core.whole_files import write_whole
     from jcs_ct.inference import apply
     from jcs_ct.models import RESULTS
@@ -105,7 +105,7 @@ def explain(
         write_whole(pictures, picture, overwrite=run.overwrite)
         return flags, found
 
-    for source, (flags, found) in progress(for_each(sources, work), len(sources), reporter):
+    for source, (flags, found) in worked(sources, work, reporter):
         for name, one in zip(names, found, strict=True):
             if one.degenerate:
                 reporter.note(f"{source.label}: the attention map of {name} is empty: {one.degenerate}")

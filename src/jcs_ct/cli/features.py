@@ -10,10 +10,10 @@ from jcs_ct.cli.common import (
     Run,
     common_options,
     find_inputs,
-    progress,
     refuse_existing,
     report_slice,
     slice_options,
+    worked,
 )
 from jcs_ct.core.errors import UsageError
 
@@ -43,7 +43,7 @@ def features(
     of jcs-single give VGG's features only, and those of jcs-classifier one array of 64×112×112. Give --model twice for
     two ImageNet backbones in one file. INPUT is the same as for `jcs segment`, but pictures only.
     """
-    from jcs_ct.app.each_slice import flags_of, for_each, read_picture
+    from jcs_ct.app.each_slice import flags_of, read_picture
     from jcs_ct.inference import apply
     from jcs_ct.io.features import ARRAYS, write_features
 
@@ -66,7 +66,7 @@ def features(
         write_features(files[source.name], arrays, overwrite=run.overwrite)
         return image.notes, flags, {which: list(array.shape) for which, array in arrays.items()}
 
-    for source, (notes, flags, shapes) in progress(for_each(sources, work), len(sources), reporter):
+    for source, (notes, flags, shapes) in worked(sources, work, reporter):
         text = ", ".join(f"{which} {'×'.join(map(str, shape))}" for which, shape in shapes.items())
         facts: dict[str, Any] = {"source": source.label, "file": str(files[source.name]), "shapes": shapes}
         report_slice(reporter, source, text, notes, flags, **facts)

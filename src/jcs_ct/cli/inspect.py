@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcs_ct.cli.common import Reporter, inputs_argument
+from jcs_ct.cli.common import (
+    Reporter,
+    aligned,
+    allow_gaps_option,
+    drop_odd_option,
+    inputs_argument,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +27,11 @@ _HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices",
 @click.command()
 @inputs_argument
 @click.option("--series", metavar="UID|NUMBER|TEXT", help="Take this series: its UID, number, description or case.")
-@click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn.")
-@click.option("--drop-odd", "--drop-duplicates", "drop_odd", is_flag=True,
-              help="Skip a few images that do not fit: their size differs, or their position is taken.")  # fmt: skip
+@allow_gaps_option
+@drop_odd_option
 @click.option("--quiet", is_flag=True, help="Print the table and problems only.")
 @click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
+@json_option
 def inspect(
     inputs: tuple[str, ...],
     series: str | None,
@@ -46,10 +52,7 @@ def inspect(
 
     reporter = Reporter("inspect", quiet=quiet, verbose=verbose, as_json=as_json)
     found = find_series(inputs, series=series, allow_gaps=allow_gaps, drop_odd=drop_odd)
-    for note in found.notes:
-        reporter.note(note)
-    for problem in found.problems:
-        reporter.problem(problem)
+    reporter.tell(found.notes, found.problems)
     facts = iter([dict(one.facts) for one in found.series])
     for row in found.rows:
         record = asdict(row) | ({"facts": next(facts)} if row.chosen else {})
@@ -67,13 +70,12 @@ def inspect(
 
 def _table(rows: Sequence[SeriesRow]) -> list[str]:
     """Return the lines of a table; what is to be said of a series stands below its line."""
-    cells = [_HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(_HEAD))]
-    lines = []
-    for line, row in zip(cells, (None, *rows), strict=True):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        if row is not None:
-            lines += [f"    {text}" for text in _remarks(row)]
+    head, *table = aligned([_HEAD, *map(_cells, rows)])
+    lines = [head]
+    for line, row in zip(table, rows, strict=True):
+        reason = [f"not read: {row.reason}"] if row.reason else []
+        remarks = [f"file: {row.label}", *reason, *(f"note: {warning}" for warning in row.warnings)]
+        lines += [line, *(f"    {remark}" for remark in remarks)]
     return lines
 
 
@@ -86,8 +88,3 @@ def _cells(row: SeriesRow) -> tuple[str, ...]:
         *(str(row.study), row.name, row.kind, row.modality or "–", number, row.orientation, str(row.slices)),
         *(spacing, size, state),
     )
-
-
-def _remarks(row: SeriesRow) -> list[str]:
-    reason = [f"not read: {row.reason}"] if row.reason else []
-    return [f"file: {row.label}", *reason, *(f"note: {warning}" for warning in row.warnings)]

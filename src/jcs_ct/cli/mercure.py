@@ -6,14 +6,14 @@ import os
 
 import click
 
-from jcs_ct.cli.common import line_printer, threads_option
+from jcs_ct.cli.common import line_printer, quiet_option, threads_option, verbose_option
 
 
 @click.command()
-@click.option("--quiet", is_flag=True, help="Print problems only.")
-@click.option("--verbose", is_flag=True, help="Print tracebacks of errors.")
+@quiet_option
+@verbose_option
 @threads_option
-def mercure(quiet: bool, verbose: bool) -> None:  # noqa: ARG001  # `main` looks for --verbose itself
+def mercure(quiet: bool) -> None:
     """Diagnose the images in MERCURE_IN_DIR, and write SEG, SR and result.json into MERCURE_OUT_DIR.
 
     Settings come from task.json: model, rule, segment, series, allow_gaps, drop_odd, notify. The exit status is 0 when

@@ -5,18 +5,26 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.export import export
-from jcs_ct.cli.groups import Group
+from jcs_ct.cli.common import (
+    PATH,
+    Group,
+    aligned,
+    json_option,
+    overwrite_option,
+    quiet_option,
+    threads_option,
+    verbose_option,
+)
 from jcs_ct.weights.card import plain_notes
-from jcs_ct.weights.catalogue import CATALOGUE
+from jcs_ct.weights.catalogue import CATALOGUE, Entry
 from jcs_ct.weights.store import (
     SHIPPED,
     SHIPPED_TITLE,
+    Stored,
     check_name,
     find_stored,
     list_stored,
@@ -27,10 +35,9 @@ from jcs_ct.weights.store import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from jcs_ct.weights.card import WeightsCard
-    from jcs_ct.weights.catalogue import Entry
-    from jcs_ct.weights.store import Stored
 
 INTERNAL = frozenset(
     {"schema_version", "bn_eps_folded", "mirror", "patient", "whole_study", "temperature", "jcs_ct_version"}
@@ -38,10 +45,8 @@ INTERNAL = frozenset(
 )
 """Fields of a card that only programs read: `--json` prints them."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
-quiet_option = click.option("--quiet", is_flag=True, help="Print problems only.")
-verbose_option = click.option("--verbose", is_flag=True, expose_value=False, help="Print tracebacks of errors.")
-overwrite_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
+FORMATS = ("onnx", "openvino", "torchscript", "monai-bundle")  # of `jcs_ct.inference.exported`, which loads PyTorch
+replace_option = click.option("--overwrite", is_flag=True, help="Replace weights of this name.")
 
 
 @click.group(cls=Group)
@@ -53,7 +58,36 @@ def models() -> None:
     """
 
 
-models.add_command(export)
+@models.command()
+@click.argument("model", metavar="NAME|FILE")
+@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="Format to write.")
+@click.option(
+    "-o", "--out", type=PATH, help="File to write (a folder for monai-bundle); default: after the weights' name."
+)
+@overwrite_option
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
+@quiet_option
+@verbose_option
+@threads_option
+def export(model: str, kind: str, out: Path | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
+    """Write the weights NAME (or FILE) as a file for other programs, and check it.
+
+    A manifest (.json) next to it states checksums, inputs, outputs, and the deviation from the original network at
+    several sizes. An ONNX, OpenVINO or TorchScript file can serve as --model.
+    """
+    from jcs_ct.inference import open_network
+    from jcs_ct.inference.export import export as write
+
+    network = open_network(model, "cpu", runtime="torch")
+    done = write(network, kind, out, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(json.loads(done.manifest_path.read_bytes()), indent=2, ensure_ascii=False))
+    if not quiet:
+        for check in done.manifest.parity:
+            size = f"{check['batch']}×{check['rows']}×{check['columns']}"
+            differences = ", ".join(f"{name} {value:.2g}" for name, value in check["differences"].items())
+            click.echo(f"jcs: checked with {check['checked_with']} at {size}: {differences}", err=True)
+        click.echo(f"jcs: {done.path} is written, its manifest is {done.manifest_path}", err=True)
 
 
 @models.command("list")
@@ -67,10 +101,7 @@ def list_command(as_json: bool) -> None:
         return
     table = [("NAME", "ARCHITECTURE", "STATE", "SIZE", "WHAT")]
     table += [(r["name"], r["architecture"] or "?", r["state"], _size(r["size"]), r["what"]) for r in rows]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]) - 1)]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
+    click.echo("\n".join(aligned(table)))
     click.echo(f"\nOn this machine: {weights_folder()}")
     click.echo("More about one: jcs models show NAME")
 
@@ -112,7 +143,7 @@ def remove_command(name: str, quiet: bool) -> None:
 
 
 @models.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @click.option(
     "--name", metavar="N", help="Name to store them under (default: from the catalogue, otherwise from the file)."
 )
@@ -127,7 +158,7 @@ def remove_command(name: str, quiet: bool) -> None:
     "0 for JCS checkpoints; 0 is what the release does with every file.",
 )
 @click.option("--licence", "--license", metavar="TEXT", help="Licence of the weights, kept in the card.")
-@overwrite_option
+@replace_option
 @json_option
 @quiet_option
 @verbose_option
@@ -147,7 +178,7 @@ def import_command(file: Path, as_json: bool, quiet: bool, **options: Any) -> No
     "--from", "source", metavar="FILE|URL", help="Take a file that you downloaded, or another address (https)."
 )
 @click.option("--proxy", metavar="URL", help="Proxy to use (default: from HTTPS_PROXY and its relatives).")
-@overwrite_option
+@replace_option
 @json_option
 @quiet_option
 @verbose_option
@@ -200,32 +231,18 @@ def _progress(name: str, *, quiet: bool) -> Iterator[Callable[[int, int | None],
 
 def _rows() -> list[dict[str, Any]]:
     """Return a row for everything on this machine, then for the rest of the catalogue."""
-    rows = []
-    stored_names = set()
-    for stored in list_stored():
-        card = stored.card
-        stored_names.add(stored.name)
-        rows.append(
-            {
-                "name": stored.name,
-                "architecture": card.architecture if card else None,
-                "state": "ready" if card else "damaged",
-                "size": stored.size,
-                "what": _what(stored),
-            }
-        )
-    rows += [
-        {
-            "name": entry.name,
-            "architecture": entry.architecture,
-            "state": "to download" if entry.url else "by hand",
-            "size": entry.size,
-            "what": entry.title,
-        }
-        for entry in CATALOGUE.values()
-        if entry.name not in stored_names
+    here = list_stored()
+    names = {stored.name for stored in here}
+    rows: list[tuple[Any, ...]] = [
+        (one.name, one.card and one.card.architecture, "ready" if one.card else "damaged", one.size, _what(one))
+        for one in here
     ]
-    return rows
+    rows += [
+        (entry.name, entry.architecture, "to download" if entry.url else "by hand", entry.size, entry.title)
+        for entry in CATALOGUE.values()
+        if entry.name not in names
+    ]
+    return [dict(zip(("name", "architecture", "state", "size", "what"), row, strict=True)) for row in rows]
 
 
 def _what(stored: Stored) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import line_printer
+from jcs_ct.cli.common import EXISTING, line_printer
 from jcs_ct.cli.serve import intake_options, listening_options, service_of, service_options
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 
-_PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command()
@@ -27,9 +27,9 @@ _PEM = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--calling", metavar="TITLE", multiple=True, help="AE title that may send; give one for each sender.")
 @listening_options(11112, "TLS")
-@click.option("--cert", type=_PEM, help="TLS certificate (PEM).")
-@click.option("--key", type=_PEM, help="Private key of the TLS certificate (PEM).")
-@click.option("--ca", type=_PEM, help="CA certificates that signed those of the senders (PEM).")
+@click.option("--cert", type=EXISTING, help="TLS certificate (PEM).")
+@click.option("--key", type=EXISTING, help="Private key of the TLS certificate (PEM).")
+@click.option("--ca", type=EXISTING, help="CA certificates that signed those of the senders (PEM).")
 @click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,
               help="A study is complete when nothing of it has arrived for this long.")  # fmt: skip
 @intake_options("Number of waiting studies from which no more go to the workers.",

@@ -12,10 +12,10 @@ from jcs_ct.cli.common import (
     Run,
     common_options,
     find_inputs,
-    progress,
     refuse_existing,
     report_slice,
     slice_options,
+    worked,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def segment(
     INPUT is a slice in a lung window (PNG, JPEG, TIFF or BMP), stage-1 features (.mat), or a folder, a list of paths
     (.txt) or a .zip of these.
     """
-    from jcs_ct.app.each_slice import flags_of, for_each, read_input
+    from jcs_ct.app.each_slice import flags_of, read_input
     from jcs_ct.core.types import SliceImage
     from jcs_ct.core.whole_files import write_whole
     from jcs_ct.inference import apply
@@ -76,7 +76,7 @@ def segment(
         images.save_map(maps[source.name], probability, overwrite=run.overwrite)
         return notes, flags, float((probability >= cut).mean())
 
-    for source, (notes, flags, share) in progress(for_each(sources, work), len(sources), reporter):
+    for source, (notes, flags, share) in worked(sources, work, reporter):
         report_slice(
             reporter,
             source,

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from jcs_ct.cli.common import PATIENT_RULES, RUNTIMES, Probability, line_printer
+from jcs_ct.cli.common import (
+    DEVICES,
+    PATH,
+    PATIENT_RULES,
+    RUNTIMES,
+    Probability,
+    allow_gaps_option,
+    line_printer,
+    quiet_option,
+    segment_option,
+    stacked,
+)
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.outputs.report.language import LANGUAGES
@@ -24,76 +35,59 @@ MIB = 2**20
 NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "prometheus_client", "python_multipart", "pg8000")
 
 
-def service_options(function: F) -> F:
-    """Add what server and workers must agree on."""
-    for option in reversed((
-        click.argument("folder", type=click.Path(path_type=Path, file_okay=False)),
-        click.option("--database", metavar="URL", default=None,
-                     help="Database of the record: sqlite:///… (default: in FOLDER) or postgresql://…."),
-        click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
-                     help="Number of processes that diagnose (with GPUs: one for each)."),
-        click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
-                     help="Weights (default: jcs-lite). Give two for a verdict by one and lesions by the other."),
-        click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
-                     help="Where the networks run."),
-        click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
-                     help="Library that runs the networks."),
-        click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
-                     help="How slice probabilities become the patient's verdict."),
-        click.option("--segment", type=click.Choice(["always", "positive", "never"]), default=None,
-                     help="Which studies get lesion maps (default: always with jcs-lite, otherwise positive)."),
-        click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
-                     help="Language of the reports; the other files and the page stay English."),
-        click.option("--allow-gaps", is_flag=True, help="Accept volumes with missing slices and warn."),
-        click.option("--keep-identity", is_flag=True, help="Show the original UIDs in reports."),
-        click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
-                     help="Time limit of a study."),
-        click.option("--memory", type=click.IntRange(256), metavar="MIB", default=8192, show_default=True,
-                     help="Memory limit of a worker, everything included."),
-        click.option("--attempts", type=click.IntRange(1), default=3, show_default=True,
-                     help="Number of workers that may die of a study before it counts as failed."),
-        click.option("--lease", type=click.FloatRange(1), metavar="SECONDS", default=30, show_default=True,
-                     help="A worker that stays silent for this long loses its study."),
-    )):  # fmt: skip
-        function = option(function)
-    return function
+service_options = stacked(
+    click.argument("folder", type=click.Path(path_type=Path, file_okay=False)),
+    click.option("--database", metavar="URL", default=None,
+                 help="Database of the record: sqlite:///… (default: in FOLDER) or postgresql://…."),
+    click.option("--workers", type=click.IntRange(0), default=1, show_default=True,
+                 help="Number of processes that diagnose (with GPUs: one for each)."),
+    click.option("--model", "-m", metavar="NAME|FILE", multiple=True,
+                 help="Weights (default: jcs-lite). Give two for a verdict by one and lesions by the other."),
+    click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where the networks run."),
+    click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True,
+                 help="Library that runs the networks."),
+    click.option("--rule", type=click.Choice(PATIENT_RULES), default=PATIENT_RULES[0], show_default=True,
+                 help="How slice probabilities become the patient's verdict."),
+    segment_option,
+    click.option("--language", type=click.Choice(list(LANGUAGES)), default="en", show_default=True,
+                 help="Language of the reports; the other files and the page stay English."),
+    allow_gaps_option,
+    click.option("--keep-identity", is_flag=True, help="Show the original UIDs in reports."),
+    click.option("--seconds", type=click.FloatRange(1), default=1800, show_default=True,
+                 help="Time limit of a study."),
+    click.option("--memory", type=click.IntRange(256), metavar="MIB", default=8192, show_default=True,
+                 help="Memory limit of a worker, everything included."),
+    click.option("--attempts", type=click.IntRange(1), default=3, show_default=True,
+                 help="Number of workers that may die of a study before it counts as failed."),
+    click.option("--lease", type=click.FloatRange(1), metavar="SECONDS", default=30, show_default=True,
+                 help="A worker that stays silent for this long loses its study."),
+)  # fmt: skip
+"""Adds what server and workers must agree on."""
 
 
 def listening_options(port: int, needs: str) -> Callable[[F], F]:
     """Return what adds `--host` and `--port`; `needs`: what a server needs that others can reach."""
-
-    def add(function: F) -> F:
-        for option in reversed((
-            click.option("--host", default="127.0.0.1", show_default=True,
-                         help=f"Address to listen on. One that others can reach needs {needs}."),
-            click.option("--port", type=click.IntRange(0, 65535), default=port, show_default=True,
-                         help="Port to listen on; 0 takes a free one."),
-        )):  # fmt: skip
-            function = option(function)
-        return function
-
-    return add
+    where = f"Address to listen on. One that others can reach needs {needs}."
+    return stacked(
+        click.option("--host", default="127.0.0.1", show_default=True, help=where),
+        click.option("--port", type=click.IntRange(0, 65535), default=port, show_default=True,
+                     help="Port to listen on; 0 takes a free one."),
+    )  # fmt: skip
 
 
 def intake_options(queue: str, free: str) -> Callable[[F], F]:
     """Return what adds the limits from which nothing more is taken, with these words, and `--quiet`."""
-
-    def add(function: F) -> F:
-        for option in reversed((
-            click.option("--queue", type=click.IntRange(1), default=1000, show_default=True, help=queue),
-            click.option("--free", type=Probability(), default=0.05, show_default=True, help=free),
-            click.option("--quiet", is_flag=True, help="Print log lines only."),
-        )):  # fmt: skip
-            function = option(function)
-        return function
-
-    return add
+    return stacked(
+        click.option("--queue", type=click.IntRange(1), default=1000, show_default=True, help=queue),
+        click.option("--free", type=Probability(), default=0.05, show_default=True, help=free),
+        click.option("--quiet", is_flag=True, help="Print log lines only."),
+    )
 
 
 @click.command()
 @service_options
 @listening_options(8042, "--tokens, and TLS or --proxy")
-@click.option("--tokens", type=click.Path(path_type=Path), help="File of access tokens (see `jcs token`).")
+@click.option("--tokens", type=PATH, help="File of access tokens (see `jcs token`).")
 @click.option("--cert", type=click.Path(path_type=Path, exists=True), help="TLS certificate (PEM).")
 @click.option("--key", type=click.Path(path_type=Path, exists=True), help="Private key of the TLS certificate (PEM).")
 @click.option("--proxy", metavar="ADDRESS", help="Address of the proxy in front that terminates TLS.")
@@ -131,7 +125,7 @@ def serve(
 
 @click.command()
 @service_options
-@click.option("--quiet", is_flag=True, help="Print problems only.")
+@quiet_option
 def work(workers: int, quiet: bool, **shared: Any) -> None:
     """Start workers for a running `jcs serve`, also on another machine.
 

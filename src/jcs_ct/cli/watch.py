@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import line_printer
-from jcs_ct.cli.groups import Group
+from jcs_ct.cli.common import EXISTING, Group, line_printer
 from jcs_ct.cli.serve import intake_options, service_of, service_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.group(cls=Group)
@@ -27,10 +28,8 @@ def watch() -> None:
     default=None,
     help="Address of the Orthanc that gets the results (default: the same).",
 )
-@click.option("--login", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="File with one line, user:password, for both.")  # fmt: skip
-@click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="CA certificates to trust (PEM; default: those of the system).")  # fmt: skip
+@click.option("--login", type=EXISTING, help="File with one line, user:password, for both.")
+@click.option("--ca", type=EXISTING, help="CA certificates to trust (PEM; default: those of the system).")
 @click.option("--every", type=click.FloatRange(0.1), metavar="SECONDS", default=5, show_default=True,
               help="Time between two looks for new studies.")  # fmt: skip
 @click.option("--settle", type=click.FloatRange(0), metavar="SECONDS", default=60, show_default=True,

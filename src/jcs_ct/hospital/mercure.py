@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.app.batch import diagnose_cases
+from jcs_ct.app.batch import CaseOutcome, diagnose_cases
 from jcs_ct.app.gather import gather
 from jcs_ct.app.identity import with_stable_names
 from jcs_ct.core.errors import InputError, NoLungsError, OutputError, UsageError
@@ -30,8 +30,6 @@ from jcs_ct.study.settings import RULE_NAMES, Networks, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from jcs_ct.app.batch import CaseOutcome
 
 TASK, RESULT = "task.json", "result.json"
 NO_CHEST, DONE, FAILED = "no chest", "done", "failed"
@@ -70,10 +68,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def run(environment: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
-    """Do what mercure asks for.
-
-    Args:
-        environment: Holds `MERCURE_IN_DIR` and `MERCURE_OUT_DIR`.
+    """Do what mercure asks for; `environment` holds `MERCURE_IN_DIR` and `MERCURE_OUT_DIR`.
 
     Returns:
         The exit status, and what `result.json` holds: 0 also where there is no chest, since that is an answer; 1 where

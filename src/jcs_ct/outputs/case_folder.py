@@ -19,9 +19,9 @@ from jcs_ct.core import unfinished
 from jcs_ct.core.errors import InputError, OutputError
 from jcs_ct.io.nifti.write import write_nifti_slices
 from jcs_ct.outputs import images
-from jcs_ct.outputs.case_pictures import MOST_OVERLAYS
+from jcs_ct.outputs.case_pictures import MOST_OVERLAYS, CasePictures
 from jcs_ct.outputs.report.html import write_html
-from jcs_ct.outputs.report.table import write_slices
+from jcs_ct.outputs.spreadsheet import write_slices
 from jcs_ct.study.flow import short_switch_interval
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.core.geometry import CTSeries
-    from jcs_ct.outputs.case_pictures import CasePictures
     from jcs_ct.outputs.dicom.headers import SourceHeaders
     from jcs_ct.study.packed import PackedMap
     from jcs_ct.study.result import SliceResult, StudyResult
@@ -44,17 +43,9 @@ OLD = f".old{PART}"  # of the one that it replaces
 def save_case(
     study: StudyResult, pictures: CasePictures, report: dict[str, Any], out: Path, *, overwrite: bool = False
 ) -> Path:
-    """Write the folder of a case. `report.json` names the other files.
+    """Write the files of a case into `out/NAME/`, and return it. `report.json` names the others.
 
-    Args:
-        study: The result.
-        pictures: What listened to its scan.
-        report: What `report.json` holds, but for the names of other files.
-        out: Gets the folder `NAME/`.
-        overwrite: Replace one that exists.
-
-    Returns:
-        The folder.
+    `pictures` have listened to its scan.
 
     Raises:
         OutputError: The folder exists and `overwrite` is false, or cannot be written.

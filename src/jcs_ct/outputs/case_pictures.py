@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.spool import Spool
-from jcs_ct.outputs.diagnosis import diagnosed_slice
+from jcs_ct.outputs.figures import diagnosed_slice
 from jcs_ct.outputs.images import grey_levels
-from jcs_ct.outputs.report.frames import encode_frame, frame_budget
+from jcs_ct.outputs.report.frames import EncodedFrame, encode_frame, frame_budget
 from jcs_ct.outputs.report.language import drawn_language, mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from jcs_ct.outputs.report.frames import EncodedFrame
     from jcs_ct.study.result import SliceResult, StudyResult
     from jcs_ct.study.slices import CaseSlice
 
@@ -23,11 +22,7 @@ MOST_OVERLAYS = 5  # of a volume; pictures have one each
 
 
 class CasePictures:
-    """Listens to a scan (`jcs_ct.study.scan.SliceListener`).
-
-    Args:
-        slices: Of the case.
-        frames: Whether frames of the page are made.
+    """Listens to a scan of so many slices (`jcs_ct.study.scan.SliceListener`).
 
     Attributes:
         frames: Packed slices of the page, in order; empty if none were asked for.

@@ -1,4 +1,4 @@
-"""The pictures that people look at: a slice with its lesions, with an attention map, and maps side by side.
+"""The pictures that people look at: a slice with its lesions, with attention, with both, and maps side by side.
 
 Colours. Lesions are Okabe and Ito's sky blue, which stays apart from grey and from the attention colours for
 all common kinds of colour blindness. Attention is matplotlib's "plasma": lightness rises evenly with the value,
@@ -15,6 +15,9 @@ import numpy as np
 
 from jcs_ct.core.errors import UsageError
 from jcs_ct.outputs.images import (
+    LESION,
+    STRONGEST,
+    Box,
     blend,
     border,
     checked_map,
@@ -25,28 +28,23 @@ from jcs_ct.outputs.images import (
     resized,
     whole_factor,
 )
-from jcs_ct.outputs.report.language import mark
-from jcs_ct.outputs.sheet import FAINT, INK, Sheet
+from jcs_ct.outputs.report.language import ENGLISH, Language, mark
+from jcs_ct.outputs.sheet import FAINT, INK, Sheet, lettered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from jcs_ct.outputs.images import Box
-    from jcs_ct.outputs.sheet import Colour
-
     Pixels = NDArray[np.uint8]
     Map = NDArray[np.floating]
     Mask = NDArray[np.bool_]
 
 FOOTER = mark("jcs-ct · research tool, not a medical device")
-LESION: Colour = (86, 180, 233)
 SCALE = mark("attention, min–max scaled, 0–1")
 ZERO = mark("attention map is zero everywhere")
 _UNSEEN = "not seen by the network"
 _KNOWN, _KNOWN_NONE = "lesion, as annotated", "no lesion annotated"
-_STRONGEST = 0.72  # share of colour where the attention is 1: the anatomy still shows
 FILL = 0.28  # share of colour inside a lesion's outline
 _DIMMED = 0.5  # share of black where the network did not look
 _LUNG_GREY = 64  # what the colour bar is drawn on: roughly aerated lung in a lung window
@@ -133,15 +131,15 @@ def attention_overlay(
         hidden[:] = True
         hidden[box[0] * factor : box[2] * factor, box[1] * factor : box[3] * factor] = False
     if reason is None:
-        picture = with_attention(picture, np.where(hidden, 0, heat), table)
+        picture = _with_attention(picture, np.where(hidden, 0, heat), table)
     if hidden.any():
         picture = blend(picture, (0, 0, 0), np.where(hidden, _DIMMED, 0))
         picture = blend(picture, INK, 1.0 * dashed(border(np.pad(~hidden, 1), sheet.px(1))[1:-1, 1:-1], sheet.px(5)))
-    head(sheet, title)
+    _head(sheet, title)
     sheet.picture(picture, (sheet.width - picture.shape[1]) // 2)
     sheet.gap(8)
     if reason is None:
-        colour_bar(sheet, table)
+        _colour_bar(sheet, table)
     else:
         sheet.paragraph(reason)
     if hidden.any():
@@ -149,7 +147,7 @@ def attention_overlay(
         edge = border(np.ones(sheet.swatch_shape, bool), sheet.px(1))
         sheet.gap(2)
         sheet.swatch(blend(patch, INK, 1.0 * dashed(edge, sheet.px(3))), f"outside the dashed line: {_UNSEEN}")
-    return finish(sheet, caption)
+    return _finish(sheet, caption)
 
 
 def compare_attention(
@@ -188,7 +186,7 @@ def compare_attention(
         notes = [] if probability is None else [f"p(COVID-19) = {probability:.2f}"]
         if not attention.any():
             notes.append(ZERO)
-        panels.append((label, notes, with_attention(plain, heat, table)))
+        panels.append((label, notes, _with_attention(plain, heat, table)))
 
     height, width = plain.shape[:2]
     columns = len(panels) if width <= 2 * height else 2  # a row of wide slices would be a thin strip
@@ -196,26 +194,76 @@ def compare_attention(
     cell, gap = max(width, round(215 * unit)), round(10 * unit)
     sheet = Sheet(columns * (cell + gap) - gap, unit)
     if title:
-        head(sheet, title)
-    rows = max(len(notes) for _, notes, _ in panels)
-    for number, (label, notes, pixels) in enumerate(panels):
-        top, left = sheet.y, number % columns * (cell + gap)
-        sheet.line(label, bold=True, left=left, width=cell, align="center")
-        for note in [*notes, *[""] * (rows - len(notes))]:
-            sheet.line(note, size=12, left=left, width=cell, align="center")
-        sheet.gap(3)
-        sheet.picture(
-            pixels if truth is None else with_lesions(pixels, truth, sheet.px(1.5), fill=0),
-            left + (cell - width) // 2,
-        )
-        sheet.gap(8)
-        if number % columns < columns - 1 and number < len(panels) - 1:
-            sheet.y = top  # the next one stands beside it
-    colour_bar(sheet, table)
+        _head(sheet, title)
+    if truth is not None:
+        panels = [(label, notes, _with_lesions(p, truth, sheet.px(1.5), fill=0)) for label, notes, p in panels]
+    _side_by_side(sheet, panels, columns, cell, gap)
+    _colour_bar(sheet, table)
     if truth is not None:
         sheet.gap(2)
-        lesion_swatch(sheet, _KNOWN if truth.any() else _KNOWN_NONE, sheet.px(1.5), fill=0)
-    return finish(sheet, caption)
+        _lesion_swatch(sheet, _KNOWN if truth.any() else _KNOWN_NONE, sheet.px(1.5), fill=0)
+    return _finish(sheet, caption)
+
+
+def diagnosed_slice(
+    slice_rgb: Pixels,
+    lesion: Mask,
+    attention: Map,
+    *,
+    share: float | None,
+    anatomy: bool,
+    title: str,
+    caption: Sequence[str] = (),
+    language: Language = ENGLISH,
+) -> bytes:
+    """Draw one diagnosed slice: as it came, with its lesions, and with the network's attention, side by side.
+
+    Args:
+        slice_rgb: uint8 H×W×3, lung-windowed.
+        lesion: bool H×W.
+        attention: Float H×W in [0, 1].
+        share: Lesion in the slice's lung (pictures: in the picture), in [0, 1], as the report has it.
+        anatomy: Whether it is known that the image's left is the patient's right; pictures do not say.
+        title: Name of the slice.
+        caption: Lines below: the probability, the model, what speaks against the slice.
+        language: Of the words in the picture; its letters must be those of the font (`Sheet`).
+
+    Returns:
+        A PNG file. Slices of more than 1024 pixels are reduced by a whole number.
+
+    Raises:
+        UsageError: The slice is not as described.
+        OutputError: The attention is not as described.
+    """
+    grey = grey_levels(slice_rgb)
+    factor = whole_factor(grey.shape, 384, most=1024)
+    plain = resized(grey, factor)
+    heat = resized(checked_map(attention, "attention map", grey.shape), factor)
+    table = colour_table("plasma")
+    unit = max(1.0, mean_side(plain) / 512)
+    width, gap = plain.shape[1], round(10 * unit)
+    sheet = Sheet(3 * (width + gap) - gap, unit)
+    _head(sheet, title)
+    seen = language.say("attention for COVID-19") if heat.any() else language.say(ZERO)
+    panels: list[tuple[str, list[str], Pixels]] = [
+        (language.say("CT slice"), [], plain),
+        (language.say("lesions"), [], _with_lesions(plain, resized(lesion, factor), sheet.px(1.2), fill=FILL)),
+        (seen, [], _with_attention(plain, heat, table)),
+    ]
+    if anatomy:
+        panels = [(label, notes, _with_sides(pixels, sheet)) for label, notes, pixels in panels]
+    _side_by_side(sheet, panels, len(panels), width, gap)
+    of = mark("lesion: %(share)s of the lung") if anatomy else mark("lesion: %(share)s of the picture")
+    _lesion_swatch(
+        sheet,
+        language.say(of, share=language.percent(share)) if lesion.any() else language.say("no lesion found"),
+        sheet.px(1.2),
+        fill=FILL,
+    )
+    sheet.gap(2)
+    if heat.any():
+        _colour_bar(sheet, table, language.say(SCALE))
+    return _finish(sheet, caption, language.say(FOOTER))
 
 
 def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str, caption: str | Sequence[str]) -> bytes:
@@ -223,21 +271,38 @@ def _lesion_sheet(grey: Pixels, mask: Mask, what: str, nothing: str, title: str,
     factor = whole_factor(grey.shape, 512)
     picture = resized(grey, factor)
     sheet = _single_sheet(picture)
-    head(sheet, title)
-    picture = with_lesions(picture, resized(mask, factor), sheet.px(1), fill=FILL)
+    _head(sheet, title)
+    picture = _with_lesions(picture, resized(mask, factor), sheet.px(1), fill=FILL)
     sheet.picture(picture, (sheet.width - picture.shape[1]) // 2)
     sheet.gap(8)
     if mask.any():
-        lesion_swatch(sheet, f"{what}: {_percent(float(mask.mean()))} of the slice", sheet.px(1), fill=FILL)
+        _lesion_swatch(sheet, f"{what}: {_percent(float(mask.mean()))} of the slice", sheet.px(1), fill=FILL)
     else:
         sheet.paragraph(nothing)
-    return finish(sheet, caption)
+    return _finish(sheet, caption)
 
 
-def lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
+def _side_by_side(
+    sheet: Sheet, panels: Sequence[tuple[str, list[str], Pixels]], columns: int, width: int, gap: int
+) -> None:
+    """Draw pictures in rows of so many, each under its label and its notes, in the middle of `width` pixels."""
+    lines = max(len(notes) for _, notes, _ in panels)
+    for number, (label, notes, pixels) in enumerate(panels):
+        top, left = sheet.y, number % columns * (width + gap)
+        sheet.line(label, bold=True, left=left, width=width, align="center")
+        for note in [*notes, *[""] * (lines - len(notes))]:
+            sheet.line(note, size=12, left=left, width=width, align="center")
+        sheet.gap(3)
+        sheet.picture(pixels, left + (width - pixels.shape[1]) // 2)
+        sheet.gap(8)
+        if number % columns < columns - 1 and number < len(panels) - 1:
+            sheet.y = top  # the next one stands beside it
+
+
+def _lesion_swatch(sheet: Sheet, words: str, width: int, *, fill: float) -> None:
     """Write the line of the legend that says what lesions look like."""
     patch = np.full((*sheet.swatch_shape, 3), _LUNG_GREY, np.uint8)
-    sheet.swatch(with_lesions(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
+    sheet.swatch(_with_lesions(patch, np.ones(sheet.swatch_shape, bool), width, fill=fill), words)
 
 
 def _single_sheet(picture: Pixels) -> Sheet:
@@ -246,35 +311,42 @@ def _single_sheet(picture: Pixels) -> Sheet:
     return Sheet(max(picture.shape[1], round(460 * unit)), unit)
 
 
-def with_lesions(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
+def _with_lesions(pixels: Pixels, mask: Mask, width: int, *, fill: float) -> Pixels:
     """Return the picture with the mask filled and outlined; the outline lies inside the mask."""
     return blend(pixels, LESION, np.maximum(fill * mask, 1.0 * border(mask, width)))
 
 
-def with_attention(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
+def _with_attention(pixels: Pixels, attention: Map, table: NDArray[np.float32]) -> Pixels:
     """Return the picture with the colours of an attention map, the fainter the lower its value."""
-    share = _STRONGEST * attention * (1.6 - 0.6 * attention)  # rises from 0 to the strongest, faster at first
+    share = STRONGEST * attention * (1.6 - 0.6 * attention)  # rises from 0 to the strongest, faster at first
     return blend(pixels, table[np.rint(255 * attention).astype(np.uint8)], share)
 
 
-def colour_bar(sheet: Sheet, table: NDArray[np.float32], title: str = SCALE) -> None:
+def _with_sides(pixels: Pixels, sheet: Sheet) -> Pixels:
+    """Return a slice with R at its left edge and L at its right one: the patient's sides."""
+    size, edge = 18 * sheet.unit, sheet.px(8)
+    marked = lettered(pixels, "R", (edge, pixels.shape[0] // 2), size)
+    return lettered(marked, "L", (pixels.shape[1] - edge, pixels.shape[0] // 2), size, align="right")
+
+
+def _colour_bar(sheet: Sheet, table: NDArray[np.float32], title: str = SCALE) -> None:
     """Draw the scale of attention as it looks over lung, with its ends and middle named."""
     length, height = min(sheet.width, sheet.px(300)), sheet.px(12)
     scale = np.broadcast_to(np.linspace(0, 1, length), (height, length))
-    sheet.picture(with_attention(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
+    sheet.picture(_with_attention(np.full((height, length, 3), _LUNG_GREY, np.uint8), scale, table), 0)
     sheet.gap(2)
     for words, align in (("0", "left"), ("0.5", "center"), ("1", "right")):
         sheet.line(words, size=11, colour=FAINT, width=length, align=align, advance=align == "right")
     sheet.paragraph(title)
 
 
-def head(sheet: Sheet, title: str) -> None:
+def _head(sheet: Sheet, title: str) -> None:
     """Write the title."""
     sheet.line(title, size=15, bold=True)
     sheet.gap(5)
 
 
-def finish(sheet: Sheet, caption: str | Sequence[str], footer: str = FOOTER) -> bytes:
+def _finish(sheet: Sheet, caption: str | Sequence[str], footer: str = FOOTER) -> bytes:
     """Write the caption and the footer, and return the sheet."""
     sheet.gap(3)
     for text in (caption,) if isinstance(caption, str) else caption:

@@ -21,20 +21,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LESION = (86, 180, 233)
+"""Okabe and Ito's sky blue: apart from grey and from the attention for the colour-blind."""
+STRONGEST = 0.72
+"""Share of colour where the attention is 1: the anatomy still shows."""
 Box = tuple[int, int, int, int]
 """Part of a slice in pixels: top, left, bottom, right; the last two are excluded, as in a Python slice."""
 
 
 def save_map(path: Path, probability: NDArray[np.floating], *, overwrite: bool = False) -> None:
-    """Write a probability map as an 8-bit grey PNG, floor(255 · p).
+    """Write a probability map, float H×W in [0, 1], as an 8-bit grey PNG, floor(255 · p).
 
-    Args:
-        path: The file.
-        probability: Float H×W in [0, 1].
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        OutputError: The map is no H×W map of [0, 1], or the file cannot be written or exists.
+    Raises OutputError where it is no such map, or the file cannot be written, or exists and `overwrite` is false.
     """
     from jcs_ct.io.pictures import encode_png
 
@@ -45,16 +43,7 @@ def save_map(path: Path, probability: NDArray[np.floating], *, overwrite: bool =
 
 
 def save_array(path: Path, values: NDArray[np.floating], *, overwrite: bool = False) -> None:
-    """Write a map as a NumPy file: float32 H×W in [0, 1].
-
-    Args:
-        path: The file; the name is kept as it is.
-        values: Float H×W in [0, 1].
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        OutputError: As in `save_map`.
-    """
+    """Write a map, float H×W in [0, 1], as a NumPy file of this name: float32. Raises as `save_map` does."""
     data = io.BytesIO()
     checked = checked_map(values, "map", path=path)
     np.save(data, np.ascontiguousarray(checked, np.float32), allow_pickle=False)
@@ -64,16 +53,9 @@ def save_array(path: Path, values: NDArray[np.floating], *, overwrite: bool = Fa
 def checked_map(
     values: NDArray[np.floating], what: str, shape: tuple[int, ...] | None = None, path: Path | None = None
 ) -> NDArray[np.floating]:
-    """Return `values` if it is a float map H×W of finite numbers in [0, 1].
+    """Return `values` if it is a float map H×W of finite numbers in [0, 1], with the rows and columns of `shape`.
 
-    Args:
-        values: The map.
-        what: What an error calls it.
-        shape: Rows and columns it must have.
-        path: File that an error names.
-
-    Raises:
-        OutputError: It is something else.
+    Raises OutputError, which calls it `what` and names `path`, where it is something else.
     """
     if values.ndim != 2 or values.size == 0 or not np.issubdtype(values.dtype, np.floating):
         raise OutputError(f"{what} is {values.dtype} {values.shape}, expected a float map, rows × columns", path=path)

@@ -1,4 +1,4 @@
-"""Plots of scores. Matplotlib's objects only: no pyplot, no global state; it is loaded when a plot is drawn.
+"""Plots of scores and of training, as PNG files. Matplotlib's objects only: no pyplot, no global state, loaded late.
 
 Colours are Okabe and Ito's, which stay apart for all common kinds of colour blindness; second curves are dashed or have
 other markers besides, so that a plot also reads in grey.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,9 +37,6 @@ def dice_plot(names: Sequence[str], scores: Mapping[str, NDArray[np.float64]], t
         names: Of the slices.
         scores: One or two models → Dice of each slice in [0, 1], NaN where undefined. The first one gives the order.
         threshold: Of the maps, for the caption.
-
-    Returns:
-        A PNG file.
     """
     values = list(scores.values())
     order = np.lexsort((np.arange(len(names)), np.nan_to_num(values[0], nan=2.0)))  # undefined ones come last
@@ -77,9 +75,6 @@ def roc_plot(curves: Mapping[str, tuple[Curve, float]], point: tuple[float, floa
         curves: Name → ((1 − specificity, sensitivity), AUC); at most six are drawn.
         point: (1 − specificity, sensitivity) of the first curve at the threshold.
         threshold: What a slice's probability has to reach.
-
-    Returns:
-        A PNG file.
     """
     figure, axes = _square("1 − specificity", "sensitivity", "Receiver operating characteristic")
     axes.plot([0, 1], [0, 1], color="#BDBDBD", linewidth=1, label="chance")
@@ -103,9 +98,6 @@ def precision_recall_plot(curves: Mapping[str, tuple[Curve, float]], prevalence:
     Args:
         curves: Name → ((recall, precision), average precision); at most six are drawn.
         prevalence: Share of positives: the precision of chance.
-
-    Returns:
-        A PNG file.
     """
     figure, axes = _square("sensitivity (recall)", "precision", "Precision and recall")
     axes.axhline(prevalence, color="#BDBDBD", linewidth=1, label=f"chance: {prevalence:.3f}")
@@ -126,9 +118,6 @@ def calibration_plot(
         observed: Share of positives in each bin; NaN in an empty one.
         weight: Slices in each bin.
         error: Expected calibration error.
-
-    Returns:
-        A PNG file.
     """
     figure = _figure(5.2, 6.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -156,9 +145,6 @@ def verdict_plot(
         limit: What a score has to reach; None where it is not one number.
         roc: (1 − specificity, sensitivity).
         area: Under it; NaN where all studies are of one class.
-
-    Returns:
-        A PNG file.
     """
     figure = _figure(9.6, 4.6)
     left, right = figure.subplots(1, 2)
@@ -195,9 +181,6 @@ def perturbation_plot(
         share: Of the pixels changed, 0–1.
         deletion: Mean probability with the most important pixels blackened.
         insertion: Mean probability with them put back into the blurred slice.
-
-    Returns:
-        A PNG file.
     """
     figure, axes = _square(
         "share of pixels changed, most important first", "mean probability", "Deletion and insertion"
@@ -208,11 +191,48 @@ def perturbation_plot(
     return _png(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def training_curves(rows: Sequence[Mapping[str, float]], score: str, title: str, undefined: str = "") -> bytes:
+    """Draw the table of a training run: losses, the validation score and the learning rate over the epochs.
+
+    Args:
+        rows: One for each epoch: "epoch", "train_loss", "lr", and with validation "val_loss" and "val_score".
+        score: What the score is called.
+        title: Of the figure.
+        undefined: What stands in place of scores that cannot be computed (NaN): "not defined, because …".
+    """
+    figure = _figure(12, 3.6, dpi=110)
+    from matplotlib.ticker import MaxNLocator
+
+    figure.suptitle(title, parse_math=False)
+    epochs = [row["epoch"] for row in rows]
+    validated = [row for row in rows if "val_loss" in row]
+    loss, scored, rate = figure.subplots(1, 3)
+    marker = "o" if len(rows) < 20 else ""
+    loss.plot(epochs, [row["train_loss"] for row in rows], marker=marker, label="training", color=BLUE)
+    if validated:
+        at = [row["epoch"] for row in validated]
+        loss.plot(at, [r["val_loss"] for r in validated], marker=marker, ls="--", label="validation", color=RED)
+        scored.plot(at, [row["val_score"] for row in validated], marker=marker, color=GREEN)
+        scored.set_ylim(0, 1)
+    known = [row for row in validated if not math.isnan(row["val_score"])]
+    if not known:
+        said = textwrap.fill(undefined or "not defined", 36) if validated else "no validation"
+        scored.text(0.5, 0.5, said, ha="center", va="center", transform=scored.transAxes, parse_math=False)
+    loss.legend(frameon=False)
+    rate.plot(epochs, [row["lr"] for row in rows], marker=marker, color="#555555")
+    for axes, name in ((loss, "loss"), (scored, score), (rate, "learning rate")):
+        axes.set_title(name)
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return _png(figure)
+
+
+def _figure(width: float, height: float, dpi: int = 150) -> Figure:
     cache_for_figures()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=150, layout="constrained")
+    return Figure(figsize=(width, height), dpi=dpi, layout="constrained")
 
 
 def _square(x: str, y: str, title: str) -> tuple[Figure, Axes]:

@@ -31,11 +31,9 @@ _ROOM = 2  # pixels by which letters may reach beyond what their font says
 
 
 class Sheet:
-    """A column of text and pictures; `y` is where the next one goes.
+    """A column of text and pictures, `width` pixels between the margins; `y` is where the next one goes.
 
-    Args:
-        width: Width between the margins (pixels).
-        unit: Scale of text and gaps: 1 for a slice of 512 × 512.
+    `unit` is the scale of text and gaps: 1 for a slice of 512 × 512.
     """
 
     def __init__(self, width: int, unit: float) -> None:
@@ -53,11 +51,10 @@ class Sheet:
         """Leave room."""
         self.y += self.px(units)
 
-    def picture(self, pixels: NDArray[np.uint8], left: int, *, advance: bool = True) -> None:
-        """Put a picture (uint8 H×W×3) `left` pixels from the left margin, and go on below it unless told not to."""
+    def picture(self, pixels: NDArray[np.uint8], left: int) -> None:
+        """Put a picture (uint8 H×W×3) `left` pixels from the left margin, and go on below it."""
         self._pictures.append((self.margin + left, self.y, pixels))
-        if advance:
-            self.y += len(pixels)
+        self.y += len(pixels)
 
     def line(
         self, text: str, *, size: float = 13, bold: bool = False, colour: Colour = INK,
@@ -83,7 +80,7 @@ class Sheet:
         height, width = patch.shape[:2]
         top = self.y
         self.y += max(0, round((1.3 * 13 * self.unit - height) / 2))
-        self.picture(patch, 0, advance=False)
+        self.picture(patch, 0)
         self.y = top
         self.paragraph(text, left=width + self.px(8))
 
@@ -114,12 +111,7 @@ def lettered(
 ) -> NDArray[np.uint8]:
     """Return a picture (uint8 H×W×3) with a short text on it, white with a black rim, so that it shows on any grey.
 
-    Args:
-        pixels: The picture.
-        text: What to write.
-        place: Column and row: of the left or right end of the text, and of its middle.
-        size: Of the letters, in pixels.
-        align: "left" or "right": which end of the text `place` is.
+    `place`: column and row of the left or right end of the text (`align`), and of its middle. `size`: pixels.
     """
     from PIL import Image, ImageDraw
 
@@ -171,13 +163,13 @@ def _wrapped(text: str, room: float, size: float, most: int) -> Iterable[str]:
 
 @lru_cache(maxsize=64)
 def _font(bold: bool, size: float) -> FreeTypeFont:
-    """Return Matplotlib's own font, so that a sheet looks the same on every machine; of Matplotlib nothing else."""
     from PIL import ImageFont
 
-    return ImageFont.truetype(_font_file(bold), size, layout_engine=ImageFont.Layout.BASIC)
+    return ImageFont.truetype(font_file(bold), size, layout_engine=ImageFont.Layout.BASIC)
 
 
-def _font_file(bold: bool) -> str:
+def font_file(bold: bool) -> str:
+    """Return where Matplotlib's own font lies, which has no CJK."""
     cache_for_figures()
     import matplotlib as mpl
 
@@ -189,7 +181,7 @@ def _glyphs(bold: bool) -> frozenset[int]:
     """Return the characters that the font has."""
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(FT2Font(_font_file(bold)).get_charmap())
+    return frozenset(FT2Font(font_file(bold)).get_charmap())
 
 
 @lru_cache(maxsize=64)

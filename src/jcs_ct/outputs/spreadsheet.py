@@ -1,11 +1,22 @@
-"""Cells of tables that people open in a spreadsheet."""
+"""Tables that people open in a spreadsheet: their cells, and slices.csv, a line a slice."""
 
 from __future__ import annotations
 
-from typing import Any
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from jcs_ct.core.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
+COLUMNS = ("index", "z_mm", "name", "probability", "positive", "lung_mm2", "lesion_mm2", "lesion_share", "flags")
+"""Of slices.csv: the fields of a slice in report.json. They keep names and order; new ones go last. Empty where there
+is no value; `positive` is 1 or 0; flags are joined by "; "."""
 
 
 def cell(value: Any) -> Any:
@@ -29,3 +40,19 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def slices_csv(report: Mapping[str, Any]) -> str:
+    """Return the table of a report's slices: UTF-8 text, comma-separated, a header, lines ending in a line feed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in report["slices"]:
+        values = dict(row) | {"positive": int(row["positive"]), "flags": "; ".join(row["flags"])}
+        writer.writerow([cell(values[column]) for column in COLUMNS])
+    return text.getvalue()
+
+
+def write_slices(path: Path, report: Mapping[str, Any]) -> None:
+    """Write slices.csv. Raises OutputError as `jcs_ct.core.whole_files.whole_file` does."""
+    write_whole(path, slices_csv(report).encode(errors="surrogateescape"))

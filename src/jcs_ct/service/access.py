@@ -29,12 +29,7 @@ _SAFE = {"GET", "HEAD", "OPTIONS"}
 
 @dataclass(frozen=True)
 class Who:
-    """Somebody who asks.
-
-    Attributes:
-        name: Of the token; `LOCAL` where none is needed.
-        roles: What that may do.
-    """
+    """Somebody who asks: the name of a token, `LOCAL` where none is needed, and what that may do."""
 
     name: str
     roles: frozenset[str]
@@ -145,11 +140,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, access: Access, *, tls: bool, proxy: str | None) -> None:
-    """Refuse to be reached from elsewhere without a token, and without TLS here or in a named proxy.
-
-    Raises:
-        UsageError: That is how it was asked for.
-    """
+    """Raise UsageError where others can reach the service without a token, or without TLS here or in a named proxy."""
     if is_loopback(host) and proxy is None:
         return
     if not access.needed:

@@ -84,16 +84,10 @@ def study_answer(study: Study, ahead: int | None = None) -> StudyAnswer:
     failure = None
     if study.state == "failed":
         failure = Failure(kind=study.error_class or "unforeseen", message=study.error or "")
+    same = ("id", "state", "digest", "files", "bytes", "attempt", "submitted", "finished")
     return StudyAnswer(
-        id=study.id,
-        state=study.state,  # type: ignore[arg-type]  # deleted ones are not asked for
-        digest=study.digest,
-        files=study.files,
-        bytes=study.bytes,
-        attempt=study.attempt,
-        submitted=study.submitted,
+        **{name: getattr(study, name) for name in same},
         started=study.claimed,
-        finished=study.finished,
         progress=study.progress if study.state == "running" else None,
         ahead=ahead,
         failure=failure,

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import re
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, Request
 from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
-from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.core.errors import JcsError
 from jcs_ct.core.version import __version__
 from jcs_ct.service.access import COOKIE, refused_origin
 from jcs_ct.service.answers import FileAnswer, Problem, QueueAnswer, StudyAnswer, file_answer, study_answer
-from jcs_ct.service.archive import zipped
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.documentation import documentation
+from jcs_ct.service.files import zipped
 from jcs_ct.service.headers import PAGE_POLICY, REPORT_POLICY, SecurityHeaders
 from jcs_ct.service.metrics import CONTENT_TYPE, Metrics
 from jcs_ct.service.monailabel import add_monailabel
-from jcs_ct.service.receive import RETRY_SECONDS, RefusedError, take
+from jcs_ct.service.receive import RETRY_SECONDS, RefusedError
 from jcs_ct.service.tables import STATES
 from jcs_ct.service.uploads import add_uploads
 from jcs_ct.service.viewing import add_viewing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from jcs_ct.service.context import ServiceContext
-
 
 PAGE_FOLDER = Path(__file__).parent / "page"
 PAGE_FILES = {
@@ -43,7 +37,6 @@ PAGE_FILES = {
 }
 SHOWN = {".html": "text/html; charset=utf-8", ".json": "application/json", ".png": "image/png"}
 MOST_LISTED = 200
-_ID = re.compile(r"[0-9a-f]{32}")
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (400, 401, 403, 404, 408, 409, 413, 415, 429, 503)
 }
@@ -51,6 +44,12 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def build_app(context: ServiceContext) -> FastAPI:
     """Return the application."""
+
+    def same_site(request: Request) -> None:
+        why = refused_origin(request.method, request.headers, open_to_all=not context.access.needed)
+        if why is not None:
+            raise RefusedError(403, why)
+
     app = FastAPI(
         title="jcs-ct",
         version=__version__,
@@ -58,7 +57,7 @@ def build_app(context: ServiceContext) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         responses=REFUSALS,
-        dependencies=[Depends(_same_site(context))],
+        dependencies=[Depends(same_site)],
     )
     app.state.context = context
     _answer_errors(app, context)
@@ -76,15 +75,6 @@ def build_app(context: ServiceContext) -> FastAPI:
         ),
     )
     return app
-
-
-def _same_site(context: ServiceContext) -> Callable[[Request], None]:
-    def check(request: Request) -> None:
-        why = refused_origin(request.method, request.headers, open_to_all=not context.access.needed)
-        if why is not None:
-            raise RefusedError(403, why)
-
-    return check
 
 
 def _answer_errors(app: FastAPI, context: ServiceContext) -> None:
@@ -158,11 +148,7 @@ def _add_studies(app: FastAPI, context: ServiceContext) -> None:
 
         201: it waits now. 200: the same bytes are known already, with the same weights and settings.
         """
-        who = await run_in_threadpool(context.who, request, "submit")
-        await run_in_threadpool(context.room)
-        upload = uuid.uuid4().hex
-        received = await take(request, context.folders, upload, context.service.limits, context.disk)
-        study, taken = await run_in_threadpool(context.enter, who, upload, received)
+        study, taken = await context.received(request)
         response.status_code = 201 if taken else 200
         response.headers["Location"] = f"/api/studies/{study.id}"
         return study_answer(study)
@@ -258,9 +244,7 @@ def _add_pages(app: FastAPI, context: ServiceContext) -> None:
 
     @app.post("/login", include_in_schema=False)
     def login(token: Annotated[str, Form()]) -> Response:
-        who = context.access.who(token)
-        context.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
-        if who is None:
+        if context.login(token) is None:
             return HTMLResponse(page("login.html"), 401, {"Content-Security-Policy": PAGE_POLICY})
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=context.secure, max_age=12 * 3600)

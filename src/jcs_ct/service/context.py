@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.service.access import COOKIE, Access, Who
 from jcs_ct.service.files import Folders, ResultFile, results
 from jcs_ct.service.intake import enter
-from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError
+from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from jcs_ct.service.record import Record, Study
     from jcs_ct.service.settings import Service
 
-_ID = re.compile(r"[0-9a-f]{32}")
+ID = re.compile(r"[0-9a-f]{32}")
+"""Of studies and of uploads: numbers that nobody guesses."""
 
 
 @dataclass
@@ -28,11 +32,6 @@ class ServiceContext:
     """What the answers need.
 
     Attributes:
-        service: Folder, database, limits.
-        access: Tokens.
-        record: The studies.
-        folders: Their files.
-        log: Lines and audit.
         settings: Digest of weights and settings.
         workers: How many workers are ready here.
         wanted: How many there should be.
@@ -61,9 +60,15 @@ class ServiceContext:
             raise RefusedError(403, f"this token may not do that, it needs the role {' or '.join(roles) or 'admin'}")
         return who
 
+    def login(self, token: str) -> Who | None:
+        """Return who logs in with a token, or None, and note it."""
+        who = self.access.who(token)
+        self.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
+        return who
+
     def study(self, study_id: str) -> Study:
         """Return a study. Raises RefusedError where there is none."""
-        study = self.record.get(study_id) if _ID.fullmatch(study_id) else None
+        study = self.record.get(study_id) if ID.fullmatch(study_id) else None
         if study is None:
             raise RefusedError(404, "no such study")
         return study
@@ -86,6 +91,14 @@ class ServiceContext:
         free = self.folders.free_share()
         if free < self.service.limits.free_share:
             raise RefusedError(503, f"only {free:.1%} of the disk are free", RETRY_SECONDS)
+
+    async def received(self, request: Request, skipped: frozenset[str] = frozenset()) -> tuple[Study, bool]:
+        """Make the body of a request a study, see `take` and `enter`. Raises RefusedError."""
+        who = await run_in_threadpool(self.who, request, "submit")
+        await run_in_threadpool(self.room)
+        upload = uuid.uuid4().hex
+        received = await take(request, self.folders, upload, self.service.limits, self.disk, skipped)
+        return await run_in_threadpool(self.enter, who, upload, received)
 
     def enter(self, who: Who, upload: str, received: Received) -> tuple[Study, bool]:
         """Make an upload a study of the record, or find that it is known."""

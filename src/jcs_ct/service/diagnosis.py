@@ -20,14 +20,7 @@ VERDICT = ("call", "positive", "score", "limit", "rule", "text", "reliable", "re
 
 
 class StudyRunner:
-    """Loads the weights once and looks at one study after the other.
-
-    Args:
-        how: What runs, and how.
-
-    Raises:
-        WeightsError, UsageError: It cannot run.
-    """
+    """Loads the weights once and looks at one study after the other. Raises WeightsError or UsageError."""
 
     def __init__(self, how: DiagnosisSettings) -> None:
         from jcs_ct.inference import open_network
@@ -41,15 +34,10 @@ class StudyRunner:
         self._settings = Settings(how.rule, segment, language=how.language)
 
     def __call__(self, folder: Path, out: Path, progress: Callable[[int, int], object] | None = None) -> dict[str, Any]:
-        """Diagnose the study in `folder` into `out/study/`; return what the record keeps of it.
+        """Diagnose the study that was sent into `folder`, into `out/study/`; return what the record keeps of it.
 
-        Args:
-            folder: Holds what was sent.
-            out: Of this attempt.
-            progress: Called with (slices done, slices in all), in another thread.
-
-        Raises:
-            JcsError: What `jcs diagnose` would say; paths are relative to `folder`.
+        `progress` is called with (slices done, slices in all), in another thread. Raises JcsError as `jcs diagnose`
+        would; paths are relative to `folder`.
         """
         from jcs_ct.app.batch import diagnose_cases
         from jcs_ct.app.gather import gather

@@ -9,11 +9,14 @@ FOLDER/arrivals/<pseudonym>/…         images that a DICOM node has received of
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
 import os
 import re
 import shutil
 import time
+import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.core.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jcs_ct.service.record import Study
 
@@ -111,9 +114,9 @@ class Folders:
             known: The studies that have files, by input.
         """
         old = time.time() - STALE_SECONDS
-        stale = [p for p in self._entries("incoming") if _newest(p) < old]
-        stale += [p for p in self._entries("inputs") if p.name not in known and _changed(p) < old]
-        for path in self._entries("results"):
+        stale = [p for p in (self.root / "incoming").iterdir() if _newest(p) < old]
+        stale += [p for p in (self.root / "inputs").iterdir() if p.name not in known and _changed(p) < old]
+        for path in (self.root / "results").iterdir():
             study = known.get(path.name)
             if study is None:
                 stale += [path] if _changed(path) < old else []
@@ -124,9 +127,6 @@ class Folders:
         for path in stale:
             shutil.rmtree(path, ignore_errors=True)
         return len(stale)
-
-    def _entries(self, name: str) -> Iterator[Path]:
-        return (self.root / name).iterdir()
 
     def free_share(self) -> float:
         """Return which share of the disk is free."""
@@ -165,6 +165,39 @@ def results(folder: Path) -> list[ResultFile]:
     return found
 
 
+class _Pipe(io.RawIOBase):
+    """Keeps what was written until it is taken; zipfile sees that it cannot seek, and writes sizes behind the data."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int:  # type: ignore[override]
+        self._held += data
+        return len(data)
+
+    def take(self) -> bytes:
+        data = bytes(self._held)
+        self._held.clear()
+        return data
+
+
+def zipped(files: Sequence[ResultFile]) -> Iterator[bytes]:
+    """Yield a zip of the files, made while it is sent: neither memory nor disk holds it. They are packed already."""
+    pipe = _Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            info = zipfile.ZipInfo.from_file(file.path, f"{STUDY}/{file.name}")
+            with archive.open(info, "w", force_zip64=True) as target:
+                for piece in pieces_of(file.path):
+                    target.write(piece)
+                    yield pipe.take()
+            yield pipe.take()
+    yield pipe.take()
+
+
 def numbered(names: Iterable[str]) -> dict[str, str]:
     """Return a neutral name for each name of a form's files: numbers in the natural order of the names.
 
@@ -197,6 +230,21 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return math.inf
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """Yield what a file holds, a MiB at a time."""
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            yield piece
+
+
+def sha256_of(path: Path) -> bytes:
+    """Return the SHA-256 of a file. Raises OSError where the disk refuses to give it."""
+    digest = hashlib.sha256()
+    for piece in pieces_of(path):
+        digest.update(piece)
+    return digest.digest()
 
 
 def sync(path: Path) -> None:

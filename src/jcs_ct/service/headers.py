@@ -31,9 +31,7 @@ ALWAYS = {  # with a referrer policy of "no-referrer" a browser would call the o
 class SecurityHeaders:
     """ASGI: adds the headers that are missing, and tells of each request once it is answered.
 
-    Args:
-        app: What answers.
-        tell: Gets method, pattern of the path, status and seconds.
+    `tell` gets method, pattern of the path, status and seconds.
     """
 
     def __init__(self, app: ASGIApp, tell: Callable[[str, str, int, float], None]) -> None:

@@ -16,17 +16,8 @@ def enter(
 ) -> tuple[Study, bool]:
     """Make what was received a study of the record, or find that it is known; then its files go.
 
-    Args:
-        folders: Of the service.
-        record: Of the service.
-        upload: Under that name it lies in `folders.incoming`.
-        digest: As of `Record.submit`, as all that follow.
-        settings: See there.
-        files: See there.
-        size: See there.
-
-    Returns:
-        The study, and whether what was received is its input now.
+    It lies in `folders.incoming` under the name `upload`; the arguments behind that are those of `Record.submit`, as is
+    what is returned: the study, and whether what was received is its input now.
     """
     folders.accept(upload)
     try:

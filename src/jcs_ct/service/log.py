@@ -20,12 +20,7 @@ _lock = threading.Lock()
 
 
 class Log:
-    """Writes lines, and rows of the audit table.
-
-    Args:
-        record: Holds the audit table.
-        stream: Where lines go; standard error by default.
-    """
+    """Writes lines, to standard error unless told otherwise, and rows of the record's audit table."""
 
     def __init__(self, record: Record, stream: IO[str] | None = None) -> None:
         self._record, self._stream = record, stream

@@ -8,28 +8,21 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from jcs_ct.service.record import FAILURES
+from jcs_ct.service.record import FAILURES, Record
 from jcs_ct.service.tables import STATES, VERSION_STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric
 
     from jcs_ct.service.files import Folders
-    from jcs_ct.service.record import Record
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Collects when it is asked.
-
-    Args:
-        record: The studies.
-        folders: On the disk that may become full.
-        workers: How many workers are ready here.
-    """
+    """Collects when it is asked: of the studies, the disk, and how many workers are ready here."""
 
     def __init__(self, record: Record, folders: Folders, workers: Callable[[], int]) -> None:
         self._record, self._folders, self._workers = record, folders, workers
@@ -47,14 +40,8 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """Yield the families of metrics."""
         counts, errors = self._record.counts(), self._record.errors()
-        states = GaugeMetricFamily("jcs_studies", "Studies of the record by state", labels=["state"])
-        for state in STATES:
-            states.add_metric([state], counts.get(state, 0))
-        yield states
-        failed = GaugeMetricFamily("jcs_failed_studies", "Failed studies by class of error", labels=["class"])
-        for name in FAILURES:
-            failed.add_metric([name], errors.get(name, 0))
-        yield failed
+        yield _counted("jcs_studies", "Studies of the record by state", "state", STATES, counts)
+        yield _counted("jcs_failed_studies", "Failed studies by class of error", "class", FAILURES, errors)
         yield GaugeMetricFamily(
             "jcs_oldest_waiting_seconds", "Age of the oldest waiting study", value=self._record.oldest_waiting()
         )
@@ -63,9 +50,14 @@ class Metrics:
             stages.add_metric([stage], count, seconds)
         yield stages
         back = self._record.sent_back()
-        versions = GaugeMetricFamily("jcs_watched_versions", "Results of watched studies by state", labels=["state"])
-        for state in VERSION_STATES:
-            versions.add_metric([state], back.get(state, 0))
-        yield versions
+        yield _counted("jcs_watched_versions", "Results of watched studies by state", "state", VERSION_STATES, back)
         yield GaugeMetricFamily("jcs_disk_free_bytes", "Free on the service's disk", value=self._folders.free_bytes())
         yield GaugeMetricFamily("jcs_workers_ready", "Workers of this process that are ready", value=self._workers())
+
+
+def _counted(name: str, text: str, label: str, values: Sequence[str], counts: Mapping[str, int]) -> GaugeMetricFamily:
+    """Return a family of numbers, one for each value of a label; 0 for those that are not counted."""
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value in values:
+        family.add_metric([value], counts.get(value, 0))
+    return family

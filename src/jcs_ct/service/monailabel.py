@@ -17,13 +17,13 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from jcs_ct.core.version import __version__
-from jcs_ct.service.receive import RefusedError, pieces, take
+from jcs_ct.service.files import ResultFile, pieces_of
+from jcs_ct.service.receive import RefusedError, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jcs_ct.service.context import ServiceContext
-    from jcs_ct.service.files import ResultFile
     from jcs_ct.service.record import Study
 
 MODELS: dict[str, dict[str, int]] = {"lesions": {"lesion": 1}, "lungs": {"right lung": 1, "left lung": 2}}
@@ -40,12 +40,7 @@ _INFER = {"requestBody": {"content": {"multipart/form-data": {"schema": {"type":
 
 def add_monailabel(app: FastAPI, context: ServiceContext) -> None:
     """Add the requests of the protocol."""
-    _add_info(app, context)
-    _add_sessions(app, context)
-    _add_infer(app, context)
 
-
-def _add_info(app: FastAPI, context: ServiceContext) -> None:
     @app.get("/info/", tags=["MONAI Label"])
     def info(request: Request) -> dict[str, Any]:
         """What can be segmented."""
@@ -76,18 +71,14 @@ def _add_info(app: FastAPI, context: ServiceContext) -> None:
     @app.post("/auth/token", tags=["MONAI Label"])
     def token(password: Annotated[str, Form()], username: Annotated[str, Form()] = "") -> dict[str, str]:  # noqa: ARG001
         """Log in: a token of this service is the password, whatever the user is called."""
-        who = context.access.who(password)
-        context.log.audit("nobody" if who is None else who.name, "login refused" if who is None else "login")
-        if who is None:
+        if context.login(password) is None:
             raise RefusedError(401, "the password is not a token of this service")
         return {"access_token": password, "token_type": "bearer"}
 
-
-def _add_sessions(app: FastAPI, context: ServiceContext) -> None:
     @app.put("/session/", tags=["MONAI Label"], openapi_extra=_FORM)
     async def create(request: Request) -> dict[str, Any]:
         """Send a volume. It is kept like every study: `expiry` and `uncompress` change nothing."""
-        study = await _received(request, context)
+        study, _ = await context.received(request, FIELDS)
         return {"session_id": study.id, "session_info": _session(study)}
 
     @app.get("/session/{session_id}", tags=["MONAI Label"])
@@ -104,8 +95,6 @@ def _add_sessions(app: FastAPI, context: ServiceContext) -> None:
         context.delete(who, study)
         return _session(study)
 
-
-def _add_infer(app: FastAPI, context: ServiceContext) -> None:
     @app.post("/infer/{model}", tags=["MONAI Label"], openapi_extra=_INFER, response_class=Response)
     async def infer(
         request: Request,
@@ -126,7 +115,7 @@ def _add_infer(app: FastAPI, context: ServiceContext) -> None:
                 pass  # parameters of other models
             study = await run_in_threadpool(context.study, session_id or image)
         else:
-            study = await _received(request, context)
+            study, _ = await context.received(request, FIELDS)
         study = await _ended(request, context, study)
         await run_in_threadpool(context.log.audit, who.name, "read", study)
         found = {file.name: file for file in await run_in_threadpool(context.files, study)}
@@ -138,15 +127,6 @@ def _add_infer(app: FastAPI, context: ServiceContext) -> None:
         if output == "all":
             return _form(_params(study, model), found[name])
         return FileResponse(found[name].path, media_type="application/octet-stream", filename=name)
-
-
-async def _received(request: Request, context: ServiceContext) -> Study:
-    who = await run_in_threadpool(context.who, request, "submit")
-    await run_in_threadpool(context.room)
-    upload = uuid.uuid4().hex
-    received = await take(request, context.folders, upload, context.service.limits, context.disk, FIELDS)
-    study, _ = await run_in_threadpool(context.enter, who, upload, received)
-    return study
 
 
 async def _ended(request: Request, context: ServiceContext, study: Study) -> Study:
@@ -192,9 +172,7 @@ def _form(params: dict[str, Any], file: ResultFile) -> StreamingResponse:
 
     def parts() -> Iterator[bytes]:
         yield head.encode()
-        with file.path.open("rb") as source:
-            while piece := source.read(2**20):
-                yield piece
+        yield from pieces_of(file.path)
         yield tail.encode()
 
     size = len(head.encode()) + file.size + len(tail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import shutil
+from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from jcs_ct.core.digests import digest_of_all
-from jcs_ct.service.files import STUDY, numbered
+from jcs_ct.service.files import STUDY, Folders, numbered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
     from starlette.requests import Request
 
-    from jcs_ct.service.files import Folders
     from jcs_ct.service.settings import Limits
 
 _PIECE = 2**20
@@ -47,12 +47,9 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Received:
-    """What lies in the folder of an upload.
+    """What lies in the folder of an upload: how many files, of how many bytes.
 
-    Attributes:
-        files: Their number.
-        size: Bytes, all together.
-        digest: SHA-256: of the one file, or over the digests of all in their order.
+    The digest is the SHA-256 of the one file, or one over the digests of all in their order.
     """
 
     files: int
@@ -61,16 +58,9 @@ class Received:
 
 
 async def pieces(request: Request, limits: Limits, most: int, check: Callable[[], None]) -> AsyncIterator[bytes]:
-    """Yield the body in pieces of some size.
+    """Yield the body in pieces of some size, at most `most` bytes. `check` raises where the disk is full.
 
-    Args:
-        request: With a body.
-        limits: For how long nothing may come.
-        most: Bytes.
-        check: Called now and then; raises where the disk is full.
-
-    Raises:
-        RefusedError: It is too long, too slow, or was cut short.
+    Raises RefusedError where it is too long, too slow, or was cut short.
     """
     stated = request.headers.get("content-length", "0")
     if not stated.isdecimal() or int(stated) > most:
@@ -93,41 +83,6 @@ async def pieces(request: Request, limits: Limits, most: int, check: Callable[[]
         raise RefusedError(408, f"sent nothing for {limits.idle_seconds:.0f} seconds") from error
     except ClientDisconnect as error:
         raise RefusedError(400, "was cut short") from error
-
-
-async def receive(
-    request: Request, folder: Path, limits: Limits, check: Callable[[], None], skipped: frozenset[str] = frozenset()
-) -> Received:
-    """Write the body of a request into a folder that was made for it, as `study` or `study/<number>`.
-
-    Args:
-        request: With the body.
-        folder: Empty.
-        limits: Of what is taken.
-        check: Called now and then; raises where the disk is full.
-        skipped: Names of fields of a form that may be there and tell nothing about the study.
-
-    Raises:
-        RefusedError: It cannot be taken.
-    """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    sink: _One | _Form
-    if kind.startswith(b"multipart/"):
-        if not options.get(b"boundary"):
-            raise RefusedError(415, "is a form without a boundary")
-        sink = _Form(folder, options[b"boundary"], limits, kind == b"multipart/form-data", skipped)
-    else:
-        sink = _One(folder)
-    try:
-        async for piece in pieces(request, limits, limits.upload_bytes, check):
-            await run_in_threadpool(sink.write, piece)
-        return await run_in_threadpool(sink.end)
-    except FormParserError as error:
-        raise RefusedError(400, "is not a readable form") from error
-    except OSError as error:
-        raise RefusedError(503, f"cannot be written: {error.strerror}", RETRY_SECONDS) from error
-    finally:
-        sink.close()
 
 
 class _One:
@@ -264,11 +219,31 @@ async def take(
     check: Callable[[], None],
     skipped: frozenset[str] = frozenset(),
 ) -> Received:
-    """Receive a body as the upload of a name that is new; nothing is left of one that is refused. See `receive`."""
+    """Write the body of a request into the folder of an upload, whose name is new, as `study` or `study/<number>`.
+
+    Nothing is left of one that is refused. `check` raises where the disk is full. `skipped` names fields of a form that
+    may be there and tell nothing. Raises RefusedError.
+    """
     folder = folders.incoming(upload)
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
     try:
         folder.mkdir()
-        return await receive(request, folder, limits, check, skipped)
+        sink: _One | _Form
+        if kind.startswith(b"multipart/"):
+            if not options.get(b"boundary"):
+                raise RefusedError(415, "is a form without a boundary")
+            sink = _Form(folder, options[b"boundary"], limits, kind == b"multipart/form-data", skipped)
+        else:
+            sink = _One(folder)
+        with closing(sink):
+            try:
+                async for piece in pieces(request, limits, limits.upload_bytes, check):
+                    await run_in_threadpool(sink.write, piece)
+                return await run_in_threadpool(sink.end)
+            except FormParserError as error:
+                raise RefusedError(400, "is not a readable form") from error
+            except OSError as error:
+                raise RefusedError(503, f"cannot be written: {error.strerror}", RETRY_SECONDS) from error
     except BaseException:  # also where the server is stopped
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -52,65 +52,55 @@ class Record(Database):
     """The studies of a service. See `Database` for its arguments, and for what every method raises."""
 
     def submit(self, digest: str, settings: str, folder: str, files: int, size: int) -> tuple[Study, bool]:
-        """Enter a study that was received; return its row, and whether `folder` is its input.
+        """Enter a study that was received; return its row, and whether `folder` (its name) is its input.
 
         What is known already stays as it is, unless it failed or was deleted: then it is looked at again. Entering the
-        same folder twice is entering it once: the answer to the first time may have been lost.
-
-        Args:
-            digest: SHA-256 of what was sent.
-            settings: Digest of weights and settings.
-            folder: Name of the folder that holds it.
-            files: Number of files.
-            size: Bytes.
+        same folder twice is entering it once: the answer to the first time may have been lost. `digest`: SHA-256 of
+        what was sent; `settings`: digest of weights and settings.
         """
-        return self._lasting(
-            lambda c: self._submit(c, digest, settings, {"input": folder, "files": files, "bytes": size})
-        )
-
-    def _submit(self, c: Connection, digest: str, settings: str, sent: dict[str, Any]) -> tuple[Study, bool]:
-        fresh = sent | {"state": "waiting", "tries": 0, "submitted": self._now(c)}
-        fresh |= dict.fromkeys(
-            ("worker", "lease", "claimed", "finished", "progress", "error_class", "error", "outcome")
-        )
         same = and_(STUDIES.c.digest == digest, STUDIES.c.settings == settings)
-        again = update(STUDIES).where(same, STUDIES.c.state.in_(["failed", "deleted"])).values(fresh)
-        c.execute(again)
-        row = c.execute(select(STUDIES).where(same)).first()
-        if row is None:
-            key = {"id": uuid.uuid4().hex, "digest": digest, "settings": settings, "attempt": 0}
-            with suppress(IntegrityError), c.begin_nested():  # another process enters it in the same moment
-                c.execute(insert(STUDIES).values(key | fresh))
-            row = c.execute(select(STUDIES).where(same)).one()
-        return Study(**row._asdict()), row.input == sent["input"]
+
+        def enter(c: Connection) -> tuple[Study, bool]:
+            fresh: dict[str, Any] = {"input": folder, "files": files, "bytes": size}
+            fresh |= {"state": "waiting", "tries": 0, "submitted": self._now(c)}
+            fresh |= dict.fromkeys(
+                ("worker", "lease", "claimed", "finished", "progress", "error_class", "error", "outcome")
+            )
+            c.execute(update(STUDIES).where(same, STUDIES.c.state.in_(["failed", "deleted"])).values(fresh))
+            row = c.execute(select(STUDIES).where(same)).first()
+            if row is None:
+                key = {"id": uuid.uuid4().hex, "digest": digest, "settings": settings, "attempt": 0}
+                with suppress(IntegrityError), c.begin_nested():  # another process enters it in the same moment
+                    c.execute(insert(STUDIES).values(key | fresh))
+                row = c.execute(select(STUDIES).where(same)).one()
+            return Study(**row._asdict()), row.input == folder
+
+        return self._lasting(enter)
 
     def claim(self, worker: str, settings: str, lease: float, attempts: int) -> Study | None:
-        """Give the oldest waiting study to a worker; None where there is none.
+        """Give the oldest waiting study for these settings to a worker, by its name; None where there is none.
 
-        Args:
-            worker: Name of the process.
-            settings: Digest of what it runs.
-            lease: Seconds after which it has lost the study, unless `renew` is called.
-            attempts: How many a study gets.
+        After `lease` seconds it has lost the study, unless `renew` is called. A study gets so many attempts.
         """
-        return self._lasting(lambda c: self._claim(c, worker, settings, lease, attempts))
 
-    def _claim(self, c: Connection, worker: str, settings: str, lease: float, attempts: int) -> Study | None:
-        now = self._now(c)
-        self._take_back(c, STUDIES.c.lease < now, "lost", "its worker stopped answering", attempts)
-        mine = and_(STUDIES.c.state == "running", STUDIES.c.worker == worker)
-        if (row := c.execute(select(STUDIES).where(mine)).first()) is not None:  # given before, the answer was lost
-            self._change(c, row.id, row.attempt, "running", {"lease": now + lease})
-            return Study(**row._asdict() | {"lease": now + lease})
-        oldest = select(STUDIES).where(STUDIES.c.state == "waiting", STUDIES.c.settings == settings)
-        # Not the very first: workers that ask at once would all want the same one.
-        for row in c.execute(oldest.order_by(STUDIES.c.submitted, STUDIES.c.id).limit(8)).all():
+        def give(c: Connection) -> Study | None:
             now = self._now(c)
-            held = {"state": "running", "worker": worker, "claimed": now, "lease": now + lease, "progress": None}
-            held |= {"attempt": row.attempt + 1, "tries": row.tries + 1}
-            if self._change(c, row.id, row.attempt, "waiting", held):
-                return Study(**row._asdict() | held)
-        return None
+            self._take_back(c, STUDIES.c.lease < now, "lost", "its worker stopped answering", attempts)
+            mine = and_(STUDIES.c.state == "running", STUDIES.c.worker == worker)
+            if (row := c.execute(select(STUDIES).where(mine)).first()) is not None:  # given before, the answer was lost
+                self._change(c, row.id, row.attempt, "running", {"lease": now + lease})
+                return Study(**row._asdict() | {"lease": now + lease})
+            oldest = select(STUDIES).where(STUDIES.c.state == "waiting", STUDIES.c.settings == settings)
+            # Not the very first: workers that ask at once would all want the same one.
+            for row in c.execute(oldest.order_by(STUDIES.c.submitted, STUDIES.c.id).limit(8)).all():
+                now = self._now(c)
+                held = {"state": "running", "worker": worker, "claimed": now, "lease": now + lease, "progress": None}
+                held |= {"attempt": row.attempt + 1, "tries": row.tries + 1}
+                if self._change(c, row.id, row.attempt, "waiting", held):
+                    return Study(**row._asdict() | held)
+            return None
+
+        return self._lasting(give)
 
     def renew(self, study: Study, lease: float, progress: float | None = None) -> bool:
         """Prolong a lease, and note which share of the slices is done; False where it is no longer this attempt's."""
@@ -209,18 +199,19 @@ class Record(Database):
 
     def counts(self) -> dict[str, int]:
         """Return the number of studies by state."""
-        query = select(STUDIES.c.state, func.count()).group_by(STUDIES.c.state)
-        return self._lasting(lambda c: {state: int(number) for state, number in c.execute(query)})
+        return self._counted(STUDIES.c.state)
 
     def errors(self) -> dict[str, int]:
         """Return the number of failed studies by class of error."""
-        query = select(STUDIES.c.error_class, func.count()).where(STUDIES.c.state == "failed")
-        return self._lasting(lambda c: {str(e): int(n) for e, n in c.execute(query.group_by(STUDIES.c.error_class))})
+        return self._counted(STUDIES.c.error_class, STUDIES.c.state == "failed")
 
     def sent_back(self) -> dict[str, int]:
         """Return the number of versions of watched studies by state, see `tables.VERSION_STATES`."""
-        query = select(VERSIONS.c.state, func.count()).group_by(VERSIONS.c.state)
-        return self._lasting(lambda c: {state: int(number) for state, number in c.execute(query)})
+        return self._counted(VERSIONS.c.state)
+
+    def _counted(self, column: ColumnElement[Any], *which: ColumnElement[bool]) -> dict[str, int]:
+        query = select(column, func.count()).where(*which).group_by(column)
+        return self._lasting(lambda c: {str(value): int(number) for value, number in c.execute(query)})
 
     def oldest_waiting(self) -> float:
         """Return for how many seconds the oldest waiting study has waited; 0 where none does."""

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import OutputError, UsageError
+from jcs_ct.core.errors import JcsError, OutputError, UsageError
 from jcs_ct.service.access import LOCAL, Access, check_bind
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
@@ -62,12 +62,8 @@ def serve(service: Service, address: Address, tokens: Path | None, workers: int,
     if address.certificate is not None:
         _check_certificate(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
+    with binding(address.host, address.port):
         listener = socket.create_server((address.host, address.port), family=family)
-    except OSError as error:
-        raise OutputError(
-            f"{address.host} port {address.port} cannot be used: {error.strerror}", hint="give another --port"
-        ) from error
     with listener, working(service, workers, say) as supervisor:
         record = Record(service.database, patience=5.0)
         folders = Folders(service.folder)
@@ -132,6 +128,21 @@ def work(service: Service, workers: int, say: Callable[[str], None]) -> None:
     with working(service, workers, say):
         say(f"working with {workers} workers")
         stopped.wait()
+
+
+@contextmanager
+def binding(host: str, port: int) -> Iterator[None]:
+    """Turn what the system says of an address that it does not give into an error. Raises OutputError."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{host} port {port} cannot be used: {error.strerror}", hint="give another --port") from error
+
+
+def tried_again(error: JcsError | OSError) -> str:
+    """Return the line on a disk, a database or an archive that is away for now."""
+    why = error.line() if isinstance(error, JcsError) else f"the disk refuses it: {error.strerror}"
+    return f"{why}; it is tried again and again"
 
 
 def told_to_end() -> threading.Event:

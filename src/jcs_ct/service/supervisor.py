@@ -19,13 +19,12 @@ from jcs_ct.core.errors import UsageError
 from jcs_ct.core.processors import threads
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
-from jcs_ct.service.record import Record
+from jcs_ct.service.record import Record, Study
 from jcs_ct.service.worker import READY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.service.record import Study
     from jcs_ct.service.settings import Service
 
 WATCH_SECONDS = 0.25
@@ -89,13 +88,7 @@ class _Child:
 
 
 class Supervisor:
-    """The worker processes of this machine.
-
-    Args:
-        service: The service.
-        workers: How many processes.
-        say: Gets a line about a worker that ended.
-    """
+    """The worker processes of this machine; `say` gets a line about one that ended."""
 
     def __init__(self, service: Service, workers: int, say: Callable[[str], None]) -> None:
         self._service, self._wanted, self._say = service, workers, say

@@ -135,11 +135,7 @@ for _dialect, _statements in _APPEND_ONLY.items():
 
 
 def open_engine(url: str) -> Engine:
-    """Return the engine of a database URL.
-
-    Raises:
-        UsageError: It is no URL of SQLite or PostgreSQL.
-    """
+    """Return the engine of a database URL. Raises UsageError where it is none of SQLite or PostgreSQL."""
     hint = "give sqlite:////path/record.sqlite or postgresql://user:password@host/database"
     try:
         parsed = make_url(url)

@@ -6,8 +6,6 @@ there are. With the last byte the upload becomes a study, whose address stands i
 
 from __future__ import annotations
 
-import hashlib
-import re
 import shutil
 import uuid
 from typing import TYPE_CHECKING
@@ -16,17 +14,15 @@ from fastapi import FastAPI, Request  # noqa: TC002  # read by FastAPI when it r
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
-from jcs_ct.service.files import STUDY
+from jcs_ct.service.context import ID, ServiceContext
+from jcs_ct.service.files import STUDY, sha256_of
 from jcs_ct.service.receive import RETRY_SECONDS, Received, RefusedError, pieces
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.service.context import ServiceContext
-
 TUS = {"Tus-Resumable": "1.0.0"}
 LENGTH = "length"  # a file beside the bytes: how many there will be
-_UPLOAD = re.compile(r"[0-9a-f]{32}")
 
 
 def add_uploads(app: FastAPI, context: ServiceContext) -> None:
@@ -35,7 +31,7 @@ def add_uploads(app: FastAPI, context: ServiceContext) -> None:
 
     def folder_of(upload: str) -> Path:
         folder = context.folders.incoming(upload)
-        if not _UPLOAD.fullmatch(upload) or not (folder / LENGTH).is_file():
+        if not ID.fullmatch(upload) or not (folder / LENGTH).is_file():
             raise RefusedError(404, "no such upload")
         return folder
 
@@ -96,7 +92,7 @@ def add_uploads(app: FastAPI, context: ServiceContext) -> None:
                     have += await run_in_threadpool(file.write, piece)
             more = {}
             if have == length:
-                digest = await run_in_threadpool(_sha256, folder / STUDY)
+                digest = (await run_in_threadpool(sha256_of, folder / STUDY)).hex()
                 await run_in_threadpool(context.record.counts)  # or it is away, and a PATCH of no bytes ends it later
                 (folder / LENGTH).unlink()
                 study, _ = await run_in_threadpool(context.enter, who, upload, Received(1, length, digest))
@@ -115,11 +111,3 @@ def add_uploads(app: FastAPI, context: ServiceContext) -> None:
             raise RefusedError(409, "another request adds to this upload", 1)
         shutil.rmtree(folder_of(upload), ignore_errors=True)
         return Response(status_code=204, headers=TUS)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -43,11 +43,7 @@ def add_viewing(app: FastAPI, context: ServiceContext) -> None:
 
 
 def _passed(context: ServiceContext, study: Study) -> int:
-    """Return how many series were read before the one that was looked at.
-
-    Raises:
-        RefusedError: The study has no results yet, or is no volume.
-    """
+    """Return how many series were read before the one looked at. Raises RefusedError without results or a volume."""
     context.files(study)
     report = json.loads((context.folders.attempt(study) / STUDY / "report.json").read_text(encoding="utf-8"))
     if report["input"]["kind"] == "pictures":

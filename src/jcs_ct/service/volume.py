@@ -21,17 +21,10 @@ LEVEL = 1  # of gzip: it waits for somebody who looks at a screen
 
 
 def write_ct(folder: Path, target: Path, *, gaps: bool, passed: int) -> None:
-    """Write the volume that was looked at.
+    """Write the volume that was looked at of what was sent into a folder, behind so many series that were passed over.
 
-    Args:
-        folder: Holds what was sent.
-        target: Ends in `.nii.gz`; int16, HU in [−1024, 3071].
-        gaps: Whether volumes with missing slices are taken.
-        passed: How many series of the study were read before it.
-
-    Raises:
-        InputError: There is no such volume.
-        OutputError: It cannot be written.
+    `target` ends in `.nii.gz`; int16, HU in [−1024, 3071]. Raises InputError where there is no such volume, OutputError
+    where it cannot be written.
     """
     from jcs_ct.app.gather import gather
     from jcs_ct.io.nifti.write import write_nifti_slices

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 from jcs_ct.core.errors import JcsError, MemoryRanOutError, OutputError
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
-from jcs_ct.service.record import Record
+from jcs_ct.service.record import Record, Study
 from jcs_ct.service.settings import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jcs_ct.service.diagnosis import StudyRunner
-    from jcs_ct.service.record import Study
 
 POLL_SECONDS = 0.5
 TELL_SECONDS = 1.0  # between two notes of progress
@@ -83,13 +82,7 @@ class LeaseKeeper(threading.Thread):
 
 
 class Worker:
-    """Takes studies and looks at them.
-
-    Args:
-        name: Of this process, in the record.
-        service: The service.
-        run_study: Diagnoses one study.
-    """
+    """Takes studies under a name of its own, and looks at them with `run_study`."""
 
     def __init__(self, name: str, service: Service, run_study: StudyRunner) -> None:
         self.name, self.service, self.run_study = name, service, run_study

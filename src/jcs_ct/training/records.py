@@ -274,7 +274,7 @@ class Records(L.Callback):
         self.checkpoint(trainer)
 
     def _write(self, trainer: L.Trainer, module: TrainingModule, row: dict[str, Any], score: Score) -> None:
-        from jcs_ct.outputs.curves import training_curves
+        from jcs_ct.outputs.plots import training_curves
 
         undefined = f"{UNDEFINED} {score.because}" if score.because else ""
         write_whole(self.folder / "metrics.csv", table_of(self.rows), overwrite=True)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ENSEMBLE, Probability, Run, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, PATH, Probability, Run, common_options, model_option, strict_option
 from jcs_ct.cli.evaluate.common import (
-    PATH,
     exactly_one_of,
     open_reader,
     out_option,
     refuse_itself,
+    refuse_scores,
     report_unmatched,
     score_each,
     selection_options,
@@ -58,7 +58,7 @@ def classify(
     from jcs_ct.evaluate.record import record_of
 
     names = ["scores.json", "scores.md", "roc.png", "precision_recall.png", "calibration.png"]
-    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    refuse_scores(run, out, names)
     exactly_one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     cases = inputs.from_dataset(labels, "classify", **chosen)

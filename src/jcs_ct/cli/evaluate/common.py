@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from jcs_ct.cli.bar import Bar
+from jcs_ct.cli.common import PATH, Reporter, Run, few, refuse_existing, report_notes, stacked
 from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
-    from jcs_ct.cli.common import Reporter, Run
     from jcs_ct.evaluate.inputs import Case, Cases, Maps
     from jcs_ct.evaluate.matching import Matched
     from jcs_ct.evaluate.record import ScoreRecord
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from jcs_ct.inference import Network
     from jcs_ct.models import Gives
 
+F = TypeVar("F", bound="Callable[..., Any]")
 T = TypeVar("T")
 
-PATH = click.Path(path_type=Path)
 out_option = click.option(
     "-o", "--out", type=PATH, required=True, help="Folder for scores.json, scores.md, tables and plots."
 )
@@ -39,30 +39,26 @@ map_values_option = click.option(
 masks_option = click.option("--masks", type=PATH, help="Instead of --data: a folder of masks, for precomputed maps.")
 
 
-def bootstrap_options(drawn: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def bootstrap_options(drawn: str) -> Callable[[F], F]:
     """Return what adds `--resamples` and `--seed`; `drawn`: what is drawn again and again."""
     words = f"Number of bootstrap resamples of {drawn} (0: no intervals)."
-
-    def add(function: Callable[..., None]) -> Callable[..., None]:
-        seed = click.option(
-            "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."
-        )
-        resamples = click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help=words)
-        return resamples(seed(function))
-
-    return add
+    return stacked(
+        click.option("--resamples", type=click.IntRange(0), default=1000, show_default=True, help=words),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."),
+    )
 
 
-def selection_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that choose slices, and those of the bootstrap."""
-    for option in (
-        bootstrap_options("groups (patients) for 95 % intervals"),
-        click.option("--split", help="Take only the slices of this split, such as test."),
-        click.option("--fold", type=click.IntRange(1), help="Take only the slices of this fold."),
-        click.option("--folds", type=PATH, help="File of folds (default: folds.json of the data set)."),
-    ):
-        function = option(function)
-    return function
+selection_options = stacked(
+    click.option("--folds", type=PATH, help="File of folds (default: folds.json of the data set)."),
+    click.option("--fold", type=click.IntRange(1), help="Take only the slices of this fold."),
+    click.option("--split", help="Take only the slices of this split, such as test."),
+    bootstrap_options("groups (patients) for 95 % intervals"),
+)
+
+
+def refuse_scores(run: Run, out: Path, names: Sequence[str]) -> None:
+    """Refuse to start where a file of these names exists in the folder of the scores already."""
+    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
 
 
 def exactly_one_of(**options: object) -> None:
@@ -110,11 +106,9 @@ def open_reader(
         for option, given in (("--runtime", run.runtime != "auto"), ("--strict", strict)):
             if given:
                 raise UsageError(f"{option} is for a network, and none runs here", hint="leave it out, or give --model")
-    for note in cases.notes:
-        run.reporter.note(note)
+    run.reporter.tell(cases.notes)
     if not model:
         return None
-    from jcs_ct.cli.common import report_notes
     from jcs_ct.datasets.training_slices import read_training_slices, union_of
     from jcs_ct.evaluate.slice_reader import SliceReader
     from jcs_ct.inference.ensemble import Ensemble
@@ -147,19 +141,15 @@ def refuse_itself(predictions: Path | None, against: Path | None) -> None:
 def report_unmatched(reporter: Reporter, found: tuple[T, Matched]) -> T:
     """Report what did not match, and return what did."""
     values, match = found
-    for problem in match.problems:
-        reporter.problem(problem)
-    if match.extra:
-        few = ", ".join(match.extra[:3]) + (", …" if len(match.extra) > 3 else "")
-        reporter.note(f"{len(match.extra)} predictions belong to none of the slices chosen, and are not scored: {few}")
+    reporter.tell((), match.problems)
+    if extra := match.extra:
+        reporter.note(f"{len(extra)} predictions belong to none of the slices chosen, and are not scored: {few(extra)}")
     return values
 
 
 def report_storage(reporter: Reporter, folders: Sequence[Maps]) -> None:
     """Report how maps are stored, where that is not plain."""
-    for maps in folders:
-        if maps.stored.note:
-            reporter.note(maps.stored.note)
+    reporter.tell(maps.stored.note for maps in folders if maps.stored.note)
 
 
 def score_each(cases: Sequence[Case], work: Callable[[Case], None], reporter: Reporter) -> list[Case]:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import Run, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import PATH, Run, common_options, model_option, strict_option
 from jcs_ct.cli.evaluate.common import (
-    PATH,
     data_option,
     map_values_option,
     masked_cases,
     masks_option,
     open_reader,
     out_option,
+    refuse_scores,
     report_storage,
     report_unmatched,
     score_each,
@@ -75,7 +75,7 @@ def explain(
     from jcs_ct.outputs import plots
 
     names = ["scores.json", "scores.md", "per_image.csv"] + ["perturbation.png"] * (model is not None)
-    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    refuse_scores(run, out, names)
     named = (model,) if model else ()
     cases = masked_cases(data, masks, named, chosen)
     reader = open_reader(run, cases, named, "probability", strict=strict)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jcs_ct.cli.common import ENSEMBLE, Probability, Run, common_options, model_option, refuse_existing, strict_option
+from jcs_ct.cli.common import ENSEMBLE, PATH, Probability, Run, common_options, model_option, strict_option
 from jcs_ct.cli.evaluate.common import (
-    PATH,
     data_option,
     exactly_one_of,
     labels_option,
@@ -19,6 +18,7 @@ from jcs_ct.cli.evaluate.common import (
     open_reader,
     out_option,
     refuse_itself,
+    refuse_scores,
     report_storage,
     report_unmatched,
     score_each,
@@ -89,15 +89,9 @@ def segment(
     from jcs_ct.evaluate.slice_reader import with_flags
     from jcs_ct.outputs import plots
 
-    names = [
-        "scores.json",
-        "scores.md",
-        "per_image.csv",
-        "per_volume.csv",
-        "dice.png",
-        *(["per_image_against.csv"] if against else []),
-    ]
-    refuse_existing([out / name for name in names], [], overwrite=run.overwrite)
+    names = ["scores.json", "scores.md", "per_image.csv", "per_volume.csv", "dice.png"]
+    names += ["per_image_against.csv"] if against else []
+    refuse_scores(run, out, names)
     exactly_one_of(predictions=predictions, model=model or None)
     refuse_itself(predictions, against)
     if labels is not None:
@@ -135,8 +129,7 @@ def segment(
         )
     if not done:
         return
-    for line in dict.fromkeys(line for collector in collectors for line in collector.doubts()):
-        run.reporter.note(line)
+    run.reporter.tell(dict.fromkeys(line for collector in collectors for line in collector.doubts()))
     content = report(*collectors)
     if reader is not None:
         content |= reader.report(done)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jcs_ct.cli.common import Run, common_options, refuse_existing
-from jcs_ct.cli.evaluate.common import PATH, bootstrap_options, out_option, write_scores
+from jcs_ct.cli.common import PATH, Run, common_options, few
+from jcs_ct.cli.evaluate.common import bootstrap_options, out_option, refuse_scores, write_scores
 from jcs_ct.core.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -36,17 +36,11 @@ def study(run: Run, labels: Path, results: Path, out: Path, resamples: int, seed
         if given != "auto":
             raise UsageError(f"{option} is for a network, and none runs here", hint="leave it out")
 
-    refuse_existing(
-        [out / name for name in ("scores.json", "scores.md", "studies.csv", "verdicts.png")],
-        [],
-        overwrite=run.overwrite,
-    )
+    refuse_scores(run, out, ("scores.json", "scores.md", "studies.csv", "verdicts.png"))
     found, problems, extra = read_studies(results, read_labels(labels), strict=strict)
-    for problem in problems:
-        run.reporter.problem(problem)
+    run.reporter.tell((), problems)
     if extra:
-        few = ", ".join(extra[:3]) + (", …" if len(extra) > 3 else "")
-        run.reporter.note(f"{len(extra)} results have no label, and are not scored: {few}")
+        run.reporter.note(f"{len(extra)} results have no label, and are not scored: {few(extra)}")
     if not found:
         what = "names no study that has a reliable result" if strict else "names no study that has a result"
         raise InputError(what, path=labels, hint=f"the results lie in {results}")

@@ -91,8 +91,14 @@ def read_headers(series: CTSeries) -> SourceHeaders:
         enhanced = raw.get("SOPClassUID") in ENHANCED
         if enhanced:
             groups = [_frames(raw if file is files[0] else _read(file), file.label, derived) for file in files]
-            _check_count(sum(map(len, groups)), series)
             images = [image for group in groups for image in group]
+            if len(images) != len(series):
+                raise InputError(
+                    f"has {len(images)} frames, the series {len(series)} slices; DICOM SEG and SR need every frame to "
+                    "be one",
+                    path=files[0].label,
+                    hint="use the NIfTI masks",
+                )
         else:
             images = [clean_image(raw, files[0].label, derived)]
             images += [clean_image(_read(source), source.label, derived) for source in series.sources[1:]]
@@ -185,11 +191,7 @@ def name_patient(made: Dataset, source: SourceHeaders) -> None:
 
 @contextmanager
 def refused_by_highdicom(label: str) -> Iterator[None]:
-    """Turn what highdicom finds wrong with source images into an error.
-
-    Raises:
-        InputError: It refuses them.
-    """
+    """Turn what highdicom finds wrong with source images into an InputError."""
     try:
         yield
     except ValueError as error:
@@ -223,15 +225,6 @@ def _frames(raw: Dataset, label: str, derived: set[str]) -> list[Dataset]:
                 flat[keyword] = holder[keyword]
         images.append(clean_image(flat, label, derived))
     return images
-
-
-def _check_count(frames: int, series: CTSeries) -> None:
-    if frames != len(series):
-        raise InputError(
-            f"has {frames} frames, the series {len(series)} slices; DICOM SEG and SR need every frame to be one",
-            path=series.sources[0].label,
-            hint="use the NIfTI masks",
-        )
 
 
 def _whole(frames: list[Dataset], identity: Dataset) -> Dataset:

@@ -28,6 +28,7 @@ from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
 from jcs_ct.outputs.dicom.headers import (
+    SourceHeaders,
     made_here,
     name_patient,
     read_headers,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from jcs_ct.core.geometry import CTSeries
-    from jcs_ct.outputs.dicom.headers import SourceHeaders
 
 SEGMENTS = {1: "COVID-19 lesions", 2: "Right lung", 3: "Left lung"}
 """Segment numbers and labels. In masks of lungs 1 is the right lung and 2 the left, one less than their segments."""
@@ -82,7 +82,6 @@ def write_seg(
     *,
     model_name: str,
     model_version: str,
-    lungs_name: str = "jcs-ct lungs",
     source: SourceHeaders | None = None,
     overwrite: bool = False,
 ) -> tuple[str, ...]:
@@ -99,7 +98,6 @@ def write_seg(
         lungs: Canonical slice → uint8, rows × columns: 0 none, 1 right, 2 left. None: no segments of lungs.
         model_name: Name of the algorithm that found the lesions; cut to 64 characters.
         model_version: Its version, for instance the digest of the weights; cut to 64 characters.
-        lungs_name: Name of the algorithm that found the lungs.
         source: What `jcs_ct.outputs.dicom.headers.read_headers` gives for the series, where it was read already.
         overwrite: Replace an existing file.
 
@@ -117,9 +115,11 @@ def write_seg(
         numbers = [1, 2, 3] if lungs is not None else [1]
         empty = [number for number in numbers if all((number, i) not in masks.frames for i in range(len(series)))]
         with refused_by_highdicom(series.label):
-            seg = _structure(source, masks, numbers, empty, (model_name, model_version, lungs_name))
+            seg = _structure(source, masks, numbers, empty, (model_name, model_version))
         order = _order(seg, source)
-        _fit(seg, source, masks)
+        seg.Rows, seg.Columns = source.shape  # of the real frames, whose pixels follow
+        seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
+        del seg.PixelData
         name_patient(seg, source)
         pixels = source.shape[0] * source.shape[1]
         with temporary.open("wb") as file:
@@ -158,7 +158,7 @@ def _stored(series: CTSeries, mask: NDArray[Any], shape: tuple[int, int], index:
 
 
 def _structure(
-    source: SourceHeaders, masks: _Masks, numbers: list[int], empty: list[int], names: tuple[str, str, str]
+    source: SourceHeaders, masks: _Masks, numbers: list[int], empty: list[int], model: tuple[str, str]
 ) -> hd.seg.Segmentation:
     """Return the object with one pixel a frame."""
     several = source.frames[0] is not None and len(source.objects) > 1
@@ -176,7 +176,7 @@ def _structure(
             source_images=images,
             pixel_array=content,
             segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-            segment_descriptions=[_describe(number, number in empty, names) for number in numbers],
+            segment_descriptions=[_describe(number, number in empty, model) for number in numbers],
             series_number=SERIES_NUMBER,
             series_description="COVID-19 segmentation, research use only",
             **made_here(),
@@ -192,14 +192,11 @@ def _structure(
     return seg
 
 
-def _describe(number: int, empty: bool, names: tuple[str, str, str]) -> hd.seg.SegmentDescription:
-    model_name, model_version, lungs_name = names
+def _describe(number: int, empty: bool, model: tuple[str, str]) -> hd.seg.SegmentDescription:
     lesion = number == 1
+    name, version = map(codes.short, model if lesion else ("jcs-ct lungs", __version__))
     algorithm = hd.AlgorithmIdentificationSequence(
-        name=codes.short(model_name if lesion else lungs_name),
-        family=codes.NETWORK,
-        version=codes.short(model_version if lesion else __version__),
-        source=codes.PRODUCT,
+        name=name, family=codes.NETWORK, version=version, source=codes.PRODUCT
     )
     description = hd.seg.SegmentDescription(
         segment_number=number,
@@ -234,13 +231,6 @@ def _order(seg: hd.seg.Segmentation, source: SourceHeaders) -> list[tuple[int, i
         image = group.DerivationImageSequence[0].SourceImageSequence[0]
         order.append((int(number), slices[image.ReferencedSOPInstanceUID, image.get("ReferencedFrameNumber")]))
     return order
-
-
-def _fit(seg: hd.seg.Segmentation, source: SourceHeaders, masks: _Masks) -> None:
-    """Say of the object with one pixel a frame what the real frames are, and take its pixels out."""
-    seg.Rows, seg.Columns = source.shape
-    seg.SegmentsOverlap = "YES" if masks.overlap else "NO"
-    del seg.PixelData
 
 
 def _write_deflated(file: BinaryIO, seg: hd.seg.Segmentation, pixel_data: Iterable[bytes]) -> None:

@@ -16,7 +16,7 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import whole_file
 from jcs_ct.outputs.dicom import codes
-from jcs_ct.outputs.dicom.headers import made_here, name_patient, read_headers, refused_by_highdicom
+from jcs_ct.outputs.dicom.headers import SourceHeaders, made_here, name_patient, read_headers, refused_by_highdicom
 from jcs_ct.outputs.report import words
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pydicom.sr.coding import Code
 
     from jcs_ct.core.geometry import CTSeries
-    from jcs_ct.outputs.dicom.headers import SourceHeaders
 
     Group = sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations
 
@@ -104,7 +103,8 @@ def _document(source: SourceHeaders, seg: Dataset | None, groups: Sequence[Group
         imaging_measurements=groups,
         title=codes.REPORT,
     )
-    content[0].ContentSequence.append(_comment(_words(report)))
+    comment = sr.TextContentItem(codes.COMMENT, _words(report), sr.RelationshipTypeValues.CONTAINS)
+    content[0].ContentSequence.append(comment)
     document = sr.ComprehensiveSR(
         evidence=[*source.objects, *([] if seg is None else [seg])],
         content=content,
@@ -115,10 +115,6 @@ def _document(source: SourceHeaders, seg: Dataset | None, groups: Sequence[Group
     )
     document.CompletionFlagDescription = codes.RESEARCH
     return document
-
-
-def _comment(text: str) -> sr.TextContentItem:
-    return sr.TextContentItem(codes.COMMENT, text, sr.RelationshipTypeValues.CONTAINS)
 
 
 def _words(report: Mapping[str, Any]) -> str:
@@ -150,18 +146,19 @@ def _severity(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _patient(report: Mapping[str, Any]) -> Group:
     verdict, model = report["verdict"], report["model"]
-    measurements = [
-        _number(codes.SCORE, verdict["score"], codes.UNITY),
-        _number(codes.LIMIT, verdict["limit"], codes.UNITY),
-        _number(codes.PROBABILITY, verdict["probability"], codes.UNITY),
-    ]
+    measurements = _measured(
+        verdict,
+        (codes.SCORE, "score", codes.UNITY),
+        (codes.LIMIT, "limit", codes.UNITY),
+        (codes.PROBABILITY, "probability", codes.UNITY),
+    )
     evaluations = [
         sr.QualitativeEvaluation(codes.COVID_19, CALLS[words.call_of(verdict)]),
         sr.QualitativeEvaluation(codes.RELIABLE, codes.YES if verdict["reliable"] else codes.NO),
     ]
     severity = _severity(report)
     if severity is not None:
-        measurements.append(_number(codes.SEVERITY_SCORE, severity["score"], codes.UNITY))
+        measurements += _measured(severity, (codes.SEVERITY_SCORE, "score", codes.UNITY))
         grade = codes.own(f"SEVERITY_{severity['score']}", codes.short(severity["name"]))
         evaluations.append(sr.QualitativeEvaluation(codes.SEVERITY, grade))
     return sr.MeasurementsAndQualitativeEvaluations(
@@ -169,7 +166,7 @@ def _patient(report: Mapping[str, Any]) -> Group:
         tracking_identifier=sr.TrackingIdentifier(hd.UID(), f"{codes.PRODUCT}: patient"),
         algorithm_id=_algorithm(model["name"], model["weights_sha256"]),
         finding_sites=[sr.FindingSite(codes.LUNG)],
-        measurements=_given(measurements),
+        measurements=measurements,
         qualitative_evaluations=evaluations,
     )
 
@@ -179,37 +176,29 @@ def _burden(report: Mapping[str, Any], seg: Dataset | None) -> list[Group]:
     burden, model = report["burden"], report.get("segmenter") or report["model"]
     if burden is None:
         return []
-    algorithm = model["name"], model["weights_sha256"]
-    groups = [
-        _volume(
-            1,
-            seg,
-            algorithm,
-            [
-                _number(codes.VOLUME, burden["lesion_ml"], codes.ML),
-                _percent(codes.LESION_SHARE, burden["share"]),
-                _number(codes.LESION_COUNT, burden["lesions"], codes.UNITY),
-                _number(codes.LARGEST, burden["largest_ml"], codes.ML),
-                _number(codes.MEAN_ATTENUATION, burden["mean_hu"], codes.HOUNSFIELD),
-                _percent(codes.GROUND_GLASS, burden["ground_glass_share"]),
-                _percent(codes.CONSOLIDATION, burden["consolidation_share"]),
-            ],
-        )
-    ]
+    found = _measured(
+        burden,
+        (codes.VOLUME, "lesion_ml", codes.ML),
+        (codes.LESION_SHARE, "share", codes.PERCENT),
+        (codes.LESION_COUNT, "lesions", codes.UNITY),
+        (codes.LARGEST, "largest_ml", codes.ML),
+        (codes.MEAN_ATTENUATION, "mean_hu", codes.HOUNSFIELD),
+        (codes.GROUND_GLASS, "ground_glass_share", codes.PERCENT),
+        (codes.CONSOLIDATION, "consolidation_share", codes.PERCENT),
+    )
+    groups = [_volume(1, seg, (model["name"], model["weights_sha256"]), found)]
     for segment, side in ((2, "right"), (3, "left")):
-        part = burden[side]
-        measurements = [
-            _number(codes.VOLUME, part["lung_ml"], codes.ML),
-            _number(codes.LESION_VOLUME, part["lesion_ml"], codes.ML),
-            _percent(codes.LESION_SHARE, part["share"]),
-        ]
-        groups.append(_volume(segment, seg, (codes.PRODUCT, __version__), measurements))
+        found = _measured(
+            burden[side],
+            (codes.VOLUME, "lung_ml", codes.ML),
+            (codes.LESION_VOLUME, "lesion_ml", codes.ML),
+            (codes.LESION_SHARE, "share", codes.PERCENT),
+        )
+        groups.append(_volume(segment, seg, (codes.PRODUCT, __version__), found))
     return groups
 
 
-def _volume(
-    segment: int, seg: Dataset | None, algorithm: tuple[str, str], measurements: list[sr.Measurement | None]
-) -> Group:
+def _volume(segment: int, seg: Dataset | None, algorithm: tuple[str, str], measurements: list[sr.Measurement]) -> Group:
     """Return a group about a segment; without a SEG that has it, about the organ as a whole."""
     side = {1: None, 2: codes.RIGHT, 3: codes.LEFT}[segment]
     common: dict[str, Any] = {
@@ -217,7 +206,7 @@ def _volume(
         "finding_category": codes.ABNORMAL if segment == 1 else codes.ANATOMY,
         "finding_sites": [sr.FindingSite(codes.LUNG, laterality=side)],
         "algorithm_id": _algorithm(*algorithm),
-        "measurements": _given(measurements),
+        "measurements": measurements,
     }
     described = {int(item.SegmentNumber): item for item in seg.SegmentSequence} if seg is not None else {}
     if seg is None or segment not in described:
@@ -245,17 +234,18 @@ def _slices(report: Mapping[str, Any], source: SourceHeaders) -> list[Group]:
     for index in report["most_affected"]:
         entry, image, frame = numbers[index], source.images[index - 1], source.frames[index - 1]
         frames = None if frame is None else [frame]
-        measurements = [
-            _number(codes.PROBABILITY, entry["probability"], codes.UNITY),
-            _number(codes.AREA, entry["lesion_mm2"], codes.SQUARE_MM),
-            _percent(codes.LESION_AREA_SHARE, entry["lesion_share"]),
-        ]
+        measurements = _measured(
+            entry,
+            (codes.PROBABILITY, "probability", codes.UNITY),
+            (codes.AREA, "lesion_mm2", codes.SQUARE_MM),
+            (codes.LESION_AREA_SHARE, "lesion_share", codes.PERCENT),
+        )
         groups.append(
             sr.MeasurementsAndQualitativeEvaluations(
                 tracking_identifier=sr.TrackingIdentifier(hd.UID(), f"{codes.PRODUCT}: slice {index} from the head"),
                 finding_type=codes.LESION,
                 finding_sites=[sr.FindingSite(codes.LUNG)],
-                measurements=_given(measurements),
+                measurements=measurements,
                 source_images=[sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID, frames)],
             )
         )
@@ -266,14 +256,11 @@ def _algorithm(name: str, version: str) -> sr.AlgorithmIdentification:
     return sr.AlgorithmIdentification(name=name, version=version, manufacturer=codes.PRODUCT)
 
 
-def _number(name: Code, value: float | None, unit: Code) -> sr.Measurement | None:
-    """Return a measurement to five decimals; None where there is no value."""
-    return None if value is None else sr.Measurement(name=name, value=round(float(value), 5), unit=unit)
-
-
-def _percent(name: Code, share: float | None) -> sr.Measurement | None:
-    return _number(name, None if share is None else 100 * share, codes.PERCENT)
-
-
-def _given(measurements: list[sr.Measurement | None]) -> list[sr.Measurement]:
-    return [measurement for measurement in measurements if measurement is not None]
+def _measured(values: Mapping[str, Any], *wanted: tuple[Code, str, Code]) -> list[sr.Measurement]:
+    """Return the measurements (name, key of its value, unit) that have a value, to five decimals; shares in percent."""
+    given = [
+        (name, values[key] * (100 if unit is codes.PERCENT else 1), unit)
+        for name, key, unit in wanted
+        if values[key] is not None
+    ]
+    return [sr.Measurement(name=name, value=round(float(value), 5), unit=unit) for name, value, unit in given]

@@ -26,12 +26,7 @@ _TRACKING = "112040"  # Tracking Unique Identifier, of DCM
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object of a version is found.
-
-    Attributes:
-        sop: SOPInstanceUID.
-        series: SeriesInstanceUID.
-    """
+    """Where an object of a version is found: SOPInstanceUID and SeriesInstanceUID."""
 
     sop: str
     series: str

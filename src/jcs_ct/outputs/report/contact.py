@@ -9,26 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.outputs.images import blend, border
-from jcs_ct.outputs.report.frames import levels_to_hu
+from jcs_ct.outputs.images import LESION, STRONGEST, blend, border
+from jcs_ct.outputs.report.frames import EncodedFrame, levels_to_hu
 from jcs_ct.outputs.report.language import mark
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from jcs_ct.outputs.report.frames import EncodedFrame
-
-LESION = (86, 180, 233)
-"""Okabe and Ito's sky blue, as in the other figures: apart from grey and from the attention for the colour-blind."""
 
 ATTENTION = (
     (13, 8, 135), (65, 4, 157), (106, 0, 168), (143, 13, 164), (177, 42, 144), (204, 71, 120),
     (225, 100, 98), (242, 132, 75), (252, 166, 54), (252, 206, 37), (240, 249, 33),
 )  # fmt: skip
 """matplotlib's "plasma" in steps of 0.1: its lightness rises evenly, also for the colour-blind."""
-
-STRONGEST = 0.72
-"""Share of colour where the attention is 1: the anatomy still shows."""
 
 FILL = 0.22
 """Share of colour inside the contour of a lesion."""
@@ -41,14 +33,7 @@ _WIDTH = 384  # pixels of a picture
 
 @dataclass(frozen=True)
 class ContactPictures:
-    """Two finished pictures of a slice, each a data URL.
-
-    Attributes:
-        lesions: With the contour of the lesions.
-        attention: With the attention.
-        width: Pixels.
-        height: Pixels.
-    """
+    """Two finished pictures of a slice, each a data URL: with the contour of the lesions, with the attention."""
 
     lesions: str
     attention: str
@@ -57,13 +42,8 @@ class ContactPictures:
 
 
 def contact_pictures(frame: EncodedFrame, aspect: float = 1.0) -> ContactPictures:
-    """Draw a packed slice.
-
-    Args:
-        frame: The slice.
-        aspect: Height of a pixel over its width.
-    """
-    grey = _opened(frame.image, None)
+    """Draw a packed slice. `aspect`: height of a pixel over its width."""
+    grey = _opened(frame.image)
     if frame.hounsfield:
         _, centre, width = WINDOWS["lung"]
         shown = (levels_to_hu(grey) - (centre - width / 2)) * (255 / width)
@@ -72,22 +52,21 @@ def contact_pictures(frame: EncodedFrame, aspect: float = 1.0) -> ContactPicture
     base = np.repeat(_resized(grey, size)[:, :, None], 3, axis=2)
     marked, seen = base, base
     if frame.mask is not None:
-        mask = _opened(frame.mask, size) >= 128
+        mask = _resized(_opened(frame.mask), size) >= 128
         marked = blend(blend(base, LESION, FILL * mask), LESION, border(mask, 2).astype(np.float32))
     if frame.attention is not None:
-        levels = _opened(frame.attention, size)
+        levels = _resized(_opened(frame.attention), size)
         values, steps = np.linspace(0, 1, 256, dtype=np.float32), np.linspace(0, 1, len(ATTENTION))
         colours = np.stack([np.interp(values, steps, channel) for channel in np.array(ATTENTION).T], axis=1)
         seen = blend(base, colours[levels], STRONGEST * values[levels])
     return ContactPictures(_data_url(marked), _data_url(seen), *size)
 
 
-def _opened(data: bytes, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def _opened(data: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as picture:
-        levels = np.asarray(picture.convert("L"))
-    return levels if size is None else _resized(levels, size)
+        return np.asarray(picture.convert("L"))
 
 
 def _resized(levels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -9,13 +9,12 @@ from jcs_ct.core.warning import code_of
 from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.language import mark
-from jcs_ct.study.settings import cards_fit, rule_fit
+from jcs_ct.study.settings import UsedNetwork, cards_fit, rule_fit
 from jcs_ct.weights.card import plain_notes
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries
     from jcs_ct.study.result import StudyResult
-    from jcs_ct.study.settings import UsedNetwork
 
 SCHEMA = "jcs-ct/report/1"
 CALIBRATED = {"whole-study", "top-k"}  # rules whose score is a probability

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jcs_ct.outputs.report.language import ENGLISH, mark
+from jcs_ct.outputs.report.language import ENGLISH, Language, mark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from jcs_ct.outputs.report.language import Language
 
 
 class Entry(NamedTuple):

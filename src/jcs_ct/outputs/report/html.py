@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import ShapeError
 from jcs_ct.core.whole_files import whole_file
+from jcs_ct.outputs.images import LESION, STRONGEST
 from jcs_ct.outputs.report import contact, words
 from jcs_ct.outputs.report.chart import make_chart
 from jcs_ct.outputs.report.explained import card_entries, explained_notes
-from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS
-from jcs_ct.outputs.report.language import PROBES, language_of
+from jcs_ct.outputs.report.frames import HU_POINTS, LEVEL_POINTS, EncodedFrame
+from jcs_ct.outputs.report.language import PROBES, Language, language_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,43 +31,25 @@ if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
 
-    from jcs_ct.outputs.report.frames import EncodedFrame
-    from jcs_ct.outputs.report.language import Language
 
-
-def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
+def render(report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, paper: bool = False) -> str:
     """Return the page; `write_html` writes it without ever holding it.
 
     Args:
         report: What `report.json` holds (`jcs_ct.outputs.report.schema`).
         frames: A packed slice for each record in `report["slices"]`; none for a page without pictures.
+        paper: Laid out for paper: its pictures, without the viewer.
 
     Raises:
         ShapeError: There is another number of frames.
     """
-    return "".join(_pieces(report, frames))
-
-
-def render_paper(report: Mapping[str, Any], frames: Sequence[EncodedFrame]) -> str:
-    """Return the page as it is laid out for paper: its pictures, without the viewer. Arguments as of `render`."""
-    return "".join(_pieces(report, frames, paper=True))
+    return "".join(_pieces(report, frames, paper=paper))
 
 
 def write_html(
     path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False
 ) -> None:
-    """Write the page, piece by piece.
-
-    Args:
-        path: The file.
-        report: As in `render`.
-        frames: As in `render`.
-        overwrite: Replace the file if it exists.
-
-    Raises:
-        ShapeError: As in `render`.
-        OutputError: The file exists, or cannot be written.
-    """
+    """Write the page, piece by piece. Arguments and ShapeError as of `render`; OutputError as of `whole_file`."""
     with whole_file(path, overwrite=overwrite) as temporary, temporary.open("wb") as file:
         file.writelines(piece.encode(errors="replace") for piece in _pieces(report, frames))
 
@@ -139,8 +122,8 @@ def _viewer(
         "levelPoints": LEVEL_POINTS,
         "windows": {key: [centre, width] for key, (_, centre, width) in contact.WINDOWS.items()},
         "attention": contact.ATTENTION,
-        "lesion": contact.LESION,
-        "strongest": contact.STRONGEST,
+        "lesion": LESION,
+        "strongest": STRONGEST,
         "fill": contact.FILL,
         "places": make_chart(report).places,
         "start": words.first_shown(report),

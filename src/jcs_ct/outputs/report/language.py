@@ -44,12 +44,7 @@ def mark(message: str) -> str:
 
 @dataclass(frozen=True)
 class Language:
-    """One language.
-
-    Attributes:
-        code: As in `LANGUAGES`.
-        catalogue: Its sentences.
-    """
+    """One language: its code, as in `LANGUAGES`, and its sentences."""
 
     code: str
     catalogue: gettext.NullTranslations = field(repr=False)
@@ -101,9 +96,7 @@ class Language:
     def percent_beside(self, share: float, limit: float) -> str:
         """Return a share in percent with as many digits as tell it from a limit: never "50 %" beside "from 50 %".
 
-        Args:
-            share: In [0, 1].
-            limit: What it is compared with, shown by `percent`.
+        `share` is in [0, 1], as is the limit, which `percent` shows.
         """
         (before, value, digits), (limit_before, shown, _) = _rounded(share), _rounded(limit)
         more = 1

@@ -11,13 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.core.caches import cache_for_figures
 from jcs_ct.core.errors import UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.whole_files import whole_file
-from jcs_ct.outputs.report.html import render_paper
+from jcs_ct.outputs.report.html import render
 from jcs_ct.outputs.report.language import PROBES
 from jcs_ct.outputs.report.words import call_of
+from jcs_ct.outputs.sheet import font_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,25 +53,18 @@ def require_pdf(language: str = "en") -> None:
 def write_pdf(path: Path, report: Mapping[str, Any], frames: Sequence[EncodedFrame], *, overwrite: bool = False) -> str:
     """Write the report for paper: A4, the verdict and the most affected slice on the first page.
 
-    Args:
-        path: The file.
-        report: As in `jcs_ct.outputs.report.html.render`.
-        frames: As there; at most five are drawn.
-        overwrite: Replace the file if it exists.
-
-    Returns:
-        The letters for which this machine has no font, in order; boxes stand for them. Usually "".
+    Arguments as of `jcs_ct.outputs.report.html.write_html`; at most five frames are drawn. Returns the letters for
+    which this machine has no font, in order; boxes stand for them. Usually "".
 
     Raises:
         UsageError: As `require_pdf`, for the report's language.
-        ShapeError: As `jcs_ct.outputs.report.html.render`.
-        OutputError: The file exists, or cannot be written.
+        ShapeError, OutputError: As `write_html`.
     """
     require_pdf(report["settings"].get("language", "en"))
     doubtful = not report["verdict"]["reliable"]
     level = LEVELS["indeterminate" if doubtful else call_of(report["verdict"])]
     drawn = DRAWN.format(level=level)
-    page = re.sub(r"(<svg\b[^>]*>)", rf"\1<style>{drawn}</style>", render_paper(report, frames))
+    page = re.sub(r"(<svg\b[^>]*>)", rf"\1<style>{drawn}</style>", render(report, frames, paper=True))
     found, letters = _laid_out(page)
     with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(found)
@@ -125,12 +118,9 @@ def _library() -> Any:
 @lru_cache(maxsize=1)
 def _fonts() -> str:
     """Return a style with Matplotlib's own font, for machines that have none; for CJK the system's is needed."""
-    cache_for_figures()
-    import matplotlib as mpl
-
-    folder, rules = Path(mpl.get_data_path()) / "fonts" / "ttf", ""
-    for weight, name in (("normal", "DejaVuSans.ttf"), ("bold", "DejaVuSans-Bold.ttf")):
-        data = base64.b64encode((folder / name).read_bytes()).decode()
+    rules = ""
+    for weight in ("normal", "bold"):
+        data = base64.b64encode(Path(font_file(weight == "bold")).read_bytes()).decode()
         rules += (
             f'@font-face {{ font-family: "DejaVu Sans"; font-weight: {weight}; src: url(data:font/ttf;base64,{data}) }}'
         )

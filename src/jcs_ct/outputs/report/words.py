@@ -9,31 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.warning import UNRELIABLE
-from jcs_ct.outputs.report.language import ENGLISH, UNKNOWN, mark
+from jcs_ct.outputs.report.language import ENGLISH, UNKNOWN, Language, mark
 from jcs_ct.study.whole_study import FEATURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from jcs_ct.outputs.report.language import Language
-
 MANY_POSITIVE = 0.1  # of the slices: beside so many that are positive nobody says "no signs"
 ONE_SIDED = 0.05  # of the lesions; where the other lung holds less, they "lie in one lung"
-
-
-def percent(share: float | None) -> str:
-    """Return a share in [0, 1] in percent, see `Language.percent`."""
-    return ENGLISH.percent(share)
-
-
-def percent_beside(share: float, limit: float) -> str:
-    """Return a share in percent, told apart from a limit, see `Language.percent_beside`."""
-    return ENGLISH.percent_beside(share, limit)
-
-
-def amount(value: float | None, unit: str = "") -> str:
-    """Return a number with three digits that count, see `Language.amount`."""
-    return ENGLISH.amount(value, unit)
 
 
 def call_of(verdict: Mapping[str, Any]) -> str:

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.digests import digest_of_all
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.service.files import STUDY, sync
+from jcs_ct.service.files import STUDY, Folders, sha256_of, sync
 from jcs_ct.service.intake import enter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from jcs_ct.service.files import Folders
     from jcs_ct.service.log import Log
     from jcs_ct.service.pseudonyms import Pseudonyms
     from jcs_ct.service.record import Record
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 WHO = "node"  # in the audit table
 TAKEN = "taken.json"  # beside the images: what became a study of the record
 KEPT_SECONDS = 24 * 3600.0
-_PIECE = 2**20
 
 
 @dataclass
@@ -42,11 +40,7 @@ class Arrivals:
     """The images of a node.
 
     Attributes:
-        folders: Of the service.
-        record: Studies go there.
         settings: Digest of weights and settings.
-        limits: Of the service.
-        log: Lines and audit.
         names: Pseudonyms.
         settle: Seconds for which nothing may have come of a study.
     """
@@ -61,15 +55,10 @@ class Arrivals:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def keep(self, study: str, image: str, data: bytes) -> None:
-        """Have the disk hold an image: written beside, fsynced, renamed, the folder fsynced.
+        """Have the disk hold an image (SOPInstanceUID) of a study (StudyInstanceUID), in place of an older one.
 
-        Args:
-            study: StudyInstanceUID.
-            image: SOPInstanceUID; what was received of it before is replaced.
-            data: The file.
-
-        Raises:
-            OSError: The disk refuses it. Nothing is left of it then.
+        Written beside, fsynced, renamed, the folder fsynced. Raises OSError where the disk refuses it; nothing is left
+        then.
         """
         folder = self.folders.arrivals(self.names.of("study", study))
         part = folder.with_name(f".{secrets.token_hex(8)}")
@@ -107,7 +96,7 @@ class Arrivals:
         images, listing, changed = _listed(folder)
         taken, quiet = _taken(folder), time.time() - changed
         if taken.get("listing") != listing:
-            if images and quiet >= self.settle and self._room():
+            if images and quiet >= self.settle and self.record.counts().get("waiting", 0) < self.limits.queue:
                 self._submit(folder, images, listing)
         elif quiet > KEPT_SECONDS or self.record.get(taken.get("study", "")) is None:
             self._remove(folder, listing)
@@ -129,9 +118,6 @@ class Arrivals:
             folder.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
 
-    def _room(self) -> bool:
-        return self.record.counts().get("waiting", 0) < self.limits.queue
-
     def _submit(self, folder: Path, images: list[Path], listing: str) -> None:
         upload = uuid.uuid4().hex
         incoming = self.folders.incoming(upload)
@@ -141,7 +127,7 @@ class Arrivals:
             for number, path in enumerate(images, 1):
                 copy = incoming / STUDY / f"{number:06d}.dcm"
                 _link(path, copy)
-                digests.append(_sha256(copy))
+                digests.append(sha256_of(copy))
                 size += copy.stat().st_size
             facts = digest_of_all(digests), self.settings, len(images), size
             study, _ = enter(self.folders, self.record, upload, *facts)
@@ -173,11 +159,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _sha256(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.digest()

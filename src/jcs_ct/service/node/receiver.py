@@ -55,11 +55,7 @@ class Node:
     context: ssl.SSLContext | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Check it.
-
-        Raises:
-            UsageError: It would admit everybody, or cannot be.
-        """
+        """Check it. Raises UsageError where it would admit everybody, or cannot be."""
         if not self.calling:  # which pynetdicom takes for "whoever calls"
             raise UsageError("no title may send", hint="name those that may: --calling TITLE")
         for title in (self.title, *self.calling):
@@ -126,11 +122,7 @@ class _Entity(AE):
 
 
 def listen(node: Node, arrivals: Arrivals) -> _Server:
-    """Return a server that is bound; `serve_forever` runs it.
-
-    Raises:
-        OSError: The address cannot be bound.
-    """
+    """Return a server that is bound; `serve_forever` runs it. Raises OSError where the address cannot be bound."""
     entity = _Entity(node.title, arrivals)
     entity.require_called_aet = True
     entity.require_calling_aet = list(node.calling)

@@ -10,26 +10,21 @@ from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.node.arrivals import WHO, Arrivals
-from jcs_ct.service.node.receiver import listen
+from jcs_ct.service.node.receiver import Node, listen
 from jcs_ct.service.pseudonyms import Pseudonyms
 from jcs_ct.service.record import Record
-from jcs_ct.service.run import told_to_end, working
+from jcs_ct.service.run import binding, told_to_end, tried_again, working
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from jcs_ct.service.node.receiver import Node
     from jcs_ct.service.settings import Service
 
 LOOK_SECONDS = 1.0
 
 
 def run(service: Service, node: Node, settle: float, workers: int, say: Callable[[str], None]) -> None:
-    """Receive until SIGTERM or SIGINT.
-
-    Raises:
-        OutputError: The folder or the port cannot be used.
-    """
+    """Receive until SIGTERM or SIGINT. Raises OutputError where the folder or the port cannot be used."""
     stopped = told_to_end()
     folders = Folders(service.folder)
     folders.prepare()
@@ -39,12 +34,8 @@ def run(service: Service, node: Node, settle: float, workers: int, say: Callable
         names = Pseudonyms(service.folder)
         arrivals = Arrivals(folders, record, service.diagnosis.digest(), service.limits, log, names, settle)
         arrivals.tidy()
-        try:
+        with binding(node.host, node.port):
             server = listen(node, arrivals)
-        except OSError as error:
-            raise OutputError(
-                f"{node.host} port {node.port} cannot be used: {error.strerror}", hint="give another --port"
-            ) from error
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         log.audit(WHO, "start")
         tls = "" if node.context is None else ", with TLS"
@@ -54,16 +45,10 @@ def run(service: Service, node: Node, settle: float, workers: int, say: Callable
             try:
                 arrivals.pass_on()
                 away = False
-            except (RecordError, OutputError) as error:
-                away = _once(away, error.line(), say)
-            except OSError as error:
-                away = _once(away, f"the disk refuses it: {error.strerror}", say)
+            except (RecordError, OutputError, OSError) as error:
+                if not away:
+                    say(tried_again(error))
+                away = True
         server.ae.shutdown()  # associations are aborted: what was answered for is on the disk, the rest is sent again
         log.audit(WHO, "stop")
         record.close()
-
-
-def _once(away: bool, line: str, say: Callable[[str], None]) -> bool:
-    if not away:
-        say(f"{line}; it is tried again and again")
-    return True

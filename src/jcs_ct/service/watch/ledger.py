@@ -54,12 +54,7 @@ class Version:
 
 
 class Ledger(Record):
-    """The record, with what a watcher knows. One watcher at a time works on a source.
-
-    Args:
-        url: Of the database.
-        patience: Seconds for which a database that does not answer is asked again.
-    """
+    """The record, with what a watcher knows. One watcher at a time works on a source."""
 
     def cursor(self, source: str) -> tuple[int, float | None] | None:
         """Return the last change that was read and when all was looked through; None for a new source."""
@@ -80,12 +75,9 @@ class Ledger(Record):
         self._lasting(both)
 
     def compare(self, source: str, found: Mapping[str, str], *, dirty: bool = True) -> None:
-        """Mark the studies that are not known, or were changed since they were last looked at.
+        """Mark the studies that are not known (if `dirty`), or were changed since they were last looked at.
 
-        Args:
-            source: Which archive.
-            found: When each was last changed, by its name.
-            dirty: Whether those that are not known are to be looked at.
+        `found`: when each was last changed, by its name.
         """
 
         def mark(c: Connection) -> None:
@@ -127,10 +119,8 @@ class Ledger(Record):
     def begin(self, watched: Watched, updated: str, facts: Mapping[str, Any]) -> bool:
         """Enter a version whose images wait in the record; return False where they are on their way already.
 
-        Args:
-            watched: The study, which is settled with it.
-            updated: The archive's time of its last change.
-            facts: `key`, `digest`, `settings`, `outline` and `job`.
+        The study is settled with it, at the archive's time of its last change. `facts`: `key`, `digest`, `settings`,
+        `outline` and `job`.
         """
 
         def enter(c: Connection) -> bool:

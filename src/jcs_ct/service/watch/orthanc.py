@@ -57,12 +57,9 @@ class Image:
 
 @dataclass(frozen=True)
 class Changes:
-    """A page of what has happened in the archive.
+    """A page of what has happened in the archive: which studies it concerned.
 
-    Attributes:
-        studies: Which of them it concerned.
-        last: Number of the last change of the page.
-        done: Whether there is no further page.
+    `last` is the number of its last change; `done` says that there is no further page.
     """
 
     studies: frozenset[str]
@@ -204,11 +201,7 @@ class Orthanc:
         return digest.digest()
 
     def store(self, data: bytes) -> None:
-        """Store a DICOM object by STOW-RS (PS3.18 10.5).
-
-        Raises:
-            AwayError: It was not stored, or whether it was is not known.
-        """
+        """Store a DICOM object by STOW-RS (PS3.18 10.5). Raises AwayError unless it is known to be stored."""
         body = f"--{_BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode() + data
         body += f"\r\n--{_BOUNDARY}--\r\n".encode()
         kind = f'multipart/related; type="application/dicom"; boundary={_BOUNDARY}'

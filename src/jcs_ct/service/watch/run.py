@@ -10,36 +10,28 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from jcs_ct.core.errors import JcsError, UsageError
+from jcs_ct.core.errors import UsageError
 from jcs_ct.service.database import RecordError
 from jcs_ct.service.files import Folders
 from jcs_ct.service.log import Log
 from jcs_ct.service.pseudonyms import Pseudonyms
-from jcs_ct.service.run import told_to_end, working
+from jcs_ct.service.run import told_to_end, tried_again, working
 from jcs_ct.service.watch.ledger import Ledger
-from jcs_ct.service.watch.orthanc import AwayError
-from jcs_ct.service.watch.watcher import Habits, Watcher
+from jcs_ct.service.watch.orthanc import AwayError, Orthanc
+from jcs_ct.service.watch.watcher import WHO, Habits, Watcher
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Iterator
 
     from jcs_ct.service.settings import Service
-    from jcs_ct.service.watch.orthanc import Orthanc
 
 MOST_PAUSE = 4  # times the usual pause between two looks, while an archive does not answer
 
 
 @dataclass(frozen=True)
 class Watch:
-    """What is watched.
-
-    Attributes:
-        archive: Studies come from there.
-        target: Results go there.
-        habits: How.
-        every: Seconds between two looks.
-    """
+    """What is watched, and how: studies come from `archive`, results go to `target`, `every` so many seconds."""
 
     archive: Orthanc
     target: Orthanc
@@ -66,10 +58,10 @@ def watch(service: Service, what: Watch, workers: int, say: Callable[[str], None
             what.archive, what.target, ledger, folders, service.limits, service.diagnosis.digest(), log,
             Pseudonyms(service.folder), what.habits, stopped.is_set,
         )  # fmt: skip
-        log.audit("watch", "start")
+        log.audit(WHO, "start")
         say(f"watching {what.archive.url} with {workers} workers")
         _rounds(watcher, what, stopped, say)
-        log.audit("watch", "stop")
+        log.audit(WHO, "stop")
         ledger.close()
 
 
@@ -88,8 +80,7 @@ def _rounds(watcher: Watcher, what: Watch, stopped: threading.Event, say: Callab
             away, pause = False, what.every
         except (AwayError, RecordError, OSError) as error:
             if not away:
-                why = error.line() if isinstance(error, JcsError) else f"the disk refuses it: {error.strerror}"
-                say(f"{why}; it is tried again and again")
+                say(tried_again(error))
             away, pause = True, min(2 * pause, MOST_PAUSE * what.every)
 
 

@@ -18,24 +18,21 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.digests import digest_of_all
-from jcs_ct.core.errors import InputError, OutputError
+from jcs_ct.core.errors import InputError, JcsError, OutputError
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.service.files import STUDY, sync
+from jcs_ct.service.files import STUDY, Folders, sync
 from jcs_ct.service.intake import enter
-from jcs_ct.service.watch.orthanc import AwayError
+from jcs_ct.service.watch.orthanc import AwayError, Image, Orthanc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from jcs_ct.core.errors import JcsError
-    from jcs_ct.service.files import Folders
     from jcs_ct.service.log import Log
     from jcs_ct.service.pseudonyms import Pseudonyms
     from jcs_ct.service.record import Study
     from jcs_ct.service.settings import Limits
     from jcs_ct.service.watch.ledger import Ledger, Version, Watched
-    from jcs_ct.service.watch.orthanc import Image, Orthanc
 
 WHO = "watch"  # in the audit table
 MOST_FAILED = 3  # studies of one round that cannot be read or sent back, until the round ends: each costs `patience`
@@ -70,13 +67,8 @@ class Watcher:
     Attributes:
         archive: Studies come from there.
         target: Results go there; the same one as a rule.
-        ledger: What is known.
-        folders: Of the service.
-        limits: Of the service.
         settings: Digest of weights and settings.
-        log: Lines and audit.
         names: What stands for the archive's names of studies.
-        habits: How to go about it.
         stopped: Whether to end between two steps.
     """
 
