@@ -23,18 +23,11 @@ def folders(controller: str, groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> 
         own: The file that names those of this process.
     """
     # Of the first version several controllers may lie in one folder.
-    first = [groups / controller, *(path for path in _joint(groups) if controller in path.name.split(","))]
+    first = [groups / controller, *(path for path in sorted(groups.glob("*,*")) if controller in path.name.split(","))]
     for version, path in _own(controller, own):
         for root in (groups,) if version == 2 else first:
             for depth in range(len(path.parts) + 1):
                 yield version, root.joinpath(*path.parts[:depth])
-
-
-def _joint(groups: Path) -> list[Path]:
-    try:
-        return sorted(path for path in groups.iterdir() if "," in path.name)
-    except OSError:
-        return []
 
 
 def _own(controller: str, own: Path) -> list[tuple[int, Path]]:

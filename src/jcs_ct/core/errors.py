@@ -31,11 +31,11 @@ class JcsError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """Return the whole problem on one line, without control characters (file names may hold them)."""
+        """Return the whole problem on one line."""
         text = f"{self.path}: {self.message}" if self.path is not None else self.message
         if self.hint:
             text += f" ({self.hint})"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+        return printable(text)
 
 
 class UsageError(JcsError):
@@ -79,6 +79,13 @@ class DownloadError(JcsError):
 
 class MemoryRanOutError(JcsError):
     """Work that needs more memory than the process gets."""
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without control characters or undecodable bytes (file names may hold them)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

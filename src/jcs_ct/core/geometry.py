@@ -72,14 +72,15 @@ class Axes:
         """Return a view of a canonical array with the axes of the stored one."""
         return self._flipped(canonical).transpose(np.argsort(self.order))
 
-    def affine(self, stored: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
-        """Return the canonical affine of an array with the affine `stored` and the *stored* `shape`."""
+    def geometry(self, stored: NDArray[np.float64], shape: Sequence[int]) -> Geometry:
+        """Return the canonical geometry of an array with the affine `stored` and the *stored* `shape`."""
         move = np.zeros((4, 4))
         move[3, 3] = 1
         for axis, (source, flip) in enumerate(zip(self.order, self.flips, strict=True)):
             move[source, axis] = -1 if flip else 1
             move[source, 3] = shape[source] - 1 if flip else 0
-        return np.asarray(stored @ move, dtype=np.float64)
+        slices, rows, columns = (shape[axis] for axis in self.order)
+        return Geometry((slices, rows, columns), np.asarray(stored @ move, dtype=np.float64))
 
     def _flipped(self, array: NDArray[Any]) -> NDArray[Any]:
         return array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]

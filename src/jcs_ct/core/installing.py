@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def missing_of(extra: str) -> list[str]:
     except metadata.PackageNotFoundError:
         return []
     wanted = [text for text in requirements if f"extra == '{extra}'" in text.replace('"', "'")]
-    names = [_name(text) for text in wanted]
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in wanted]
     return [name for name in names if version_of(name) is None]
 
 
@@ -60,12 +61,6 @@ def version_of(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _name(requirement: str) -> str:
-    """Return the name that a requirement starts with."""
-    length = next((i for i, c in enumerate(requirement) if not (c.isalnum() or c in "-_.")), len(requirement))
-    return requirement[:length]
 
 
 def _origin() -> dict[str, Any]:

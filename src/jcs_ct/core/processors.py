@@ -1,4 +1,4 @@
-"""How many processors this process may use, which is often fewer than the machine has."""
+"""How many processors this process may use, often fewer than the machine has, and how its threads wait for others."""
 
 from __future__ import annotations
 
@@ -101,6 +101,16 @@ def usable_threads(environ: MutableMapping[str, str]) -> str:
         return ""
     del environ[VARIABLE]
     return ascii(text[:40])
+
+
+def spin_briefly(environ: MutableMapping[str, str]) -> None:
+    """Let threads of OpenMP spin briefly while they wait for others, unless the environment says how to wait.
+
+    GNU's OpenMP, which PyTorch brings on Linux, reads its variables when it is loaded: later it has no effect. Beside
+    other work on the machine a study took ten times longer with the usual spin (docs/performance.md).
+    """
+    if "OMP_WAIT_POLICY" not in environ:
+        environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def need_processors_described(described: Path = CPUINFO) -> None:

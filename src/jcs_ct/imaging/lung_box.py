@@ -108,30 +108,28 @@ def content_box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     top, left, rows, columns = 0, 0, grey.shape[0], grey.shape[1]
     for _ in range(MOST_FRAMES):
         view = grey[top : top + rows, left : left + columns]
-        inner = _trimmed(view)
-        if inner == (0, 0, rows, columns):
-            inner = _framed(view)
-        if inner == (0, 0, rows, columns):
+        inner = _trimmed(view) or _framed(view)
+        if inner is None:
             break
         top, left, rows, columns = top + inner[0], left + inner[1], inner[2], inner[3]
     return top, left, rows, columns
 
 
-def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return a picture's box without the even rows and columns around it."""
+def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """Return a picture's box without the even rows and columns around it; None where there are none."""
     height, width = view.shape
     down = np.flatnonzero(np.ptp(view, axis=1) > FLAT)
     across = np.flatnonzero(np.ptp(view, axis=0) > FLAT)
     if not down.size or not across.size:
-        return 0, 0, height, width
+        return None
     rows, columns = int(down[-1] - down[0]) + 1, int(across[-1] - across[0]) + 1
-    if rows < LEAST_CONTENT * height or columns < LEAST_CONTENT * width:
-        return 0, 0, height, width
+    if rows < LEAST_CONTENT * height or columns < LEAST_CONTENT * width or (rows, columns) == view.shape:
+        return None
     return int(down[0]), int(across[0]), rows, columns
 
 
-def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return the box of the largest rectangle on a page of one grey value: a slice in a viewer's window, or printed."""
+def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """Return the box of a rectangle on a page of one grey value, if any: a slice in a viewer's window, or printed."""
     from scipy import ndimage
 
     height, width = view.shape
@@ -140,7 +138,7 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     ring = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     page = int(np.bincount(ring, minlength=256).argmax())
     if (small == page).mean() < LEAST_PAGE:
-        return 0, 0, height, width
+        return None
     labels, _ = ndimage.label(small != page)
     for number, place in enumerate(ndimage.find_objects(labels), 1):
         part = labels[place] == number
@@ -150,7 +148,7 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
         if ndimage.binary_fill_holes(part).mean() > RECTANGLE:
             top, left = place[0].start * step, place[1].start * step
             return top, left, min(height, place[0].stop * step) - top, min(width, place[1].stop * step) - left
-    return 0, 0, height, width
+    return None
 
 
 def find_lung_box(grey: NDArray[np.uint8]) -> LungBox:
@@ -161,17 +159,23 @@ def find_lung_box(grey: NDArray[np.uint8]) -> LungBox:
     return LungBox((top + y, left + x, height, width), found.lungs)
 
 
+def reduced(picture: Image.Image) -> Image.Image:
+    """Return a picture whose longer side is `SIDE` at most, each pixel the mean of what it stands for."""
+    factor = max(1.0, max(picture.size) / SIDE)
+    size = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
 def _find_within(grey: NDArray[np.uint8]) -> LungBox:
     height, width = grey.shape
-    factor = max(1.0, max(height, width) / SIDE)
-    small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    regions = lung_regions(np.asarray(Image.fromarray(grey).resize(small, Image.Resampling.BOX), dtype=np.uint8))
+    small = reduced(Image.fromarray(grey))
+    regions = lung_regions(np.asarray(small, dtype=np.uint8))
     whole = LungBox((0, 0, height, width), 0.0)
     if regions.mean() < LEAST_SHARE:
         return whole
     down, across = np.flatnonzero(regions.any(axis=1)), np.flatnonzero(regions.any(axis=0))
-    top, bottom = down[0] * height / small[1], (down[-1] + 1) * height / small[1]
-    left, right = across[0] * width / small[0], (across[-1] + 1) * width / small[0]
+    top, bottom = down[0] * height / small.height, (down[-1] + 1) * height / small.height
+    left, right = across[0] * width / small.width, (across[-1] + 1) * width / small.width
     if right - left < 0.2 * width or bottom - top < 0.15 * height:
         return whole
     extra = max(0.0, FLATTEST * (right - left) - (bottom - top))
@@ -179,5 +183,5 @@ def _find_within(grey: NDArray[np.uint8]) -> LungBox:
     by, bx = MARGIN * (bottom - top), MARGIN * (right - left)
     y0, y1 = max(0, round(top - by)), min(height, round(bottom + by))
     x0, x1 = max(0, round(left - bx)), min(width, round(right + bx))
-    share = float(regions.sum() * (height / small[1]) * (width / small[0]) / ((y1 - y0) * (x1 - x0)))
+    share = float(regions.sum() * (height / small.height) * (width / small.width) / ((y1 - y0) * (x1 - x0)))
     return LungBox((y0, x0, y1 - y0, x1 - x0), share)

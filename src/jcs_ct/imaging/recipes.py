@@ -133,9 +133,11 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     height, width = pixels.shape[:2]
     if how.lung_crop:
         slice_grey = luminance(pixels)
-        box = find_lung_box(slice_grey).box
-        values = stretch(crop_resized(slice_grey, box, (how.size, how.columns)))
-        return values[None], Placement((height, width), (height, width), box)
+        top, left, rows, columns = box = find_lung_box(slice_grey).box
+        seen = Image.fromarray(slice_grey).resize(
+            (how.columns, how.size), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
+        )
+        return stretch(np.asarray(seen, dtype=np.uint8))[None], Placement((height, width), (height, width), box)
     if how.keep_aspect:
         shorter = min(height, width)
         resized = (how.size * height // shorter, how.size * width // shorter)
@@ -164,17 +166,6 @@ def luminance(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if pixels.ndim == 3 and pixels.strides[2] == 0:  # `grey_as_rgb`
         return np.ascontiguousarray(pixels[:, :, 0])
     return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
-
-
-def crop_resized(
-    picture: NDArray[np.uint8], box: tuple[float, float, float, float], shape: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Return what a box (top, left, rows, columns) of a grey picture shows, at `shape`: bilinear, antialiased."""
-    top, left, rows, columns = box
-    resized = Image.fromarray(picture).resize(
-        (shape[1], shape[0]), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
-    )
-    return np.asarray(resized, dtype=np.uint8)
 
 
 def stretch(picture: NDArray[np.uint8]) -> NDArray[np.float32]:

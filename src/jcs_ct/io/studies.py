@@ -15,12 +15,12 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
-from jcs_ct.io.files.names import printable, safe_name, tell_apart
+from jcs_ct.io.files.names import safe_name, tell_apart
 from jcs_ct.io.files.sources import Source, find_sources
 from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.geometry import CANONICAL
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.io.pictures import encode_png
 from jcs_ct.phantom import lungs as lung_contents
@@ -121,8 +122,7 @@ def make_phantom(
         hu[index] = np.clip(np.rint(level), -1024, 3071)
     half = (size - 1) / 2
     origin = (-half * spacing[2], -half * spacing[1], (slices - 1) * spacing[0])
-    direction = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    return PhantomStudy(hu, sides, truth, spacing, origin, direction, seed)
+    return PhantomStudy(hu, sides, truth, spacing, origin, CANONICAL, seed)
 
 
 def true_spacing(slices: int, size: int = 512) -> Vector:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from jcs_ct.core.errors import printable
 from jcs_ct.io.dicom.header import without_escapes
-from jcs_ct.io.files.names import printable
 
 if TYPE_CHECKING:
     from jcs_ct.io.files.sources import Source

@@ -101,7 +101,7 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
     affine = _affine(ordered[0], step, first)
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
     axes = canonical_axes(affine)
-    geometry = Geometry(_permuted(shape, axes), axes.affine(affine, shape))
+    geometry = axes.geometry(affine, shape)
     warnings += _extent_warnings(ordered, geometry)
     return Stack(tuple(ordered), geometry, axes, tuple(reasons), tuple(gaps), tuple(warnings))
 
@@ -116,10 +116,6 @@ def _affine(image: ImageHeader, step: NDArray[np.float64], first: NDArray[np.flo
     affine[:3, 2] = np.array(image.orientation[:3]) * image.spacing[1]
     affine[:3, 3] = first
     return affine
-
-
-def _permuted(shape: tuple[int, int, int], axes: Axes) -> tuple[int, int, int]:
-    return shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]
 
 
 def _shift(

@@ -1,7 +1,4 @@
-"""DICOM: the only module that knows pydicom. Import it late; pydicom takes a while to load.
-
-So far it writes one thing, a synthetic CT series for demonstration and tests.
-"""
+"""A synthetic CT series, for demonstration and tests. Import it late; pydicom takes a while to load."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.geometry import CANONICAL
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ Vector = tuple[float, float, float]
 _INTERCEPT = -1024
 """Stored values are unsigned: HU + 1024 fits the 12 bits that scanners use."""
 
-_AXIAL: tuple[Vector, Vector, Vector] = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-
 
 def write_ct_series(
     folder: str | PathLike[str],
@@ -37,7 +33,7 @@ def write_ct_series(
     spacing: Vector,
     origin: Vector,
     *,
-    direction: tuple[Vector, Vector, Vector] = _AXIAL,
+    direction: tuple[Vector, Vector, Vector] = CANONICAL,
     key: str = "",
     stem: str = "ct",
     comment: str = "PHANTOM: a computed image of no patient",

@@ -66,13 +66,6 @@ def volume_stem(name: str) -> str | None:
     return None
 
 
-def printable(text: str) -> str:
-    """Return `text` on one line, without control characters or undecodable bytes (file names may hold them)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def safe_name(path: str) -> str:
     """Return a "/"-separated path of which every part can be a file name on Linux, macOS and Windows.
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, printable
 from jcs_ct.io.files import archive, packed
 from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted, decode_text
-from jcs_ct.io.files.names import natural_key, printable, safe_name, split_extension, tell_apart
+from jcs_ct.io.files.names import natural_key, safe_name, split_extension, tell_apart
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
 from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around, results_note, walk
 from jcs_ct.io.files.walk import SLICES as TABLE

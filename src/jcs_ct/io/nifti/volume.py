@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError
-from jcs_ct.core.geometry import CANONICAL, CTSeries, Geometry, canonical_axes
+from jcs_ct.core.errors import InputError, printable
+from jcs_ct.core.geometry import CANONICAL, CTSeries, canonical_axes
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.archive import label as archive_label
-from jcs_ct.io.files.names import printable, safe_name
+from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.nifti.values import HeldVoxels, Voxels, broken, opened
 from jcs_ct.io.plausibility import extent_warnings
 
@@ -149,7 +149,7 @@ def made_series(
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
     warnings = [*warnings, *_oblique(affine, axes, source.label)]
-    geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
+    geometry = axes.geometry(affine, shape)
     warnings += extent_warnings(geometry)
     voxels.check(source.label)
     read = ReadSlice(voxels, axes, geometry.shape[0])
