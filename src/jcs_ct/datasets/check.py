@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError, UsageError
-from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
-from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
+from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
+from jcs_ct.datasets.inspection import Inspected, inspect_all
 from jcs_ct.datasets.report import KINDS, CheckReport, Finding
-from jcs_ct.datasets.samples import Dataset, Sample, numbered, relative_name
+from jcs_ct.datasets.samples import Dataset, numbered, relative_name
+from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from jcs_ct.core.errors import JcsError
+    from jcs_ct.datasets.samples import Sample
 
     Watch = Callable[[Iterable[Inspected], int], Iterable[Inspected]]
 
@@ -80,8 +82,8 @@ class _Check:
         self._sets = sets
         self._items: list[_Item] = []
         self._findings: list[Finding] = []
-        self._inspected: dict[Files, Inspected] = {}
-        self._by_content: dict[bytes, list[_Item]] = {}
+        self._inspected: dict[Sample, Inspected] = {}
+        self._by_content: defaultdict[bytes, list[_Item]] = defaultdict(list)
         self._duplicates: dict[str, Any] = {}
         self._notes = [note for dataset in sets for note in dataset.notes]
         for dataset in sets:
@@ -96,33 +98,32 @@ class _Check:
 
     def read(self, workers: int, watch: Watch | None) -> None:
         """Read every file once, and report what is wrong with it alone."""
-        files = list(dict.fromkeys(_files(item.sample) for item in self._items))
+        files = list(dict.fromkeys(item.sample.files for item in self._items))
         results: Iterable[Inspected] = inspect_all(files, workers)
         if watch is not None:
             results = watch(results, len(files))
-        by_content: defaultdict[bytes, list[_Item]] = defaultdict(list)
-        names = {_files(item.sample): item.name for item in self._items}
+        names = {item.sample.files: item.name for item in self._items}
         for key, found in zip(files, results, strict=True):
             self._inspected[key] = found
             self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
             self._findings += [Finding("doubtful", names[key], note) for note in found.notes]
-            if found.lesion == 0 and key.number is None:  # most volumes have slices without lesion
+            if found.lesion == 0 and key.index is None:  # most volumes have slices without lesion
                 hint = "if the slice has a lesion, the mask is wrong"
                 self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
         self._look_at_feature_sizes()
         self._look_at_volumes()
         for item in self._items:
             # A file that cannot be read is still the same file in two lists.
-            by_content[self._of(item).content or str(item.sample.key).encode(errors="surrogateescape")].append(item)
-        self._by_content = dict(by_content)
+            content = self._of(item).content or str(item.sample.key).encode(errors="surrogateescape")
+            self._by_content[content].append(item)
 
     def _look_at_feature_sizes(self) -> None:
         """Find feature files that could not be put into one batch with the others."""
         for which in (0, 1):  # VGG's, Res2Net's; a file may hold one of them
             shapes = {
-                path: found.features[which]
-                for (_, path, *_), found in self._inspected.items()
-                if path is not None and found.features is not None and found.features[which] is not None
+                sample.features: found.features[which]
+                for sample, found in self._inspected.items()
+                if sample.features is not None and found.features is not None and found.features[which] is not None
             }
             usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
             for path, shape in shapes.items():
@@ -177,15 +178,15 @@ class _Check:
                 groups[item.sample.group].append(item)
         for name, items in groups.items():
             for family in dict.fromkeys(family for item in items for family, _ in item.parts):
-                count = Counter(part for item in items for division, part in item.parts if division == family)
-                if len(count) > 1:
-                    places = " and in ".join(f"{part} ({_slices(n)})" for part, n in sorted(count.items()))
+                parts = Counter(part for item in items for division, part in item.parts if division == family)
+                if len(parts) > 1:
+                    places = " and in ".join(f"{part} ({count(n, 'slice')})" for part, n in sorted(parts.items()))
                     self._add("group-overlap", f"group {name}", f"is in {places}", _MOVE)
 
     def look_for_near_duplicates(self, similarity: float) -> None:
         """Compare all slices of different pixels; report those that are of different or unknown groups."""
         contents = [items for items in self._by_content.values() if self._of(items[0]).print is not None]
-        prints = stack_prints(self._of(items[0]) for items in contents)
+        prints = stack_prints(self._of(items[0]).print for items in contents)
         found = within = 0
         for some in near_pairs(prints, similarity):
             for i, j, alike in zip(*(values.tolist() for values in some), strict=True):
@@ -226,7 +227,7 @@ class _Check:
         counts: dict[str, Any] = {
             "samples": len(samples),
             "slices": len({sample.key for sample in samples}),
-            "masks": len({files.mask for files in self._inspected if files.mask is not None}),
+            "masks": len({sample.mask for sample in self._inspected if sample.mask is not None}),
             "groups": len({sample.group for sample in samples if sample.group}),
         }
         if volumes := len({sample.path for sample in samples if sample.index is not None}):
@@ -244,7 +245,7 @@ class _Check:
         )
 
     def _of(self, item: _Item) -> Inspected:
-        return self._inspected[_files(item.sample)]
+        return self._inspected[item.sample.files]
 
     def _add(self, kind: str, path: str, message: str, hint: str) -> None:
         self._findings.append(Finding(kind, path, message, hint))
@@ -260,10 +261,6 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "×".join(map(str, shape or ()))
 
 
-def _files(sample: Sample) -> Files:
-    return Files(sample.image, sample.features, sample.mask, sample.index, sample.lesions)
-
-
 def _divided(items: Iterable[_Item]) -> dict[str, str]:
     """Return part → where it is said, for the first division that puts the items into different parts; else {}."""
     parts: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -271,7 +268,3 @@ def _divided(items: Iterable[_Item]) -> dict[str, str]:
         for division, part in item.parts:
             parts[division].setdefault(part, item.place(division))
     return next((places for places in parts.values() if len(places) > 1), {})
-
-
-def _slices(number: int) -> str:
-    return f"{number:,} slice{'s' * (number != 1)}"

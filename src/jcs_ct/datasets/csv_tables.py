@@ -11,11 +11,10 @@ import io
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.opening import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 MAX_BYTES = 256 * 2**20
@@ -24,7 +23,7 @@ SIGNS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
 class Rows:
-    """The rows of a table behind its header.
+    """The rows of a table behind its header, but for those without a filled cell.
 
     Attributes:
         header: The columns in lower case, without spaces around them.
@@ -34,20 +33,19 @@ class Rows:
     def __init__(self, path: Path, text: str, delimiter: str) -> None:
         self._path, self.delimiter = path, delimiter
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        self.header: list[str] = []
-        self.header = [cell.strip().casefold() for cell in next(self, [])]
+        self.header = [cell.strip().casefold() for cell in next(self._cells(), [])]
 
     @property
     def line(self) -> int:
         """The number of the line that the last row ends on, from 1."""
         return self._reader.line_num
 
-    def __iter__(self) -> Rows:
-        return self
+    def __iter__(self) -> Iterator[list[str]]:
+        return (cells for cells in self._cells() if any(cell.strip() for cell in cells))
 
-    def __next__(self) -> list[str]:
+    def _cells(self) -> Iterator[list[str]]:
         try:
-            return next(self._reader)
+            yield from self._reader
         except csv.Error as error:
             raise InputError(f"is not a CSV table: {error}", path=f"{self._path}:{self.line}") from error
 
@@ -62,10 +60,7 @@ def open_table(path: Path, wanted: Collection[str]) -> Rows:
     Raises:
         InputError: It cannot be read, is no text, or can be read in two ways.
     """
-    try:
-        text = decode_text(read_file(path, MAX_BYTES))
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save it as CSV, UTF-8") from error
+    text = read_text(path, MAX_BYTES, "save it as CSV, UTF-8")
     first, end, rest = text.partition("\n")
     said = first.strip().strip('"')
     if said.casefold().startswith("sep=") and said[4:] in SIGNS and end:

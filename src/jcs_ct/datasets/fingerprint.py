@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -93,6 +93,12 @@ def turned(print_: NDArray[np.int8]) -> NDArray[np.int8]:
         for across in (np.abs(odd), odd)
     ]
     return np.stack([way.ravel()[1:] for way in ways])
+
+
+def stack_prints(prints: Iterable[NDArray[np.int8] | None]) -> NDArray[np.int8]:
+    """Return fingerprints as rows of one array; rows of 0, which are like nothing, where there is none."""
+    rows = [np.zeros(LENGTH, dtype=np.int8) if one is None else one for one in prints]
+    return np.stack(rows) if rows else np.zeros((0, LENGTH), dtype=np.int8)
 
 
 def near_pairs(

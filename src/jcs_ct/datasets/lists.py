@@ -16,16 +16,14 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.opening import read_text
+from jcs_ct.io.files.sources import MAX_LIST_BYTES, SAVE_LIST
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 LISTS = {"train.txt": "train", "val.txt": "val", "test.txt": "test"}
 """File name → split."""
-
-MAX_LIST_BYTES = 64 * 2**20
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]\S*)')
 _ESCAPE = re.compile(r'\\(["\\])')
@@ -45,7 +43,7 @@ def read_lists(paths: dict[Path, str]) -> Reading:
     samples: list[Sample] = []
     problems: list[InputError] = []
     for path, split in paths.items():
-        for number, line in enumerate(_text(path).split("\n"), 1):
+        for number, line in enumerate(read_text(path, MAX_LIST_BYTES, SAVE_LIST).split("\n"), 1):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             try:
@@ -62,13 +60,6 @@ def read_lists(paths: dict[Path, str]) -> Reading:
 def format_line(image: str, mask: str) -> str:
     """Return a line of a list, quoted where it has to be."""
     return f"{_quoted(image)} {_quoted(mask)}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return decode_text(read_file(path, MAX_LIST_BYTES))
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
 
 
 def _divide(line: str, folder: Path) -> tuple[Path, Path]:

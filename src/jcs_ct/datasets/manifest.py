@@ -30,11 +30,6 @@ LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "po
 """What a label may be called, in any case. Other names need a mapping of their own."""
 
 
-def columns_of(path: Path) -> list[str]:
-    """Return the columns of a CSV file in lower case. Raises InputError where it cannot be read."""
-    return open_table(path, COLUMNS).header
-
-
 def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
     """Read a manifest.
 
@@ -58,8 +53,6 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
         raise InputError(f"has the column {twice[0]!r} twice", path=f"{path}:1", hint="keep one")
     table = _Table(path, {**LABELS, **{name.casefold(): value for name, value in (labels or {}).items()}})
     for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
         try:
             table.add(cells, header, rows.line, rows.delimiter)
         except InputError as problem:
@@ -85,8 +78,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
         )
     found = []
     for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
         place = f"{path}:{rows.line}"
         row = {column: cell.strip() for column, cell in zip(header, cells, strict=False)}
         if len(cells) != len(header) or not row[needed]:
@@ -128,8 +119,8 @@ class _Table:
                 group=row.get("group") or None,
                 source=row.get("source") or None,
                 split=row.get("split", "").casefold() or None,
-                fold=_fold(row["fold"]) if row.get("fold") else None,
-                index=_index(row["slice"]) if row.get("slice") else None,
+                fold=_number(row, "fold", 1, "none") if row.get("fold") else None,
+                index=_number(row, "slice", 0, "a picture") if row.get("slice") else None,
                 empty=row.get("empty", "") == "1",
                 origin=f"{self.path.name}:{line}",
             )
@@ -169,13 +160,9 @@ def _find(name: str, folder: Path, below: tuple[str, ...]) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-def _fold(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"has the fold {text!r}; a number from 1 is expected", hint="leave it empty for none")
-    return int(text)
-
-
-def _index(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise InputError(f"has the slice {text!r}; a number from 0 is expected", hint="leave it empty for a picture")
+def _number(row: Mapping[str, str], what: str, least: int, empty: str) -> int:
+    text = row[what]
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        message = f"has the {what} {text!r}; a number from {least} is expected"
+        raise InputError(message, hint=f"leave it empty for {empty}")
     return int(text)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,14 +143,13 @@ class CheckReport:
         for name, value in {**self.counts, **self.duplicates}.items():
             if isinstance(value, dict):
                 if value:
-                    yield name.replace("_", " "), ", ".join(f"{key} {count:,}" for key, count in value.items())
+                    yield name.replace("_", " "), ", ".join(f"{key} {number:,}" for key, number in value.items())
             elif value is not None:
                 yield name.replace("_", " "), f"{value:,}"
 
     def _verdict(self) -> str:
         faults, warnings = len(self.faults), len(self.warnings)
-        noted = f"{warnings:,} warning{'s' * (warnings != 1)}"
-        return f"{faults:,} fault{'s' * (faults != 1)}, {noted}" if faults else f"no fault, {noted}"
+        return f"{count(faults, 'fault') if faults else 'no fault'}, {count(warnings, 'warning')}"
 
 
 def _escaped(text: object) -> str:

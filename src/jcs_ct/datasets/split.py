@@ -5,6 +5,7 @@ scikit-learn's `StratifiedGroupKFold` does the dividing; the stratum of a slice 
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -16,9 +17,8 @@ from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
-from jcs_ct.datasets.folds import write_folds
-from jcs_ct.datasets.inspection import Files, inspect_all, stack_prints
+from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
+from jcs_ct.datasets.inspection import inspect_all
 from jcs_ct.datasets.lists import format_line
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
 
@@ -124,7 +124,9 @@ def save_folds(made: Folds, dataset: Dataset, path: Path, *, overwrite: bool = F
     """
     names = short_names((sample.path for sample in dataset.samples), dataset.root)
     folds = [list(dict.fromkeys(names[s.path] for s in fold)) for fold in made.folds]  # a volume goes by one name
-    write_folds(path, folds, made.facts, overwrite=overwrite)
+    text = json.dumps({"folds": folds, **made.facts}, indent=1, ensure_ascii=False)
+    # Names that are no UTF-8 hold surrogates, of which "\\udcff" is JSON's own spelling, too.
+    write_whole(path, (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)
 
 
 def list_files(made: Folds, folder: Path) -> list[Path]:
@@ -152,9 +154,8 @@ def save_lists(made: Folds, folder: Path, *, overwrite: bool = False) -> None:
         for name, samples in (("train.txt", train), ("test.txt", test)):
             path = folder / f"fold{number}" / name
             lines = [format_line(_relative(s.path, path), _relative(s.mask or s.path, path)) for s in samples]
-            write_whole(
-                path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"), overwrite=overwrite
-            )
+            text = "".join(f"{line}\n" for line in lines)
+            write_whole(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
 
 
 def _scikit_learn() -> tuple[Any, str]:
@@ -190,7 +191,7 @@ def _duplicates(
     watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None,
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs of slices with equal or nearly equal pixels, enough of them to connect all that are."""
-    files = [Files(sample.image, sample.features, None, sample.index) for sample in samples]
+    files = [Sample(sample.image, features=sample.features, index=sample.index) for sample in samples]
     results: Iterable[Inspected] = inspect_all(files, workers)
     inspected = list(watch(results, len(files)) if watch is not None else results)
     first: dict[bytes, int] = {}
@@ -201,7 +202,7 @@ def _duplicates(
         if first.setdefault(found.content, i) != i:
             yield first[found.content], i
     distinct = list(first.values())
-    for one, other, _ in near_pairs(stack_prints(inspected[i] for i in distinct), similarity):
+    for one, other, _ in near_pairs(stack_prints(inspected[i].print for i in distinct), similarity):
         yield from ((distinct[a], distinct[b]) for a, b in zip(one.tolist(), other.tolist(), strict=True))
 
 

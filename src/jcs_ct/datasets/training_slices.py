@@ -25,19 +25,19 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
-from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
-from jcs_ct.datasets.inspection import Files, inspect, inspect_all
+from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, stack_prints, turned
+from jcs_ct.datasets.inspection import inspect, inspect_all
+from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.slices import pixels_of
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.samples import Sample
 
 Likeness = Literal["same", "similar"]
 
@@ -124,23 +124,28 @@ def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlic
     Raises:
         InputError: A slice cannot be read.
     """
-    files: dict[Files, None] = {}
-    sliced: list[Sample] = []
+    files: dict[Sample, None] = {}
+    sliced: list[Sample] = []  # those of one volume follow each other
     for sample in samples:
         if sample.index is not None:
             sliced.append(sample)
         else:
-            files[Files(sample.image, None if sample.image else sample.features)] = None
-    return hashes_of((*_of_files(list(files), workers), *_of_volumes(sliced)))
+            files[Sample(sample.image, features=None if sample.image else sample.features)] = None
+    slices: list[tuple[bytes, NDArray[np.int8] | None]] = []
+    for found in inspect_all(list(files), workers):
+        if found.content is None:
+            raise found.faults[0][1]
+        slices.append((found.content, found.print))
+    seen = map(pixels_of, sliced)  # as `diagnose` shows them to its networks
+    slices += ((digest(pixels), fingerprint(pixels)) for pixels in seen)
+    return hashes_of(slices)
 
 
 def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> TrainingSlices:
     """Return the hashes of slices, given as digest and fingerprint (None for features)."""
     known = {int.from_bytes(content[:_DIGEST], "big"): print_ for content, print_ in slices}
     order = sorted(known)
-    nothing = np.zeros(LENGTH, dtype=np.int8)
-    prints = [nothing if (print_ := known[head]) is None else print_ for head in order]
-    looks = coarse_hashes(np.stack(prints)) if prints else np.zeros((0, _LOOKS), dtype=np.uint8)
+    looks = coarse_hashes(stack_prints(known[head] for head in order))
     return TrainingSlices(np.array(order, dtype=np.uint64), looks)
 
 
@@ -154,7 +159,7 @@ def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learne
     """
     if isinstance(item, SliceImage):
         return learned.find(digest(item.pixels), fingerprint(item.pixels))
-    found = inspect(Files(None, sample.features))  # all arrays of the file; the network may have read one of them
+    found = inspect(Sample(features=sample.features))  # all arrays of the file; the network may have read one of them
     return None if found.content is None else learned.find(found.content, None)
 
 
@@ -179,17 +184,3 @@ def _signs() -> NDArray[np.float32]:
     random = b"".join(hashlib.sha256(b"jcs-ct looks %d" % i).digest() for i in range(blocks))
     bits = np.unpackbits(np.frombuffer(random, dtype=np.uint8))[: LENGTH * BITS]
     return bits.reshape(LENGTH, BITS).astype(np.float32) * 2 - 1
-
-
-def _of_files(files: list[Files], workers: int) -> Iterator[tuple[bytes, NDArray[np.int8] | None]]:
-    for found in inspect_all(files, workers):
-        if found.content is None:
-            raise found.faults[0][1]
-        yield found.content, found.print
-
-
-def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.int8]]]:
-    """Read slices of volumes as `diagnose` shows them to its networks; samples of one volume follow each other."""
-    for sample in samples:
-        pixels = pixels_of(sample)
-        yield digest(pixels), fingerprint(pixels)

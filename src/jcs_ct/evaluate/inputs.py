@@ -241,8 +241,6 @@ def read_probabilities(path: Path) -> list[tuple[str, float]]:
         raise InputError("has a column twice", path=f"{path}:1", hint="keep one")
     rows = []
     for cells in table:
-        if not any(cell.strip() for cell in cells):
-            continue
         if len(cells) != len(table.header):
             raise InputError(
                 f"has {len(cells)} cells, the header has {len(table.header)}",

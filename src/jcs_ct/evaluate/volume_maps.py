@@ -10,7 +10,7 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.slices import between_whole_numbers, wanted_labels
 from jcs_ct.evaluate.maps import LARGEST_LABEL, Values
-from jcs_ct.io.nifti.labels import read_labels
+from jcs_ct.io.nifti.volume import read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from io import BufferedReader
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.kinds import HEAD, Kind, sniff
+from jcs_ct.io.files.kinds import HEAD, Kind, decode_text, sniff
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -76,6 +76,18 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     if len(data) != size:
         raise InputError("changes while it is read", path=path, hint="wait until it is copied whole")
     return data
+
+
+def read_text(path: Path, limit: int, hint: str) -> str:
+    """Return a whole text file: UTF-8, or UTF-16 with a byte order mark. `hint` is for one that is neither.
+
+    Raises:
+        InputError: As `read_file`; or it is no such text.
+    """
+    try:
+        return decode_text(read_file(path, limit))
+    except UnicodeDecodeError as error:
+        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint=hint) from error
 
 
 def special(mode: int) -> str:

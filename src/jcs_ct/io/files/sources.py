@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError, printable
 from jcs_ct.io.files import archive, packed
-from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted, decode_text
+from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted
 from jcs_ct.io.files.names import natural_key, safe_name, split_extension, tell_apart
-from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
+from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, read_text, too_large, unreadable
 from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around, results_note, walk
 from jcs_ct.io.files.walk import SLICES as TABLE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
-MAX_LIST_BYTES = 64 * 2**20
+MAX_LIST_BYTES, SAVE_LIST = 64 * 2**20, "save the list as UTF-8"
 
 HEADERS = {".mhd", ".nhdr", ".hdr"}
 """Extensions of headers whose values lie in a file of the same name beside them, with one of `VALUES`."""
@@ -147,11 +147,7 @@ class _Entry:
 
 def list_lines(path: Path) -> list[str]:
     """Return the paths that a list names, as they stand in it. Raises InputError where it names none."""
-    try:
-        lines = decode_text(read_file(path, MAX_LIST_BYTES)).split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
-    wanted = [line.strip() for line in lines]
+    wanted = [line.strip() for line in read_text(path, MAX_LIST_BYTES, SAVE_LIST).split("\n")]
     wanted = [line for line in wanted if line and not line.startswith("#")]
     if not wanted:
         raise InputError("is a list without a file", path=path, hint="write one path per line")

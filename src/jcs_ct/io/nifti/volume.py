@@ -9,6 +9,7 @@ package to the left, back and head ("LPS").
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -215,6 +216,24 @@ def named_beside(source: Source, name: str) -> Source | None:
     except InputError:
         return None
     return found
+
+
+def read_labels(path: str | Path) -> NDArray[Any]:
+    """Return the labels in a NIfTI file with canonical axes: slices × rows × columns, as they are stored.
+
+    Raises:
+        InputError: It cannot be read, or does not hold one volume.
+    """
+    try:
+        image: Any = nibabel_library().load(Path(path))
+        stored = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel raises many kinds on hostile bytes
+        raise InputError(
+            f"cannot be read as NIfTI: {error}", path=path, hint="give a mask as .nii or .nii.gz"
+        ) from error
+    if stored.ndim != 3:
+        raise InputError(f"has {stored.ndim} dimensions, 3 are expected", path=path, hint="save one volume")
+    return canonical_axes(LPS @ image.affine).to_canonical(stored)
 
 
 def nibabel_library() -> Any:
