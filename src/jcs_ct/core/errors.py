@@ -45,9 +45,7 @@ class UsageError(JcsError):
 class InputError(JcsError):
     """A file, folder or archive that cannot be used as a slice, a study or a feature file.
 
-    Args:
-        message, path, hint: As of `JcsError`.
-        study: UID of the DICOM study that it is about, where several may lie at `path`; no message repeats it.
+    `study` is the UID of the DICOM study that it is about, where several may lie at `path`; no message repeats it.
     """
 
     def __init__(

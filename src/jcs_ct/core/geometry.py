@@ -89,8 +89,7 @@ class Axes:
 def canonical_axes(affine: NDArray[np.float64]) -> Axes:
     """Return how an array with this affine (index → LPS mm) becomes canonical; oblique axes go to the nearest ones.
 
-    Raises:
-        ValueError: The affine has no inverse.
+    Raises ValueError where the affine has no inverse.
     """
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(directions).all() or abs(np.linalg.det(directions)) < 1e-3:

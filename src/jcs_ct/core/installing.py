@@ -27,11 +27,7 @@ EXTRAS = {
 
 
 def install_command(extras: str) -> str:
-    """Return the command that installs extras into this environment, from where jcs-ct itself came.
-
-    Args:
-        extras: Names of extras, separated by commas.
-    """
+    """Return the command that adds extras ("train,lite") to this environment, from where jcs-ct itself came."""
     origin = _origin()
     address = str(origin.get("url", ""))
     if "vcs_info" in origin:

@@ -22,12 +22,7 @@ MOST = 4096  # threads that a process is taken to mean
 
 
 def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
-    """Return how many processors this process may use: those of its affinity mask, within the quota of its cgroups.
-
-    Args:
-        groups: Where the cgroups are mounted.
-        own: The file that names those of this process.
-    """
+    """Return how many processors this process may use: those of its affinity mask, within the quota of its cgroups."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     limit = quota(groups, own)
@@ -79,8 +74,7 @@ def limited_threads(given: int = 0) -> Iterator[None]:
 def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Return how many processors the cgroups of this process grant it, the narrowest of them; None: no limit.
 
-    Both versions are read: `cpu.max` of the second, `cpu.cfs_quota_us` of the first. A container often sees its own
-    group as the root.
+    `cpu.max` is read of their second version, `cpu.cfs_quota_us` of the first.
     """
     limits = (_limit(folder, version) for version, folder in folders("cpu", groups, own))
     return min((limit for limit in limits if limit is not None), default=None)

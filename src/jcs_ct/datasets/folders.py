@@ -34,10 +34,8 @@ _WORDS = frozenset({"im", "img", "image", "ct", "feat", "features", "mask", "seg
 def read_folders(root: Path) -> Reading:
     """Read `images/` and/or `features/` with `masks/` below `root`.
 
-    A slice without a mask becomes a problem, a mask without a slice a note.
-
-    Raises:
-        InputError: A folder cannot be listed.
+    A slice without a mask becomes a problem, a mask without a slice a note. Raises InputError where a folder cannot be
+    listed.
     """
     problems: list[InputError] = []
     notes: list[str] = []
@@ -87,8 +85,7 @@ def read_flat_features(root: Path) -> Reading:
 def files_below(root: Path, *, deep: bool = True) -> dict[str, Path]:
     """Return the files in a folder, "/"-separated name below it → path, in natural order; no hidden ones.
 
-    Raises:
-        InputError: The folder, or one below it, cannot be listed.
+    Raises InputError where the folder, or one below it, cannot be listed.
     """
 
     def fail(error: OSError) -> None:

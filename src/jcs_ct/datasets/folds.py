@@ -28,11 +28,7 @@ _EXPECTED = '{"folds": [["name", …], …]} is expected'
 
 
 def read_folds(path: Path) -> list[list[str]]:
-    """Return the names in each fold.
-
-    Raises:
-        InputError: It cannot be read, or is something else.
-    """
+    """Return the names in each fold. Raises InputError where the file cannot be read, or is something else."""
     try:
         content = json.loads(decode_text(read_file(path, MAX_BYTES)))
     except (ValueError, RecursionError) as error:
@@ -50,10 +46,8 @@ def read_folds(path: Path) -> list[list[str]]:
 def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
     """Return the samples with the fold that `path` gives them; the samples' own folds no longer count.
 
-    A name of no slice, or of several, and a slice in two folds become problems; slices in no fold a note.
-
-    Raises:
-        InputError: As `read_folds`.
+    A name of no slice, or of several, and a slice in two folds become problems; slices in no fold a note. Raises
+    InputError as `read_folds`.
     """
     folds = read_folds(path)
     files = {sample.path for sample in reading.samples}

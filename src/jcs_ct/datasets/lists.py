@@ -32,13 +32,9 @@ _QUOTE = 'put paths with spaces in double quotes: "images/a b.png" "masks/a b.pn
 
 
 def read_lists(paths: dict[Path, str]) -> Reading:
-    """Read lists, each into its split.
+    """Read lists, each into its split. A bad line becomes a problem.
 
-    Args:
-        paths: List → split.
-
-    Raises:
-        InputError: A list cannot be read, or is no text. A bad line becomes a problem.
+    Raises InputError where a list cannot be read, or is no text.
     """
     samples: list[Sample] = []
     problems: list[InputError] = []

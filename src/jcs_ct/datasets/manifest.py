@@ -31,14 +31,14 @@ LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "po
 
 
 def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
-    """Read a manifest.
+    """Read a manifest. A bad row becomes a problem.
 
     Args:
         path: The CSV file.
         labels: Further names of labels, to 0 or 1; case does not count.
 
     Raises:
-        InputError: It cannot be read, or has no column `file`, or one twice. A bad row becomes a problem.
+        InputError: It cannot be read, or has no column `file`, or one twice.
     """
     rows = open_table(path, COLUMNS)
     header = rows.header

@@ -108,8 +108,7 @@ class Dataset:
     def fold(self, number: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         """Return the samples to train on and to test on for a fold; those in no fold are in neither.
 
-        Raises:
-            UsageError: There is no such fold.
+        Raises UsageError where there is no such fold.
         """
         if number not in self.folds:
             known = ", ".join(map(str, self.folds)) or "none; `jcs data split` makes them"

@@ -55,11 +55,7 @@ class Pixels(NamedTuple):
 
 
 def read_sample(sample: Sample) -> Pixels:
-    """Read a sample.
-
-    Raises:
-        InputError: It or its mask cannot be read, or they differ in size.
-    """
+    """Read a sample. Raises InputError where it or its mask cannot be read, or they differ in size."""
     spacing: tuple[float, float] | None = None
     if sample.index is None:
         colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
@@ -127,8 +123,7 @@ def open_volume(path: str) -> CTSeries:
 def open_labels(path: str) -> NDArray[Any]:
     """Return the labels in a NIfTI file: slices × rows × columns, see `read_labels`.
 
-    Raises:
-        InputError: See there; or values that are no whole numbers, as of probabilities or of a mask that was resized.
+    Raises InputError as there, and where values are no whole numbers, as of probabilities or of a resized mask.
     """
     labels = read_labels(path)
     if (between := between_whole_numbers(labels)) is not None:
@@ -154,8 +149,7 @@ def content_digest(sample: Sample, path: Path | None = None) -> str:
     Of a volume that is more than the file that names it: the images of a DICOM series in folders below, the values
     beside `.mhd`, `.nhdr` and `.hdr`. Their order and their names do not count.
 
-    Raises:
-        InputError: It cannot be read.
+    Raises InputError where one cannot be read.
     """
     if sample.index is None:
         return digest_of(path or sample.path)
@@ -171,8 +165,7 @@ def content_digest(sample: Sample, path: Path | None = None) -> str:
 def mask_digest(path: Path) -> str:
     """Return the SHA-256 of a mask, with the values beside its header where these are two files.
 
-    Raises:
-        InputError: It cannot be read.
+    Raises InputError where it cannot be read.
     """
     files = {path, path.with_suffix(_PAIRS.get(path.suffix.lower(), path.suffix))}
     found = sorted(digest_of(file) for file in files if file == path or file.is_file())

@@ -119,8 +119,7 @@ def make_folds(
 def save_folds(made: Folds, dataset: Dataset, path: Path, *, overwrite: bool = False) -> None:
     """Write `folds.json`: slices go by their stems, or by their paths where a stem is not the only one.
 
-    Raises:
-        OutputError: The file exists and `overwrite` is false, or it cannot be written.
+    Raises OutputError where the file exists and `overwrite` is false, or cannot be written.
     """
     names = short_names((sample.path for sample in dataset.samples), dataset.root)
     folds = [list(dict.fromkeys(names[s.path] for s in fold)) for fold in made.folds]  # a volume goes by one name

@@ -67,12 +67,7 @@ class TrainingSlices:
         return len(self.digests)
 
     def find(self, content: bytes, print_: NDArray[np.int8] | None) -> Likeness | None:
-        """Return whether a slice is known.
-
-        Args:
-            content: Its digest.
-            print_: Its fingerprint; None for features, which are compared exactly.
-        """
+        """Return whether a slice is known by its digest, or else by its fingerprint; features have none."""
         head = np.frombuffer(content[:_DIGEST], dtype=">u8").astype(np.uint64)
         place = int(np.searchsorted(self.digests, head[0]))
         if place < len(self) and self.digests[place] == head[0]:
@@ -117,12 +112,8 @@ def union_of(every: Sequence[TrainingSlices]) -> TrainingSlices:
 def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlices:
     """Return the hashes of the slices that a network is trained on, for the file beside its card.
 
-    Args:
-        samples: Pictures, stage-1 features, or slices of volumes (those with an `index`, through the lung window).
-        workers: Processes that read.
-
-    Raises:
-        InputError: A slice cannot be read.
+    Slices of volumes are those with an `index`, seen through the lung window; `workers` processes read the others.
+    Raises InputError where a slice cannot be read.
     """
     files: dict[Sample, None] = {}
     sliced: list[Sample] = []  # those of one volume follow each other
@@ -150,13 +141,7 @@ def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> Traini
 
 
 def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learned: TrainingSlices) -> Likeness | None:
-    """Return whether a network was trained on a slice.
-
-    Args:
-        item: The slice as it was read.
-        sample: Its files.
-        learned: Of the network.
-    """
+    """Return whether the network that `learned` was trained on a slice; `sample` names the files of `item`."""
     if isinstance(item, SliceImage):
         return learned.find(digest(item.pixels), fingerprint(item.pixels))
     found = inspect(Sample(features=sample.features))  # all arrays of the file; the network may have read one of them

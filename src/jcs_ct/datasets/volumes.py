@@ -35,9 +35,7 @@ _MAX_JSON = 2**22
 def expand(reading: Reading, lesions: Sequence[int] = ()) -> Reading:
     """Return a sample for each slice of every volume; other samples stay as they are.
 
-    Args:
-        reading: What a layout's reader found.
-        lesions: Labels that are lesion; empty: all above 0.
+    `lesions` are the labels that are lesion; empty: all above 0.
     """
     samples: list[Sample] = []
     problems, notes = list(reading.problems), list(reading.notes)
@@ -93,8 +91,7 @@ def _slices_of(sample: Sample) -> Iterator[Sample]:
 def read_nnunet(root: Path) -> Reading:
     """Read a raw folder of nnU-Net: `dataset.json`, `imagesTr/CASE_0000*` and `labelsTr/CASE*`.
 
-    Raises:
-        InputError: `dataset.json` cannot be read, names several channels, or no file ending.
+    Raises InputError where `dataset.json` cannot be read, names several channels, or no file ending.
     """
     path = root / NNUNET
     try:

@@ -62,11 +62,7 @@ def otsu(values: NDArray[np.uint8]) -> int:
 def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return the dark regions inside the body of a lung-windowed axial slice: aerated lung and airways.
 
-    Args:
-        grey: uint8, rows × columns.
-
-    Returns:
-        bool, the same shape; all false where there are none.
+    Of uint8, rows × columns; bool, the same shape, all false where there are none.
     """
     from scipy import ndimage
 

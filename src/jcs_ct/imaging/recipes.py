@@ -71,8 +71,7 @@ RECIPES: dict[str, Recipe] = {
 def recipe(name: str) -> Recipe:
     """Return a recipe by name; "NAME@SIZE" is the recipe at another `size`, a crop scaled with it.
 
-    Raises:
-        UsageError: An unknown name, with the known ones; or no such size.
+    Raises UsageError for an unknown name, with the known ones, and for no such size.
     """
     base, at, size = name.partition("@")
     if base not in RECIPES:

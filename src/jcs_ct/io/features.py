@@ -44,12 +44,9 @@ _DAMAGE = (
 
 
 def quantise(features: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return value · 20 as uint8, cut off (not rounded) as the release does, saturating at 255.
+    """Return float32 values of at least 0, times 20, as uint8, cut off (not rounded) as the release does.
 
     A plain cast, as in the release, wraps around above 12.75; here larger values stay at 255.
-
-    Args:
-        features: float32 of any shape, at least 0.
     """
     return (features * np.float32(SCALE)).clip(0, 255).astype(np.uint8)
 

@@ -50,13 +50,9 @@ _process_lock = threading.Lock()
 
 
 def read_slice(source: Source) -> SliceImage:
-    """Read one slice.
+    """Read one slice: of a source only `name` and `label` are used, never the extension.
 
-    Args:
-        source: A picture; of its name only `name` and `label` are used, never the extension.
-
-    Raises:
-        InputError: As `Source.read` and `decode_slice`.
+    Raises InputError as `Source.read` and `decode_slice`.
     """
     return decode_slice(source.read(), source.name, source.label)
 
@@ -98,8 +94,7 @@ def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
 def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
     """Return a picture that a program holds as a file that `decode_slice` reads with the same pixels, and its kind.
 
-    Raises:
-        InputError: It holds several pictures, is closed, or cannot be written without a loss.
+    Raises InputError where it holds several pictures, is closed, or cannot be written without a loss.
     """
     try:
         pages = int(getattr(picture, "n_frames", 1))

@@ -153,15 +153,12 @@ def lung_window(hu: NDArray[np.int16], center: float = -600, width: float = 1500
 
 
 def write_pngs(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: bool = False) -> list[Path]:
-    """Write lung-windowed slices, head to feet, and their lesion masks.
+    """Write lung-windowed slices, head to feet, and their lesion masks; return the paths of the slices.
 
     Args:
         study: The phantom.
         folder: Gets `phantom_000.png` … (8-bit grey) and `masks/phantom_000.png` … (0 or 255).
         overwrite: Replace files that exist.
-
-    Returns:
-        The paths of the slices.
 
     Raises:
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.
@@ -177,15 +174,7 @@ def write_pngs(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: b
 
 
 def write_dicom(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: bool = False) -> list[Path]:
-    """Write the study as a CT series, `phantom_000.dcm` … from head to feet; the same study gives the same bytes.
-
-    Args:
-        study: The phantom.
-        folder: Where the files go.
-        overwrite: Replace files that exist.
-
-    Returns:
-        The paths of the slices.
+    """Write a CT series, `phantom_000.dcm` … from head to feet, and return its paths: the same study, the same bytes.
 
     Raises:
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.

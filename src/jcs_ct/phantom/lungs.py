@@ -72,10 +72,7 @@ def grow_vessels(rng: np.random.Generator) -> list[Tube]:
 def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float]) -> list[Opacity]:
     """Return `count` opacities, mostly low, at the back and near the pleura, where those of COVID-19 usually lie.
 
-    Args:
-        rng: Source of chance.
-        count: How many.
-        levels: The levels t of the slices; each opacity is centred on one of them, so that none is missed.
+    Each is centred on one of `levels`, the t of the slices, so that none is missed.
     """
     opacities = []
     for number in range(count):
@@ -92,10 +89,10 @@ def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float
 
 
 def draw_vessels(hu: Array, x: Array, y: Array, z: float, lung: Array, tubes: Sequence[Tube]) -> None:
-    """Draw what the level `z` cuts of the vessels and their bronchi, inside the lung only.
+    """Draw in place what the level `z` cuts of the vessels and their bronchi, inside the lung only.
 
     Args:
-        hu: Hounsfield units, H×W, changed in place.
+        hu: Hounsfield units, H×W.
         x: Columns, 1×W (mm).
         y: Rows, H×1 (mm).
         z: Level (mm).
@@ -128,14 +125,7 @@ def draw_opacities(
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Draw the opacities at level `z`, in the lung only, and return where they would be without it, bool H×W.
 
-    Args:
-        hu: Hounsfield units, changed in place.
-        x: Columns (mm).
-        y: Rows (mm).
-        z: Level (mm).
-        lung: Share of lung in each pixel, 0–1.
-        opacities: All opacities of the study.
-        noises: Coarse and fine field that roughen the edges; the fine one also mottles the inside.
+    Arguments as of `draw_vessels`; a coarse and a fine field roughen the edges, the fine one mottles the inside too.
     """
     mask = np.zeros(hu.shape, bool)
     rough: Array | None = None

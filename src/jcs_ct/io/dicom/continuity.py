@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
 
 def change_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
-    """Return what changes within a series, a line each.
-
-    Args:
-        images: Of one series, in the order of their slices.
-    """
+    """Return what changes within a series, whose images are in the order of their slices, a line each."""
     found = _of_patients(images)
     references = {image.reference for image in images if image.reference}
     if 1 < len(references) < len(images):  # some exports invent one for every file

@@ -24,8 +24,7 @@ FACTS = {
 def identity_of(source: Source) -> dict[str, str]:
     """Return what the header of a DICOM file says of its patient, by the names of `FACTS`; empty values are left out.
 
-    Raises:
-        InputError: It cannot be read.
+    Raises InputError where it cannot be read.
     """
     from pydicom import dcmread
 

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 def sources_of(datasets: Sequence[Any]) -> list[Source]:
     """Return pydicom's data sets as sources: what they hold now, as pydicom would write it.
 
-    Raises:
-        InputError: One cannot be written. Nothing of it is repeated.
+    Raises InputError where one cannot be written. Nothing of it is repeated.
     """
     sources = []
     for number, dataset in enumerate(datasets, 1):

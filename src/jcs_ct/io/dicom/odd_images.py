@@ -57,9 +57,6 @@ def join_single_slices(groups: Sequence[Sequence[ImageHeader]]) -> list[list[Ima
 
     Some exports give every image a series UID of its own. Each would be a study of one slice. Images at the same
     position are told as in any other series.
-
-    Args:
-        groups: The images of each series.
     """
     whole = [list(group) for group in groups if not _may_be_a_piece(group)]
     stacks: list[list[ImageHeader]] = []

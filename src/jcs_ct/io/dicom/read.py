@@ -52,8 +52,7 @@ _lock = threading.Lock()
 def read_headers(source: Source) -> list[ImageHeader]:
     """Return the headers of the images in a file: one, or one a frame for enhanced CT; none for a DICOMDIR.
 
-    Raises:
-        InputError: The file cannot be read, or is no DICOM file after all.
+    Raises InputError where the file cannot be read, or is no DICOM file after all.
     """
     parsed = _parse(source, _START)
     dataset, cut = parsed.dataset, _is_cut(source, parsed)
@@ -80,8 +79,7 @@ def read_headers(source: Source) -> list[ImageHeader]:
 def directory_files(source: Source) -> list[tuple[str, ...]]:
     """Return the files that a DICOMDIR names, each as folders and name, relative to its own folder (PS3.10 8.6).
 
-    Raises:
-        InputError: It is damaged.
+    Raises InputError where it is damaged.
     """
     try:
         with quiet():
@@ -99,9 +97,7 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
 
     Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST (`jcs_ct.io.dicom.padding`).
-
-    Raises:
-        InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
+    Raises InputError where the file cannot be read, is cut short, or its pixels cannot be decoded.
     """
     stored = _stored(header)
     slope, intercept = header.rescale
@@ -268,8 +264,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
 def _bits(header: ImageHeader, dataset: FileDataset, syntax: UID) -> Bits | None:
     """Return what the header says of the bits of uncompressed words, and have them decoded whole; else None.
 
-    Raises:
-        InputError: HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
+    Raises where HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
     """
     stored = header.bits
     high = stored - 1 if header.high_bit is None else header.high_bit

@@ -192,8 +192,7 @@ def _distinct(
 ) -> tuple[list[ImageHeader], list[str], list[CodedWarning]]:
     """Leave out images that are there twice; returns the rest, notes and warnings.
 
-    Raises:
-        InputError: Different images lie at the same place, and are too many or not to be dropped.
+    Raises where different images lie at the same place, and are too many or not to be dropped.
     """
     normal = normal_of(images[0])
     ordered = sorted(images, key=lambda image: (float(normal @ np.array(image.position)), image.source.label))

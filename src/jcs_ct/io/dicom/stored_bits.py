@@ -61,15 +61,12 @@ def overlay_bits(dataset: Any) -> tuple[int, ...]:
 
 
 def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
-    """Return the values in stored words.
+    """Return the values in stored words, rows × columns: integers of the same size, signed where the header says so.
 
     Args:
-        raw: Unsigned words of `bits.allocated` bits, rows × columns.
+        raw: Unsigned words of `bits.allocated` bits.
         bits: What the header says of them.
         label: What messages call the file.
-
-    Returns:
-        Integers of the same size, signed where the header says so.
 
     Raises:
         InputError: The words contradict the header.
@@ -91,7 +88,7 @@ def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
 
 
 def check_sign(values: NDArray[Any], stored: int, signed: bool, padding: tuple[int, int] | None, label: str) -> None:
-    """Raise InputError where values were read without the sign that they have.
+    """Raise InputError where the values of a slice were read without the sign that they have.
 
     Args:
         values: Of a slice.

@@ -67,10 +67,8 @@ def told_once(problems: Sequence[InputError]) -> list[InputError]:
 def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
     """Return the files in an archive that can be read, in its own order, and the problems of those that cannot.
 
-    Folders, hidden files and litter (`__MACOSX` …) are in neither.
-
-    Raises:
-        InputError: The archive as a whole is unreadable, damaged, or beyond the limits.
+    Folders, hidden files and litter (`__MACOSX` …) are in neither. Raises InputError where the archive as a whole is
+    unreadable, damaged, or beyond the limits.
     """
     members, problems = [], []
     with _opened(path) as archive:
@@ -100,16 +98,11 @@ def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
 
 
 def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return a whole member, checked against its CRC.
-
-    Args:
-        path: The archive.
-        name: The member's name, as in `Member.name`.
-        limit: The most bytes to unpack. Counted as they come: declared sizes may lie.
+    """Return a whole member, checked against its CRC; `name` is that of `Member.name`.
 
     Raises:
         InputError: The archive or the member is missing, damaged, refused as by `list_members`, or unpacks to more than
-            `limit` bytes or to more than `MAX_RATIO` times its packed size.
+            `limit` bytes (as they come: declared sizes may lie) or to more than `MAX_RATIO` times its packed size.
     """
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
@@ -123,8 +116,7 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
 def read_start(path: Path, name: str, size: int) -> bytes:
     """Return the first `size` bytes of a member, or all of it where it is shorter; no checksum is looked at.
 
-    Raises:
-        InputError: As `read_member`, but for damage further on.
+    Raises InputError as `read_member`, but for damage further on.
     """
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
@@ -219,17 +211,9 @@ def bomb(name: str | Path, message: str) -> InputError:
 
 
 def copy_counted(source: IO[bytes], target: IO[bytes], packed: int, title: str, limit: int = MAX_FILE_BYTES) -> None:
-    """Copy what is unpacked, counted as it comes.
+    """Copy what is unpacked from `packed` bytes, counted as it comes; messages call it `title`.
 
-    Args:
-        source: Gives it piece by piece.
-        target: Gets it.
-        packed: Bytes that it comes from.
-        title: What messages call it.
-        limit: The most bytes to unpack.
-
-    Raises:
-        InputError: It is more than `limit`, or more than `MAX_RATIO` times its packed size.
+    Raises InputError where it is more than `limit` bytes, or more than `MAX_RATIO` times its packed size.
     """
     size = 0
     while chunk := source.read(_CHUNK):

@@ -33,14 +33,9 @@ _GZIP = b"\x1f\x8b"
 
 
 def gunzip(data: bytes, title: str) -> bytes:
-    """Return what a gzip file holds.
+    """Return what a gzip file holds, of which `data` is the whole; messages call it `title`.
 
-    Args:
-        data: The whole file.
-        title: What messages call it.
-
-    Raises:
-        InputError: It is damaged or cut short, or holds more than `MAX_FILE_BYTES` or than `MAX_RATIO` times its size.
+    Raises InputError where it is damaged or cut short, or holds more than the limits allow.
     """
     unpacked = BytesIO()
     with _damage(title), gzip.GzipFile(fileobj=BytesIO(data)) as file:
@@ -57,10 +52,8 @@ def gunzip_start(data: bytes, size: int, title: str) -> bytes:
 def list_tar(path: Path) -> tuple[list[Member], list[InputError]]:
     """Return the files in a tar archive that can be read, in its own order, and the problems of those that cannot.
 
-    Folders, hidden files and litter are in neither.
-
-    Raises:
-        InputError: The archive as a whole is unreadable, damaged, or beyond the limits.
+    Folders, hidden files and litter are in neither. Raises InputError where the archive as a whole is unreadable,
+    damaged, or beyond the limits.
     """
     unpacked = _opened(path)
     members = [
@@ -73,8 +66,7 @@ def list_tar(path: Path) -> tuple[list[Member], list[InputError]]:
 def read_tar_member(path: Path, name: str, size: int | None = None) -> bytes:
     """Return a member of a tar archive, or its first `size` bytes.
 
-    Raises:
-        InputError: The archive is unreadable, damaged, or beyond the limits; or has no such member any more.
+    Raises InputError where the archive is unreadable, damaged, or beyond the limits, or has no such member any more.
     """
     unpacked = _opened(path)
     if name not in unpacked.places:

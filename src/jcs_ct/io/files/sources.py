@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around
 from jcs_ct.io.files.walk import SLICES as TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
 MAX_LIST_BYTES, SAVE_LIST = 64 * 2**20, "save the list as UTF-8"
@@ -77,11 +77,7 @@ class Source:
         return self.member is None and not self.gzip
 
     def read(self) -> bytes:
-        """Return the whole file.
-
-        Raises:
-            InputError: It cannot be read, is damaged (archive members), or exceeds `MAX_FILE_BYTES`.
-        """
+        """Return the whole file. Raises InputError where it cannot be read, is damaged, or exceeds `MAX_FILE_BYTES`."""
         stored = self._stored()
         return packed.gunzip(stored, self.label) if self.gzip else stored
 
@@ -123,26 +119,11 @@ class Found:
 
 
 def find_sources(inputs: Sequence[str | Path], wanted: Wanted = FOR_SLICES) -> Found:
-    """Return the files of the wanted kinds that `inputs` name: slices and feature files unless told otherwise.
-
-    Args:
-        inputs: Files, folders, zip archives and lists.
-        wanted: What the command reads (`jcs_ct.io.files.kinds`).
-    """
+    """Return the files of the wanted kinds that `inputs` (files, folders, archives and lists) name."""
     finder = _Finder(wanted)
     for item in inputs:
         finder.add_input(item)
     return finder.found()
-
-
-@dataclass(frozen=True)
-class _Entry:
-    relative: str  # "/"-separated, with extension; the name is made of it
-    path: Path
-    member: str | None
-    kind: Kind
-    tar: bool = False
-    gzip: bool = False
 
 
 def list_lines(path: Path) -> list[str]:
@@ -154,18 +135,17 @@ def list_lines(path: Path) -> list[str]:
     return wanted
 
 
-def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> _Entry:
-    """Return an entry; what is packed by itself counts as what it holds."""
-    if kind is not Kind.DICOM_GZIP:
-        return _Entry(relative, path, member, kind, tar)
-    stem = relative[:-3] if relative.lower().endswith(".gz") else relative
-    return _Entry(stem, path, member, Kind.DICOM, tar, gzip=True)
+def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> Source:
+    """Return a source whose name is still its path with extension; what is packed by itself counts as what it holds."""
+    gzip = kind is Kind.DICOM_GZIP
+    stem = relative[:-3] if gzip and relative.lower().endswith(".gz") else relative
+    return Source(stem, printable(label(path, member)), path, member, Kind.DICOM if gzip else kind, tar, gzip)
 
 
 class _Finder:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._entries: list[_Entry] = []
+        self._entries: list[Source] = []
         self._problems: list[InputError] = []
         self._notes: list[str] = []
         self._parents: dict[Path, str] = {}
@@ -174,13 +154,10 @@ class _Finder:
 
     def found(self) -> Found:
         """Name the entries and return the whole."""
-        stems = [split_extension(entry.relative) for entry in self._entries]
+        stems = [split_extension(entry.name) for entry in self._entries]
         safe = [safe_name(stem) for stem, _ in stems]
         names = tell_apart([(name, extension) for name, (_, extension) in zip(safe, stems, strict=True)])
-        sources = [
-            Source(name, printable(label(e.path, e.member)), e.path, e.member, e.kind, e.tar, e.gzip)
-            for name, e in zip(names, self._entries, strict=True)
-        ]
+        sources = [replace(entry, name=name) for name, entry in zip(names, self._entries, strict=True)]
         notes = list(self._notes)
         if self._repeated:
             notes.append(f"{count(self._repeated, 'path')} named more than once, read once")
@@ -305,29 +282,28 @@ class _Finder:
                 entries.append(_entry(prefix + relative, path, None, kind))
         self._add_contents(folder, entries, results, nothing=not files and len(self._problems) == before)
 
-    def _add_contents(self, where: Path, entries: Iterable[_Entry], results: Sequence[str], *, nothing: bool) -> None:
+    def _add_contents(self, where: Path, entries: Sequence[Source], results: Sequence[str], *, nothing: bool) -> None:
         """Add what is in a folder or an archive: slices, problems for what only pretends to be, a note for the rest.
 
         `results` are the folders in it with results of this program, which are left out already.
         """
-        entries = list(entries)
-        if results and not any(self._wanted.promised(e.relative) or self._reads(e.kind) for e in entries):
+        if results and not any(self._wanted.promised(e.name) or self._reads(e.kind) for e in entries):
             message = "holds results of this program and nothing else to read; results are never read as input"
             raise InputError(message, path=where, hint=_GIVE_STUDIES)
         if results:
             self._notes.append(results_note(where, [name or where.name for name in results]))
         if nothing:
             raise InputError(f"is empty; {self._wanted.expected}", path=where, hint="check that it is the right one")
-        skipped: list[_Entry] = []
+        skipped: list[Source] = []
         useful = False
-        headed = {_header_stem(entry.relative) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
+        headed = {_header_stem(entry.name) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
         for entry in entries:
-            if entry.kind not in self._wanted.kinds and _values_stem(entry.relative) in headed - {None}:
+            if entry.kind not in self._wanted.kinds and _values_stem(entry.name) in headed - {None}:
                 continue  # is read with its header
             if entry.kind in self._wanted.kinds:
                 self._add_entry(entry)
                 useful = True
-            elif self._wanted.promised(entry.relative) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
+            elif self._wanted.promised(entry.name) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
                 self._problems.append(self._wrong_kind(label(entry.path, entry.member), entry.kind))
                 useful = True
             else:
@@ -336,7 +312,7 @@ class _Finder:
             return
         kinds = Counter(entry.kind for entry in skipped).most_common()
         counts = ", ".join(f"{number} {kind.name.replace('_', ' ')}" for kind, number in kinds)
-        text = f"{count(len(skipped), 'other file')} ({counts}): {few([entry.relative for entry in skipped])}"
+        text = f"{count(len(skipped), 'other file')} ({counts}): {few([entry.name for entry in skipped])}"
         if useful:
             self._notes.append(f"{where}: skipped {text}")
         else:
@@ -344,7 +320,7 @@ class _Finder:
             message = f"holds no {self._wanted.what}, only {text}; {self._wanted.expected}"
             raise InputError(message, path=where, hint=hint)
 
-    def _add_entry(self, entry: _Entry) -> None:
+    def _add_entry(self, entry: Source) -> None:
         parent = entry.path.parent
         if parent not in self._parents:  # resolving asks the disk for every folder on the way
             self._parents[parent] = os.path.normcase(parent.resolve())

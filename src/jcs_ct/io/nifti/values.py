@@ -132,13 +132,9 @@ class Voxels:
     _kept: ClassVar[list[tuple[Voxels, NDArray[Any]]]] = []
 
     def check(self, label: str | None = None) -> None:
-        """Look at every value once.
+        """Look at every value once; `label` is what a message calls the volume, by default the file of the values.
 
-        Args:
-            label: What a message calls the volume; the file of the values unless given.
-
-        Raises:
-            InputError: The file is truncated, damaged or unreasonably packed, or its values are no Hounsfield units.
+        Raises InputError where the file is truncated, damaged or packed beyond reason, or holds no Hounsfield units.
         """
         seen = ValueSummary()
         with self._lock:

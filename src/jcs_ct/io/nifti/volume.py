@@ -75,40 +75,28 @@ def read_nifti(source: Source) -> NiftiSeries:
     """
     label = source.label
     header, version, pair = _header(source)
-    shape = _shape(header, label)
+    shape = volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]], label)
     voxels = _voxels(beside(source, (".img", ".img.gz"), label) if pair else source, header, shape, label, pair=pair)
-    return series_on(header, version, voxels, sources=(source, voxels.source) if pair else (source,), source=source)
+    return series_on(header, version, voxels, source)
 
 
-def series_on(
-    header: Any, version: int, voxels: Voxels | HeldVoxels, *, sources: tuple[Source, ...], source: Source
-) -> NiftiSeries:
-    """Return the volume that a NIfTI header and voxels make.
-
-    Args:
-        header: nibabel's, of version 1 or 2.
-        version: Of the format.
-        voxels: The values.
-        sources: The files; empty where there are none.
-        source: What gives the volume its name and label.
+def series_on(header: Any, version: int, voxels: Voxels | HeldVoxels, source: Source) -> NiftiSeries:
+    """Return the volume that a header of nibabel's, of version 1 or 2, and voxels make, named after `source`.
 
     Raises:
         InputError: Its orientation is unknown, contradictory or too oblique; or its values are no Hounsfield units.
     """
     affine, warnings, facts = _affine(header, voxels.shape, source.label)
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
-    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": voxels.shape}
-    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+    return _series(affine, voxels, facts, source, warnings, header, version)
 
 
 def placed_series(
     affine: NDArray[np.float64],
     voxels: Voxels | HeldVoxels,
     facts: dict[str, str],
-    *,
-    warnings: list[str],
-    sources: tuple[Source, ...],
     source: Source,
+    warnings: Sequence[str] = (),
 ) -> NiftiSeries:
     """Return a volume that came without a NIfTI header; results get one of its grid.
 
@@ -116,9 +104,8 @@ def placed_series(
         affine: Stored index → LPS mm.
         voxels: The values.
         facts: As in `CTSeries`.
-        warnings: As in `CTSeries`.
-        sources: The files; empty where there are none.
         source: What gives the volume its name and label.
+        warnings: As in `CTSeries`.
 
     Raises:
         InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
@@ -132,20 +119,18 @@ def placed_series(
     header.set_qform(ras, code="scanner", strip_shears=True)
     header.set_sform(ras, code="scanner")
     header.set_xyzt_units("mm")
-    grid = {name: header[name].copy() for name in GRID} | {"version": 1, "shape": voxels.shape}
     facts["stored axes"] = "".join(nibabel_library().aff2axcodes(ras))
-    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+    return _series(affine, voxels, facts, source, warnings, header, 1)
 
 
-def made_series(
+def _series(
     affine: NDArray[np.float64],
     voxels: Voxels | HeldVoxels,
-    grid: dict[str, Any],
-    warnings: list[str],
     facts: dict[str, str],
-    *,
-    sources: tuple[Source, ...],
     source: Source,
+    warnings: Sequence[str],
+    header: Any,
+    version: int,
 ) -> NiftiSeries:
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
@@ -154,19 +139,15 @@ def made_series(
     warnings += extent_warnings(geometry)
     voxels.check(source.label)
     read = ReadSlice(voxels, axes, geometry.shape[0])
+    files = tuple(dict.fromkeys((source, voxels.source))) if isinstance(voxels, Voxels) else ()
+    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     name = case_name(source)
-    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, sources, facts, tuple(warnings), grid=grid)
+    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, files, facts, tuple(warnings), grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadSlice:
-    """Reads canonical slices of stored voxels. A class, since a result that is pickled takes it along.
-
-    Attributes:
-        voxels: The values.
-        axes: How they are turned.
-        count: Of slices.
-    """
+    """Reads canonical slices of stored voxels. A class, since a result that is pickled takes it along."""
 
     voxels: Voxels | HeldVoxels
     axes: Axes
@@ -187,8 +168,7 @@ class ReadSlice:
 def beside(source: Source, endings: Sequence[str], label: str) -> Source:
     """Return the file of values that lies beside a header and is called like it, but for its extension.
 
-    Raises:
-        InputError: There is none.
+    Raises InputError where there is none.
     """
     name = (source.member or source.path.name).replace("\\", "/").rpartition("/")[2]
     stem = (name[:-3] if name.lower().endswith(".gz") else name).rpartition(".")[0]
@@ -221,8 +201,7 @@ def named_beside(source: Source, name: str) -> Source | None:
 def read_labels(path: str | Path) -> NDArray[Any]:
     """Return the labels in a NIfTI file with canonical axes: slices × rows × columns, as they are stored.
 
-    Raises:
-        InputError: It cannot be read, or does not hold one volume.
+    Raises InputError where it cannot be read, or does not hold one volume.
     """
     try:
         image: Any = nibabel_library().load(Path(path))
@@ -260,15 +239,10 @@ def _header(source: Source) -> tuple[Any, int, bool]:
     return header, version, pair
 
 
-def _shape(header: Any, label: str) -> tuple[int, int, int]:
-    return volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]], label)
-
-
 def volume_shape(sizes: Sequence[int], label: str) -> tuple[int, int, int]:
     """Return the first three of the sizes of a volume.
 
-    Raises:
-        InputError: It holds several volumes, none, or more voxels than are read.
+    Raises InputError where it holds several volumes, none, or more voxels than are read.
     """
     if len(sizes) < 3:
         message = f"has {len(sizes)} dimensions; three are expected"
@@ -359,8 +333,7 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedW
 def scaling(header: Any, label: str) -> tuple[np.dtype[Any], float, float]:
     """Return the type of the stored values, and what turns them into HU: slope and intercept.
 
-    Raises:
-        InputError: They are colours, or no numbers, or the scaling is none.
+    Raises InputError where they are colours, or no numbers, or the scaling is none.
     """
     code = int(header["datatype"])
     if code in _COLOURS:

@@ -72,8 +72,7 @@ def series_of_array(
     volume_shape(values.shape, what.label)
     facts = {"format": f"array, {values.dtype.newbyteorder('=').name}"}
     if affine is not None:
-        matrix = _matrix(affine)
-        return placed_series(LPS @ matrix, HeldVoxels.of(values), facts, warnings=[], sources=(), source=what)
+        return placed_series(LPS @ _matrix(affine), HeldVoxels.of(values), facts, what)
     assert spacing is not None  # noqa: S101  # one of them is
     slices, rows, columns = _three(spacing)
     placed = np.diag([0.0, 0.0, 0.0, 1.0])
@@ -93,8 +92,7 @@ def series_of_array(
 def series_of_nibabel(image: Any) -> CTSeries:
     """Return the volume in an image of nibabel.
 
-    Raises:
-        InputError: As `jcs_ct.io.nifti.volume.read_nifti` does; or its format does not say how it lies.
+    Raises InputError as `jcs_ct.io.nifti.volume.read_nifti`, and where its format does not say how it lies.
     """
     what = _named("nibabel image")
     header, data, affine = image.header, image.dataobj, image.affine
@@ -115,7 +113,7 @@ def series_of_nibabel(image: Any) -> CTSeries:
     voxels = HeldVoxels.of(stored, slope, inter)
     if not nifti:
         facts = {"format": f"{type(image).__name__}, {stored.dtype.name}"}
-        return placed_series(LPS @ _matrix(affine), voxels, facts, warnings=[], sources=(), source=what)
+        return placed_series(LPS @ _matrix(affine), voxels, facts, what)
     header = header.copy()
     if not np.allclose(affine, header.get_best_affine()):  # as nibabel does when it saves the image
         header.set_sform(affine, code="aligned")
@@ -123,15 +121,11 @@ def series_of_nibabel(image: Any) -> CTSeries:
     if proxy:
         scaling(header, what.label)
     version = 2 if int(header["sizeof_hdr"]) == 540 else 1
-    return series_on(header, version, voxels, sources=(), source=what)
+    return series_on(header, version, voxels, what)
 
 
 def series_of_simpleitk(image: Any, values_of: Callable[[Any], NDArray[Any]]) -> CTSeries:
-    """Return the volume in an image of SimpleITK.
-
-    Args:
-        image: It.
-        values_of: SimpleITK's `GetArrayViewFromImage`: image → slice × row × column as they are stored.
+    """Return the volume in an image of SimpleITK; `values_of` is its `GetArrayViewFromImage`.
 
     Raises:
         InputError: It is not a volume with one value for each voxel; its orientation is impossible or
@@ -150,7 +144,7 @@ def series_of_simpleitk(image: Any, values_of: Callable[[Any], NDArray[Any]]) ->
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     facts = {"format": f"SimpleITK image, {values.dtype.name}"}
-    return placed_series(affine, HeldVoxels.of(values.T), facts, warnings=[], sources=(), source=what)
+    return placed_series(affine, HeldVoxels.of(values.T), facts, what)
 
 
 def _named(what: str) -> Source:

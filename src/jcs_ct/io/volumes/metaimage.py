@@ -66,7 +66,7 @@ def read_metaimage(source: Source) -> NiftiSeries:
             raise InputError(message + ", whole or real numbers are expected", path=source.label)
         order = ">" if _yes(fields, "ElementByteOrderMSB") else "<"
         place = _place(fields, length, source)
-        return read_stored(source, FORM, affine, shape, np.dtype(order + kind), place, warnings=warnings)
+        return read_stored(source, FORM, affine, shape, np.dtype(order + kind), place, warnings)
 
 
 def _fields(data: bytes, label: str) -> tuple[dict[str, str], int]:

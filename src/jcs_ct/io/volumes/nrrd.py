@@ -70,7 +70,7 @@ def read_nrrd(source: Source) -> NiftiSeries:
                 "does not say in which order its bytes are (endian)", path=label, hint="correct the header"
             )
         dtype = np.dtype((">" if str(header.get("endian")).lower() == "big" else "<") + kind)
-        return read_stored(source, FORM, affine, shape, dtype, _place(header, length, label), warnings=[])
+        return read_stored(source, FORM, affine, shape, dtype, _place(header, length, label))
 
 
 def _header(data: bytes, label: str) -> tuple[dict[str, Any], int]:

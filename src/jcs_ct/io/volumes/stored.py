@@ -13,7 +13,7 @@ from jcs_ct.io.nifti.values import Packing, Voxels, opened
 from jcs_ct.io.nifti.volume import named_beside, placed_series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,8 +62,7 @@ def read_stored(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     place: Place,
-    *,
-    warnings: list[str],
+    warnings: Sequence[str] = (),
 ) -> NiftiSeries:
     """Return the volume of a header.
 
@@ -88,9 +87,7 @@ def read_stored(
             message = f"has {size:,} bytes of {size - start:,}"
             raise InputError(message, path=held.label, hint="copy it again")
     voxels = Voxels(held, dtype, shape, 0, 1.0, 0.0, place.packing, start, form)
-    sources = (source,) if held is source else (source, held)
-    facts = {"format": f"{form}, {dtype.newbyteorder('=').name}"}
-    return placed_series(affine, voxels, facts, warnings=warnings, sources=sources, source=source)
+    return placed_series(affine, voxels, {"format": f"{form}, {dtype.newbyteorder('=').name}"}, source, warnings)
 
 
 def _beside(source: Source, name: str) -> Source:
