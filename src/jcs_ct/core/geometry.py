@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CANONICAL = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Directions (x, y, z) along which canonical slices, rows and columns count up."""
+LOWEST, HIGHEST = -1024, 3071
+"""Hounsfield units that slices are clipped to: what 12 bits hold."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.geometry import CANONICAL
+from jcs_ct.core.geometry import CANONICAL, HIGHEST, LOWEST
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.io.pictures import encode_png
 from jcs_ct.phantom import lungs as lung_contents
@@ -119,7 +119,7 @@ def make_phantom(
         sides[index][chest.lungs[LEFT] <= 0] = 2
         truth[index] = opaque & (sides[index] > 0)
         level[: text.shape[0], : text.shape[1]][text] = _TEXT_HU
-        hu[index] = np.clip(np.rint(level), -1024, 3071)
+        hu[index] = np.clip(np.rint(level), LOWEST, HIGHEST)
     half = (size - 1) / 2
     origin = (-half * spacing[2], -half * spacing[1], (slices - 1) * spacing[0])
     return PhantomStudy(hu, sides, truth, spacing, origin, CANONICAL, seed)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.io.dicom.header import ImageHeader
 
-LOWEST = -1024
-"""HU that padding becomes: the lowest value that is kept, so that padding at or below it needs no search."""
 ONE_VALUE = 20.0
 """HU between the lowest and the highest of a region, up to which it has one value; noise alone is more in tissue."""
 LEAST_REGION = 0.002

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.anatomy.levels import FEW_PIXELS
+from jcs_ct.core.geometry import LOWEST
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.padding import HIGHEST_AIR, LEAST_COVERED, LOWEST, covered_share, padding_hu
+from jcs_ct.io.dicom.padding import HIGHEST_AIR, LEAST_COVERED, covered_share, padding_hu
 from jcs_ct.io.plausibility import sample_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def padding_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
 
     groups: dict[tuple[float, float], list[ImageHeader]] = {}
     for image in images:
-        if (span := padding_hu(image)) is not None and span[1] > LOWEST:
+        if (span := padding_hu(image)) is not None and span[1] > LOWEST:  # at or below it needs no search
             groups.setdefault(span, []).append(image)
     found = []
     for (low, high), members in groups.items():

@@ -18,14 +18,29 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from jcs_ct.core.errors import InputError
-from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
-from jcs_ct.io.dicom.padding import LOWEST, filled, padding_hu
+from jcs_ct.core.errors import InputError, printable
+from jcs_ct.core.geometry import HIGHEST, LOWEST
+from jcs_ct.io.dicom.header import (
+    DIRECTORY,
+    ENHANCED,
+    FUNCTIONAL_GROUPS,
+    KEYWORDS,
+    RESCALE,
+    image_header,
+    without_escapes,
+)
+from jcs_ct.io.dicom.padding import filled, padding_hu
 from jcs_ct.io.dicom.stored_bits import WHOLE, Bits, check_sign, overlay_bits, values_of
-from jcs_ct.io.dicom.syntaxes import PLAIN, require_decoder, syntax_name
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -38,14 +53,31 @@ if TYPE_CHECKING:
     from jcs_ct.io.dicom.header import ImageHeader
     from jcs_ct.io.files.sources import Source
 
-HIGHEST = 3071
-"""HU: what 12 bits hold above `LOWEST`."""
+IDENTITY = {
+    "PatientName": "patient name",
+    "PatientID": "patient ID",
+    "PatientBirthDate": "birth date",
+    "PatientSex": "sex",
+    "AccessionNumber": "accession number",
+    "StudyDate": "study date",
+}
+"""Keyword → name of what says whose study it is, read only where a user asks for it (`--keep-identity`)."""
 
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
 _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
 _UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
 _DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
+PLAIN = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+"""Those whose pixels are words as they are."""
+_PRIVATE = {UID("1.2.840.113619.5.2"): "GE's private transfer syntax (pixels in big endian, the header in little)"}
+_NEWER = {  # than the dictionary of pydicom 3.0
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+_HTJ2K = {f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)}
 _lock = threading.Lock()
 
 
@@ -91,6 +123,19 @@ def directory_files(source: Source) -> list[tuple[str, ...]]:
     except Exception as error:
         message = "is damaged: this DICOMDIR cannot be read"
         raise InputError(message, path=source.label, hint="give the folder that it lies in") from error
+
+
+def identity_of(source: Source) -> dict[str, str]:
+    """Return what the header of a DICOM file says of its patient, by the names of `IDENTITY`; no empty values.
+
+    Raises InputError where it cannot be read.
+    """
+    data = io.BytesIO(source.read())
+    with quiet():
+        header = dcmread(data, stop_before_pixels=True, specific_tags=list(IDENTITY), force=True)
+        values = {name: str(header.get(keyword, "") or "") for keyword, name in IDENTITY.items()}
+    found = {name: printable(without_escapes(text)).strip() for name, text in values.items()}
+    return {name: text for name, text in found.items() if text}
 
 
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
@@ -236,7 +281,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             dataset = _whole(source)
             _latest.key, _latest.dataset = (key, dataset) if key else ((), None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
-        require_decoder(source, syntax)
+        _require_decoder(source, syntax)
         word = "NumberOfFrames"
         if word in dataset and not _is_number(_value(dataset, word), dataset, word):
             hint = "correct it in the header, or export it again"
@@ -252,7 +297,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             what = "pixels cannot be decoded" if syntax not in PLAIN else "pixels cannot be read"
             reason = " ".join(str(error).split())[:160]
             hint = "copy it again, or export it" + " uncompressed" * (syntax not in PLAIN)
-            raise InputError(f"{what} ({syntax_name(syntax)}): {reason}", path=source.label, hint=hint) from error
+            raise InputError(f"{what} ({_syntax_name(syntax)}): {reason}", path=source.label, hint=hint) from error
     if stored.shape != (header.rows, header.columns):
         raise InputError("holds other pixels than its header says", path=source.label, hint="copy it again")
     values = stored if bits is None else values_of(stored, bits, source.label)
@@ -308,6 +353,29 @@ def _as_it_is(source: Source) -> tuple[object, ...]:
     except OSError:  # reading it says why
         return ()
     return source, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _require_decoder(source: Source, syntax: UID) -> None:
+    """Raise InputError where a file's pixels cannot be decoded: by its syntax's name, and what to do."""
+    if syntax in _PRIVATE:
+        message = f"is stored in {_PRIVATE[syntax]}, which is not read here"
+        raise InputError(message, path=source.label, hint="export it as Explicit VR Little Endian")
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        message = f"is compressed in a way that is not read here ({_syntax_name(syntax)})"
+        raise InputError(message, path=source.label, hint="export it uncompressed") from error
+    if not decoder.is_available:
+        message = f"is compressed ({_syntax_name(syntax)}), and no plug-in that decodes it is installed"
+        install = "pip install pylibjpeg pylibjpeg-openjpeg" if syntax in _HTJ2K else "pip install python-gdcm"
+        raise InputError(message, path=source.label, hint=f"{install}, or export it uncompressed")
+
+
+def _syntax_name(syntax: UID) -> str:
+    """Return what a message calls a transfer syntax. UIDs that nobody knows are not repeated."""
+    if syntax in _NEWER:
+        return _NEWER[syntax]
+    return syntax.name if syntax.is_transfer_syntax else "unknown transfer syntax"
 
 
 def _whole(source: Source) -> FileDataset:

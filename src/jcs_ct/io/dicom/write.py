@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.core.geometry import CANONICAL
+from jcs_ct.core.geometry import CANONICAL, HIGHEST, LOWEST
 from jcs_ct.core.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def write_ct_series(
     """
     if hu.ndim != 3 or hu.dtype != np.int16 or hu.size == 0:
         raise UsageError(f"CT series: got {hu.dtype} {hu.shape}, expected int16 slice × row × column")
-    if hu.min() < -1024 or hu.max() > 3071:
-        raise UsageError(f"CT series: Hounsfield units are {hu.min()} to {hu.max()}, expected -1024 to 3071")
+    if hu.min() < LOWEST or hu.max() > HIGHEST:
+        raise UsageError(f"CT series: Hounsfield units are {hu.min()} to {hu.max()}, expected {LOWEST} to {HIGHEST}")
     if not all(mm > 0 for mm in spacing):
         raise UsageError(f"CT series: spacing is {spacing}, expected three lengths in mm (slice, row, column)")
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files.kinds import HEAD, Kind, sniff
-from jcs_ct.io.files.names import inner_path, is_litter, leads_out
+from jcs_ct.io.files.names import inner_path, is_litter, label, leads_out
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, too_large, unreadable
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ class Member:
     name: str
     path: str
     kind: Kind
-
-
-def label(path: Path, name: str) -> str:
-    """Return what messages call a member."""
-    return f"{path}!{name}"
 
 
 def told_once(problems: Sequence[InputError]) -> list[InputError]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".mat"})
 """Extensions (lower case) that promise a slice; names leave them off. Others are part of the name ("scan.001")."""
@@ -34,6 +35,11 @@ def leads_out(member: str) -> bool:
     """Return whether the name of an archive's member leads out of the archive, or could not be a name."""
     first, *_ = parts = member.replace("\\", "/").split("/")
     return ".." in parts or first == "" or first[1:2] == ":" or "\0" in member
+
+
+def label(path: Path, member: str | None) -> str:
+    """Return what messages call a file, or a member of an archive."""
+    return str(path) if member is None else f"{path}!{member}"
 
 
 def inner_path(member: str) -> str:

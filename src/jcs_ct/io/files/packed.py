@@ -19,9 +19,9 @@ from io import SEEK_SET, BufferedReader, BytesIO
 from typing import IO, TYPE_CHECKING, cast
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Member, bomb, copy_counted, label
+from jcs_ct.io.files.archive import MAX_MEMBERS, MAX_TOTAL_BYTES, Member, bomb, copy_counted
 from jcs_ct.io.files.kinds import HEAD, sniff
-from jcs_ct.io.files.names import inner_path, is_litter, leads_out
+from jcs_ct.io.files.names import inner_path, is_litter, label, leads_out
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, too_large, unreadable
 
 if TYPE_CHECKING:

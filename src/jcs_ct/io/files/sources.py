@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from jcs_ct.core.errors import InputError, printable
 from jcs_ct.io.files import archive, packed
 from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted
-from jcs_ct.io.files.names import natural_key, safe_name, split_extension, tell_apart
+from jcs_ct.io.files.names import label, natural_key, safe_name, split_extension, tell_apart
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, read_text, too_large, unreadable
 from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around, results_note, walk
 from jcs_ct.io.files.walk import SLICES as TABLE
@@ -360,8 +360,3 @@ def _archive_stem(relative: str) -> str:
         .with_suffix("")
         .as_posix()
     )
-
-
-def label(path: Path, member: str | None) -> str:
-    """Return what messages call a file, or a member of an archive."""
-    return str(path) if member is None else archive.label(path, member)

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import HIGHEST, LOWEST
 from jcs_ct.core.memory import available_memory, gib
 from jcs_ct.io.files.opening import open_regular
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.io.files.sources import Source
 
-LOWEST, HIGHEST = -1024, 3071  # HU that are kept apart
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 2**26  # unpacked to packed; CT packs 2 : 1 to 20 : 1
 FEW_VALUES = 64  # distinct values, up to which a volume is a label map
 LEAST_AIR, LEAST_TISSUE = 0.005, 0.01  # shares of the voxels

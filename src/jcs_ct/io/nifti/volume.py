@@ -17,7 +17,7 @@ import numpy as np
 from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import CANONICAL, CTSeries, canonical_axes
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.files.archive import label as archive_label
+from jcs_ct.io.files.names import label as label_of
 from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.nifti.values import HeldVoxels, Voxels, broken, opened
 from jcs_ct.io.plausibility import extent_warnings
@@ -190,7 +190,7 @@ def named_beside(source: Source, name: str) -> Source | None:
         return replace(source, path=path, label=printable(str(path))) if path.is_file() else None
     folder = source.member.replace("\\", "/").rpartition("/")[0]
     member = f"{folder}/{name}" if folder else name
-    found = replace(source, member=member, label=printable(archive_label(source.path, member)))
+    found = replace(source, member=member, label=printable(label_of(source.path, member)))
     try:
         found.start(1)
     except InputError:
