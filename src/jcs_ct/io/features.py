@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from jcs_ct.core.types import StageOneFeatures
 from jcs_ct.core.whole_files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -119,16 +120,11 @@ def read_features(data: bytes, name: str, label: str, wanted: Sequence[str] = ("
 def _listing(data: bytes, label: str) -> dict[str, tuple[int, ...]]:
     """Return name → shape of every array of 64 channels, from the headers alone."""
     from scipy.io import whosmat
-    from scipy.io.matlab import MatReadError
 
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[:19] == b"MATLAB 7.3 MAT-file":
         raise InputError("is a MATLAB v7.3 (HDF5) file, v5 was expected", path=label, hint="save it with -v7")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            listed = whosmat(BytesIO(data))
-    except (*_DAMAGE, MatReadError, NotImplementedError) as error:
-        raise InputError(f"is damaged or no MATLAB v5 file: {_short(error)}", path=label, hint=_EXPECTED) from error
+    with _problem_of(label, "is damaged or no MATLAB v5 file", _EXPECTED):
+        listed = whosmat(BytesIO(data))
     shapes: dict[str, tuple[int, ...]] = {}
     for key, shape, kind in listed:
         channels_at = {3: 0, 4: 1}.get(len(shape))
@@ -174,16 +170,9 @@ def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[
 
 def _array(data: bytes, key: str, label: str) -> NDArray[np.uint8]:
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            array = loadmat(BytesIO(data), variable_names=[key])[key]
-    except (*_DAMAGE, MatReadError, NotImplementedError) as error:
-        raise InputError(
-            f"array {key!r} is damaged: {_short(error)}", path=label, hint="fetch the file again"
-        ) from error
+    with _problem_of(label, f"array {key!r} is damaged", "fetch the file again"):
+        array = loadmat(BytesIO(data), variable_names=[key])[key]
     array = array[0] if array.ndim == 4 else array
     if array.dtype != np.uint8 or array.ndim != 3:
         raise InputError(f"array {key!r} is {array.dtype} {array.shape}", path=label, hint=_EXPECTED)
@@ -192,5 +181,15 @@ def _array(data: bytes, key: str, label: str) -> NDArray[np.uint8]:
     return np.ascontiguousarray(array)
 
 
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+@contextmanager
+def _problem_of(label: str, what: str, hint: str) -> Iterator[None]:
+    """Turn what SciPy's reader raises on damaged files into a problem, and keep its warnings to itself."""
+    from scipy.io.matlab import MatReadError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (*_DAMAGE, MatReadError, NotImplementedError) as error:
+        short = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+        raise InputError(f"{what}: {short}", path=label, hint=hint) from error

@@ -151,7 +151,9 @@ def _decode(data: bytes, kind: Kind, notes: list[str]) -> NDArray[np.uint8]:
             elif picture.mode in _GREY16:
                 pixels = _from_grey16(picture, inverted, notes)
             else:
-                raise _looks_like_hu(np.asarray(picture))
+                values = np.asarray(picture)
+                message = f"holds whole numbers from {values.min()} to {values.max()}, as CT numbers (HU) are"
+                raise InputError(message + "; a windowed slice is expected", hint=_WINDOW)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -216,9 +218,7 @@ def _tiff_tag(picture: Image.Image, tag: int, default: int) -> int:
 def _from_8_bits(picture: Image.Image, bits: int, notes: list[str]) -> NDArray[np.uint8]:
     """Return the grey or RGB pixels of a picture that Pillow holds in 8 bits a channel."""
     if bits == 16 and picture.info.pop("transparency", None) is not None:
-        notes.append(
-            CodedWarning("alpha", "its transparent colour is ignored")
-        )  # 16 bits, to be compared with pixels of 8
+        notes.append(CodedWarning("alpha", "its transparent colour is ignored"))  # of 16 bits, while pixels have 8
     if "transparency" in picture.info or picture.mode in {"LA", "PA", "RGBA"}:
         rgba = np.asarray(picture.convert("RGBA"))
         pixels, alpha = rgba[..., :3], rgba[..., 3:]
@@ -295,11 +295,6 @@ def _refuse_constant(pixels: NDArray[np.uint8] | NDArray[np.uint32]) -> None:
 def _looks_like_12_bits(largest: int) -> InputError:
     message = f"is a 16-bit picture with no value above {largest}, as unwindowed 12-bit CT numbers are"
     return InputError(message + "; windowed 0 to 65535 is expected", hint=_WINDOW)
-
-
-def _looks_like_hu(values: NDArray[np.int32]) -> InputError:
-    message = f"holds whole numbers from {values.min()} to {values.max()}, as CT numbers (HU) are"
-    return InputError(message + "; a windowed slice is expected", hint=_WINDOW)
 
 
 def _remark(pixels: NDArray[np.uint8], notes: list[str]) -> None:

@@ -19,6 +19,8 @@ from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.dicom.checks import is_original, plane_of, unsuitable
+from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
+from jcs_ct.io.dicom.series import case_name, open_next, open_series, place, without_strays
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
 from jcs_ct.io.files.names import safe_name, tell_apart
 from jcs_ct.io.files.sources import Source, find_sources
@@ -213,11 +215,9 @@ class _Candidate:
             return replace(self.row, reason="another series was asked for")
         if self.problem is not None:
             return replace(self.row, reason=getattr(self.problem, "reason", self.problem.message))
-        if self.opened is None:  # nobody looked at it so far
-            from jcs_ct.io.dicom.series import without_strays
-
-            if reasons := unsuitable(without_strays(self.images)[0]):
-                return replace(self.row, reason="; ".join(reasons))
+        # Nobody looked at it so far, where it is not open.
+        if self.opened is None and (reasons := unsuitable(without_strays(self.images)[0])):
+            return replace(self.row, reason="; ".join(reasons))
         assert best is not None  # noqa: S101  # this one could be opened, or was not looked at after the best one
         return replace(self.row, reason=self._why_not(best))
 
@@ -235,18 +235,16 @@ class _Candidate:
 
 
 def _series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: bool) -> SeriesRow:
-    """Return the row of a series, from its headers.
-
-    Args:
-        study: Number of its study.
-        name: Of its case.
-        images: Its images, or its other objects where it has no images.
-        usable: Whether they are images.
-    """
+    """Return the row of a series, from the headers of its images (`usable`), or of its other objects."""
     first = images[0]
     planes = [plane_of(image) for image in images] if usable else ["unknown"]
     distance = first.distance or first.thickness
-    spacing = (distance, *first.spacing[:2]) if distance and first.spacing is not None else None
+    spacing = (distance, first.spacing[0], first.spacing[1]) if distance and first.spacing is not None else None
+    reason = ""
+    if not usable and first.modality == "CT":
+        reason = "does not say how large its images are (Rows, Columns)"
+    elif not usable:
+        reason = f"holds no CT images, only {_modality_of(first)}"
     return SeriesRow(
         study=study,
         name=name,
@@ -257,15 +255,9 @@ def _series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable:
         orientation=max(set(planes), key=planes.count),
         slices=len(images) if usable else 0,
         size=(first.rows, first.columns) if usable else None,
-        spacing=None if spacing is None else (spacing[0], spacing[1], spacing[2]),
-        reason="" if usable else _no_image(first),
+        spacing=spacing,
+        reason=reason,
     )
-
-
-def _no_image(header: ImageHeader) -> str:
-    if header.modality == "CT":
-        return "does not say how large its images are (Rows, Columns)"
-    return f"holds no CT images, only {_modality_of(header)}"
 
 
 def _chosen_row(row: SeriesRow, series: CTSeries) -> SeriesRow:
@@ -289,6 +281,10 @@ def _modality_of(header: ImageHeader) -> str:
     """Return the modality for a message; what is no code is not repeated."""
     word = header.modality
     return word if word.isascii() and word.isalnum() and len(word) <= 16 else "an object without a modality"
+
+
+def _modalities(headers: Iterable[ImageHeader]) -> str:
+    return ", ".join(sorted({_modality_of(header) for header in headers}))
 
 
 class _Ways(TypedDict):
@@ -407,17 +403,13 @@ class _Finder:
         return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
-        from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
-        from jcs_ct.io.dicom.series import case_name, place
-
         candidates: list[_Candidate] = []
         for group in join_single_slices(groups):
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
             if images and objects:
-                kinds = ", ".join(sorted({_modality_of(header) for header in objects}))
-                where = objects[0].source.label
-                self._notes.append(f"{where}: {count(len(objects), 'object')} in a series of images skipped ({kinds})")
+                text = f"{count(len(objects), 'object')} in a series of images skipped ({_modalities(objects)})"
+                self._notes.append(f"{objects[0].source.label}: {text}")
             row = _series_row(self._studies, case_name(group), images or group, usable=bool(images))
             candidates.append(_Candidate(row, images))
         usable = [c for c in candidates if c.images]
@@ -464,12 +456,10 @@ class _Finder:
             self._problems.append(LacksSeriesError(message, path=place(images), **about))
         else:  # measurements or masks of another study: nothing that could be read is missing
             objects = [header for group in groups for header in group]
-            kinds = ", ".join(sorted({_modality_of(header) for header in objects}))
-            self._notes.append(f"{place(objects)}: the study holds no CT images, only {kinds}, and was skipped")
+            text = f"the study holds no CT images, only {_modalities(objects)}, and was skipped"
+            self._notes.append(f"{place(objects)}: {text}")
 
     def _opened(self, images: Sequence[ImageHeader]) -> Opened:
-        from jcs_ct.io.dicom.series import open_series
-
         opened = open_series(images, **self._ways)
         if not self._divided & {image.series for image in images}:
             return opened
@@ -478,8 +468,6 @@ class _Finder:
         return replace(opened, series=replace(opened.series, warnings=warnings))
 
     def _other(self, candidate: _Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
-        from jcs_ct.io.dicom.series import open_next
-
         usable = asked and candidate.problem is None
         opens = partial(open_next, tuple(candidate.images), **self._ways) if usable else None
         return OtherSeries(row.number, len(candidate.images), row.reason, opens)

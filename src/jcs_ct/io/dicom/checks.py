@@ -13,7 +13,7 @@ import numpy as np
 from jcs_ct.io.dicom.header import CT_IMAGE, ENHANCED, RESCALE, SECONDARY_CAPTURE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -90,19 +90,20 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
     frames = max(image.frames for image in images)
     if frames > 1:
         reasons.append(f"holds {frames} frames in one plain CT image, which does not say where each of them lies")
+
+    def where(odd: Sequence[ImageHeader]) -> str:
+        return f"in {len(odd)} of {total} images, the first {_file_of(odd[0])}"
+
     for keyword in RESCALE:
         faulty = [image for image in images if keyword in image.faulty]
         if faulty:
-            where = f"in {len(faulty)} of {total} images, the first {_file_of(faulty[0])}"
-            reasons.append(f"has a {keyword} that is not one number {where}")
+            reasons.append(f"has a {keyword} that is not one number {where(faulty)}")
         missing = [image for image in images if keyword in missing_rescale(image)]
         if 0 < len(missing) < total:
-            where = f"in {len(missing)} of {total} images, the first {_file_of(missing[0])}"
-            reasons.append(f"lacks {keyword} {where}")
+            reasons.append(f"lacks {keyword} {where(missing)}")
     flat = [image for image in images if image.slope == 0]
     if flat:
-        where = f"in {len(flat)} of {total} images, the first {_file_of(flat[0])}"
-        reasons.append(f"has a RescaleSlope of 0, which makes all values one, {where}")
+        reasons.append(f"has a RescaleSlope of 0, which makes all values one, {where(flat)}")
     for what, missing in (
         ("lacks PhotometricInterpretation", [image for image in images if not image.photometric]),
         ("lacks a valid ImageOrientationPatient", [image for image in images if image.orientation is None]),
@@ -111,8 +112,7 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         ("is cut short", [image for image in images if image.cut]),
     ):
         if missing:
-            which = "" if len(missing) == total else f", the first {_file_of(missing[0])}"
-            reasons.append(f"{what} in {len(missing)} of {total} images{which}")
+            reasons.append(f"{what} {f'in {total} of {total} images' if len(missing) == total else where(missing)}")
     return reasons + _mixed(images)
 
 
@@ -136,14 +136,22 @@ def missing_parts(images: Sequence[ImageHeader]) -> list[str]:
 
 def by_grid(images: Sequence[ImageHeader]) -> list[list[ImageHeader]]:
     """Return the images of each grid (size, pixel spacing, orientation) together, those of the commonest one first."""
-    grids: list[list[ImageHeader]] = []
+    return sorted(grouped(images, same_geometry), key=len, reverse=True)
+
+
+def grouped(
+    images: Iterable[ImageHeader], alike: Callable[[ImageHeader, ImageHeader], bool]
+) -> list[list[ImageHeader]]:
+    """Return images together that are like the first of their group."""
+    groups: list[list[ImageHeader]] = []
     for image in images:
-        grid = next((grid for grid in grids if same_geometry(grid[0], image)), None)
-        if grid is None:
-            grids.append([image])
+        for group in groups:
+            if alike(group[0], image):
+                group.append(image)
+                break
         else:
-            grid.append(image)
-    return sorted(grids, key=len, reverse=True)
+            groups.append([image])
+    return groups
 
 
 def _mixed(images: Sequence[ImageHeader]) -> list[str]:

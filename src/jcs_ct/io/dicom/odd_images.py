@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import by_grid, is_localizer, plane_of, same_geometry
+from jcs_ct.io.dicom.checks import by_grid, grouped, is_localizer, plane_of, same_geometry
 from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
@@ -59,14 +59,7 @@ def join_single_slices(groups: Sequence[Sequence[ImageHeader]]) -> list[list[Ima
     position are told as in any other series.
     """
     whole = [list(group) for group in groups if not _may_be_a_piece(group)]
-    stacks: list[list[ImageHeader]] = []
-    for (image,) in (group for group in groups if _may_be_a_piece(group)):
-        stack = next((stack for stack in stacks if _continues(stack[0], image)), None)
-        if stack is None:
-            stacks.append([image])
-        else:
-            stack.append(image)
-    for stack in stacks:
+    for stack in grouped((group[0] for group in groups if _may_be_a_piece(group)), _continues):
         places = {tuple(np.round(image.position or (), 2)) for image in stack}
         if len(places) >= LEAST_TORN:
             whole.append(stack)

@@ -12,6 +12,7 @@ import threading
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,10 +89,7 @@ def read_headers(source: Source) -> list[ImageHeader]:
     """
     parsed = _parse(source, _START)
     dataset, cut = parsed.dataset, _is_cut(source, parsed)
-
-    def get(keyword: str) -> Any:
-        return _value(dataset, keyword)
-
+    get = partial(_value, dataset)
     with quiet():
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
             return []
@@ -102,8 +100,9 @@ def read_headers(source: Source) -> list[ImageHeader]:
         except Exception as error:
             message = "is damaged: what it says of its frames cannot be read"
             raise InputError(message, path=source.label, hint="copy or export it again") from error
+        image = {keyword: get(keyword) for keyword in KEYWORDS}  # what a frame does not say of itself
         return [
-            image_header(source, index, _Either(fields, get), cut=cut, faulty=_faulty(fields, fields.get))
+            image_header(source, index, {**image, **fields}.get, cut=cut, faulty=_faulty(fields, fields.get))
             for index, fields in enumerate(groups)
         ]
 
@@ -249,17 +248,6 @@ def _fields(group: Any) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True)
-class _Either:
-    """What a frame says of itself, else what the image says."""
-
-    fields: dict[str, Any]
-    image: Callable[[str], Any]
-
-    def __call__(self, keyword: str) -> Any:
-        return self.fields[keyword] if keyword in self.fields else self.image(keyword)
-
-
 class _Latest(threading.local):
     """The file of many frames that this thread read last, so that it is not read again for every frame."""
 
@@ -390,28 +378,21 @@ def _whole(source: Source) -> FileDataset:
     return dataset
 
 
-class _NotOf(logging.Filter):
-    """Lets pass what other threads log."""
-
-    def __init__(self, thread: int) -> None:
-        super().__init__()
-        self._thread = thread
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread != self._thread
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom's remarks on odd values from the user and from logs: they may quote a name, and change nothing.
 
     One thread at a time, for filters of warnings belong to the whole process.
     """
-    logger, mine = logging.getLogger("pydicom"), _NotOf(threading.get_ident())
+    logger, mine = logging.getLogger("pydicom"), threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != mine
+
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.addFilter(mine)
+        logger.addFilter(of_others)
         try:
             yield
         finally:
-            logger.removeFilter(mine)
+            logger.removeFilter(of_others)

@@ -92,8 +92,8 @@ def list_members(path: Path) -> tuple[list[Member], list[InputError]]:
     return members, problems
 
 
-def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return a whole member, checked against its CRC; `name` is that of `Member.name`.
+def read_member(path: Path, name: str, size: int | None = None, *, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return a whole member, checked against its CRC, or its first `size` bytes, unchecked.
 
     Raises:
         InputError: The archive or the member is missing, damaged, refused as by `list_members`, or unpacks to more than
@@ -102,22 +102,12 @@ def read_member(path: Path, name: str, limit: int = MAX_FILE_BYTES) -> bytes:
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
         info = _member(archive, name, title)
-        data = BytesIO()
         with archive.open(info) as file:
+            if size is not None:
+                return file.read(size)
+            data = BytesIO()
             copy_counted(file, data, info.compress_size, title, limit)
         return data.getvalue()
-
-
-def read_start(path: Path, name: str, size: int) -> bytes:
-    """Return the first `size` bytes of a member, or all of it where it is shorter; no checksum is looked at.
-
-    Raises InputError as `read_member`, but for damage further on.
-    """
-    title = label(path, name)
-    with _opened(path) as archive, _damage(title):
-        info = _member(archive, name, title)
-        with archive.open(info) as file:
-            return file.read(size)
 
 
 class _Reopened:

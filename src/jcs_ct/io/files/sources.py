@@ -81,21 +81,17 @@ class Source:
         stored = self._stored()
         return packed.gunzip(stored, self.label) if self.gzip else stored
 
-    def _stored(self) -> bytes:
-        if self.data is not None:
-            return self.data
-        if self.member is None:
-            return read_file(self.path)
-        return (packed.read_tar_member if self.tar else archive.read_member)(self.path, self.member)
-
     def start(self, size: int) -> bytes:
         """Return the first `size` bytes, or all where there are fewer. Raises as `read`, but for damage further on."""
-        if self.gzip:
-            return packed.gunzip_start(self._stored(), size, self.label)
+        return packed.gunzip_start(self._stored(), size, self.label) if self.gzip else self._stored(size)
+
+    def _stored(self, size: int | None = None) -> bytes:
         if self.data is not None:
             return self.data[:size]
         if self.member is not None:
-            return (packed.read_tar_member if self.tar else archive.read_start)(self.path, self.member, size)
+            return (packed.read_tar_member if self.tar else archive.read_member)(self.path, self.member, size)
+        if size is None:
+            return read_file(self.path)
         with open_regular(self.path) as file:
             try:
                 return file.read(size)
@@ -259,7 +255,7 @@ class _Finder:
         for member in members:
             pure = PurePath(member.path)
             if pure.name == REPORT and pure.parent in tables:
-                read = packed.read_tar_member if tar else archive.read_start
+                read = packed.read_tar_member if tar else archive.read_member
                 if MARK in read(path, member.name, MARKED):
                     found.append("" if pure.parent == PurePath() else pure.parent.as_posix())
         return found

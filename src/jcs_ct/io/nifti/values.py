@@ -278,12 +278,9 @@ class ValueSummary:
         found = f"values from {self.low:.4g} to {self.high:.4g}"
         expected = "Hounsfield units (air −1000, soft tissue 0 to 100) are expected"
         if self.odd:
-            what, hint = (
-                f"{self.odd:,} of {self.count:,} values are not numbers (NaN) or infinite",
-                "replace them by −1024",
-            )
-            raise InputError(f"{what}; {expected}", path=label, hint=hint)
-        if len(self.values) <= FEW_VALUES:
+            what = f"{self.odd:,} of {self.count:,} values are not numbers (NaN) or infinite"
+            hint = "replace them by −1024"
+        elif len(self.values) <= FEW_VALUES:
             what, hint = f"has {len(self.values)} distinct {found}, as a mask or a label map", "give the CT itself"
         elif self.low >= 0 and self.high <= 1:
             what, hint = f"has {found}: it was rescaled to [0, 1]", "give the CT before it was rescaled"

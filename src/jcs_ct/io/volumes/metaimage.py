@@ -55,9 +55,10 @@ def read_metaimage(source: Source) -> NiftiSeries:
     with named(FORM, source):
         fields, length = _fields(start_of(source), source.label)
         _refuse(fields, source.label)
-        shape = volume_shape(
-            [_whole(word, "DimSize", source.label) for word in _need(fields, "DimSize", source)], source.label
-        )
+        words = fields.get("DimSize", "").split()
+        if not words or str(len(words)) != fields.get("NDims", "").strip():
+            raise InputError("does not say NDims and DimSize alike", path=source.label, hint="correct the header")
+        shape = volume_shape([_whole(word, "DimSize", source.label) for word in words], source.label)
         affine, warnings = _affine(fields, source.label)
         kind = _TYPES.get(fields.get("ElementType", ""))
         if kind is None:
@@ -163,13 +164,6 @@ def _place(fields: dict[str, str], length: int, source: Source) -> Place:
     if packed and skip < 0:
         raise InputError("says HeaderSize = -1 of packed values", path=label, hint="correct the header")
     return Place(None if local else name, length if local and skip >= 0 else skip, "zlib" if packed else "none")
-
-
-def _need(fields: dict[str, str], key: str, source: Source) -> list[str]:
-    words = fields.get(key, "").split()
-    if not words or str(len(words)) != fields.get("NDims", "").strip():
-        raise InputError(f"does not say NDims and {key} alike", path=source.label, hint="correct the header")
-    return words
 
 
 def _yes(fields: dict[str, str], key: str, *, usual: bool = False) -> bool:
