@@ -15,12 +15,8 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 def folders(controller: str, groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> Iterator[tuple[int, Path]]:
     """Yield (version, folder) of each group that may limit this process, from the outermost in. None need exist.
 
-    A container often sees its own group as the root, and still reads its whole path on the host.
-
-    Args:
-        controller: What is limited: "cpu", "memory".
-        groups: Where the cgroups are mounted.
-        own: The file that names those of this process.
+    A container often sees its own group as the root, and still reads its whole path on the host. What is limited is the
+    `controller` ("cpu", "memory"); `groups` is where the cgroups are mounted, `own` the file that names this process's.
     """
     # Of the first version several controllers may lie in one folder.
     first = [groups / controller, *(path for path in sorted(groups.glob("*,*")) if controller in path.name.split(","))]

@@ -32,9 +32,7 @@ def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
 def threads(given: int = 0, processes: int = 1) -> int:
     """Return how many threads a process computes with: those given, else `OMP_NUM_THREADS`, else its share of all.
 
-    Args:
-        given: What was asked for; 0: nothing.
-        processes: Processes of this run on this machine, which share what there is.
+    All there are is shared by so many `processes` of this run on this machine.
     """
     return given or _stated() or max(1, available() // processes)
 
@@ -44,11 +42,8 @@ def limited_threads(given: int = 0) -> Iterator[None]:
     """Let the libraries of this process, and of those that it starts, compute with so many threads; undone at the end.
 
     They know the affinity mask, and `OMP_NUM_THREADS`, but not the quota of a cgroup: in a container of one processor
-    on a machine of 64 they would start 64 threads that wait for one another.
-
-    Args:
-        given: What was asked for; 0: nothing. Then `OMP_NUM_THREADS` decides, then the quota; without any of them the
-            libraries take what they always take.
+    on a machine of 64 they would start 64 threads that wait for one another. Where no number is given (0),
+    `OMP_NUM_THREADS` decides, then the quota; without any of them the libraries take what they always take.
     """
     count = given or _stated() or (available() if quota() is not None else 0)
     if not count:

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `destination`; rename it into place when the block ends without an error.
 
-    Args:
-        destination: The final path. Missing parent folders are made.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: `destination` exists and `overwrite` is false, or it is no regular file; or the disk or the folder
-            refuses it.
+    Missing parent folders are made. Raises OutputError where `destination` exists and `overwrite` is false, or it is no
+    regular file, or the disk or the folder refuses it.
     """
     if destination.parts[:1] == ("-",):
         raise OutputError(

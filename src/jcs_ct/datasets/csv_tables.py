@@ -51,14 +51,9 @@ class Rows:
 
 
 def open_table(path: Path, wanted: Collection[str]) -> Rows:
-    """Open a table.
+    """Open a table of which the `wanted` columns, in lower case, are looked for; the first one must be there.
 
-    Args:
-        path: The file.
-        wanted: The columns that are looked for, in lower case; the first one must be there.
-
-    Raises:
-        InputError: It cannot be read, is no text, or can be read in two ways.
+    Raises InputError where it cannot be read, is no text, or can be read in two ways.
     """
     text = read_text(path, MAX_BYTES, "save it as CSV, UTF-8")
     first, end, rest = text.partition("\n")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 LISTS = {"train.txt": "train", "val.txt": "val", "test.txt": "test"}
 """File name → split."""
 
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]\S*)')
+_TOKEN = re.compile(r'(?:"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]\S*))\s*')
 _ESCAPE = re.compile(r'\\(["\\])')
 _NEEDS_QUOTES = re.compile(r'[\s"]|^#')
 _QUOTE = 'put paths with spaces in double quotes: "images/a b.png" "masks/a b.png"'
@@ -88,8 +88,6 @@ def _words(line: str) -> list[str] | None:
         quoted, plain = match.groups()
         words.append(plain if quoted is None else _ESCAPE.sub(r"\1", quoted))
         position = match.end()
-        while position < len(line) and line[position].isspace():
-            position += 1
     return words
 
 

@@ -31,14 +31,9 @@ LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "po
 
 
 def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
-    """Read a manifest. A bad row becomes a problem.
+    """Read a manifest; `labels` are further names of labels, to 0 or 1, whose case does not count.
 
-    Args:
-        path: The CSV file.
-        labels: Further names of labels, to 0 or 1; case does not count.
-
-    Raises:
-        InputError: It cannot be read, or has no column `file`, or one twice.
+    A bad row becomes a problem. Raises InputError where it cannot be read, or has no column `file`, or one twice.
     """
     rows = open_table(path, COLUMNS)
     header = rows.header
@@ -63,12 +58,8 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return the filled rows of another table with a header: where each stands, and its cells by column.
 
-    Args:
-        path: The CSV file.
-        columns: Those that are looked for; the first one must be there and filled.
-
-    Raises:
-        InputError: It cannot be read, lacks the column, or a row has other cells than the header.
+    The first of the `columns` that are looked for must be there and filled. Raises InputError where the table cannot be
+    read, lacks that column, or a row has other cells than the header.
     """
     rows, needed = open_table(path, columns), columns[0]
     header = rows.header

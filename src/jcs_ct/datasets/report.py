@@ -36,14 +36,7 @@ WARNINGS = frozenset({"empty-mask", "repeated", "exact-duplicate", "near-duplica
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
-
-    Attributes:
-        kind: One of `KINDS`.
-        path: The file, group or line it is about.
-        message: What was found.
-        hint: What to do about it.
-    """
+    """One thing that was found: its kind (of `KINDS`), the file, group or line it is about, what to do about it."""
 
     kind: str
     path: str

@@ -58,8 +58,7 @@ def read_sample(sample: Sample) -> Pixels:
     """Read a sample. Raises InputError where it or its mask cannot be read, or they differ in size."""
     spacing: tuple[float, float] | None = None
     if sample.index is None:
-        colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
-        image: NDArray[Any] = luminance(colours)
+        image: NDArray[Any] = luminance(pixels_of(sample))
     else:
         series = open_volume(str(sample.path))
         if sample.index >= len(series):

@@ -7,7 +7,6 @@ fails: where no lungs are found, the field is the whole slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,22 +30,8 @@ LOW = 0.65  # of the height, below which what reaches both sides is no lung
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
-@dataclass(frozen=True)
-class LungBox:
-    """A box on a slice.
-
-    Attributes:
-        box: (top, left, rows, columns) in pixels of the slice.
-        lungs: Share of the box that is dark lung; 0 where none was found and the box is the whole slice.
-    """
-
-    box: tuple[int, int, int, int]
-    lungs: float
-
-    @property
-    def found(self) -> bool:
-        """Whether lungs were found."""
-        return self.lungs > 0
+Box = tuple[int, int, int, int]
+"""(top, left, rows, columns) in pixels of a picture."""
 
 
 def otsu(values: NDArray[np.uint8]) -> int:
@@ -99,8 +84,8 @@ def _is_corner(region: NDArray[np.bool_]) -> bool:
     return int(region[0, 0]) + int(region[0, -1]) + int(region[-1, 0]) + int(region[-1, -1]) >= 3
 
 
-def content_box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return (top, left, rows, columns) of the picture within frames, plain air, or a viewer's window around it."""
+def content_box(grey: NDArray[np.uint8]) -> Box:
+    """Return the box of the picture within frames, plain air, or a viewer's window around it."""
     top, left, rows, columns = 0, 0, grey.shape[0], grey.shape[1]
     for _ in range(MOST_FRAMES):
         view = grey[top : top + rows, left : left + columns]
@@ -111,7 +96,7 @@ def content_box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     return top, left, rows, columns
 
 
-def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+def _trimmed(view: NDArray[np.uint8]) -> Box | None:
     """Return a picture's box without the even rows and columns around it; None where there are none."""
     height, width = view.shape
     down = np.flatnonzero(np.ptp(view, axis=1) > FLAT)
@@ -124,7 +109,7 @@ def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
     return int(down[0]), int(across[0]), rows, columns
 
 
-def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+def _framed(view: NDArray[np.uint8]) -> Box | None:
     """Return the box of a rectangle on a page of one grey value, if any: a slice in a viewer's window, or printed."""
     from scipy import ndimage
 
@@ -147,12 +132,11 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
     return None
 
 
-def find_lung_box(grey: NDArray[np.uint8]) -> LungBox:
-    """Find the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
+def find_lung_box(grey: NDArray[np.uint8]) -> Box:
+    """Return the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
     top, left, rows, columns = content_box(grey)
-    found = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
-    y, x, height, width = found.box
-    return LungBox((top + y, left + x, height, width), found.lungs)
+    y, x, height, width = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
+    return top + y, left + x, height, width
 
 
 def reduced(picture: Image.Image) -> Image.Image:
@@ -162,22 +146,20 @@ def reduced(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.BOX)
 
 
-def _find_within(grey: NDArray[np.uint8]) -> LungBox:
+def _find_within(grey: NDArray[np.uint8]) -> Box:
     height, width = grey.shape
     small = reduced(Image.fromarray(grey))
     regions = lung_regions(np.asarray(small, dtype=np.uint8))
-    whole = LungBox((0, 0, height, width), 0.0)
     if regions.mean() < LEAST_SHARE:
-        return whole
+        return 0, 0, height, width
     down, across = np.flatnonzero(regions.any(axis=1)), np.flatnonzero(regions.any(axis=0))
     top, bottom = down[0] * height / small.height, (down[-1] + 1) * height / small.height
     left, right = across[0] * width / small.width, (across[-1] + 1) * width / small.width
     if right - left < 0.2 * width or bottom - top < 0.15 * height:
-        return whole
+        return 0, 0, height, width
     extra = max(0.0, FLATTEST * (right - left) - (bottom - top))
     top, bottom = top - extra / 3, bottom + extra * 2 / 3  # lungs collapse where the patient lies: at the back
     by, bx = MARGIN * (bottom - top), MARGIN * (right - left)
     y0, y1 = max(0, round(top - by)), min(height, round(bottom + by))
     x0, x1 = max(0, round(left - bx)), min(width, round(right + bx))
-    share = float(regions.sum() * (height / small.height) * (width / small.width) / ((y1 - y0) * (x1 - x0)))
-    return LungBox((y0, x0, y1 - y0, x1 - x0), share)
+    return y0, x0, y1 - y0, x1 - x0

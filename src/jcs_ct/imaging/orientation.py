@@ -36,7 +36,7 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
         grey: The picture.
         box: (top, left, rows, columns); by default what is dark and enclosed, so that scanners do not differ.
     """
-    top, left, rows, columns = find_lung_box(grey).box if box is None else box
+    top, left, rows, columns = find_lung_box(grey) if box is None else box
     box = (left, top, left + columns, top + rows)
     small = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
     values = np.asarray(small, dtype=np.float32).ravel()

@@ -112,18 +112,10 @@ class Placement:
 
 
 def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32], Placement]:
-    """Turn a slice into a network's input.
+    """Turn a slice (uint8, rows × columns × 3, RGB) into a network's input, and return with it the way back.
 
-    Args:
-        pixels: uint8, rows × columns × 3 (RGB).
-        how: The recipe.
-
-    Returns:
-        float32, 3 × rows × columns, normalised with ImageNet's mean and std (`lung_crop`: 1 × rows × columns, see
-        `stretch`); and the way back.
-
-    Raises:
-        ShapeError: `pixels` is not uint8 rows × columns × 3.
+    The input is float32, 3 × rows × columns, normalised with ImageNet's mean and std (`lung_crop`: 1 × rows × columns,
+    see `stretch`). Raises ShapeError where `pixels` are of another kind.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ShapeError(
@@ -132,7 +124,7 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     height, width = pixels.shape[:2]
     if how.lung_crop:
         slice_grey = luminance(pixels)
-        top, left, rows, columns = box = find_lung_box(slice_grey).box
+        top, left, rows, columns = box = find_lung_box(slice_grey)
         seen = Image.fromarray(slice_grey).resize(
             (how.columns, how.size), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
         )
@@ -180,14 +172,8 @@ def stretch(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 def restore(values: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
     """Bring a map from the network's grid (or a coarser one over the same field) to the grid of the slice.
 
-    Bilinear with pixel centres aligned, antialiased where it shrinks; 0 where the network did not look.
-
-    Args:
-        values: float32, rows × columns.
-        placement: What `prepare` returned with the input.
-
-    Returns:
-        float32, rows × columns of the slice, within the range of `values` (and 0).
+    Bilinear with pixel centres aligned, antialiased where it shrinks; 0 where the network did not look. From float32,
+    rows × columns, to float32, rows × columns of the slice, within the range of `values` (and 0).
     """
     top, left, rows, columns = placement.crop
     if placement.whole:

@@ -60,14 +60,8 @@ def dequantise(features: NDArray[np.uint8]) -> NDArray[np.float32]:
 def write_features(path: Path, arrays: Mapping[str, NDArray[np.uint8]], *, overwrite: bool = False) -> None:
     """Write a COVID-CS `.mat` file, whole or not at all.
 
-    Args:
-        path: Where to.
-        arrays: "vgg" and/or "res2net" to uint8 64×H×W. Both or VGG alone are stored as 1×64×H×W, as for
-            segmentation; Res2Net alone as 64×H×W, as for classification.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: The file exists, or cannot be written.
+    `arrays` are "vgg" and/or "res2net" to uint8 64×H×W. Both or VGG alone are stored as 1×64×H×W, as for segmentation;
+    Res2Net alone as 64×H×W, as for classification. Raises OutputError where the file exists, or cannot be written.
     """
     from scipy.io import savemat
 
@@ -81,17 +75,11 @@ def read_features(data: bytes, name: str, label: str, wanted: Sequence[str] = ("
     """Read a COVID-CS `.mat` file, whatever its arrays are called.
 
     An array whose name contains "vgg" or "res2net" is that one. Otherwise a single array is the one wanted, and of two
-    the larger is VGG's.
-
-    Args:
-        data: The file's bytes.
-        name: Stem of what will be written for it.
-        label: What messages call it.
-        wanted: Which of "vgg" and "res2net" the network needs.
+    the larger is VGG's. Of the result, messages say `label`, and what is written is called `name`.
 
     Raises:
         InputError: No such file: damaged, another version of the format, no array of 64 channels, another type,
-            sizes that do not belong together, nothing but zeros, or an array that is needed is not there.
+            sizes that do not belong together, nothing but zeros, or an array that is wanted is not there.
     """
     shapes = _listing(data, label)
     found = _assign(shapes, label, wanted)

@@ -58,18 +58,11 @@ def read_slice(source: Source) -> SliceImage:
 
 
 def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
-    """Decode a picture of one slice.
+    """Decode a picture of one slice, whose file is `data`.
 
     8-bit grey, palette and RGB are taken as they are; transparency is laid over black. 16-bit grey is taken as windowed
-    0–65535, floating point as windowed 0–1.
-
-    Args:
-        data: The whole file.
-        name: Stem of what will be written for it.
-        label: What messages call it.
-
-    Returns:
-        Pixels uint8, rows × columns × 3, C-contiguous and writable, `MIN_SIDE` to `MAX_SIDE` a side, not all the same.
+    0–65535, floating point as windowed 0–1. The pixels are uint8, rows × columns × 3, C-contiguous and writable,
+    `MIN_SIDE` to `MAX_SIDE` a side, not all the same.
 
     Raises:
         InputError: No picture of these formats; damaged; a size, mode or range of values that a slice does not have;

@@ -137,13 +137,7 @@ def true_spacing(slices: int, size: int = 512) -> Vector:
 def lung_window(hu: NDArray[np.int16], center: float = -600, width: float = 1500) -> NDArray[np.uint8]:
     """Return Hounsfield units as 8-bit grey: center − width/2 and below is 0, center + width/2 and above is 255.
 
-    Args:
-        hu: Hounsfield units, any shape.
-        center: Middle of the window.
-        width: Its width, more than 0.
-
-    Raises:
-        UsageError: `width` is not positive.
+    Of any shape. Raises UsageError where `width` is not positive.
     """
     if not width > 0:
         raise UsageError(f"window width is {width}, expected more than 0 Hounsfield units")

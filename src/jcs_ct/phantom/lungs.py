@@ -91,13 +91,7 @@ def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float
 def draw_vessels(hu: Array, x: Array, y: Array, z: float, lung: Array, tubes: Sequence[Tube]) -> None:
     """Draw in place what the level `z` cuts of the vessels and their bronchi, inside the lung only.
 
-    Args:
-        hu: Hounsfield units, H×W.
-        x: Columns, 1×W (mm).
-        y: Rows, H×1 (mm).
-        z: Level (mm).
-        lung: Share of lung in each pixel, 0–1, H×W.
-        tubes: All vessels of the study.
+    `hu` is H×W, the columns `x` are 1×W, the rows `y` H×1, all in mm; `lung` is its share of each pixel, 0–1, H×W.
     """
     pixel = float(x[0, 1] - x[0, 0])
     for tube in tubes:

@@ -46,16 +46,14 @@ def _encoded(dataset: Any) -> bytes:
     syntax = UID(str(meta.get("TransferSyntaxUID", "") or ""))
     implicit, little = dataset.original_encoding
     if not syntax:
-        if implicit is None:  # was never in a file
-            implicit, little = False, True
-        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        big = implicit is not None and not little  # None: it was never in a file
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRBigEndian if big else ExplicitVRLittleEndian
         meta.TransferSyntaxUID = syntax
     for tag in dataset.keys():  # noqa: SIM118  # a data set is iterated by element, which would convert each
         if tag.group > 2:
             made[tag] = dataset.get_item(tag)
     made.file_meta, made.preamble = meta, b"\0" * 128
-    original, endian = dataset.original_encoding
-    made.set_original_encoding(original, endian, dataset.original_character_set)
+    made.set_original_encoding(implicit, little, dataset.original_character_set)
     file = io.BytesIO()
     private = (
         {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian} if syntax.is_private else {}

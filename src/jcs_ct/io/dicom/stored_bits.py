@@ -63,13 +63,7 @@ def overlay_bits(dataset: Any) -> tuple[int, ...]:
 def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
     """Return the values in stored words, rows × columns: integers of the same size, signed where the header says so.
 
-    Args:
-        raw: Unsigned words of `bits.allocated` bits.
-        bits: What the header says of them.
-        label: What messages call the file.
-
-    Raises:
-        InputError: The words contradict the header.
+    `raw` are unsigned words of `bits.allocated` bits. Raises InputError where they contradict the header.
     """
     inside = [bit for bit in bits.overlays if bits.low <= bit <= bits.high]
     if inside:
@@ -90,12 +84,7 @@ def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
 def check_sign(values: NDArray[Any], stored: int, signed: bool, padding: tuple[int, int] | None, label: str) -> None:
     """Raise InputError where the values of a slice were read without the sign that they have.
 
-    Args:
-        values: Of a slice.
-        stored: BitsStored.
-        signed: As in `Bits`.
-        padding: Values from … to … that stand for nothing.
-        label: As in `values_of`.
+    `stored` is BitsStored, `signed` as in `Bits`; values within `padding` stand for nothing.
     """
     half = 1 << (stored - 1)
     if signed or stored < 9 or values.max() < half:

@@ -39,7 +39,7 @@ def write_ct_series(
     comment: str = "PHANTOM: a computed image of no patient",
     overwrite: bool = False,
 ) -> list[Path]:
-    r"""Write a computed volume as a series of CT images (explicit VR little endian, not compressed).
+    r"""Write a computed volume as a series of CT images (explicit VR little endian, not compressed); return the paths.
 
     The series is marked ORIGINAL\PRIMARY\AXIAL, so that a reader chooses it as it would a scanner's, and says
     PHANTOM wherever a name is asked for. Nothing in it depends on the clock: the same arguments give the same
@@ -57,9 +57,6 @@ def write_ct_series(
         stem: First part of the file names.
         comment: Goes into the header of every image.
         overwrite: Replace files that exist.
-
-    Returns:
-        The paths, in the order of `hu`.
 
     Raises:
         UsageError: `hu` has another shape, type or range, or a length in `spacing` is not positive.

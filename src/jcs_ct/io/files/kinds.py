@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 
-from jcs_ct.io.files.names import EXTENSIONS
+from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS
 
 HEAD = 1024
 """Bytes of a file that `sniff` needs; fewer do, where the file is shorter."""
@@ -92,7 +92,7 @@ FOR_STUDIES = Wanted(
     VOLUMES | SLICES,
     "CT study",
     "DICOM, NIfTI, MetaImage, NRRD or slices as PNG, JPEG, TIFF or BMP are expected",
-    EXTENSIONS | {".dcm", ".dicom", ".ima", ".dcm.gz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"},
+    EXTENSIONS | {".dcm", ".dicom", ".ima", ".dcm.gz", *VOLUME_ENDINGS},
     "convert it to NIfTI",
 )
 

@@ -116,9 +116,7 @@ def _key(name: str) -> str:
 
 
 def _safe_part(part: str) -> str:
-    text = part
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else "_" for c in text)
+    text = "".join(c if c.isprintable() else "_" for c in part)
     text = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
     if _RESERVED.match(text):
         text = f"_{text}"

@@ -239,7 +239,8 @@ class _Finder:
         self._problems += archive.told_once(problems)
         chosen = []
         results = self._results_in(path, members, tar=tar)
-        members = [member for member in members if not _below(member.path, results)]
+        within = tuple(f"{folder}/" if folder else "" for folder in results)
+        members = [member for member in members if not member.path.startswith(within)]
         for member in members:
             if member.kind in ARCHIVES:
                 title, what = label(path, member.name), f"{member.kind.value} within another"
@@ -332,10 +333,6 @@ class _Finder:
         return InputError(f"is {kind.value}; {self._wanted.expected}", path=label, hint=hint)
 
 
-def _below(path: str, folders: Sequence[str]) -> bool:
-    return any(not folder or path.startswith(f"{folder}/") for folder in folders)
-
-
 def _header_stem(relative: str) -> str | None:
     """Return the name of a header without its extension, or None where it is no header of values beside it."""
     name = relative[:-3] if relative.lower().endswith(".hdr.gz") else relative
@@ -351,8 +348,6 @@ def _values_stem(relative: str) -> str | None:
 
 def _archive_stem(relative: str) -> str:
     pure = PurePath(relative)
-    return (
-        (pure.with_suffix("") if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar") else pure)
-        .with_suffix("")
-        .as_posix()
-    )
+    if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar"):
+        pure = pure.with_suffix("")
+    return pure.with_suffix("").as_posix()

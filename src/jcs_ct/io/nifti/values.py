@@ -73,14 +73,8 @@ def opened(
 ) -> Iterator[tuple[IO[bytes], int, bool]]:
     """Yield the unpacked bytes of a file as a stream, its size before (out of an archive), and whether it was packed.
 
-    Args:
-        source: The file.
-        packing: How it is packed.
-        start: Bytes of the file before the stream; no part of it.
-        form: What a message calls the format.
-
-    Raises:
-        InputError: It cannot be opened, or (also from reading within the block) unpacked.
+    The first `start` bytes of the file are no part of it; messages call the format `form`. Raises InputError where it
+    cannot be opened, or (also from reading within the block) unpacked.
     """
     raw: IO[bytes] = BytesIO(source.read()) if source.member is not None else BufferedReader(open_regular(source.path))
     with raw:

@@ -64,10 +64,7 @@ def case_name(source: Source) -> str:
 
 
 def read_nifti(source: Source) -> NiftiSeries:
-    """Return the chest CT in a NIfTI file.
-
-    Args:
-        source: A file or a member of an archive, of kind NIFTI.
+    """Return the chest CT in a NIfTI file, or in one that is a member of an archive.
 
     Raises:
         InputError: It is damaged, truncated or too large; its orientation is unknown, contradictory or too oblique; it
@@ -83,8 +80,7 @@ def read_nifti(source: Source) -> NiftiSeries:
 def series_on(header: Any, version: int, voxels: Voxels | HeldVoxels, source: Source) -> NiftiSeries:
     """Return the volume that a header of nibabel's, of version 1 or 2, and voxels make, named after `source`.
 
-    Raises:
-        InputError: Its orientation is unknown, contradictory or too oblique; or its values are no Hounsfield units.
+    Raises InputError where its orientation is unknown, contradictory or too oblique, or it holds no Hounsfield units.
     """
     affine, warnings, facts = _affine(header, voxels.shape, source.label)
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
@@ -98,17 +94,10 @@ def placed_series(
     source: Source,
     warnings: Sequence[str] = (),
 ) -> NiftiSeries:
-    """Return a volume that came without a NIfTI header; results get one of its grid.
+    """Return a volume that came without a NIfTI header, named after `source`; results get one of its grid.
 
-    Args:
-        affine: Stored index → LPS mm.
-        voxels: The values.
-        facts: As in `CTSeries`.
-        source: What gives the volume its name and label.
-        warnings: As in `CTSeries`.
-
-    Raises:
-        InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
+    `affine` is stored index → LPS mm; `facts` and `warnings` are those of `CTSeries`. Raises InputError where its
+    orientation is impossible or too oblique, or it holds no Hounsfield units.
     """
     try:
         axes_of(affine)
@@ -138,7 +127,7 @@ def _series(
     geometry = axes.geometry(affine, shape)
     warnings += extent_warnings(geometry)
     voxels.check(source.label)
-    read = ReadSlice(voxels, axes, geometry.shape[0])
+    read = ReadSlice(voxels, axes)
     files = tuple(dict.fromkeys((source, voxels.source))) if isinstance(voxels, Voxels) else ()
     grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     name = case_name(source)
@@ -151,15 +140,15 @@ class ReadSlice:
 
     voxels: Voxels | HeldVoxels
     axes: Axes
-    count: int
 
     def __call__(self, index: int) -> NDArray[np.int16]:
         """Return canonical slice `index`."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"slice {index} of {self.count}")
         order, flips = self.axes.order, self.axes.flips
+        count = self.voxels.shape[order[0]]
+        if not 0 <= index < count:
+            raise IndexError(f"slice {index} of {count}")
         place: list[int | slice] = [slice(None)] * 3
-        place[order[0]] = self.count - 1 - index if flips[0] else index
+        place[order[0]] = count - 1 - index if flips[0] else index
         picture = self.voxels.plane(tuple(place))
         picture = picture.T if order[1] > order[2] else picture
         return np.ascontiguousarray(picture[:: -1 if flips[1] else 1, :: -1 if flips[2] else 1])

@@ -84,7 +84,7 @@ def series_of_array(
     geometry = Geometry((values.shape[0], values.shape[1], values.shape[2]), placed)
     voxels = HeldVoxels.of(values)
     voxels.check(what.label)
-    read = ReadSlice(voxels, Axes(), values.shape[0])
+    read = ReadSlice(voxels, Axes())
     warnings = tuple(extent_warnings(geometry))
     return CTSeries(what.name, what.label, "nifti", geometry, Axes(), read, (), facts, warnings)
 

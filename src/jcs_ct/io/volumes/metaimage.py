@@ -43,10 +43,7 @@ _LETTERS = "RLAPIS"  # from right, from left, from the front, from the back, fro
 
 
 def read_metaimage(source: Source) -> NiftiSeries:
-    """Return the chest CT in a MetaImage file.
-
-    Args:
-        source: A file or a member of an archive, of kind METAIMAGE; values in another file lie beside it.
+    """Return the chest CT in a MetaImage file or member of an archive; values in another file lie beside it.
 
     Raises:
         InputError: It is damaged, truncated, too large or of a variant that is not read; its orientation is impossible

@@ -45,10 +45,7 @@ _FIELDS = {
 
 
 def read_nrrd(source: Source) -> NiftiSeries:
-    """Return the chest CT in an NRRD file.
-
-    Args:
-        source: A file or a member of an archive, of kind NRRD; values in another file lie beside it.
+    """Return the chest CT in an NRRD file or member of an archive; values in another file lie beside it.
 
     Raises:
         InputError: It is damaged, truncated, too large or of a variant that is not read; its orientation is unknown,

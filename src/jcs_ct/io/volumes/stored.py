@@ -64,19 +64,10 @@ def read_stored(
     place: Place,
     warnings: Sequence[str] = (),
 ) -> NiftiSeries:
-    """Return the volume of a header.
+    """Return the volume of a header that lies in `source`.
 
-    Args:
-        source: The file of the header.
-        form: What a message and the report call the format.
-        affine: Stored index → LPS mm.
-        shape: Of the stored array, whose first axis runs fastest.
-        dtype: Of the stored values.
-        place: Where they are.
-        warnings: As in `CTSeries`.
-
-    Raises:
-        InputError: There are no such values, or they are no Hounsfield units; or the orientation is impossible.
+    `affine` is stored index → LPS mm; the first axis of the stored `shape` runs fastest. Raises InputError where there
+    are no such values at `place`, or they are no Hounsfield units, or the orientation is impossible.
     """
     held = source if place.name is None else _beside(source, place.name)
     start = place.skip
