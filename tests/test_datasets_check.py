@@ -13,11 +13,10 @@ from scipy.fft import dctn
 
 from datasets_help import copy_file, damage, folders, lesion, lists, manifest, picture, release_lists, save
 from jcs_ct.core.errors import UsageError
-from jcs_ct.datasets.check import check
+from jcs_ct.datasets.check import KINDS, WARNINGS, CheckReport, check
 from jcs_ct.datasets.fingerprint import FREQUENCIES, LENGTH, THRESHOLD, digest, fingerprint, low_frequencies, near_pairs
 from jcs_ct.datasets.inspection import inspect
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.datasets.report import KINDS, WARNINGS, CheckReport
 from jcs_ct.datasets.samples import Sample
 from jcs_ct.io.features import write_features
 

@@ -6,9 +6,11 @@ Library code raises; only the command line turns an error into an exit status (`
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from os import PathLike
 
 
@@ -77,6 +79,17 @@ class DownloadError(JcsError):
 
 class MemoryRanOutError(JcsError):
     """Work that needs more memory than the process gets."""
+
+
+@contextmanager
+def about(path: str | PathLike[str]) -> Iterator[None]:
+    """Have every InputError that names no file, folder or archive member be about this one."""
+    try:
+        yield
+    except InputError as problem:
+        if problem.path is not None:
+            raise
+        raise InputError(problem.message, path=path, hint=problem.hint) from problem.__cause__
 
 
 def printable(text: str) -> str:

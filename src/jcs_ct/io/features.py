@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, about
 from jcs_ct.core.types import StageOneFeatures
 from jcs_ct.core.whole_files import whole_file
 
@@ -81,37 +81,36 @@ def read_features(data: bytes, name: str, label: str, wanted: Sequence[str] = ("
         InputError: No such file: damaged, another version of the format, no array of 64 channels, another type,
             sizes that do not belong together, nothing but zeros, or an array that is wanted is not there.
     """
-    shapes = _listing(data, label)
-    found = _assign(shapes, label, wanted)
-    missing = [which for which in wanted if which not in found]
-    if missing:
-        held = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in shapes.items())
-        raise InputError(
-            f"holds {held}, but no stage-1 features of {' and '.join(missing)}",
-            path=label,
-            hint="this network needs " + " and ".join(ARRAYS[w] for w in wanted),
-        )
-    arrays = {which: _array(data, found[which], label) for which in wanted}
-    if len(arrays) == 2:
-        rows, columns = arrays["vgg"].shape[1:]
-        needed = ((rows + 1) // 2, (columns + 1) // 2)
-        if arrays["res2net"].shape[1:] != needed:
+    with about(label):
+        shapes = _listing(data)
+        found = _assign(shapes, wanted)
+        missing = [which for which in wanted if which not in found]
+        if missing:
+            held = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in shapes.items())
             raise InputError(
-                f"VGG features of {rows}×{columns} and Res2Net features of "
-                f"{'×'.join(map(str, arrays['res2net'].shape[1:]))} do not belong together",
-                path=label,
-                hint=f"{needed[0]}×{needed[1]} was expected for Res2Net",
+                f"holds {held}, but no stage-1 features of {' and '.join(missing)}",
+                hint="this network needs " + " and ".join(ARRAYS[w] for w in wanted),
             )
+        arrays = {which: _array(data, found[which]) for which in wanted}
+        if len(arrays) == 2:
+            rows, columns = arrays["vgg"].shape[1:]
+            needed = ((rows + 1) // 2, (columns + 1) // 2)
+            if arrays["res2net"].shape[1:] != needed:
+                raise InputError(
+                    f"VGG features of {rows}×{columns} and Res2Net features of "
+                    f"{'×'.join(map(str, arrays['res2net'].shape[1:]))} do not belong together",
+                    hint=f"{needed[0]}×{needed[1]} was expected for Res2Net",
+                )
     return StageOneFeatures(name, label, arrays.get("vgg"), arrays.get("res2net"))
 
 
-def _listing(data: bytes, label: str) -> dict[str, tuple[int, ...]]:
+def _listing(data: bytes) -> dict[str, tuple[int, ...]]:
     """Return name → shape of every array of 64 channels, from the headers alone."""
     from scipy.io import whosmat
 
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[:19] == b"MATLAB 7.3 MAT-file":
-        raise InputError("is a MATLAB v7.3 (HDF5) file, v5 was expected", path=label, hint="save it with -v7")
-    with _problem_of(label, "is damaged or no MATLAB v5 file", _EXPECTED):
+        raise InputError("is a MATLAB v7.3 (HDF5) file, v5 was expected", hint="save it with -v7")
+    with _problem_of("is damaged or no MATLAB v5 file", _EXPECTED):
         listed = whosmat(BytesIO(data))
     shapes: dict[str, tuple[int, ...]] = {}
     for key, shape, kind in listed:
@@ -119,17 +118,17 @@ def _listing(data: bytes, label: str) -> dict[str, tuple[int, ...]]:
         if channels_at is None or shape[channels_at] != CHANNELS or (len(shape) == 4 and shape[0] != 1):
             continue
         if kind != "uint8":
-            raise InputError(f"array {key!r} is {kind}", path=label, hint=_EXPECTED + f", value·{SCALE}")
+            raise InputError(f"array {key!r} is {kind}", hint=_EXPECTED + f", value·{SCALE}")
         if not 1 <= min(shape[-2:]) <= max(shape[-2:]) <= LARGEST:
-            raise InputError(f"array {key!r} is {'×'.join(map(str, shape))}", path=label, hint=f"sides up to {LARGEST}")
+            raise InputError(f"array {key!r} is {'×'.join(map(str, shape))}", hint=f"sides up to {LARGEST}")
         shapes[key] = tuple(shape)
     if not shapes:
         held = ", ".join(f"{key} {kind} {'×'.join(map(str, shape))}" for key, shape, kind in listed[:4]) or "no array"
-        raise InputError(f"holds {held}", path=label, hint=_EXPECTED)
+        raise InputError(f"holds {held}", hint=_EXPECTED)
     return shapes
 
 
-def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[str]) -> dict[str, str]:
+def _assign(shapes: Mapping[str, tuple[int, ...]], wanted: Sequence[str]) -> dict[str, str]:
     """Return "vgg"/"res2net" → the name of the array in the file."""
     found: dict[str, str] = {}
     unnamed = []
@@ -138,7 +137,7 @@ def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[
         if which is None:
             unnamed.append(key)
         elif which in found:
-            raise InputError(f"holds two arrays for {which}: {found[which]} and {key}", path=label, hint="keep one")
+            raise InputError(f"holds two arrays for {which}: {found[which]} and {key}", hint="keep one")
         else:
             found[which] = key
     open_places = [w for w in ARRAYS if w not in found]
@@ -150,27 +149,26 @@ def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[
     elif len(unnamed) > len(open_places):
         raise InputError(
             f"holds {len(shapes)} arrays of {CHANNELS} channels: {', '.join(shapes)}",
-            path=label,
             hint="call them vgg_feats and res2net_feats",
         )
     return found
 
 
-def _array(data: bytes, key: str, label: str) -> NDArray[np.uint8]:
+def _array(data: bytes, key: str) -> NDArray[np.uint8]:
     from scipy.io import loadmat
 
-    with _problem_of(label, f"array {key!r} is damaged", "fetch the file again"):
+    with _problem_of(f"array {key!r} is damaged", "fetch the file again"):
         array = loadmat(BytesIO(data), variable_names=[key])[key]
     array = array[0] if array.ndim == 4 else array
     if array.dtype != np.uint8 or array.ndim != 3:
-        raise InputError(f"array {key!r} is {array.dtype} {array.shape}", path=label, hint=_EXPECTED)
+        raise InputError(f"array {key!r} is {array.dtype} {array.shape}", hint=_EXPECTED)
     if not array.any():
-        raise InputError(f"array {key!r} is zero everywhere", path=label, hint="write the features again")
+        raise InputError(f"array {key!r} is zero everywhere", hint="write the features again")
     return np.ascontiguousarray(array)
 
 
 @contextmanager
-def _problem_of(label: str, what: str, hint: str) -> Iterator[None]:
+def _problem_of(what: str, hint: str) -> Iterator[None]:
     """Turn what SciPy's reader raises on damaged files into a problem, and keep its warnings to itself."""
     from scipy.io.matlab import MatReadError
 
@@ -180,4 +178,4 @@ def _problem_of(label: str, what: str, hint: str) -> Iterator[None]:
             yield
     except (*_DAMAGE, MatReadError, NotImplementedError) as error:
         short = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
-        raise InputError(f"{what}: {short}", path=label, hint=hint) from error
+        raise InputError(f"{what}: {short}", hint=hint) from error

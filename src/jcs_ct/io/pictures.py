@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, _imaging
 from PIL.PngImagePlugin import PngInfo
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, about
 from jcs_ct.core.types import SliceImage
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.kinds import EXPECTED, HEAD, RASTERS, Kind, sniff
@@ -69,15 +69,13 @@ def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
             several pages; or one single colour.
     """
     notes: list[str] = []
-    try:
+    with about(label):
         kind = sniff(data[:HEAD])
         if kind not in RASTERS:
             raise InputError(f"is {kind.value}; {EXPECTED}", hint="convert it to PNG")
         with _pillow_kept_quiet(notes):
             stored = _decode(data, kind, notes)
         _refuse_constant(stored)
-    except InputError as problem:
-        raise InputError(problem.message, path=label, hint=problem.hint) from problem.__cause__
     _remark(stored, notes)
     rgb = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
     pixels = np.require(rgb, requirements=["C", "W"])  # what Pillow hands out is read-only, which PyTorch warns of

@@ -38,7 +38,7 @@ Packing = Literal["gzip or none", "none", "gzip", "zlib"]
 """How values are packed; the first is told from the file's first bytes."""
 
 
-def broken(label: str, what: str, form: str = "NIfTI") -> InputError:
+def broken(what: str, label: str | None = None, form: str = "NIfTI") -> InputError:
     """Return the problem of a damaged file."""
     return InputError(f"is a damaged {form} file: {what}", path=label, hint="copy or convert it again")
 
@@ -91,7 +91,7 @@ def opened(
             yield stream, size - start, how != "none"
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "it ends too early" if isinstance(error, EOFError) else f"it cannot be unpacked: {error}"
-            raise broken(source.label, what, form) from error
+            raise broken(what, source.label, form) from error
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", path=source.label) from error
 
@@ -125,26 +125,27 @@ class Voxels:
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _kept: ClassVar[list[tuple[Voxels, NDArray[Any]]]] = []
 
-    def check(self, label: str | None = None) -> None:
-        """Look at every value once; `label` is what a message calls the volume, by default the file of the values.
+    def check(self) -> None:
+        """Look at every value once.
 
         Raises InputError where the file is truncated, damaged or packed beyond reason, or holds no Hounsfield units.
         """
         seen = ValueSummary()
-        with self._lock:
-            self._kept.clear()
-            self._kept.append((self, self._load(seen)))
-        seen.verdict(label or self.source.label)
+        self._stored(seen)
+        seen.verdict()
 
     def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
         """Return a piece of the stored array as HU, clipped to [−1024, 3071]."""
-        with self._lock:
-            if not self._kept or self._kept[0][0] is not self:
-                self._kept.clear()
-                self._kept.append((self, self._load(None)))
-            stored = self._kept[0][1]
+        stored = self._stored()
         piece = stored[index]
         return hounsfield(self._scaled(piece)) if isinstance(stored, np.memmap) else piece
+
+    def _stored(self, seen: ValueSummary | None = None) -> NDArray[Any]:
+        with self._lock:
+            if seen is not None or not self._kept or self._kept[0][0] is not self:
+                self._kept.clear()
+                self._kept.append((self, self._load(seen)))
+            return self._kept[0][1]
 
     def _load(self, seen: ValueSummary | None) -> NDArray[Any]:
         """Return the mapped file, or a new array of HU; show all values to `seen`."""
@@ -155,7 +156,7 @@ class Voxels:
                 message = f"unpacks to {needed / 2**20:,.0f} MiB, more than {MAX_RATIO} times its size"
                 raise InputError(message, path=self.source.label, hint="unpack it yourself, if you trust it")
             if not packed and size < needed:
-                raise broken(self.source.label, f"it has {size:,} bytes of {needed:,}", self.form)
+                raise broken(f"it has {size:,} bytes of {needed:,}", self.source.label, self.form)
             if not packed and self.source.member is None:
                 mapped = np.memmap(file, self.dtype, "r", self.start + self.offset, self.shape, order="F")
                 if seen is not None:
@@ -173,7 +174,7 @@ class Voxels:
                 raw = file.read(plane * self.dtype.itemsize)
                 if len(raw) < plane * self.dtype.itemsize:
                     what = f"it ends in slice {index + 1} of {self.shape[2]}"
-                    raise broken(self.source.label, what, self.form)
+                    raise broken(what, self.source.label, self.form)
                 piece = np.frombuffer(raw, self.dtype).reshape(self.shape[:2], order="F")
                 if seen is not None:
                     seen.add(self._scaled(piece))
@@ -214,9 +215,9 @@ class HeldVoxels:
         first, second, third = self.values.shape
         return first, second, third
 
-    def check(self, label: str) -> None:
+    def check(self) -> None:
         """Raise InputError where the values are no Hounsfield units."""
-        self.seen.verdict(label)
+        self.seen.verdict()
 
     def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
         """Return a piece of the stored array."""
@@ -267,7 +268,7 @@ class ValueSummary:
         if len(self.values) <= FEW_VALUES:
             self.values.update(np.unique(values)[: FEW_VALUES + 1].tolist())
 
-    def verdict(self, label: str) -> None:
+    def verdict(self) -> None:
         """Raise InputError where the values are no Hounsfield units."""
         found = f"values from {self.low:.4g} to {self.high:.4g}"
         expected = "Hounsfield units (air −1000, soft tissue 0 to 100) are expected"
@@ -288,4 +289,4 @@ class ValueSummary:
             what, hint = f"has {found}, hardly any of {missing}", "give a chest CT in Hounsfield units"
         else:
             return
-        raise InputError(f"{what}; {expected}", path=label, hint=hint)
+        raise InputError(f"{what}; {expected}", hint=hint)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError, printable
+from jcs_ct.core.errors import InputError, about, printable
 from jcs_ct.core.geometry import CANONICAL, CTSeries, canonical_axes
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.names import label as label_of
@@ -70,11 +70,11 @@ def read_nifti(source: Source) -> NiftiSeries:
         InputError: It is damaged, truncated or too large; its orientation is unknown, contradictory or too oblique; it
             holds several volumes, colours, or values that are no Hounsfield units.
     """
-    label = source.label
-    header, version, pair = _header(source)
-    shape = volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]], label)
-    voxels = _voxels(beside(source, (".img", ".img.gz"), label) if pair else source, header, shape, label, pair=pair)
-    return series_on(header, version, voxels, source)
+    with about(source.label):
+        header, version, pair = _header(source)
+        shape = volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]])
+        voxels = _voxels(beside(source, (".img", ".img.gz")) if pair else source, header, shape, pair=pair)
+        return series_on(header, version, voxels, source)
 
 
 def series_on(header: Any, version: int, voxels: Voxels | HeldVoxels, source: Source) -> NiftiSeries:
@@ -82,7 +82,7 @@ def series_on(header: Any, version: int, voxels: Voxels | HeldVoxels, source: So
 
     Raises InputError where its orientation is unknown, contradictory or too oblique, or it holds no Hounsfield units.
     """
-    affine, warnings, facts = _affine(header, voxels.shape, source.label)
+    affine, warnings, facts = _affine(header, voxels.shape)
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
     return _series(affine, voxels, facts, source, warnings, header, version)
 
@@ -102,7 +102,7 @@ def placed_series(
     try:
         axes_of(affine)
     except ValueError as error:
-        raise InputError(f"has an impossible orientation: {error}", path=source.label, hint="check it") from error
+        raise InputError(f"has an impossible orientation: {error}", hint="check it") from error
     header, ras = nibabel_library().Nifti1Header(), LPS @ affine
     header.set_data_shape(voxels.shape)
     header.set_qform(ras, code="scanner", strip_shears=True)
@@ -123,10 +123,10 @@ def _series(
 ) -> NiftiSeries:
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
-    warnings = [*warnings, *_oblique(affine, axes, source.label)]
+    warnings = [*warnings, *_oblique(affine, axes)]
     geometry = axes.geometry(affine, shape)
     warnings += extent_warnings(geometry)
-    voxels.check(source.label)
+    voxels.check()
     read = ReadSlice(voxels, axes)
     files = tuple(dict.fromkeys((source, voxels.source))) if isinstance(voxels, Voxels) else ()
     grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
@@ -154,7 +154,7 @@ class ReadSlice:
         return np.ascontiguousarray(picture[:: -1 if flips[1] else 1, :: -1 if flips[2] else 1])
 
 
-def beside(source: Source, endings: Sequence[str], label: str) -> Source:
+def beside(source: Source, endings: Sequence[str]) -> Source:
     """Return the file of values that lies beside a header and is called like it, but for its extension.
 
     Raises InputError where there is none.
@@ -167,7 +167,7 @@ def beside(source: Source, endings: Sequence[str], label: str) -> Source:
             if found is not None:
                 return found
     missing = stem + endings[0]
-    raise InputError(f"lacks its values: {missing} is not beside it", path=label, hint="copy both files, unchanged")
+    raise InputError(f"lacks its values: {missing} is not beside it", hint="copy both files, unchanged")
 
 
 def named_beside(source: Source, name: str) -> Source | None:
@@ -224,48 +224,45 @@ def _header(source: Source) -> tuple[Any, int, bool]:
         if int(header["sizeof_hdr"]) != size or not 3 <= int(header["dim"][0]) <= 7 or header["dim"].min() < 0:
             raise ValueError(f"{int(header['dim'][0])} dimensions")
     except Exception as error:  # nibabel raises many kinds on hostile bytes
-        raise broken(source.label, f"its header cannot be understood: {error}") from error
+        raise broken(f"its header cannot be understood: {error}") from error
     return header, version, pair
 
 
-def volume_shape(sizes: Sequence[int], label: str) -> tuple[int, int, int]:
+def volume_shape(sizes: Sequence[int]) -> tuple[int, int, int]:
     """Return the first three of the sizes of a volume.
 
     Raises InputError where it holds several volumes, none, or more voxels than are read.
     """
     if len(sizes) < 3:
         message = f"has {len(sizes)} dimensions; three are expected"
-        raise InputError(message, path=label, hint="give the whole volume")
+        raise InputError(message, hint="give the whole volume")
     volumes = int(np.prod(sizes[3:], dtype=object))
     if volumes != 1:
-        raise InputError(f"holds {volumes} volumes, one is expected", path=label, hint="save the one to look at")
+        raise InputError(f"holds {volumes} volumes, one is expected", hint="save the one to look at")
     if min(sizes) < 1 or int(np.prod(sizes, dtype=object)) > MAX_VOXELS:
         found = " × ".join(map(str, sizes[:3]))
-        raise InputError(f"claims to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", path=label, hint="crop it")
+        raise InputError(f"claims to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", hint="crop it")
     return sizes[0], sizes[1], sizes[2]
 
 
-def _affine(
-    header: Any, shape: tuple[int, int, int], label: str
-) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
+def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
     """Return stored index → LPS mm, warnings and facts."""
     warnings: list[str] = []
     facts: dict[str, str] = {}
     unit = int(header["xyzt_units"]) & 7
     if unit not in _UNITS:
-        raise broken(label, f"its unit of length has the unknown code {unit}")
+        raise broken(f"its unit of length has the unknown code {unit}")
     if unit == 0:
         facts["units"] = "not stated, taken as mm"
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except Exception as error:
-        raise broken(label, f"its orientation cannot be understood: {error}") from error
+        raise broken(f"its orientation cannot be understood: {error}") from error
     known = [affine for affine in (sform, qform) if affine is not None]
     if not known:
         raise InputError(
             "does not say how it lies in the patient (sform_code and qform_code are 0), so left and right, head and "
             "feet are unknown",
-            path=label,
             hint="convert it again from DICOM, or set the codes",
         )
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
@@ -273,7 +270,7 @@ def _affine(
     try:
         turned = [axes_of(affine) for affine in known]
     except ValueError as error:
-        raise broken(label, f"its orientation is impossible: {error}") from error
+        raise broken(f"its orientation is impossible: {error}") from error
     if len(known) == 2:
         corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*np.subtract(shape, 1), 1]
         apart = float(np.linalg.norm((known[0] - known[1]) @ corners.T, axis=0).max())
@@ -282,7 +279,6 @@ def _affine(
             raise InputError(
                 f"contradicts itself: its sform and its qform say {names}, so left and right or head and feet are "
                 "uncertain",
-                path=label,
                 hint="set the code of the wrong one to 0",
             )
         if apart > APART_MM:
@@ -300,7 +296,7 @@ def axes_of(affine: NDArray[np.float64]) -> Axes:
     return canonical_axes(affine)
 
 
-def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedWarning]:
+def _oblique(affine: NDArray[np.float64], axes: Axes) -> list[CodedWarning]:
     """Return warnings for axes that are not the patient's, and for axes that are not at right angles."""
     directions = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))[:, axes.order]
     angle = float(np.degrees(np.arccos(np.abs((np.array(CANONICAL) * directions.T).sum(axis=1)).min().clip(0, 1))))
@@ -308,7 +304,7 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedW
     shear = float(np.degrees(np.arcsin(between.clip(0, 1))))
     if angle > TOO_OBLIQUE or shear > TOO_SHEARED:
         found = f"{angle:.0f}° oblique" if angle > TOO_OBLIQUE else f"sheared by {shear:.0f}°"
-        raise InputError(f"is {found}; axial slices are expected", path=label, hint="resample it to axial slices")
+        raise InputError(f"is {found}; axial slices are expected", hint="resample it to axial slices")
     warnings: list[CodedWarning] = []
     if angle > OBLIQUE:
         text = f"oblique: the axes lie {angle:.0f}° off the patient's; the nearest ones are taken"
@@ -319,33 +315,33 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedW
     return warnings
 
 
-def scaling(header: Any, label: str) -> tuple[np.dtype[Any], float, float]:
+def scaling(header: Any) -> tuple[np.dtype[Any], float, float]:
     """Return the type of the stored values, and what turns them into HU: slope and intercept.
 
     Raises InputError where they are colours, or no numbers, or the scaling is none.
     """
     code = int(header["datatype"])
     if code in _COLOURS:
-        raise InputError("holds colours (RGB), Hounsfield units are expected", path=label, hint="give the CT itself")
+        raise InputError("holds colours (RGB), Hounsfield units are expected", hint="give the CT itself")
     try:
         dtype = header.get_data_dtype()
         slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     except Exception as error:
-        raise broken(label, f"its type of values has the unknown code {code}") from error
+        raise broken(f"its type of values has the unknown code {code}") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise InputError(f"holds values of type {dtype.name}, whole or real numbers are expected", path=label)
+        raise InputError(f"holds values of type {dtype.name}, whole or real numbers are expected")
     if not np.isfinite(slope) or slope == 0:  # both mean "not scaled"
         slope, inter = 1.0, 0.0
     if not np.isfinite(inter):
-        raise broken(label, f"its values are scaled by {slope:g} and shifted by {inter:g}")
+        raise broken(f"its values are scaled by {slope:g} and shifted by {inter:g}")
     return dtype, slope, inter
 
 
-def _voxels(source: Source, header: Any, shape: tuple[int, int, int], label: str, *, pair: bool) -> Voxels:
+def _voxels(source: Source, header: Any, shape: tuple[int, int, int], *, pair: bool) -> Voxels:
     """Return how the values are stored in a file."""
-    dtype, slope, inter = scaling(header, label)
+    dtype, slope, inter = scaling(header)
     offset = float(header["vox_offset"])
     if not 0 <= offset <= MAX_OFFSET:
-        raise broken(label, f"its voxels are said to begin at byte {offset:g}")
+        raise broken(f"its voxels are said to begin at byte {offset:g}")
     first = int(offset) if pair else max(int(offset), int(header.single_vox_offset))
     return Voxels(source, dtype, shape, first, slope, inter)

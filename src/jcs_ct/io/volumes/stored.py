@@ -85,9 +85,8 @@ def _beside(source: Source, name: str) -> Source:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name or not pure.parts:
         message = "names a file of values that does not lie beside it or below"
-        raise InputError(message, path=source.label, hint="put both into one folder, and correct the header")
+        raise InputError(message, hint="put both into one folder, and correct the header")
     found = named_beside(source, pure.as_posix())
     if found is None:
-        message = f"lacks its values: {pure.name} is not beside it"
-        raise InputError(message, path=source.label, hint="copy both files, unchanged")
+        raise InputError(f"lacks its values: {pure.name} is not beside it", hint="copy both files, unchanged")
     return found
