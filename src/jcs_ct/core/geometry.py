@@ -27,11 +27,9 @@ LOWEST, HIGHEST = -1024, 3071
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a volume lie.
+    """Where the voxels of a volume of (slices, rows, columns) lie.
 
-    Attributes:
-        shape: (slices, rows, columns).
-        affine: float64 4×4: (slice, row, column, 1) → (x, y, z, 1) in mm, of voxel centres.
+    `affine` is float64 4×4: (slice, row, column, 1) → (x, y, z, 1) in mm, of voxel centres.
     """
 
     shape: tuple[int, int, int]
@@ -56,12 +54,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Axes:
-    """How a stored array becomes canonical: first its axes are reordered, then some of them are reversed.
-
-    Attributes:
-        order: `canonical = stored.transpose(order)`.
-        flips: Whether each axis of the result is reversed then.
-    """
+    """How a stored array becomes canonical: `stored.transpose(order)`, then each axis with a true flip is reversed."""
 
     order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
@@ -104,13 +97,9 @@ def canonical_axes(affine: NDArray[np.float64]) -> Axes:
 
 @dataclass(frozen=True)
 class OtherSeries:
-    """A series of a study beside the one that is read.
+    """A series of a study beside the one that is read: its number, or None, the number of its images, and why not.
 
-    Attributes:
-        number: Its number in the study, or None.
-        slices: Number of its images.
-        reason: Why it is not read.
-        open: Opens it in place of the one that is read; None where it cannot be read. Raises InputError.
+    `open` opens it in place of the one that is read, or raises InputError; None where it cannot be read.
     """
 
     number: int | None

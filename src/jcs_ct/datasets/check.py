@@ -14,7 +14,7 @@ from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
 from jcs_ct.datasets.inspection import Inspected, inspect_all
 from jcs_ct.datasets.samples import Dataset, numbered, relative_name
-from jcs_ct.io.files.walk import count
+from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -284,8 +284,7 @@ class _Check:
                 continue
             first, names = items[0], list(dict.fromkeys(item.name for item in items))
             copies += len(names) - 1
-            others = ", ".join(names[1:4]) + (", …" if len(names) > 4 else "")
-            same = f"has the same pixels as {others}" if others else ""
+            same = f"has the same pixels as {few(names[1:])}" if len(names) > 1 else ""
             also = f"{same}, and " if same else ""
             labels = {item.sample.label: item for item in items if item.sample.label is not None}
             if len(labels) > 1:

@@ -23,12 +23,7 @@ SIGNS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
 class Rows:
-    """The rows of a table behind its header, but for those without a filled cell.
-
-    Attributes:
-        header: The columns in lower case, without spaces around them.
-        delimiter: What divides them.
-    """
+    """The rows of a table behind its header (in lower case, stripped), but for those without a filled cell."""
 
     def __init__(self, path: Path, text: str, delimiter: str) -> None:
         self._path, self.delimiter = path, delimiter

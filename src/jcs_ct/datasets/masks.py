@@ -26,12 +26,7 @@ _HINT = "a mask holds 0 (no lesion) and 255 or 1 (lesion); save it as PNG, never
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it is stored.
-
-    Attributes:
-        lesion: bool, rows × columns: where it is not 0.
-        fault: What is wrong with its values, or None.
-    """
+    """A mask as it is stored: bool, rows × columns, where it is not 0; and what is wrong with its values, or None."""
 
     lesion: NDArray[np.bool_]
     fault: str | None

@@ -32,12 +32,9 @@ MOST_FOLDS = 100
 
 @dataclass(frozen=True)
 class Folds:
-    """A division of a data set.
+    """A division of a data set: the samples of each fold, a file once, whatever the lists say.
 
-    Attributes:
-        folds: The samples of each fold; a file stands once, whatever the lists say.
-        facts: How it was made and what each fold holds, for `folds.json`.
-        notes: What a user should know.
+    `facts` say how it was made and what each fold holds, for `folds.json`; `notes` what a user should know.
     """
 
     folds: tuple[tuple[Sample, ...], ...]

@@ -55,9 +55,8 @@ _HINT = "write it again with training_hashes, or delete it"
 class TrainingSlices:
     """Hashes of the slices that a network was trained on.
 
-    Attributes:
-        digests: uint64, sorted, each once: the first bytes of `fingerprint.digest`.
-        looks: uint8, slices × 24, in the same order: the signs, packed.
+    `digests` are uint64, sorted, each once: the first bytes of `fingerprint.digest`; `looks` the signs, packed, in the
+    same order: uint8, slices × 24.
     """
 
     digests: NDArray[np.uint64]

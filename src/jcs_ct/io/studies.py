@@ -422,7 +422,7 @@ class _Finder:
             except InputError as problem:
                 candidate.problem = problem
                 continue
-            if best is None or (candidate.opened.lungs and best.opened is not None and not best.opened.lungs):
+            if best is None or candidate.opened.lungs:
                 best = candidate
             if candidate.opened.lungs:
                 break

@@ -40,13 +40,10 @@ class Tube:
 
 @dataclass(frozen=True)
 class Opacity:
-    """One irregular ellipsoid of ground glass, with or without a consolidated core.
+    """One irregular ellipsoid of ground glass, with or without a consolidated core; lengths in mm.
 
-    Attributes:
-        centre: Its middle (mm).
-        radii: Half its size along x, y, z before the edge is roughened (mm).
-        glass: Hounsfield units of the ground glass, −640 to −400.
-        core: Hounsfield units of the consolidation, or None where it is ground glass only.
+    `radii` are half its size along x, y, z before the edge is roughened; `glass` (−640 to −400) and `core` Hounsfield
+    units, None where it is ground glass only.
     """
 
     centre: Point

@@ -86,10 +86,8 @@ def along(position: float, knots: Sequence[tuple[float, float]]) -> float:
 class SmoothNoise:
     """Smooth random field in 3-D: random numbers on a lattice, S-shaped interpolation between them.
 
-    Args:
-        rng: Source of the lattice.
-        cell: Distance of lattice points (mm): the size of the blobs.
-        extent: Width of the picture, centred on 0, and length of the stack, from 0 (mm).
+    Lattice points lie `cell` mm apart: the size of the blobs. `extent` is the width of the picture, centred on 0, and
+    the length of the stack, from 0, in mm.
     """
 
     def __init__(self, rng: np.random.Generator, cell: float, extent: tuple[float, float]) -> None:

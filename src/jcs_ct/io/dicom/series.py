@@ -60,13 +60,7 @@ class RefusedError(InputError):
 
 @dataclass(frozen=True)
 class Opened:
-    """A series that can be read.
-
-    Attributes:
-        series: It.
-        lungs: Whether the slices looked at show lung.
-        notes: What a user should know beside its warnings.
-    """
+    """A series that can be read, whether the slices looked at show lung, and what to say beside its warnings."""
 
     series: CTSeries
     lungs: bool
@@ -113,12 +107,11 @@ def without_strays(images: Sequence[ImageHeader]) -> tuple[list[ImageHeader], li
 
 
 def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop_odd: bool = False) -> Opened:
-    """Return the volume that the images of one series make.
+    """Return the volume that the images of one series, in any order, make.
 
     Args:
-        images: Their headers, in any order.
-        allow_gaps: Accept missing slices and uneven distances: they are told as a warning, and the volume gets the mean
-            distance.
+        images: Their headers.
+        allow_gaps: Accept missing slices and uneven distances, with a warning; the volume gets the mean distance.
         drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd_images`), with a warning.
 
     Raises:

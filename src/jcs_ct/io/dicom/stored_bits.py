@@ -28,12 +28,9 @@ _AGAIN = "export it again, or correct the header"
 
 @dataclass(frozen=True)
 class Bits:
-    """What a header says of a stored value.
+    """What a header says of a stored value: BitsAllocated, BitsStored, HighBit, and whether PixelRepresentation is 1.
 
-    Attributes:
-        allocated, stored, high: BitsAllocated, BitsStored, HighBit.
-        signed: PixelRepresentation is 1.
-        overlays: Bits of the same word that are overlays (groups 60xx), from 0.
+    `overlays` are bits of the same word that are overlays (groups 60xx), from 0.
     """
 
     allocated: int

@@ -34,13 +34,7 @@ _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 @dataclass(frozen=True)
 class Member:
-    """One file in an archive.
-
-    Attributes:
-        name: What the archive calls it.
-        path: The same, "/"-separated.
-        kind: What it is.
-    """
+    """One file in an archive: what that calls it, the same as a "/"-separated path, and what it is."""
 
     name: str
     path: str
@@ -113,8 +107,7 @@ def read_member(path: Path, name: str, size: int | None = None, *, limit: int = 
 class _Reopened:
     """A file for `zipfile` that is open only while it is used.
 
-    So a cached archive keeps no file descriptor: it can be deleted on Windows, and no file position is shared with a
-    forked process.
+    So a cached archive keeps no file descriptor: it can be deleted on Windows, and no position is shared with a fork.
     """
 
     def __init__(self, path: Path) -> None:

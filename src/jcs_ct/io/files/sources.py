@@ -101,12 +101,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """What the inputs of a command come to.
+    """What the inputs of a command come to; problems (what cannot be used) and notes are a line each.
 
-    Attributes:
-        sources: In the order of the inputs; those of a folder or an archive in natural order (slice2 before slice10).
-        problems: What cannot be used, one line each.
-        notes: What a user should know, a line each.
+    Sources are in the order of the inputs; those of a folder or an archive in natural order (slice2 before slice10).
     """
 
     sources: tuple[Source, ...]

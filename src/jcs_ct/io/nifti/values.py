@@ -188,11 +188,9 @@ class Voxels:
 
 @dataclass(frozen=True, eq=False)
 class HeldVoxels:
-    """The values of a volume that a program handed over.
+    """The values of a volume that a program handed over: HU, clipped to [−1024, 3071], with the stored axes.
 
-    Attributes:
-        values: HU, clipped to [−1024, 3071], with the stored axes.
-        seen: What they were like before they were clipped.
+    `seen` is what they were like before they were clipped.
     """
 
     values: NDArray[np.int16]

@@ -48,8 +48,7 @@ _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code → mm
 class NiftiSeries(CTSeries):
     """A volume whose results are NIfTI files on its own stored grid.
 
-    Attributes:
-        grid: The fields of a NIfTI header that say where voxels lie, and its version, for results on the same grid.
+    `grid` are the fields of a NIfTI header that say where voxels lie, its version, and the stored shape.
     """
 
     grid: dict[str, Any] = field(default_factory=dict, repr=False)
