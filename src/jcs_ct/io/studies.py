@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_original, plane_of, unsuitable
-from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
+from jcs_ct.io.dicom.checks import is_original, join_single_slices, not_joined, plane_of, unsuitable
 from jcs_ct.io.dicom.series import case_name, open_next, open_series, place, without_strays
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
 from jcs_ct.io.files.names import safe_name, tell_apart

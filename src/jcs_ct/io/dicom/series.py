@@ -18,16 +18,20 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_localizer, missing_parts, missing_rescale, normal_of, unsuitable
-from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
-from jcs_ct.io.dicom.odd_images import (
+from jcs_ct.io.dicom.checks import (
     LEAVE_OUT,
     are_few,
     dropped_warning,
+    is_localizer,
     joined_warnings,
+    missing_parts,
+    missing_rescale,
+    normal_of,
     other_grids,
+    unsuitable,
     without_other_grids,
 )
+from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.pixel_checks import padding_warnings, rescale_warnings
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
@@ -112,7 +116,7 @@ def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop
     Args:
         images: Their headers.
         allow_gaps: Accept missing slices and uneven distances, with a warning; the volume gets the mean distance.
-        drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd_images`), with a warning.
+        drop_odd: Leave out the few images that do not fit the others (see `checks`), with a warning.
 
     Raises:
         InputError: It must not be read, for all reasons named; or a file cannot be read.

@@ -14,8 +14,7 @@ import numpy as np
 
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_original, missing_rescale, normal_of
-from jcs_ct.io.dicom.continuity import change_warnings
+from jcs_ct.io.dicom.checks import change_warnings, is_original, missing_rescale, normal_of
 from jcs_ct.io.dicom.header import RESCALE
 from jcs_ct.io.plausibility import extent_warnings
 

@@ -122,15 +122,14 @@ def _series(
 ) -> NiftiSeries:
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
-    warnings = [*warnings, *_oblique(affine, axes)]
     geometry = axes.geometry(affine, shape)
-    warnings += extent_warnings(geometry)
+    said = (*warnings, *_oblique(affine, axes), *extent_warnings(geometry))
     voxels.check()
     read = ReadSlice(voxels, axes)
     files = tuple(dict.fromkeys((source, voxels.source))) if isinstance(voxels, Voxels) else ()
     grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     name = case_name(source)
-    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, files, facts, tuple(warnings), grid=grid)
+    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, files, facts, said, grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
