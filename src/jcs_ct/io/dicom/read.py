@@ -11,7 +11,6 @@ import math
 import threading
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +86,8 @@ def read_headers(source: Source) -> list[ImageHeader]:
 
     Raises InputError where the file cannot be read, or is no DICOM file after all.
     """
-    parsed = _parse(source, _START)
-    dataset, cut = parsed.dataset, _is_cut(source, parsed)
+    dataset, end = _parse(source, _START)
+    cut = _is_cut(source, end)
     get = partial(_value, dataset)
     with quiet():
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
@@ -156,17 +155,12 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     return hu
 
 
-@dataclass(frozen=True)
-class _Parsed:
-    """A header, and where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None."""
+def _parse(source: Source, size: int | None) -> tuple[FileDataset, int | None]:
+    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that.
 
-    dataset: FileDataset
-    end: int | None
-
-
-def _parse(source: Source, size: int | None) -> _Parsed:
-    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that."""
-    data = source.read() if size is None else source.start(size)
+    With it comes where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None.
+    """
+    data = source.read(size)
     stream = io.BytesIO(data)
     reached, end = False, None
 
@@ -189,17 +183,17 @@ def _parse(source: Source, size: int | None) -> _Parsed:
             raise InputError(message, path=source.label, hint="copy or export it again") from error
     if dataset is None or not (reached or size is None or len(data) < size):  # what was read may end within a value
         return _parse(source, None)
-    return _Parsed(dataset, end)
+    return dataset, end
 
 
-def _is_cut(source: Source, parsed: _Parsed) -> bool:
+def _is_cut(source: Source, end: int | None) -> bool:
     """Return whether a file ends before its pixels do. What is packed has a checksum instead."""
-    if not source.plain or parsed.end is None:
+    if not source.plain or end is None:
         return False
     with open_regular(source.path) as file:
         size = file.seek(0, io.SEEK_END)
-        if parsed.end >= 0:
-            return size < parsed.end
+        if end >= 0:
+            return size < end
         file.seek(-min(size, _TAIL), io.SEEK_END)
         return _DELIMITER not in file.read()
 

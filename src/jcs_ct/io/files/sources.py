@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError, printable
-from jcs_ct.io.files import archive, packed
+from jcs_ct.io.files import archive
 from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted
 from jcs_ct.io.files.names import label, natural_key, safe_name, split_extension, tell_apart
 from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, read_text, too_large, unreadable
@@ -76,20 +76,18 @@ class Source:
         """Whether it is a file of its own that is not packed, of which any part can be read."""
         return self.member is None and not self.gzip
 
-    def read(self) -> bytes:
-        """Return the whole file. Raises InputError where it cannot be read, is damaged, or exceeds `MAX_FILE_BYTES`."""
-        stored = self._stored()
-        return packed.gunzip(stored, self.label) if self.gzip else stored
+    def read(self, size: int | None = None) -> bytes:
+        """Return the whole file, or its first `size` bytes: all where there are fewer, whatever is damaged further on.
 
-    def start(self, size: int) -> bytes:
-        """Return the first `size` bytes, or all where there are fewer. Raises as `read`, but for damage further on."""
-        return packed.gunzip_start(self._stored(), size, self.label) if self.gzip else self._stored(size)
+        Raises InputError where it cannot be read, is damaged, or exceeds `MAX_FILE_BYTES`.
+        """
+        return archive.gunzip(self._stored(), self.label, size) if self.gzip else self._stored(size)
 
     def _stored(self, size: int | None = None) -> bytes:
         if self.data is not None:
             return self.data[:size]
         if self.member is not None:
-            return (packed.read_tar_member if self.tar else archive.read_member)(self.path, self.member, size)
+            return (archive.read_tar_member if self.tar else archive.read_member)(self.path, self.member, size)
         if size is None:
             return read_file(self.path)
         with open_regular(self.path) as file:
@@ -231,7 +229,7 @@ class _Finder:
 
     def _add_archive(self, path: Path, kind: Kind, prefix: str) -> None:
         tar = kind is not Kind.ZIP
-        members, problems = (packed.list_tar if tar else archive.list_members)(path)
+        members, problems = (archive.list_tar if tar else archive.list_members)(path)
         members.sort(key=lambda member: natural_key(member.path))
         self._problems += archive.told_once(problems)
         chosen = []
@@ -253,7 +251,7 @@ class _Finder:
         for member in members:
             pure = PurePath(member.path)
             if pure.name == REPORT and pure.parent in tables:
-                read = packed.read_tar_member if tar else archive.read_member
+                read = archive.read_tar_member if tar else archive.read_member
                 if MARK in read(path, member.name, MARKED):
                     found.append("" if pure.parent == PurePath() else pure.parent.as_posix())
         return found

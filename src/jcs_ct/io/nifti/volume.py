@@ -179,7 +179,7 @@ def named_beside(source: Source, name: str) -> Source | None:
     member = f"{folder}/{name}" if folder else name
     found = replace(source, member=member, label=printable(label_of(source.path, member)))
     try:
-        found.start(1)
+        found.read(1)
     except InputError:
         return None
     return found
