@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
-from jcs_ct.datasets.inspection import Inspected, inspect_all
+from jcs_ct.datasets.inspection import inspect_all
 from jcs_ct.datasets.samples import Dataset, numbered, relative_name
 from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jcs_ct.core.errors import JcsError
+    from jcs_ct.datasets.inspection import Inspected, Watch
     from jcs_ct.datasets.samples import Sample
-
-    Watch = Callable[[Iterable[Inspected], int], Iterable[Inspected]]
 
 MOST_PAIRS = 10_000
 """So many near duplicates are named; the others are counted."""
@@ -232,11 +231,8 @@ class _Check:
     def read(self, workers: int, watch: Watch | None) -> None:
         """Read every file once, and report what is wrong with it alone."""
         files = list(dict.fromkeys(item.sample.files for item in self._items))
-        results: Iterable[Inspected] = inspect_all(files, workers)
-        if watch is not None:
-            results = watch(results, len(files))
         names = {item.sample.files: item.name for item in self._items}
-        for key, found in zip(files, results, strict=True):
+        for key, found in zip(files, inspect_all(files, workers, watch), strict=True):
             self._inspected[key] = found
             self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
             self._findings += [Finding("doubtful", names[key], note) for note in found.notes]

@@ -35,6 +35,14 @@ class Rows:
         """The number of the line that the last row ends on, from 1."""
         return self._reader.line_num
 
+    def by_column(self, cells: list[str]) -> dict[str, str]:
+        """Return the cells of the last row by column, stripped. Raises InputError where they are not as many."""
+        if len(cells) != len(self.header):
+            message = f"has {len(cells)} cells, the header has {len(self.header)}"
+            hint = f"put a cell with {SIGNS[self.delimiter]} in quotes"
+            raise InputError(message, path=f"{self._path}:{self.line}", hint=hint)
+        return {column: cell.strip() for column, cell in zip(self.header, cells, strict=True)}
+
     def __iter__(self) -> Iterator[list[str]]:
         return (cells for cells in self._cells() if any(cell.strip() for cell in cells))
 

@@ -18,7 +18,7 @@ from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from jcs_ct.core.types import StageOneFeatures
     from jcs_ct.datasets.samples import Sample
+
+    Watch = Callable[[Iterable["Inspected"], int], Iterable["Inspected"]]
 
 ALONE = "--workers 1 reads in the process itself"
 
@@ -109,8 +111,13 @@ def _refuse_full(lesion: NDArray[np.bool_], mask: Path, found: Inspected) -> Non
         found.faults.append(("mask-values", problem))
 
 
-def inspect_all(samples: Sequence[Sample], workers: int = 1) -> Iterator[Inspected]:
-    """Inspect many samples, in order; with `workers` > 1 in as many processes."""
+def inspect_all(samples: Sequence[Sample], workers: int = 1, watch: Watch | None = None) -> Iterable[Inspected]:
+    """Inspect many samples, in order, in as many processes as `workers`; `watch` passes on what is found."""
+    found = _inspect_all(samples, workers)
+    return found if watch is None else watch(found, len(samples))
+
+
+def _inspect_all(samples: Sequence[Sample], workers: int) -> Iterator[Inspected]:
     if workers <= 1:
         yield from map(inspect, samples)
         return

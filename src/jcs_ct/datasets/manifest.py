@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.datasets.csv_tables import SIGNS, open_table
+from jcs_ct.datasets.csv_tables import open_table
 from jcs_ct.datasets.samples import Reading, Sample, is_features
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
     table = _Table(path, {**LABELS, **{name.casefold(): value for name, value in (labels or {}).items()}})
     for cells in rows:
         try:
-            table.add(cells, header, rows.line, rows.delimiter)
+            table.add(rows.by_column(cells), rows.line)
         except InputError as problem:
             table.problems.append(InputError(problem.message, path=f"{path}:{rows.line}", hint=problem.hint))
     return Reading(tuple(table.samples), tuple(table.notes(header)), tuple(table.problems))
@@ -89,13 +89,7 @@ class _Table:
     problems: list[InputError] = field(default_factory=list)
     named: dict[str, int] = field(default_factory=dict)
 
-    def add(self, cells: list[str], header: list[str], line: int, delimiter: str) -> None:
-        if len(cells) != len(header):
-            raise InputError(
-                f"has {len(cells)} cells, the header has {len(header)}",
-                hint=f"put a cell with {SIGNS[delimiter]} in quotes",
-            )
-        row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+    def add(self, row: dict[str, str], line: int) -> None:
         if not row["file"]:
             raise InputError("names no file", hint="fill the column 'file', or remove the row")
         folder = self.path.parent

@@ -23,9 +23,9 @@ from jcs_ct.datasets.lists import format_line
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from jcs_ct.datasets.inspection import Inspected
+    from jcs_ct.datasets.inspection import Watch
 
 MOST_FOLDS = 100
 
@@ -50,7 +50,7 @@ def make_folds(
     join_duplicates: bool = False,
     similarity: float = THRESHOLD,
     workers: int = 1,
-    watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None = None,
+    watch: Watch | None = None,
 ) -> Folds:
     """Divide a data set into folds. What is in a split "test" is held back: it is in no fold.
 
@@ -181,15 +181,11 @@ def _divide(divider: Any, folds: int, seed: int, strata: list[str], groups: list
 
 
 def _duplicates(
-    samples: Sequence[Sample],
-    similarity: float,
-    workers: int,
-    watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None,
+    samples: Sequence[Sample], similarity: float, workers: int, watch: Watch | None
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs of slices with equal or nearly equal pixels, enough of them to connect all that are."""
     files = [Sample(sample.image, features=sample.features, index=sample.index) for sample in samples]
-    results: Iterable[Inspected] = inspect_all(files, workers)
-    inspected = list(watch(results, len(files)) if watch is not None else results)
+    inspected = list(inspect_all(files, workers, watch))
     first: dict[bytes, int] = {}
     for i, found in enumerate(inspected):
         if found.faults:
