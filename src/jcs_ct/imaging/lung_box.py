@@ -52,7 +52,8 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     from scipy import ndimage
 
     padding = grey <= int(grey.min()) + PADDING_NOISE
-    inside = grey[~padding] if _is_corner(padding) and padding.mean() > 0.05 else grey
+    corners = padding[[0, 0, -1, -1], [0, -1, 0, -1]]
+    inside = grey[~padding] if corners.sum() >= 3 and padding.mean() > 0.05 else grey
     if not inside.size:
         return np.zeros(grey.shape, dtype=bool)
     dark = ndimage.binary_opening(grey <= otsu(inside), iterations=1)
@@ -63,9 +64,8 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     areas[0] = 0
     # Air around the body reaches the corners; in tightly cropped pictures lungs touch edges, but hardly corners.
     rows, columns = max(1, grey.shape[0] // 40), max(1, grey.shape[1] // 40)
-    corners = (labels[:rows, :columns], labels[:rows, -columns:], labels[-rows:, :columns], labels[-rows:, -columns:])
-    for corner in corners:
-        areas[np.unique(corner)] = 0
+    for down in (labels[:rows], labels[-rows:]):
+        areas[np.unique([down[:, :columns], down[:, -columns:]])] = 0
     for edge, length in ((labels[0], 1), (labels[-1], 1), (labels[:, 0], 0), (labels[:, -1], 0)):
         touching = np.bincount(edge, minlength=count + 1)
         areas[touching > 0.6 * grey.shape[length]] = 0  # a strip of table or of padding
@@ -77,11 +77,6 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return np.zeros(grey.shape, dtype=bool)
     kept: NDArray[np.bool_] = np.isin(labels, np.flatnonzero(areas >= SMALL_PART * areas.max()))
     return kept
-
-
-def _is_corner(region: NDArray[np.bool_]) -> bool:
-    """Return whether most corners of the picture lie in the region."""
-    return int(region[0, 0]) + int(region[0, -1]) + int(region[-1, 0]) + int(region[-1, -1]) >= 3
 
 
 def content_box(grey: NDArray[np.uint8]) -> Box:

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import OtherSeries
@@ -27,7 +27,7 @@ from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.core.geometry import CTSeries
@@ -143,7 +143,8 @@ def find_series(
     by_file = {(str(s.path.resolve()), s.member): s for s in found.sources} if settled else {}
     out = {i: study for i, study in enumerate(settled) if study.files <= by_file.keys()}
     skipped = {id(by_file[file]) for study in out.values() for file in study.files}
-    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), list(found.problems), list(found.notes))
+    ways = {"allow_gaps": allow_gaps, "drop_odd": drop_odd}
+    finder = _Finder(series, ways, list(found.problems), list(found.notes))
     sources = [source for source in found.sources if id(source) not in skipped]
     finder.add_dicom([source for source in sources if source.kind is Kind.DICOM], out, by_file)
     for source in sources:
@@ -157,15 +158,9 @@ def find_series_in(
     sources: Sequence[Source], *, series: str | None = None, allow_gaps: bool = False, drop_odd: bool = False
 ) -> FoundSeries:
     """Return the CT volumes that DICOM files make which are at hand already. Arguments as in `find_series`."""
-    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), [], [])
+    finder = _Finder(series, {"allow_gaps": allow_gaps, "drop_odd": drop_odd}, [], [])
     finder.add_dicom(sources)
     return finder.result(())
-
-
-def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
-    module, _, function = READERS[kind].partition(":")
-    reader: Callable[[Source], CTSeries] = getattr(import_module(module), function)
-    return reader
 
 
 def _folder(source: Source) -> str:
@@ -286,15 +281,8 @@ def _modalities(headers: Iterable[ImageHeader]) -> str:
     return ", ".join(sorted({_modality_of(header) for header in headers}))
 
 
-class _Ways(TypedDict):
-    """What a user allows of a series."""
-
-    allow_gaps: bool
-    drop_odd: bool
-
-
 class _Finder:
-    def __init__(self, wanted: str | None, ways: _Ways, problems: list[InputError], notes: list[str]) -> None:
+    def __init__(self, wanted: str | None, ways: dict[str, bool], problems: list[InputError], notes: list[str]) -> None:
         self._wanted, self._ways = wanted, ways
         self._problems, self._notes = problems, notes
         self._series: list[CTSeries] = []
@@ -323,8 +311,9 @@ class _Finder:
         """Add the volume in a NIfTI, MetaImage or NRRD file."""
         self._studies += 1
         row = SeriesRow(self._studies, "", source.label, source.kind.name.lower(), "", None, "unknown", 0, None, None)
+        module, _, function = READERS[source.kind].partition(":")
         try:
-            series = _reader(source.kind)(source)
+            series: CTSeries = getattr(import_module(module), function)(source)
             if not shows_lung([series.read(index) for index in sample_of(len(series))]):
                 series = replace(series, warnings=(*series.warnings, NO_LUNG))
         except InputError as problem:

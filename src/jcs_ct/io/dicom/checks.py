@@ -106,7 +106,8 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         most_of = patients.most_common(1)[0][1]
         other = f"{total - most_of} of {total} have another Patient ID than the rest"
         reasons.append(f"holds images of {len(patients)} patients ({other})")
-    units = {image.rescale_type for image in images if not _hounsfield(image.rescale_type)}
+    said = {image.rescale_type for image in images}
+    units = {unit for unit in said - {"", "US"} if not _HOUNSFIELD.fullmatch(unit)}
     if units:
         reasons.append(f"holds non-HU values (RescaleType {_code(min(units))})")
     frames = max(image.frames for image in images)
@@ -114,7 +115,8 @@ def unsuitable(images: Sequence[ImageHeader]) -> list[str]:
         reasons.append(f"holds {frames} frames in one plain CT image, which does not say where each of them lies")
 
     def where(odd: Sequence[ImageHeader]) -> str:
-        return f"in {len(odd)} of {total} images, the first {_file_of(odd[0])}"
+        first = odd[0].source.member or odd[0].source.path.name
+        return f"in {len(odd)} of {total} images, the first {first.rpartition('/')[2]}"
 
     for keyword in RESCALE:
         faulty = [image for image in images if keyword in image.faulty]
@@ -335,14 +337,6 @@ def _told(
         return []
     first = next(i for i, (a, b) in enumerate(pairwise(values), 2) if a != b)
     return [CodedWarning(code, f"the {what} changes within the series ({different} kinds, first at slice {first})")]
-
-
-def _hounsfield(unit: str) -> bool:
-    return unit in {"", "US"} or _HOUNSFIELD.fullmatch(unit) is not None
-
-
-def _file_of(image: ImageHeader) -> str:
-    return (image.source.member or image.source.path.name).rpartition("/")[2]
 
 
 def _code(text: str) -> str:

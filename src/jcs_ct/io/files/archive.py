@@ -108,7 +108,11 @@ def read_member(path: Path, name: str, size: int | None = None, *, limit: int = 
     """
     title = label(path, name)
     with _opened(path) as archive, _damage(title):
-        info = _member(archive, name, title)
+        try:
+            info = archive.getinfo(name)
+        except KeyError:
+            raise InputError("is not in the archive any more", path=title, hint="run again") from None
+        _refuse(info, title, leads_out(info.orig_filename))
         with archive.open(info) as file:
             if size is not None:
                 return file.read(size)
@@ -219,16 +223,6 @@ def copy_counted(source: IO[bytes], target: IO[bytes], packed: int, title: str, 
             raise bomb(title, f"unpacks to more than {limit >> 30} GiB") if whole else too_large(title, size, limit)
         if size > RATIO_COUNTS_FROM and size > MAX_RATIO * packed:
             raise bomb(title, f"unpacks to more than {MAX_RATIO} times its size")
-
-
-def _member(archive: zipfile.ZipFile, name: str, title: str) -> zipfile.ZipInfo:
-    """Return the entry of a member. Raises InputError if it is gone, or must not be read."""
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        raise InputError("is not in the archive any more", path=title, hint="run again") from None
-    _refuse(info, title, leads_out(info.orig_filename))
-    return info
 
 
 def _refuse(info: zipfile.ZipInfo, name: str, unsafe: bool) -> None:
