@@ -19,7 +19,7 @@ import pydicom
 import pytest
 
 from dcmtk_help import installed
-from jcs_ct.core.geometry import CTSeries, Geometry, canonical_axes
+from jcs_ct.core.geometry import CTSeries, canonical_axes
 from jcs_ct.io.dicom.write import write_ct_series
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
@@ -162,8 +162,7 @@ def make_series(files: Sequence[Path]) -> CTSeries:
     affine[:3, 3] = begin
     shape = (len(headers), int(first.Rows), int(first.Columns))
     axes = canonical_axes(affine)
-    canonical = tuple(shape[axis] for axis in axes.order)
-    geometry = Geometry((canonical[0], canonical[1], canonical[2]), axes.affine(affine, shape))
+    geometry = axes.geometry(affine, shape)
     sources = tuple(Source(path.stem, str(path), path, None, Kind.DICOM) for _, path in headers)
     return CTSeries("case", str(files[0].parent), "dicom", geometry, axes, read=_no_pixels, sources=sources)
 

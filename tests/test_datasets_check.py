@@ -13,11 +13,11 @@ from scipy.fft import dctn
 
 from datasets_help import copy_file, damage, folders, lesion, lists, manifest, picture, release_lists, save
 from jcs_ct.core.errors import UsageError
-from jcs_ct.datasets.check import check
+from jcs_ct.datasets.check import KINDS, WARNINGS, CheckReport, check
 from jcs_ct.datasets.fingerprint import FREQUENCIES, LENGTH, THRESHOLD, digest, fingerprint, low_frequencies, near_pairs
-from jcs_ct.datasets.inspection import Files, inspect
+from jcs_ct.datasets.inspection import inspect
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.datasets.report import KINDS, WARNINGS, CheckReport
+from jcs_ct.datasets.samples import Sample
 from jcs_ct.io.features import write_features
 
 if TYPE_CHECKING:
@@ -440,7 +440,7 @@ def test_the_lists_of_the_release_leak_20_slices(real_data: Path, tmp_path: Path
 def test_real_slices_changed_and_of_others(real_data: Path) -> None:
     """On a part of the slices behind the threshold: changed copies above it, slices of other groups below."""
     samples = open_dataset(real_data / "ct_classification").samples[::40]
-    prints = [inspect(Files(sample.image, None)).print for sample in samples]
+    prints = [inspect(Sample(sample.image)).print for sample in samples]
     assert all(one is not None for one in prints)
     stacked = np.stack([one for one in prints if one is not None])
     assert not list(near_pairs(stacked))

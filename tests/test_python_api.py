@@ -66,7 +66,7 @@ def test_programs_wait_as_commands_do(given: dict[str, str], spins: str) -> None
     """It must be said before PyTorch is loaded: OpenMP looks once."""
     code = (
         "import os, sys, jcs_ct; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT', 'unset'))\n"
-        "import jcs_ct.core.spinning as s; e = {}; s.spin_briefly(e); print(e)"
+        "import jcs_ct.core.processors as s; e = {}; s.spin_briefly(e); print(e)"
     )
     around = {k: v for k, v in os.environ.items() if k not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
     done = subprocess.run([sys.executable, "-c", code], env=around | given, capture_output=True, text=True, check=True)

@@ -42,7 +42,7 @@ def variants(grey: NDArray[np.uint8], rng: np.random.Generator) -> list[tuple[ND
 def jittered(grey: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
     """Return the ranks in a box that is moved and scaled at random, or now and then in the whole picture."""
     height, width = grey.shape
-    top, left, rows, columns = find_lung_box(grey).box if rng.random() < 0.9 else (0, 0, height, width)
+    top, left, rows, columns = find_lung_box(grey) if rng.random() < 0.9 else (0, 0, height, width)
     high, wide = rows * np.exp(rng.uniform(-0.15, 0.25)), columns * np.exp(rng.uniform(-0.15, 0.25))
     y = top + (rows - high) / 2 + rng.uniform(-0.08, 0.08) * rows
     x = left + (columns - wide) / 2 + rng.uniform(-0.08, 0.08) * columns

@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from jcs_ct.core.spinning import spin_briefly
+from jcs_ct.core.processors import spin_briefly
 from jcs_ct.core.version import __version__
 
 __all__ = ["CaseResult", "Diagnoser", "JcsError", "__version__", "create_model", "diagnose"]

@@ -7,8 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jcs_ct.io.files.names import safe_name
-from jcs_ct.io.files.sources import label
+from jcs_ct.io.files.names import label, safe_name
 from jcs_ct.io.studies import find_series
 from jcs_ct.study.case import Case, VolumeCase, picture_cases
 
@@ -70,7 +69,7 @@ def gather(
 
 
 def _identified(series: CTSeries) -> CTSeries:
-    from jcs_ct.io.dicom.identity import identity_of
+    from jcs_ct.io.dicom.read import identity_of
 
     known = identity_of(series.sources[0])
     name = safe_name(known["patient ID"].replace("/", "_")) if "patient ID" in known else series.name

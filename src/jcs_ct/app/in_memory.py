@@ -110,7 +110,7 @@ def _kind_of_item(item: Any) -> str | None:
 def _gathered(kind: str, items: Sequence[Any], **ways: Any) -> Gathered:
     if kind == "path":
         return gather(list(items), **ways)
-    from jcs_ct.io.dicom.in_memory import sources_of
+    from jcs_ct.io.dicom.write import sources_of
 
     found = find_series_in(sources_of(items), **ways)
     return Gathered(tuple(map(VolumeCase.of, found.series)), found.problems, found.notes)

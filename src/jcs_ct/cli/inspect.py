@@ -19,7 +19,7 @@ from jcs_ct.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jcs_ct.io.candidates import SeriesRow
+    from jcs_ct.io.studies import SeriesRow
 
 _HEAD = ("study", "case", "kind", "modality", "series", "orientation", "slices", "spacing (mm)", "size", "read")
 

@@ -20,10 +20,8 @@ SHARED = "/dev/shm"  # noqa: S108  # the last resort of a read-only container
 def cache_for_figures() -> None:
     """Point Matplotlib to a folder of this process where it cannot write in the usual one. Call before it is imported.
 
-    The folder is removed at the end. Where `MPLCONFIGDIR` is set, nothing is done.
-
-    Raises:
-        OutputError: Nothing can be written anywhere.
+    The folder is removed at the end. Where `MPLCONFIGDIR` is set, nothing is done. Raises OutputError where nothing can
+    be written anywhere.
     """
     if (
         os.environ.get("MPLCONFIGDIR")
@@ -39,8 +37,7 @@ def cache_for_figures() -> None:
 def place_for_temporary_files() -> None:
     """Choose a folder for temporary files where none of the usual ones can be written; libraries ask for it on import.
 
-    Raises:
-        OutputError: Nothing can be written anywhere.
+    Raises OutputError where nothing can be written anywhere.
     """
     try:
         tempfile.gettempdir()

@@ -15,26 +15,15 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 def folders(controller: str, groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> Iterator[tuple[int, Path]]:
     """Yield (version, folder) of each group that may limit this process, from the outermost in. None need exist.
 
-    A container often sees its own group as the root, and still reads its whole path on the host.
-
-    Args:
-        controller: What is limited: "cpu", "memory".
-        groups: Where the cgroups are mounted.
-        own: The file that names those of this process.
+    A container often sees its own group as the root, and still reads its whole path on the host. What is limited is the
+    `controller` ("cpu", "memory"); `groups` is where the cgroups are mounted, `own` the file that names this process's.
     """
     # Of the first version several controllers may lie in one folder.
-    first = [groups / controller, *(path for path in _joint(groups) if controller in path.name.split(","))]
+    first = [groups / controller, *(path for path in sorted(groups.glob("*,*")) if controller in path.name.split(","))]
     for version, path in _own(controller, own):
         for root in (groups,) if version == 2 else first:
             for depth in range(len(path.parts) + 1):
                 yield version, root.joinpath(*path.parts[:depth])
-
-
-def _joint(groups: Path) -> list[Path]:
-    try:
-        return sorted(path for path in groups.iterdir() if "," in path.name)
-    except OSError:
-        return []
 
 
 def _own(controller: str, own: Path) -> list[tuple[int, Path]]:

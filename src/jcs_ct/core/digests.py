@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file.
-
-    Raises:
-        InputError: It cannot be read.
-    """
+    """Return the SHA-256 of a file. Raises InputError where it cannot be read."""
     try:
         result = hashlib.sha256()
         with path.open("rb") as file:

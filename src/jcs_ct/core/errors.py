@@ -6,9 +6,11 @@ Library code raises; only the command line turns an error into an exit status (`
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from os import PathLike
 
 
@@ -31,11 +33,11 @@ class JcsError(Exception):
         super().__init__(self.line())
 
     def line(self) -> str:
-        """Return the whole problem on one line, without control characters (file names may hold them)."""
+        """Return the whole problem on one line."""
         text = f"{self.path}: {self.message}" if self.path is not None else self.message
         if self.hint:
             text += f" ({self.hint})"
-        return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+        return printable(text)
 
 
 class UsageError(JcsError):
@@ -45,9 +47,7 @@ class UsageError(JcsError):
 class InputError(JcsError):
     """A file, folder or archive that cannot be used as a slice, a study or a feature file.
 
-    Args:
-        message, path, hint: As of `JcsError`.
-        study: UID of the DICOM study that it is about, where several may lie at `path`; no message repeats it.
+    `study` is the UID of the DICOM study that it is about, where several may lie at `path`; no message repeats it.
     """
 
     def __init__(
@@ -79,6 +79,24 @@ class DownloadError(JcsError):
 
 class MemoryRanOutError(JcsError):
     """Work that needs more memory than the process gets."""
+
+
+@contextmanager
+def about(path: str | PathLike[str]) -> Iterator[None]:
+    """Have every InputError that names no file, folder or archive member be about this one."""
+    try:
+        yield
+    except InputError as problem:
+        if problem.path is not None:
+            raise
+        raise InputError(problem.message, path=path, hint=problem.hint) from problem.__cause__
+
+
+def printable(text: str) -> str:
+    """Return `text` on one line, without control characters or undecodable bytes (file names may hold them)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(error: BaseException) -> str:

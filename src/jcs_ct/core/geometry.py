@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 CANONICAL = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Directions (x, y, z) along which canonical slices, rows and columns count up."""
+LOWEST, HIGHEST = -1024, 3071
+"""Hounsfield units that slices are clipped to: what 12 bits hold."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a volume lie.
+    """Where the voxels of a volume of (slices, rows, columns) lie.
 
-    Attributes:
-        shape: (slices, rows, columns).
-        affine: float64 4×4: (slice, row, column, 1) → (x, y, z, 1) in mm, of voxel centres.
+    `affine` is float64 4×4: (slice, row, column, 1) → (x, y, z, 1) in mm, of voxel centres.
     """
 
     shape: tuple[int, int, int]
@@ -54,12 +54,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Axes:
-    """How a stored array becomes canonical: first its axes are reordered, then some of them are reversed.
-
-    Attributes:
-        order: `canonical = stored.transpose(order)`.
-        flips: Whether each axis of the result is reversed then.
-    """
+    """How a stored array becomes canonical: `stored.transpose(order)`, then each axis with a true flip is reversed."""
 
     order: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[bool, bool, bool] = (False, False, False)
@@ -72,14 +67,15 @@ class Axes:
         """Return a view of a canonical array with the axes of the stored one."""
         return self._flipped(canonical).transpose(np.argsort(self.order))
 
-    def affine(self, stored: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
-        """Return the canonical affine of an array with the affine `stored` and the *stored* `shape`."""
+    def geometry(self, stored: NDArray[np.float64], shape: Sequence[int]) -> Geometry:
+        """Return the canonical geometry of an array with the affine `stored` and the *stored* `shape`."""
         move = np.zeros((4, 4))
         move[3, 3] = 1
         for axis, (source, flip) in enumerate(zip(self.order, self.flips, strict=True)):
             move[source, axis] = -1 if flip else 1
             move[source, 3] = shape[source] - 1 if flip else 0
-        return np.asarray(stored @ move, dtype=np.float64)
+        slices, rows, columns = (shape[axis] for axis in self.order)
+        return Geometry((slices, rows, columns), np.asarray(stored @ move, dtype=np.float64))
 
     def _flipped(self, array: NDArray[Any]) -> NDArray[Any]:
         return array[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
@@ -88,8 +84,7 @@ class Axes:
 def canonical_axes(affine: NDArray[np.float64]) -> Axes:
     """Return how an array with this affine (index → LPS mm) becomes canonical; oblique axes go to the nearest ones.
 
-    Raises:
-        ValueError: The affine has no inverse.
+    Raises ValueError where the affine has no inverse.
     """
     directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(directions).all() or abs(np.linalg.det(directions)) < 1e-3:
@@ -102,13 +97,9 @@ def canonical_axes(affine: NDArray[np.float64]) -> Axes:
 
 @dataclass(frozen=True)
 class OtherSeries:
-    """A series of a study beside the one that is read.
+    """A series of a study beside the one that is read: its number, or None, the number of its images, and why not.
 
-    Attributes:
-        number: Its number in the study, or None.
-        slices: Number of its images.
-        reason: Why it is not read.
-        open: Opens it in place of the one that is read; None where it cannot be read. Raises InputError.
+    `open` opens it in place of the one that is read, or raises InputError; None where it cannot be read.
     """
 
     number: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,7 @@ EXTRAS = {
 
 
 def install_command(extras: str) -> str:
-    """Return the command that installs extras into this environment, from where jcs-ct itself came.
-
-    Args:
-        extras: Names of extras, separated by commas.
-    """
+    """Return the command that adds extras ("train,lite") to this environment, from where jcs-ct itself came."""
     origin = _origin()
     address = str(origin.get("url", ""))
     if "vcs_info" in origin:
@@ -50,7 +47,7 @@ def missing_of(extra: str) -> list[str]:
     except metadata.PackageNotFoundError:
         return []
     wanted = [text for text in requirements if f"extra == '{extra}'" in text.replace('"', "'")]
-    names = [_name(text) for text in wanted]
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in wanted]
     return [name for name in names if version_of(name) is None]
 
 
@@ -60,12 +57,6 @@ def version_of(distribution: str) -> str | None:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _name(requirement: str) -> str:
-    """Return the name that a requirement starts with."""
-    length = next((i for i, c in enumerate(requirement) if not (c.isalnum() or c in "-_.")), len(requirement))
-    return requirement[:length]
 
 
 def _origin() -> dict[str, Any]:

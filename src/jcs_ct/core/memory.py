@@ -56,11 +56,6 @@ def available_memory(groups: Path = CGROUPS, own: Path = OWN_GROUPS, meminfo: Pa
     """Return the memory that this process may use: the machine's, within the limits of its cgroups.
 
     Every group on the way counts, of both versions, with what all processes in it use already.
-
-    Args:
-        groups: Where the cgroups are mounted.
-        own: The file that names those of this process.
-        meminfo: What the system says of the machine.
     """
     machine = _machine(meminfo)
     total, free, limited = machine.get("MemTotal"), machine.get("MemAvailable"), False

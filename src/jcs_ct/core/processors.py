@@ -1,4 +1,4 @@
-"""How many processors this process may use, which is often fewer than the machine has."""
+"""How many processors this process may use, often fewer than the machine has, and how its threads wait for others."""
 
 from __future__ import annotations
 
@@ -22,12 +22,7 @@ MOST = 4096  # threads that a process is taken to mean
 
 
 def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
-    """Return how many processors this process may use: those of its affinity mask, within the quota of its cgroups.
-
-    Args:
-        groups: Where the cgroups are mounted.
-        own: The file that names those of this process.
-    """
+    """Return how many processors this process may use: those of its affinity mask, within the quota of its cgroups."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     limit = quota(groups, own)
@@ -37,9 +32,7 @@ def available(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> int:
 def threads(given: int = 0, processes: int = 1) -> int:
     """Return how many threads a process computes with: those given, else `OMP_NUM_THREADS`, else its share of all.
 
-    Args:
-        given: What was asked for; 0: nothing.
-        processes: Processes of this run on this machine, which share what there is.
+    All there are is shared by so many `processes` of this run on this machine.
     """
     return given or _stated() or max(1, available() // processes)
 
@@ -49,11 +42,8 @@ def limited_threads(given: int = 0) -> Iterator[None]:
     """Let the libraries of this process, and of those that it starts, compute with so many threads; undone at the end.
 
     They know the affinity mask, and `OMP_NUM_THREADS`, but not the quota of a cgroup: in a container of one processor
-    on a machine of 64 they would start 64 threads that wait for one another.
-
-    Args:
-        given: What was asked for; 0: nothing. Then `OMP_NUM_THREADS` decides, then the quota; without any of them the
-            libraries take what they always take.
+    on a machine of 64 they would start 64 threads that wait for one another. Where no number is given (0),
+    `OMP_NUM_THREADS` decides, then the quota; without any of them the libraries take what they always take.
     """
     count = given or _stated() or (available() if quota() is not None else 0)
     if not count:
@@ -79,8 +69,7 @@ def limited_threads(given: int = 0) -> Iterator[None]:
 def quota(groups: Path = CGROUPS, own: Path = OWN_GROUPS) -> float | None:
     """Return how many processors the cgroups of this process grant it, the narrowest of them; None: no limit.
 
-    Both versions are read: `cpu.max` of the second, `cpu.cfs_quota_us` of the first. A container often sees its own
-    group as the root.
+    `cpu.max` is read of their second version, `cpu.cfs_quota_us` of the first.
     """
     limits = (_limit(folder, version) for version, folder in folders("cpu", groups, own))
     return min((limit for limit in limits if limit is not None), default=None)
@@ -101,6 +90,16 @@ def usable_threads(environ: MutableMapping[str, str]) -> str:
         return ""
     del environ[VARIABLE]
     return ascii(text[:40])
+
+
+def spin_briefly(environ: MutableMapping[str, str]) -> None:
+    """Let threads of OpenMP spin briefly while they wait for others, unless the environment says how to wait.
+
+    GNU's OpenMP, which PyTorch brings on Linux, reads its variables when it is loaded: later it has no effect. Beside
+    other work on the machine a study took ten times longer with the usual spin (docs/performance.md).
+    """
+    if "OMP_WAIT_POLICY" not in environ:
+        environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def need_processors_described(described: Path = CPUINFO) -> None:

@@ -20,9 +20,9 @@ IN_MEMORY = 8 * 2**20  # bytes; what is smaller never becomes a file
 
 
 class Spool:
-    """Arrays by number. The file has no name and is gone with this object; several threads may use it.
+    """Arrays by number, which pickling carries along. The file has no name and is gone with this object.
 
-    Pickling carries the arrays along.
+    Several threads may use it.
     """
 
     def __init__(self, arrays: Mapping[int, NDArray[Any]] | None = None) -> None:

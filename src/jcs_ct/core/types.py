@@ -38,11 +38,9 @@ class StageOneFeatures:
     """Quantised stage-1 features of one slice in the COVID-CS format (value · 20, uint8).
 
     Attributes:
-        name: As in `SliceImage`.
-        source: As in `SliceImage`.
+        name, source, notes: As in `SliceImage`.
         vgg: uint8, 64 × rows × columns, or None where the file holds none.
         res2net: uint8, 64 × ceil(rows/2) × ceil(columns/2), or None where the file holds none.
-        notes: As in `SliceImage`.
     """
 
     name: str

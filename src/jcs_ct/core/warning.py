@@ -92,11 +92,7 @@ INFORMING: dict[str, str] = {
 
 
 class CodedWarning(str):
-    """A line of text with a code.
-
-    Attributes:
-        code: A key of `UNRELIABLE` or of `INFORMING`.
-    """
+    """A line of text with a code: a key of `UNRELIABLE` or of `INFORMING`."""
 
     __slots__ = ("code",)
     code: str

@@ -19,13 +19,8 @@ if TYPE_CHECKING:
 def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `destination`; rename it into place when the block ends without an error.
 
-    Args:
-        destination: The final path. Missing parent folders are made.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: `destination` exists and `overwrite` is false, or it is no regular file; or the disk or the folder
-            refuses it.
+    Missing parent folders are made. Raises OutputError where `destination` exists and `overwrite` is false, or it is no
+    regular file, or the disk or the folder refuses it.
     """
     if destination.parts[:1] == ("-",):
         raise OutputError(
@@ -36,14 +31,10 @@ def whole_file(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         # Through a link to its target, as every tool that opens the file for writing would; one that leads nowhere too.
         destination = Path(os.path.realpath(destination)) if destination.is_symlink() else destination
-        if destination.is_dir():
-            raise OutputError(
-                "is a folder, but a file is to be written there", path=destination, hint="give another name"
-            )
         if destination.exists() and not destination.is_file():  # a rename would put a file in the place of /dev/null
-            raise OutputError(
-                "is a device or a pipe, but a file is to be written there", path=destination, hint="give another name"
-            )
+            what = "a folder" if destination.is_dir() else "a device or a pipe"
+            message = f"is {what}, but a file is to be written there"
+            raise OutputError(message, path=destination, hint="give another name")
         if destination.exists() and not overwrite:
             raise OutputError("exists already", path=destination, hint="use --overwrite, or another output folder")
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -7,26 +7,160 @@ fit, two labels for a slice, and whatever lies on both sides of a division. Warn
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError, UsageError
-from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
-from jcs_ct.datasets.inspection import Files, Inspected, inspect_all, stack_prints
-from jcs_ct.datasets.report import KINDS, CheckReport, Finding
-from jcs_ct.datasets.samples import Dataset, Sample, numbered, relative_name
+from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
+from jcs_ct.datasets.inspection import inspect_all
+from jcs_ct.datasets.samples import Dataset, numbered, relative_name
+from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from jcs_ct.core.errors import JcsError
-
-    Watch = Callable[[Iterable[Inspected], int], Iterable[Inspected]]
+    from jcs_ct.datasets.inspection import Inspected, Watch
+    from jcs_ct.datasets.samples import Sample
 
 MOST_PAIRS = 10_000
 """So many near duplicates are named; the others are counted."""
 
 _MOVE = "keep all slices of a patient, and all copies of a slice, in one part; `jcs data split` does"
+
+
+KINDS = {
+    "list": "wrong in the lists",
+    "missing": "missing files",
+    "unreadable": "unreadable files",
+    "size-mismatch": "masks of another size than their slice",
+    "feature-size": "stage-1 features of another size than most",
+    "mask-values": "masks with other values than 0 and 255, or 0 and 1, or with lesion everywhere",
+    "two-labels": "slices with two labels",
+    "slice-overlap": "slices in more than one part of a division",
+    "group-overlap": "groups in more than one part of a division",
+    "near-overlap": "near duplicates in different parts of a division",
+    "empty-mask": "empty masks",
+    "repeated": "slices listed more than once",
+    "exact-duplicate": "files with equal pixels",
+    "near-duplicate": "near duplicates of different or unknown groups",
+    "doubtful": "pictures that are doubtful slices",
+}
+"""Kind of finding → what its heading says. A kind is always a fault, or always a warning."""
+
+WARNINGS = frozenset({"empty-mask", "repeated", "exact-duplicate", "near-duplicate", "doubtful"})
+"""What may be meant so. Everything else is a fault."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was found: its kind (of `KINDS`), the file, group or line it is about, what to do about it."""
+
+    kind: str
+    path: str
+    message: str
+    hint: str | None = None
+
+    @property
+    def fault(self) -> bool:
+        """Whether it has to be put right."""
+        return self.kind not in WARNINGS
+
+    def error(self) -> InputError:
+        """Return it as the error that it is on the command line."""
+        return InputError(self.message, path=self.path, hint=self.hint)
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All that a check found.
+
+    Attributes:
+        datasets: Root, layout and task of each data set.
+        counts: How many slices, files, groups …; how many of each label, source, split and fold.
+        findings: Everything that was found, in the order of `KINDS`.
+        duplicates: The threshold, and numbers of exact and near duplicates, those within one group among them.
+        notes: What a user should know.
+    """
+
+    datasets: tuple[dict[str, Any], ...]
+    counts: dict[str, Any]
+    findings: tuple[Finding, ...]
+    duplicates: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What has to be put right."""
+        return tuple(finding for finding in self.findings if finding.fault)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What may be meant so."""
+        return tuple(finding for finding in self.findings if not finding.fault)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no fault."""
+        return not self.faults
+
+    def of(self, kind: str) -> tuple[Finding, ...]:
+        """Return the findings of one kind."""
+        return tuple(finding for finding in self.findings if finding.kind == kind)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as values that JSON can hold."""
+        return {
+            "ok": self.ok,
+            "datasets": list(self.datasets),
+            "counts": self.counts,
+            "duplicates": self.duplicates,
+            "findings": [asdict(finding) | {"fault": finding.fault} for finding in self.findings],
+            "notes": list(self.notes),
+        }
+
+    def as_text(self, limit: int | None = 20) -> str:
+        """Return it as plain text, at most `limit` findings of a kind."""
+        lines = [f"{dataset['root']}: {dataset['layout']}" for dataset in self.datasets]
+        lines += [f"  {name}: {text}" for name, text in self._figures()]
+        lines += [f"  note: {note}" for note in self.notes]
+        for title, findings in self._sections():
+            lines += ["", title]
+            lines += [f"  {finding.error().line()}" for finding in findings[:limit]]
+            if limit is not None and len(findings) > limit:
+                lines.append(f"  … and {len(findings) - limit:,} more")
+        return "\n".join([*lines, "", self._verdict()])
+
+    def as_markdown(self, limit: int | None = 200) -> str:
+        """Return it as Markdown, at most `limit` findings of a kind."""
+        lines = ["# Check of the data", "", self._verdict(), "", "| | |", "| --- | --- |"]
+        lines += [f"| {dataset['layout']} | {_escaped(dataset['root'])} |" for dataset in self.datasets]
+        lines += [f"| {name} | {_escaped(text)} |" for name, text in self._figures()]
+        lines += ["", *(f"- {_escaped(note)}" for note in self.notes)]
+        for title, findings in self._sections():
+            lines += ["", f"## {title}", "", "| what | found |", "| --- | --- |"]
+            lines += [f"| {_escaped(f.path)} | {_escaped(f.message)} |" for f in findings[:limit]]
+            if limit is not None and len(findings) > limit:
+                lines.append(f"| … | and {len(findings) - limit:,} more, in report.json |")
+        return "\n".join(lines) + "\n"
+
+    def _sections(self) -> Iterator[tuple[str, tuple[Finding, ...]]]:
+        for kind, title in KINDS.items():
+            findings = self.of(kind)
+            if findings:
+                yield f"{'warning' if kind in WARNINGS else 'FAULT'}: {title} ({len(findings):,})", findings
+
+    def _figures(self) -> Iterator[tuple[str, str]]:
+        for name, value in {**self.counts, **self.duplicates}.items():
+            if isinstance(value, dict):
+                if value:
+                    yield name.replace("_", " "), ", ".join(f"{key} {number:,}" for key, number in value.items())
+            elif value is not None:
+                yield name.replace("_", " "), f"{value:,}"
+
+    def _verdict(self) -> str:
+        faults, warnings = len(self.faults), len(self.warnings)
+        return f"{count(faults, 'fault') if faults else 'no fault'}, {count(warnings, 'warning')}"
 
 
 @dataclass(frozen=True)
@@ -80,8 +214,8 @@ class _Check:
         self._sets = sets
         self._items: list[_Item] = []
         self._findings: list[Finding] = []
-        self._inspected: dict[Files, Inspected] = {}
-        self._by_content: dict[bytes, list[_Item]] = {}
+        self._inspected: dict[Sample, Inspected] = {}
+        self._by_content: defaultdict[bytes, list[_Item]] = defaultdict(list)
         self._duplicates: dict[str, Any] = {}
         self._notes = [note for dataset in sets for note in dataset.notes]
         for dataset in sets:
@@ -96,33 +230,29 @@ class _Check:
 
     def read(self, workers: int, watch: Watch | None) -> None:
         """Read every file once, and report what is wrong with it alone."""
-        files = list(dict.fromkeys(_files(item.sample) for item in self._items))
-        results: Iterable[Inspected] = inspect_all(files, workers)
-        if watch is not None:
-            results = watch(results, len(files))
-        by_content: defaultdict[bytes, list[_Item]] = defaultdict(list)
-        names = {_files(item.sample): item.name for item in self._items}
-        for key, found in zip(files, results, strict=True):
+        files = list(dict.fromkeys(item.sample.files for item in self._items))
+        names = {item.sample.files: item.name for item in self._items}
+        for key, found in zip(files, inspect_all(files, workers, watch), strict=True):
             self._inspected[key] = found
             self._findings += [self._finding(kind, problem) for kind, problem in found.faults]
             self._findings += [Finding("doubtful", names[key], note) for note in found.notes]
-            if found.lesion == 0 and key.number is None:  # most volumes have slices without lesion
+            if found.lesion == 0 and key.index is None:  # most volumes have slices without lesion
                 hint = "if the slice has a lesion, the mask is wrong"
                 self._findings.append(Finding("empty-mask", names[key], "has a mask without lesion", hint))
         self._look_at_feature_sizes()
         self._look_at_volumes()
         for item in self._items:
             # A file that cannot be read is still the same file in two lists.
-            by_content[self._of(item).content or str(item.sample.key).encode(errors="surrogateescape")].append(item)
-        self._by_content = dict(by_content)
+            content = self._of(item).content or str(item.sample.key).encode(errors="surrogateescape")
+            self._by_content[content].append(item)
 
     def _look_at_feature_sizes(self) -> None:
         """Find feature files that could not be put into one batch with the others."""
         for which in (0, 1):  # VGG's, Res2Net's; a file may hold one of them
             shapes = {
-                path: found.features[which]
-                for (_, path, *_), found in self._inspected.items()
-                if path is not None and found.features is not None and found.features[which] is not None
+                sample.features: found.features[which]
+                for sample, found in self._inspected.items()
+                if sample.features is not None and found.features is not None and found.features[which] is not None
             }
             usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
             for path, shape in shapes.items():
@@ -150,8 +280,7 @@ class _Check:
                 continue
             first, names = items[0], list(dict.fromkeys(item.name for item in items))
             copies += len(names) - 1
-            others = ", ".join(names[1:4]) + (", …" if len(names) > 4 else "")
-            same = f"has the same pixels as {others}" if others else ""
+            same = f"has the same pixels as {few(names[1:])}" if len(names) > 1 else ""
             also = f"{same}, and " if same else ""
             labels = {item.sample.label: item for item in items if item.sample.label is not None}
             if len(labels) > 1:
@@ -177,15 +306,15 @@ class _Check:
                 groups[item.sample.group].append(item)
         for name, items in groups.items():
             for family in dict.fromkeys(family for item in items for family, _ in item.parts):
-                count = Counter(part for item in items for division, part in item.parts if division == family)
-                if len(count) > 1:
-                    places = " and in ".join(f"{part} ({_slices(n)})" for part, n in sorted(count.items()))
+                parts = Counter(part for item in items for division, part in item.parts if division == family)
+                if len(parts) > 1:
+                    places = " and in ".join(f"{part} ({count(n, 'slice')})" for part, n in sorted(parts.items()))
                     self._add("group-overlap", f"group {name}", f"is in {places}", _MOVE)
 
     def look_for_near_duplicates(self, similarity: float) -> None:
         """Compare all slices of different pixels; report those that are of different or unknown groups."""
         contents = [items for items in self._by_content.values() if self._of(items[0]).print is not None]
-        prints = stack_prints(self._of(items[0]) for items in contents)
+        prints = stack_prints(self._of(items[0]).print for items in contents)
         found = within = 0
         for some in near_pairs(prints, similarity):
             for i, j, alike in zip(*(values.tolist() for values in some), strict=True):
@@ -226,7 +355,7 @@ class _Check:
         counts: dict[str, Any] = {
             "samples": len(samples),
             "slices": len({sample.key for sample in samples}),
-            "masks": len({files.mask for files in self._inspected if files.mask is not None}),
+            "masks": len({sample.mask for sample in self._inspected if sample.mask is not None}),
             "groups": len({sample.group for sample in samples if sample.group}),
         }
         if volumes := len({sample.path for sample in samples if sample.index is not None}):
@@ -244,7 +373,7 @@ class _Check:
         )
 
     def _of(self, item: _Item) -> Inspected:
-        return self._inspected[_files(item.sample)]
+        return self._inspected[item.sample.files]
 
     def _add(self, kind: str, path: str, message: str, hint: str) -> None:
         self._findings.append(Finding(kind, path, message, hint))
@@ -260,10 +389,6 @@ def _shape(shape: tuple[int, ...] | None) -> str:
     return "×".join(map(str, shape or ()))
 
 
-def _files(sample: Sample) -> Files:
-    return Files(sample.image, sample.features, sample.mask, sample.index, sample.lesions)
-
-
 def _divided(items: Iterable[_Item]) -> dict[str, str]:
     """Return part → where it is said, for the first division that puts the items into different parts; else {}."""
     parts: defaultdict[str, dict[str, str]] = defaultdict(dict)
@@ -273,5 +398,9 @@ def _divided(items: Iterable[_Item]) -> dict[str, str]:
     return next((places for places in parts.values() if len(places) > 1), {})
 
 
-def _slices(number: int) -> str:
-    return f"{number:,} slice{'s' * (number != 1)}"
+def _escaped(text: object) -> str:
+    """Return text that cannot change the table it stands in; file names may hold anything."""
+    line = InputError(str(text)).line()
+    for character in "\\|`<*_[":
+        line = line.replace(character, f"\\{character}")
+    return line

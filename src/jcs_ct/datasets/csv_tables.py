@@ -11,11 +11,10 @@ import io
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.opening import read_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 MAX_BYTES = 256 * 2**20
@@ -24,48 +23,42 @@ SIGNS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
 class Rows:
-    """The rows of a table behind its header.
-
-    Attributes:
-        header: The columns in lower case, without spaces around them.
-        delimiter: What divides them.
-    """
+    """The rows of a table behind its header (in lower case, stripped), but for those without a filled cell."""
 
     def __init__(self, path: Path, text: str, delimiter: str) -> None:
         self._path, self.delimiter = path, delimiter
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        self.header: list[str] = []
-        self.header = [cell.strip().casefold() for cell in next(self, [])]
+        self.header = [cell.strip().casefold() for cell in next(self._cells(), [])]
 
     @property
     def line(self) -> int:
         """The number of the line that the last row ends on, from 1."""
         return self._reader.line_num
 
-    def __iter__(self) -> Rows:
-        return self
+    def by_column(self, cells: list[str]) -> dict[str, str]:
+        """Return the cells of the last row by column, stripped. Raises InputError where they are not as many."""
+        if len(cells) != len(self.header):
+            message = f"has {len(cells)} cells, the header has {len(self.header)}"
+            hint = f"put a cell with {SIGNS[self.delimiter]} in quotes"
+            raise InputError(message, path=f"{self._path}:{self.line}", hint=hint)
+        return {column: cell.strip() for column, cell in zip(self.header, cells, strict=True)}
 
-    def __next__(self) -> list[str]:
+    def __iter__(self) -> Iterator[list[str]]:
+        return (cells for cells in self._cells() if any(cell.strip() for cell in cells))
+
+    def _cells(self) -> Iterator[list[str]]:
         try:
-            return next(self._reader)
+            yield from self._reader
         except csv.Error as error:
             raise InputError(f"is not a CSV table: {error}", path=f"{self._path}:{self.line}") from error
 
 
 def open_table(path: Path, wanted: Collection[str]) -> Rows:
-    """Open a table.
+    """Open a table of which the `wanted` columns, in lower case, are looked for; the first one must be there.
 
-    Args:
-        path: The file.
-        wanted: The columns that are looked for, in lower case; the first one must be there.
-
-    Raises:
-        InputError: It cannot be read, is no text, or can be read in two ways.
+    Raises InputError where it cannot be read, is no text, or can be read in two ways.
     """
-    try:
-        text = decode_text(read_file(path, MAX_BYTES))
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save it as CSV, UTF-8") from error
+    text = read_text(path, MAX_BYTES, "save it as CSV, UTF-8")
     first, end, rest = text.partition("\n")
     said = first.strip().strip('"')
     if said.casefold().startswith("sep=") and said[4:] in SIGNS and end:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -45,14 +45,7 @@ def digest(*arrays: NDArray[np.uint8] | None) -> bytes:
 
 
 def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """Return the fingerprint of a picture.
-
-    Args:
-        pixels: uint8, rows × columns × 3.
-
-    Returns:
-        int8, `LENGTH` numbers; all 0 for a picture without structure.
-    """
+    """Return the fingerprint of a picture (uint8, rows × columns × 3): int8, `LENGTH` numbers; 0 without structure."""
     # BOX is the mean over each cell where it shrinks; and a cell's own pixel where it enlarges.
     small = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     flat = (low_frequencies(np.asarray(small, dtype=np.float32)) * _weights()).ravel()[1:]
@@ -67,11 +60,7 @@ def fingerprint(pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
 def low_frequencies(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the lowest coefficients of a picture's orthonormal type-II cosine transform.
 
-    Args:
-        picture: `SIDE` × `SIDE`.
-
-    Returns:
-        `FREQUENCIES` × `FREQUENCIES`, vertical × horizontal.
+    Of `SIDE` × `SIDE` grey values, `FREQUENCIES` × `FREQUENCIES`, vertical × horizontal.
     """
     basis = _basis()
     result: NDArray[np.float32] = (basis @ picture @ basis.T).astype(np.float32, copy=False)
@@ -95,17 +84,19 @@ def turned(print_: NDArray[np.int8]) -> NDArray[np.int8]:
     return np.stack([way.ravel()[1:] for way in ways])
 
 
+def stack_prints(prints: Iterable[NDArray[np.int8] | None]) -> NDArray[np.int8]:
+    """Return fingerprints as rows of one array; rows of 0, which are like nothing, where there is none."""
+    rows = [np.zeros(LENGTH, dtype=np.int8) if one is None else one for one in prints]
+    return np.stack(rows) if rows else np.zeros((0, LENGTH), dtype=np.int8)
+
+
 def near_pairs(
     prints: NDArray[np.int8], threshold: float = THRESHOLD
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]]:
     """Yield all pairs (i, j, similarity), i < j, of which the similarity reaches the threshold, some at a time.
 
-    Every pair is looked at, in blocks: 150,000 fingerprints are 11 billion pairs, some three minutes on two cores and a
-    few megabytes beyond the fingerprints themselves.
-
-    Args:
-        prints: int8, pictures × `LENGTH`.
-        threshold: At most 1.
+    Every pair of rows of `prints` (int8, pictures × `LENGTH`) is looked at, in blocks: 150,000 fingerprints are 11
+    billion pairs, some three minutes on two cores and a few megabytes beyond the fingerprints themselves.
     """
     for top in range(0, len(prints), _BLOCK):
         upper = _unit(prints[top : top + _BLOCK])

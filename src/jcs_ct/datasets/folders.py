@@ -23,6 +23,7 @@ from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
 from jcs_ct.io.files.names import EXTENSIONS, is_litter, natural_key, split_extension, volume_stem
 from jcs_ct.io.files.opening import unreadable
+from jcs_ct.io.files.walk import count, few
 
 Stems = dict[str, Path]
 
@@ -33,10 +34,8 @@ _WORDS = frozenset({"im", "img", "image", "ct", "feat", "features", "mask", "seg
 def read_folders(root: Path) -> Reading:
     """Read `images/` and/or `features/` with `masks/` below `root`.
 
-    A slice without a mask becomes a problem, a mask without a slice a note.
-
-    Raises:
-        InputError: A folder cannot be listed.
+    A slice without a mask becomes a problem, a mask without a slice a note. Raises InputError where a folder cannot be
+    listed.
     """
     problems: list[InputError] = []
     notes: list[str] = []
@@ -50,7 +49,7 @@ def read_folders(root: Path) -> Reading:
     notes += [f"features/: {features.pop(stem).name} is not a .mat file and is not used" for stem in foreign]
     if images and features and images.keys() != features.keys():
         alone = len(images.keys() ^ features.keys())
-        notes.append(f"{_count(alone, 'slice')} in only one of images/ and features/")
+        notes.append(f"{count(alone, 'slice')} in only one of images/ and features/")
     stems = sorted(images.keys() | features.keys(), key=natural_key)
     pairs = _pair(stems, masks, notes)
     samples = []
@@ -62,7 +61,7 @@ def read_folders(root: Path) -> Reading:
             path = image or held
             problems.append(InputError("has no mask of the same name in masks/", path=path, hint=_ADD))
     if masks:
-        notes.append(f"masks/: {_count(len(masks), 'mask')} without a slice: {_few(sorted(masks, key=natural_key))}")
+        notes.append(f"masks/: {count(len(masks), 'mask')} without a slice: {few(sorted(masks, key=natural_key))}")
     return Reading(tuple(samples), tuple(notes), tuple(problems))
 
 
@@ -86,8 +85,7 @@ def read_flat_features(root: Path) -> Reading:
 def files_below(root: Path, *, deep: bool = True) -> dict[str, Path]:
     """Return the files in a folder, "/"-separated name below it → path, in natural order; no hidden ones.
 
-    Raises:
-        InputError: The folder, or one below it, cannot be listed.
+    Raises InputError where the folder, or one below it, cannot be listed.
     """
 
     def fail(error: OSError) -> None:
@@ -129,7 +127,7 @@ def _pair(stems: list[str], masks: Stems, notes: list[str]) -> dict[str, str]:
     found = {slices[0]: those[0] for slices, those in bare.values() if len(slices) == len(those) == 1}
     if found:
         example = next(iter(found.items()))
-        notes.append(f"{_count(len(found), 'mask')} found by a like name: {example[0]} and {example[1]}")
+        notes.append(f"{count(len(found), 'mask')} found by a like name: {example[0]} and {example[1]}")
     return pairs | found
 
 
@@ -158,11 +156,3 @@ def _stems(files: dict[str, Path], folder: Path, problems: list[InputError]) -> 
         else:
             found[stem] = path
     return found
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

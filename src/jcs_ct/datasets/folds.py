@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.core.whole_files import write_whole
 from jcs_ct.datasets.samples import Reading, relative_name, stem_of
 from jcs_ct.io.files.kinds import decode_text
 from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.walk import count, few
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 FOLDS = "folds.json"
@@ -29,11 +28,7 @@ _EXPECTED = '{"folds": [["name", …], …]} is expected'
 
 
 def read_folds(path: Path) -> list[list[str]]:
-    """Return the names in each fold.
-
-    Raises:
-        InputError: It cannot be read, or is something else.
-    """
+    """Return the names in each fold. Raises InputError where the file cannot be read, or is something else."""
     try:
         content = json.loads(decode_text(read_file(path, MAX_BYTES)))
     except (ValueError, RecursionError) as error:
@@ -51,10 +46,8 @@ def read_folds(path: Path) -> list[list[str]]:
 def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
     """Return the samples with the fold that `path` gives them; the samples' own folds no longer count.
 
-    A name of no slice, or of several, and a slice in two folds become problems; slices in no fold a note.
-
-    Raises:
-        InputError: As `read_folds`.
+    A name of no slice, or of several, and a slice in two folds become problems; slices in no fold a note. Raises
+    InputError as `read_folds`.
     """
     folds = read_folds(path)
     files = {sample.path for sample in reading.samples}
@@ -81,17 +74,9 @@ def apply_folds(reading: Reading, path: Path, root: Path) -> Reading:
     notes = list(reading.notes)
     without = [relative_name(file, root) for file in sorted(files - fold_of.keys())]
     if without:
-        few = ", ".join(without[:3]) + (", …" if len(without) > 3 else "")
-        notes.append(f"{path.name}: {len(without):,} slice{'s' * (len(without) != 1)} in no fold: {few}")
+        notes.append(f"{path.name}: {count(len(without), 'slice')} in no fold: {few(without)}")
     samples = tuple(replace(sample, fold=fold_of.get(sample.path)) for sample in reading.samples)
     return replace(reading, samples=samples, notes=tuple(notes), problems=tuple(problems))
-
-
-def write_folds(path: Path, folds: Sequence[Sequence[str]], facts: dict[str, Any], *, overwrite: bool = False) -> None:
-    """Write folds with the facts about them. Raises OutputError as `jcs_ct.core.whole_files.write_whole`."""
-    text = json.dumps({"folds": folds, **facts}, indent=1, ensure_ascii=False)
-    # Names that are no UTF-8 hold surrogates, of which "\\udcff" is JSON's own spelling, too.
-    write_whole(path, (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)
 
 
 def _names(files: set[Path], root: Path) -> dict[str, set[Path]]:

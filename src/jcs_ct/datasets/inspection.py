@@ -7,40 +7,31 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from jcs_ct.core.errors import InputError, JcsError, UsageError
-from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint
+from jcs_ct.datasets.fingerprint import digest, fingerprint
 from jcs_ct.datasets.masks import decode_mask
-from jcs_ct.datasets.samples import Sample
-from jcs_ct.datasets.slices import mask_of, pixels_of
+from jcs_ct.datasets.slices import mask_of, pixels_of, size_text
 from jcs_ct.io.features import read_features
 from jcs_ct.io.files.opening import read_file
 from jcs_ct.io.pictures import decode_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
+    from jcs_ct.datasets.samples import Sample
+
+    Watch = Callable[[Iterable["Inspected"], int], Iterable["Inspected"]]
 
 ALONE = "--workers 1 reads in the process itself"
 
 Fault = Literal["missing", "unreadable", "size-mismatch", "mask-values"]
-
-
-class Files(NamedTuple):
-    """What is read of a sample: see `jcs_ct.datasets.samples.Sample`."""
-
-    image: Path | None
-    features: Path | None
-    mask: Path | None = None
-    number: int | None = None  # `index` is a method of tuples
-    lesions: tuple[int, ...] = ()
 
 
 @dataclass
@@ -64,12 +55,11 @@ class Inspected:
     features: tuple[tuple[int, ...] | None, tuple[int, ...] | None] | None = None
 
 
-def inspect(files: Files) -> Inspected:
+def inspect(sample: Sample) -> Inspected:
     """Read the files of a sample. Their problems are returned, not raised."""
-    image, features, mask, number, _ = files
-    if number is not None:
-        return _of_volume(files)
-    found = Inspected()
+    if sample.index is not None:
+        return _of_volume(sample)
+    found, image, features, mask = Inspected(), sample.image, sample.features, sample.mask
     grid: tuple[int, ...] | None = None
     if image is not None:
         with _fault_of(image, found):
@@ -93,25 +83,24 @@ def inspect(files: Files) -> Inspected:
             else:
                 _refuse_full(decoded.lesion, mask, found)
             if image is not None and grid is not None and decoded.lesion.shape != grid:
-                message = f"has {_size(decoded.lesion.shape)} pixels, its slice {image.name} has {_size(grid)}"
+                message = f"has {size_text(decoded.lesion.shape)} pixels, its slice {image.name} has {size_text(grid)}"
                 hint = "write the mask on the grid of the slice"
                 found.faults.append(("size-mismatch", InputError(message, path=mask, hint=hint)))
     return found
 
 
-def _of_volume(files: Files) -> Inspected:
+def _of_volume(sample: Sample) -> Inspected:
     """Look at a slice of a volume, through the lung window as networks see it."""
     found = Inspected()
-    sample = Sample(image=files.image, mask=files.mask, index=files.number, lesions=files.lesions)
-    if files.image is not None:
-        with _fault_of(files.image, found):
+    if sample.image is not None:
+        with _fault_of(sample.image, found):
             pixels = pixels_of(sample)
             found.content, found.print = digest(pixels), fingerprint(pixels)
-    if files.mask is not None:
-        with _fault_of(files.mask, found):
+    if sample.mask is not None:
+        with _fault_of(sample.mask, found):
             lesion = mask_of(sample)
             found.lesion = int(lesion.sum())
-            _refuse_full(lesion, files.mask, found)
+            _refuse_full(lesion, sample.mask, found)
     return found
 
 
@@ -122,13 +111,18 @@ def _refuse_full(lesion: NDArray[np.bool_], mask: Path, found: Inspected) -> Non
         found.faults.append(("mask-values", problem))
 
 
-def inspect_all(files: Sequence[Files], workers: int = 1) -> Iterator[Inspected]:
-    """Inspect many samples, in order; with `workers` > 1 in as many processes."""
+def inspect_all(samples: Sequence[Sample], workers: int = 1, watch: Watch | None = None) -> Iterable[Inspected]:
+    """Inspect many samples, in order, in as many processes as `workers`; `watch` passes on what is found."""
+    found = _inspect_all(samples, workers)
+    return found if watch is None else watch(found, len(samples))
+
+
+def _inspect_all(samples: Sequence[Sample], workers: int) -> Iterator[Inspected]:
     if workers <= 1:
-        yield from map(inspect, files)
+        yield from map(inspect, samples)
         return
     with _pool(workers) as pool:
-        results = pool.map(inspect, files, chunksize=16)
+        results = pool.map(inspect, samples, chunksize=16)
         while True:
             try:
                 yield next(results)
@@ -143,21 +137,11 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     try:
         # Spawned, since a forked process may inherit locks that some thread holds.
         return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    except (
-        OSError,
-        ImportError,
-        NotImplementedError,
-    ) as error:  # they lie in /dev/shm, which containers have small, or not at all
+    except (OSError, ImportError, NotImplementedError) as error:
+        # They lie in /dev/shm, which containers have small, or not at all.
         why = getattr(error, "strerror", None) or "it is not there"
         text = f"{workers} processes cannot read side by side, for shared memory (/dev/shm) cannot be used: {why}"
         raise UsageError(text, hint=f"{ALONE}; in a container, --shm-size 64m makes room") from error
-
-
-def stack_prints(inspected: Iterable[Inspected]) -> NDArray[np.int8]:
-    """Return the fingerprints as rows of one array; rows of 0, which are like nothing, where there is none."""
-    nothing = np.zeros(LENGTH, dtype=np.int8)
-    rows = [nothing if one.print is None else one.print for one in inspected]
-    return np.stack(rows) if rows else np.zeros((0, LENGTH), dtype=np.int8)
 
 
 @contextmanager
@@ -165,12 +149,9 @@ def _fault_of(path: Path, found: Inspected) -> Iterator[None]:
     try:
         yield
     except InputError as problem:
-        found.faults.append(("unreadable" if path.exists() else "missing", _without_cause(problem)))
-
-
-def _without_cause(problem: InputError) -> InputError:
-    """Return the problem without the frames it came through, which would keep the pixels in memory."""
-    return InputError(problem.message, path=problem.path, hint=problem.hint)
+        # Without the frames that it came through, which would keep the pixels in memory.
+        alone = InputError(problem.message, path=problem.path, hint=problem.hint)
+        found.faults.append(("unreadable" if path.exists() else "missing", alone))
 
 
 def _read_features(path: Path) -> StageOneFeatures:
@@ -183,7 +164,3 @@ def _read_features(path: Path) -> StageOneFeatures:
             raise
         alone = "vgg" if "features of res2net" in problem.message else "res2net"
         return read_features(data, path.stem, str(path), (alone,))
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))

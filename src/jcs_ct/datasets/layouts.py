@@ -20,18 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.datasets.csv_tables import open_table
 from jcs_ct.datasets.folders import files_below, read_flat_features, read_folders
 from jcs_ct.datasets.folds import FOLDS, apply_folds
 from jcs_ct.datasets.lists import LISTS, read_lists
-from jcs_ct.datasets.manifest import columns_of, read_manifest
+from jcs_ct.datasets.manifest import COLUMNS, read_manifest
 from jcs_ct.datasets.samples import Dataset, Reading, Sample, Task, is_features
 from jcs_ct.datasets.volumes import NNUNET, expand, read_nnunet
 from jcs_ct.io.files.names import EXTENSIONS
+from jcs_ct.io.files.sources import LIST_EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-LAYOUTS = ("lists", "manifest", "folders", "flat features", "nnU-Net")
 
 _EXPECTED = {
     "segment": "train.txt with 'image mask' per line, images/ or features/ with masks/, .mat files with masks beside "
@@ -84,35 +84,29 @@ def open_dataset(
 def _read(start: Path, task: Task | None, labels: Mapping[str, int] | None) -> tuple[str, Reading]:
     if start.is_file():
         return _read_file(start, labels)
-    named: dict[str, list[Path]] = {}
-    lists = [start / name for name in LISTS if (start / name).is_file()]
-    if lists and task != "classify":
-        named["lists"] = lists
+    lists = [start / name for name in LISTS if task != "classify" and (start / name).is_file()]
     tables, notes = _manifests(start, task)
-    if tables:
-        named["manifest"] = tables
-    candidates = [", ".join(file.name for file in lists)] * ("lists" in named) + [table.name for table in tables]
+    candidates = [", ".join(file.name for file in lists)] * bool(lists) + [table.name for table in tables]
     if len(candidates) > 1:
         raise InputError(
             f"can be read in {len(candidates)} ways: {' or '.join(candidates)}",
             path=start,
             hint="give the file itself, or move the others away",
         )
-    if "lists" in named:
+    if lists:
         layout, reading = "lists", read_lists({file: LISTS[file.name] for file in lists})
     elif tables:
         layout, reading = "manifest", read_manifest(tables[0], labels)
     else:
         layout, reading = _read_unnamed(start, task)
-    files = ", ".join(file.name for file in named.get(layout, []))
-    said = f"read as {layout}" + (f" ({files})" if files else "")
+    said = f"read as {layout}" + "".join(f" ({files})" for files in candidates)
     return layout, replace(reading, notes=(said, *notes, *reading.notes))
 
 
 def _read_file(path: Path, labels: Mapping[str, int] | None) -> tuple[str, Reading]:
     if path.suffix.lower() == ".csv":
         return "manifest", read_manifest(path, labels)
-    if path.suffix.lower() in {".txt", ".lst", ".list"}:
+    if path.suffix.lower() in LIST_EXTENSIONS:
         return "lists", read_lists({path: LISTS.get(path.name, path.stem)})
     raise InputError(
         "is neither a list (.txt) nor a manifest (.csv)",
@@ -126,7 +120,7 @@ def _manifests(root: Path, task: Task | None) -> tuple[list[Path], list[str]]:
     found, notes = [], []
     needed = {"segment": ("file", "mask"), "classify": ("file", "label"), None: ("file",)}[task]
     for path in sorted(root.glob("*.[cC][sS][vV]")):
-        columns = columns_of(path)
+        columns = open_table(path, COLUMNS).header
         missing = [column for column in needed if column not in columns]
         if not missing:
             found.append(path)
@@ -137,9 +131,9 @@ def _manifests(root: Path, task: Task | None) -> tuple[list[Path], list[str]]:
 
 def _read_unnamed(root: Path, task: Task | None) -> tuple[str, Reading]:
     folders = [name for name in ("images", "features") if (root / name).is_dir()]
-    if task != "classify" and (root / NNUNET).is_file() and (root / "imagesTr").is_dir():
-        return "nnU-Net", read_nnunet(root)
     if task != "classify":
+        if (root / NNUNET).is_file() and (root / "imagesTr").is_dir():
+            return "nnU-Net", read_nnunet(root)
         if folders and (root / "masks").is_dir():
             return "folders", read_folders(root)
         if any(is_features(path) for path in files_below(root, deep=False).values()):
@@ -159,14 +153,12 @@ def _with_what_the_task_needs(reading: Reading, task: Task | None) -> Reading:
     """Turn samples that the task cannot use into problems."""
     if task is None:
         return reading
+    needed = "mask" if task == "segment" else "label"
     usable: list[Sample] = []
     problems = list(reading.problems)
     for sample in reading.samples:
-        if (sample.mask if task == "segment" else sample.label) is not None:
+        if getattr(sample, needed) is not None:
             usable.append(sample)
         else:
-            lacking = "mask" if task == "segment" else "label"
-            problems.append(
-                InputError(f"has no {lacking} ({sample.origin})", path=sample.path, hint=f"add a {lacking}")
-            )
+            problems.append(InputError(f"has no {needed} ({sample.origin})", path=sample.path, hint=f"add a {needed}"))
     return replace(reading, samples=tuple(usable), problems=tuple(problems))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.datasets.samples import Reading, Sample, is_features
-from jcs_ct.io.files.kinds import decode_text
-from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.opening import read_text
+from jcs_ct.io.files.sources import MAX_LIST_BYTES, SAVE_LIST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,27 +25,21 @@ if TYPE_CHECKING:
 LISTS = {"train.txt": "train", "val.txt": "val", "test.txt": "test"}
 """File name → split."""
 
-MAX_LIST_BYTES = 64 * 2**20
-
-_TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]\S*)')
+_TOKEN = re.compile(r'(?:"((?:[^"\\]|\\.)*)"(?=\s|$)|([^\s"]\S*))\s*')
 _ESCAPE = re.compile(r'\\(["\\])')
 _NEEDS_QUOTES = re.compile(r'[\s"]|^#')
 _QUOTE = 'put paths with spaces in double quotes: "images/a b.png" "masks/a b.png"'
 
 
 def read_lists(paths: dict[Path, str]) -> Reading:
-    """Read lists, each into its split.
+    """Read lists, each into its split. A bad line becomes a problem.
 
-    Args:
-        paths: List → split.
-
-    Raises:
-        InputError: A list cannot be read, or is no text. A bad line becomes a problem.
+    Raises InputError where a list cannot be read, or is no text.
     """
     samples: list[Sample] = []
     problems: list[InputError] = []
     for path, split in paths.items():
-        for number, line in enumerate(_text(path).split("\n"), 1):
+        for number, line in enumerate(read_text(path, MAX_LIST_BYTES, SAVE_LIST).split("\n"), 1):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             try:
@@ -62,13 +56,6 @@ def read_lists(paths: dict[Path, str]) -> Reading:
 def format_line(image: str, mask: str) -> str:
     """Return a line of a list, quoted where it has to be."""
     return f"{_quoted(image)} {_quoted(mask)}"
-
-
-def _text(path: Path) -> str:
-    try:
-        return decode_text(read_file(path, MAX_LIST_BYTES))
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
 
 
 def _divide(line: str, folder: Path) -> tuple[Path, Path]:
@@ -101,8 +88,6 @@ def _words(line: str) -> list[str] | None:
         quoted, plain = match.groups()
         words.append(plain if quoted is None else _ESCAPE.sub(r"\1", quoted))
         position = match.end()
-        while position < len(line) and line[position].isspace():
-            position += 1
     return words
 
 

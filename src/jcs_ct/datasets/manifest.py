@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.datasets.csv_tables import SIGNS, open_table
+from jcs_ct.datasets.csv_tables import open_table
 from jcs_ct.datasets.samples import Reading, Sample, is_features
 
 if TYPE_CHECKING:
@@ -30,20 +30,10 @@ LABELS: dict[str, int] = dict.fromkeys(("1", "covid", "covid-19", "covid19", "po
 """What a label may be called, in any case. Other names need a mapping of their own."""
 
 
-def columns_of(path: Path) -> list[str]:
-    """Return the columns of a CSV file in lower case. Raises InputError where it cannot be read."""
-    return open_table(path, COLUMNS).header
-
-
 def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Reading:
-    """Read a manifest.
+    """Read a manifest; `labels` are further names of labels, to 0 or 1, whose case does not count.
 
-    Args:
-        path: The CSV file.
-        labels: Further names of labels, to 0 or 1; case does not count.
-
-    Raises:
-        InputError: It cannot be read, or has no column `file`, or one twice. A bad row becomes a problem.
+    A bad row becomes a problem. Raises InputError where it cannot be read, or has no column `file`, or one twice.
     """
     rows = open_table(path, COLUMNS)
     header = rows.header
@@ -58,10 +48,8 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
         raise InputError(f"has the column {twice[0]!r} twice", path=f"{path}:1", hint="keep one")
     table = _Table(path, {**LABELS, **{name.casefold(): value for name, value in (labels or {}).items()}})
     for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
         try:
-            table.add(cells, header, rows.line, rows.delimiter)
+            table.add(rows.by_column(cells), rows.line)
         except InputError as problem:
             table.problems.append(InputError(problem.message, path=f"{path}:{rows.line}", hint=problem.hint))
     return Reading(tuple(table.samples), tuple(table.notes(header)), tuple(table.problems))
@@ -70,12 +58,8 @@ def read_manifest(path: Path, labels: Mapping[str, int] | None = None) -> Readin
 def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Return the filled rows of another table with a header: where each stands, and its cells by column.
 
-    Args:
-        path: The CSV file.
-        columns: Those that are looked for; the first one must be there and filled.
-
-    Raises:
-        InputError: It cannot be read, lacks the column, or a row has other cells than the header.
+    The first of the `columns` that are looked for must be there and filled. Raises InputError where the table cannot be
+    read, lacks that column, or a row has other cells than the header.
     """
     rows, needed = open_table(path, columns), columns[0]
     header = rows.header
@@ -85,8 +69,6 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, s
         )
     found = []
     for cells in rows:
-        if not any(cell.strip() for cell in cells):
-            continue
         place = f"{path}:{rows.line}"
         row = {column: cell.strip() for column, cell in zip(header, cells, strict=False)}
         if len(cells) != len(header) or not row[needed]:
@@ -107,13 +89,7 @@ class _Table:
     problems: list[InputError] = field(default_factory=list)
     named: dict[str, int] = field(default_factory=dict)
 
-    def add(self, cells: list[str], header: list[str], line: int, delimiter: str) -> None:
-        if len(cells) != len(header):
-            raise InputError(
-                f"has {len(cells)} cells, the header has {len(header)}",
-                hint=f"put a cell with {SIGNS[delimiter]} in quotes",
-            )
-        row = {column: cell.strip() for column, cell in zip(header, cells, strict=True)}
+    def add(self, row: dict[str, str], line: int) -> None:
         if not row["file"]:
             raise InputError("names no file", hint="fill the column 'file', or remove the row")
         folder = self.path.parent
@@ -128,8 +104,8 @@ class _Table:
                 group=row.get("group") or None,
                 source=row.get("source") or None,
                 split=row.get("split", "").casefold() or None,
-                fold=_fold(row["fold"]) if row.get("fold") else None,
-                index=_index(row["slice"]) if row.get("slice") else None,
+                fold=_number(row, "fold", 1, "none") if row.get("fold") else None,
+                index=_number(row, "slice", 0, "a picture") if row.get("slice") else None,
                 empty=row.get("empty", "") == "1",
                 origin=f"{self.path.name}:{line}",
             )
@@ -169,13 +145,9 @@ def _find(name: str, folder: Path, below: tuple[str, ...]) -> Path:
     return next((place for place in places if place.exists()), places[0])
 
 
-def _fold(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"has the fold {text!r}; a number from 1 is expected", hint="leave it empty for none")
-    return int(text)
-
-
-def _index(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise InputError(f"has the slice {text!r}; a number from 0 is expected", hint="leave it empty for a picture")
+def _number(row: Mapping[str, str], what: str, least: int, empty: str) -> int:
+    text = row[what]
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        message = f"has the {what} {text!r}; a number from {least} is expected"
+        raise InputError(message, hint=f"leave it empty for {empty}")
     return int(text)

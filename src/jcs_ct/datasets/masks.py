@@ -26,23 +26,14 @@ _HINT = "a mask holds 0 (no lesion) and 255 or 1 (lesion); save it as PNG, never
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as it is stored.
-
-    Attributes:
-        lesion: bool, rows × columns: where it is not 0.
-        fault: What is wrong with its values, or None.
-    """
+    """A mask as it is stored: bool, rows × columns, where it is not 0; and what is wrong with its values, or None."""
 
     lesion: NDArray[np.bool_]
     fault: str | None
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a lesion mask: bool, rows × columns.
-
-    Raises:
-        InputError: It is no picture, or has other values than a mask.
-    """
+    """Read a lesion mask: bool, rows × columns. Raises InputError for no picture, or other values than a mask has."""
     mask = decode_mask(read_file(path), str(path))
     if mask.fault:
         raise InputError(mask.fault, path=path, hint=_HINT)
@@ -50,14 +41,9 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 
 def decode_mask(data: bytes, label: str) -> Mask:
-    """Decode a mask, and say what is wrong with its values.
+    """Decode a mask that messages call `label`, and say what is wrong with its values.
 
-    Args:
-        data: The whole file.
-        label: What messages call it.
-
-    Raises:
-        InputError: It is no picture, or damaged.
+    Raises InputError where it is no picture, or damaged.
     """
     kind = sniff(data[:HEAD])
     if kind not in RASTERS:

@@ -55,6 +55,11 @@ class Sample:
         return self.path, self.index
 
     @property
+    def files(self) -> Sample:
+        """What is read of it, and nothing else that is known: equal for samples of the same files."""
+        return Sample(self.image, self.mask, self.features, index=self.index, lesions=self.lesions)
+
+    @property
     def path(self) -> Path:
         """The file the slice itself is in: the picture, or else the features."""
         path = self.image or self.features
@@ -71,7 +76,7 @@ class Dataset:
         root: Its folder.
         task: What it was opened for; None: for whatever it holds.
         samples: In the order of its lists, or in natural order.
-        layout: Which layout was found; one of `jcs_ct.datasets.layouts.LAYOUTS`.
+        layout: Which layout was found, see the table of `jcs_ct.datasets.layouts`.
         notes: What a user should know, a line each.
         problems: What is wrong with its lists; none where it was opened strictly.
         label_names: What nnU-Net's `dataset.json` says that the labels of masks mean, as JSON; "" where nothing does.
@@ -103,8 +108,7 @@ class Dataset:
     def fold(self, number: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
         """Return the samples to train on and to test on for a fold; those in no fold are in neither.
 
-        Raises:
-            UsageError: There is no such fold.
+        Raises UsageError where there is no such fold.
         """
         if number not in self.folds:
             known = ", ".join(map(str, self.folds)) or "none; `jcs data split` makes them"

@@ -19,10 +19,11 @@ from jcs_ct.datasets.masks import read_mask
 from jcs_ct.imaging.recipes import luminance
 from jcs_ct.imaging.window import to_grey
 from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.nifti.labels import read_labels
+from jcs_ct.io.nifti.volume import read_labels
 from jcs_ct.io.pictures import decode_slice
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from jcs_ct.datasets.samples import Sample
 
 
-_PAIRS = {".hdr": (".img",), ".img": (".hdr",)}  # of one mask: its header and its values
+_PAIRS = {".hdr": ".img", ".img": ".hdr"}  # of one mask: its header and its values
 
 
 class Pixels(NamedTuple):
@@ -54,15 +55,10 @@ class Pixels(NamedTuple):
 
 
 def read_sample(sample: Sample) -> Pixels:
-    """Read a sample.
-
-    Raises:
-        InputError: It or its mask cannot be read, or they differ in size.
-    """
+    """Read a sample. Raises InputError where it or its mask cannot be read, or they differ in size."""
     spacing: tuple[float, float] | None = None
     if sample.index is None:
-        colours = decode_slice(read_file(sample.path), sample.path.stem, str(sample.path)).pixels
-        image: NDArray[Any] = luminance(colours)
+        image: NDArray[Any] = luminance(pixels_of(sample))
     else:
         series = open_volume(str(sample.path))
         if sample.index >= len(series):
@@ -100,6 +96,11 @@ def mask_of(sample: Sample) -> NDArray[np.bool_]:
     return wanted_labels(labels[sample.index], sample.lesions)
 
 
+def size_text(shape: Sequence[int]) -> str:
+    """Return sizes for a message: "512 × 512"."""
+    return " × ".join(map(str, shape))
+
+
 def wanted_labels(labels: NDArray[Any], lesions: tuple[int, ...]) -> NDArray[np.bool_]:
     """Return where labels are lesion: one of `lesions`, or, without any, above 0."""
     found: NDArray[np.bool_] = np.isin(labels, lesions) if lesions else labels > 0
@@ -119,10 +120,9 @@ def open_volume(path: str) -> CTSeries:
 
 @lru_cache(maxsize=2)
 def open_labels(path: str) -> NDArray[Any]:
-    """Return the labels in a NIfTI file: slices × rows × columns, see `jcs_ct.io.nifti.labels`.
+    """Return the labels in a NIfTI file: slices × rows × columns, see `read_labels`.
 
-    Raises:
-        InputError: See there; or values that are no whole numbers, as of probabilities or of a mask that was resized.
+    Raises InputError as there, and where values are no whole numbers, as of probabilities or of a resized mask.
     """
     labels = read_labels(path)
     if (between := between_whole_numbers(labels)) is not None:
@@ -145,24 +145,16 @@ def between_whole_numbers(values: NDArray[Any]) -> float | None:
 def content_digest(sample: Sample, path: Path | None = None) -> str:
     """Return the SHA-256 of what a sample is read from: its file (or `path`), or all files of its volume.
 
-    Raises:
-        InputError: It cannot be read.
+    Of a volume that is more than the file that names it: the images of a DICOM series in folders below, the values
+    beside `.mhd`, `.nhdr` and `.hdr`. Their order and their names do not count.
+
+    Raises InputError where one cannot be read.
     """
-    return digest_of(path or sample.path) if sample.index is None else volume_digest(sample.path)
-
-
-def volume_digest(path: Path) -> str:
-    """Return the SHA-256 of every file that a volume is read from, in any order and under any names.
-
-    That is more than the file that names it: the images of a DICOM series in folders below, the values beside `.mhd`,
-    `.nhdr` and `.hdr`.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    sources = open_volume(str(path)).sources
-    if len(sources) == 1 and sources[0].path == path and sources[0].member is None:
-        return digest_of(path)
+    if sample.index is None:
+        return digest_of(path or sample.path)
+    sources = open_volume(str(sample.path)).sources
+    if len(sources) == 1 and sources[0].path == sample.path and sources[0].member is None:
+        return digest_of(sample.path)
     inner = sorted(
         digest_of(source.path) if source.plain else hashlib.sha256(source.read()).hexdigest() for source in sources
     )
@@ -172,10 +164,8 @@ def volume_digest(path: Path) -> str:
 def mask_digest(path: Path) -> str:
     """Return the SHA-256 of a mask, with the values beside its header where these are two files.
 
-    Raises:
-        InputError: It cannot be read.
+    Raises InputError where it cannot be read.
     """
-    beside = [path.with_suffix(ending) for ending in _PAIRS.get(path.suffix.lower(), ())]
-    files = [path, *(other for other in beside if other.is_file())]
-    found = [digest_of(file) for file in files]
-    return found[0] if len(found) == 1 else hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+    files = {path, path.with_suffix(_PAIRS.get(path.suffix.lower(), path.suffix))}
+    found = sorted(digest_of(file) for file in files if file == path or file.is_file())
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()

@@ -5,6 +5,7 @@ scikit-learn's `StratifiedGroupKFold` does the dividing; the stratum of a slice 
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections import Counter, defaultdict
@@ -16,28 +17,24 @@ from jcs_ct.core.errors import JcsError, UsageError
 from jcs_ct.core.installing import install_command
 from jcs_ct.core.version import __version__
 from jcs_ct.core.whole_files import write_whole
-from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs
-from jcs_ct.datasets.folds import write_folds
-from jcs_ct.datasets.inspection import Files, inspect_all, stack_prints
+from jcs_ct.datasets.fingerprint import THRESHOLD, near_pairs, stack_prints
+from jcs_ct.datasets.inspection import inspect_all
 from jcs_ct.datasets.lists import format_line
 from jcs_ct.datasets.samples import Dataset, Sample, short_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from jcs_ct.datasets.inspection import Inspected
+    from jcs_ct.datasets.inspection import Watch
 
 MOST_FOLDS = 100
 
 
 @dataclass(frozen=True)
 class Folds:
-    """A division of a data set.
+    """A division of a data set: the samples of each fold, a file once, whatever the lists say.
 
-    Attributes:
-        folds: The samples of each fold; a file stands once, whatever the lists say.
-        facts: How it was made and what each fold holds, for `folds.json`.
-        notes: What a user should know.
+    `facts` say how it was made and what each fold holds, for `folds.json`; `notes` what a user should know.
     """
 
     folds: tuple[tuple[Sample, ...], ...]
@@ -53,7 +50,7 @@ def make_folds(
     join_duplicates: bool = False,
     similarity: float = THRESHOLD,
     workers: int = 1,
-    watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None = None,
+    watch: Watch | None = None,
 ) -> Folds:
     """Divide a data set into folds. What is in a split "test" is held back: it is in no fold.
 
@@ -119,12 +116,13 @@ def make_folds(
 def save_folds(made: Folds, dataset: Dataset, path: Path, *, overwrite: bool = False) -> None:
     """Write `folds.json`: slices go by their stems, or by their paths where a stem is not the only one.
 
-    Raises:
-        OutputError: The file exists and `overwrite` is false, or it cannot be written.
+    Raises OutputError where the file exists and `overwrite` is false, or cannot be written.
     """
     names = short_names((sample.path for sample in dataset.samples), dataset.root)
     folds = [list(dict.fromkeys(names[s.path] for s in fold)) for fold in made.folds]  # a volume goes by one name
-    write_folds(path, folds, made.facts, overwrite=overwrite)
+    text = json.dumps({"folds": folds, **made.facts}, indent=1, ensure_ascii=False)
+    # Names that are no UTF-8 hold surrogates, of which "\\udcff" is JSON's own spelling, too.
+    write_whole(path, (text + "\n").encode(errors="backslashreplace"), overwrite=overwrite)
 
 
 def list_files(made: Folds, folder: Path) -> list[Path]:
@@ -152,9 +150,8 @@ def save_lists(made: Folds, folder: Path, *, overwrite: bool = False) -> None:
         for name, samples in (("train.txt", train), ("test.txt", test)):
             path = folder / f"fold{number}" / name
             lines = [format_line(_relative(s.path, path), _relative(s.mask or s.path, path)) for s in samples]
-            write_whole(
-                path, "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"), overwrite=overwrite
-            )
+            text = "".join(f"{line}\n" for line in lines)
+            write_whole(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
 
 
 def _scikit_learn() -> tuple[Any, str]:
@@ -184,15 +181,11 @@ def _divide(divider: Any, folds: int, seed: int, strata: list[str], groups: list
 
 
 def _duplicates(
-    samples: Sequence[Sample],
-    similarity: float,
-    workers: int,
-    watch: Callable[[Iterable[Inspected], int], Iterable[Inspected]] | None,
+    samples: Sequence[Sample], similarity: float, workers: int, watch: Watch | None
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs of slices with equal or nearly equal pixels, enough of them to connect all that are."""
-    files = [Files(sample.image, sample.features, None, sample.index) for sample in samples]
-    results: Iterable[Inspected] = inspect_all(files, workers)
-    inspected = list(watch(results, len(files)) if watch is not None else results)
+    files = [Sample(sample.image, features=sample.features, index=sample.index) for sample in samples]
+    inspected = list(inspect_all(files, workers, watch))
     first: dict[bytes, int] = {}
     for i, found in enumerate(inspected):
         if found.faults:
@@ -201,7 +194,7 @@ def _duplicates(
         if first.setdefault(found.content, i) != i:
             yield first[found.content], i
     distinct = list(first.values())
-    for one, other, _ in near_pairs(stack_prints(inspected[i] for i in distinct), similarity):
+    for one, other, _ in near_pairs(stack_prints(inspected[i].print for i in distinct), similarity):
         yield from ((distinct[a], distinct[b]) for a, b in zip(one.tolist(), other.tolist(), strict=True))
 
 

@@ -25,19 +25,19 @@ import numpy as np
 
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.types import SliceImage
-from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, turned
-from jcs_ct.datasets.inspection import Files, inspect, inspect_all
+from jcs_ct.datasets.fingerprint import LENGTH, digest, fingerprint, stack_prints, turned
+from jcs_ct.datasets.inspection import inspect, inspect_all
+from jcs_ct.datasets.samples import Sample
 from jcs_ct.datasets.slices import pixels_of
 from jcs_ct.io.files.opening import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from jcs_ct.core.types import StageOneFeatures
-    from jcs_ct.datasets.samples import Sample
 
 Likeness = Literal["same", "similar"]
 
@@ -55,9 +55,8 @@ _HINT = "write it again with training_hashes, or delete it"
 class TrainingSlices:
     """Hashes of the slices that a network was trained on.
 
-    Attributes:
-        digests: uint64, sorted, each once: the first bytes of `fingerprint.digest`.
-        looks: uint8, slices × 24, in the same order: the signs, packed.
+    `digests` are uint64, sorted, each once: the first bytes of `fingerprint.digest`; `looks` the signs, packed, in the
+    same order: uint8, slices × 24.
     """
 
     digests: NDArray[np.uint64]
@@ -67,12 +66,7 @@ class TrainingSlices:
         return len(self.digests)
 
     def find(self, content: bytes, print_: NDArray[np.int8] | None) -> Likeness | None:
-        """Return whether a slice is known.
-
-        Args:
-            content: Its digest.
-            print_: Its fingerprint; None for features, which are compared exactly.
-        """
+        """Return whether a slice is known by its digest, or else by its fingerprint; features have none."""
         head = np.frombuffer(content[:_DIGEST], dtype=">u8").astype(np.uint64)
         place = int(np.searchsorted(self.digests, head[0]))
         if place < len(self) and self.digests[place] == head[0]:
@@ -117,44 +111,39 @@ def union_of(every: Sequence[TrainingSlices]) -> TrainingSlices:
 def training_hashes(samples: Iterable[Sample], workers: int = 1) -> TrainingSlices:
     """Return the hashes of the slices that a network is trained on, for the file beside its card.
 
-    Args:
-        samples: Pictures, stage-1 features, or slices of volumes (those with an `index`, through the lung window).
-        workers: Processes that read.
-
-    Raises:
-        InputError: A slice cannot be read.
+    Slices of volumes are those with an `index`, seen through the lung window; `workers` processes read the others.
+    Raises InputError where a slice cannot be read.
     """
-    files: dict[Files, None] = {}
-    sliced: list[Sample] = []
+    files: dict[Sample, None] = {}
+    sliced: list[Sample] = []  # those of one volume follow each other
     for sample in samples:
         if sample.index is not None:
             sliced.append(sample)
         else:
-            files[Files(sample.image, None if sample.image else sample.features)] = None
-    return hashes_of((*_of_files(list(files), workers), *_of_volumes(sliced)))
+            files[Sample(sample.image, features=None if sample.image else sample.features)] = None
+    slices: list[tuple[bytes, NDArray[np.int8] | None]] = []
+    for found in inspect_all(list(files), workers):
+        if found.content is None:
+            raise found.faults[0][1]
+        slices.append((found.content, found.print))
+    seen = map(pixels_of, sliced)  # as `diagnose` shows them to its networks
+    slices += ((digest(pixels), fingerprint(pixels)) for pixels in seen)
+    return hashes_of(slices)
 
 
 def hashes_of(slices: Iterable[tuple[bytes, NDArray[np.int8] | None]]) -> TrainingSlices:
     """Return the hashes of slices, given as digest and fingerprint (None for features)."""
     known = {int.from_bytes(content[:_DIGEST], "big"): print_ for content, print_ in slices}
     order = sorted(known)
-    nothing = np.zeros(LENGTH, dtype=np.int8)
-    prints = [nothing if (print_ := known[head]) is None else print_ for head in order]
-    looks = coarse_hashes(np.stack(prints)) if prints else np.zeros((0, _LOOKS), dtype=np.uint8)
+    looks = coarse_hashes(stack_prints(known[head] for head in order))
     return TrainingSlices(np.array(order, dtype=np.uint64), looks)
 
 
 def seen_in_training(item: SliceImage | StageOneFeatures, sample: Sample, learned: TrainingSlices) -> Likeness | None:
-    """Return whether a network was trained on a slice.
-
-    Args:
-        item: The slice as it was read.
-        sample: Its files.
-        learned: Of the network.
-    """
+    """Return whether the network that `learned` was trained on a slice; `sample` names the files of `item`."""
     if isinstance(item, SliceImage):
         return learned.find(digest(item.pixels), fingerprint(item.pixels))
-    found = inspect(Files(None, sample.features))  # all arrays of the file; the network may have read one of them
+    found = inspect(Sample(features=sample.features))  # all arrays of the file; the network may have read one of them
     return None if found.content is None else learned.find(found.content, None)
 
 
@@ -179,17 +168,3 @@ def _signs() -> NDArray[np.float32]:
     random = b"".join(hashlib.sha256(b"jcs-ct looks %d" % i).digest() for i in range(blocks))
     bits = np.unpackbits(np.frombuffer(random, dtype=np.uint8))[: LENGTH * BITS]
     return bits.reshape(LENGTH, BITS).astype(np.float32) * 2 - 1
-
-
-def _of_files(files: list[Files], workers: int) -> Iterator[tuple[bytes, NDArray[np.int8] | None]]:
-    for found in inspect_all(files, workers):
-        if found.content is None:
-            raise found.faults[0][1]
-        yield found.content, found.print
-
-
-def _of_volumes(samples: Iterable[Sample]) -> Iterator[tuple[bytes, NDArray[np.int8]]]:
-    """Read slices of volumes as `diagnose` shows them to its networks; samples of one volume follow each other."""
-    for sample in samples:
-        pixels = pixels_of(sample)
-        yield digest(pixels), fingerprint(pixels)

@@ -8,13 +8,12 @@ compression, of which the system keeps in memory what fits. Processes that read 
 from __future__ import annotations
 
 import mmap
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jcs_ct.core.errors import InputError, OutputError
-from jcs_ct.datasets.slices import mask_of, pixels_of, read_sample
+from jcs_ct.datasets.slices import mask_of, pixels_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +53,7 @@ class UnpackedSlices:
             with path.open("wb") as file:
                 for key in sorted(volumes, key=lambda key: (str(key[0]), key[1])):  # volume by volume
                     sample = volumes[key]
-                    grey = read_sample(replace(sample, mask=None)).grey
+                    grey = pixels_of(sample)[:, :, 0]
                     self._places[key] = file.tell(), (grey.shape[0], grey.shape[1])
                     file.write(np.ascontiguousarray(grey).data)
                     if sample.mask is not None:

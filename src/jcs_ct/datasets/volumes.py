@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import InputError, UsageError
 from jcs_ct.datasets.samples import Reading, Sample
-from jcs_ct.datasets.slices import open_labels, open_volume, wanted_labels
+from jcs_ct.datasets.slices import open_labels, open_volume, size_text, wanted_labels
 from jcs_ct.io.files.kinds import decode_text
 from jcs_ct.io.files.names import natural_key, volume_stem
 from jcs_ct.io.files.opening import read_file
+from jcs_ct.io.files.walk import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,24 +32,21 @@ NNUNET = "dataset.json"
 _MAX_JSON = 2**22
 
 
-def is_volume(path: Path) -> bool:
-    """Return whether a path is called as a volume is, or is a folder, as a DICOM series is."""
-    return volume_stem(path.name) is not None or path.is_dir()
-
-
 def expand(reading: Reading, lesions: Sequence[int] = ()) -> Reading:
     """Return a sample for each slice of every volume; other samples stay as they are.
 
-    Args:
-        reading: What a layout's reader found.
-        lesions: Labels that are lesion; empty: all above 0.
+    `lesions` are the labels that are lesion; empty: all above 0.
     """
     samples: list[Sample] = []
     problems, notes = list(reading.problems), list(reading.notes)
     volumes = unsaid = 0
     for sample in reading.samples:
-        if sample.index is not None or sample.image is None or not is_volume(sample.image):
-            samples.append(replace(sample, lesions=tuple(lesions)) if sample.index is not None else sample)
+        image = sample.image
+        if sample.index is not None:
+            samples.append(replace(sample, lesions=tuple(lesions)))
+            continue
+        if image is None or not (volume_stem(image.name) or image.is_dir()):  # a DICOM series is a folder
+            samples.append(sample)
             continue
         try:
             slices = list(_slices_of(replace(sample, lesions=tuple(lesions))))
@@ -59,7 +57,7 @@ def expand(reading: Reading, lesions: Sequence[int] = ()) -> Reading:
         unsaid += sample.label == 1 and sample.mask is None
         samples += slices
     if volumes:
-        notes.append(f"{volumes:,} volume{'s' * (volumes != 1)} of {len(samples):,} slices")
+        notes.append(f"{count(volumes, 'volume')} of {len(samples):,} slices")
     if unsaid:
         notes.append(
             f"{unsaid:,} positive volumes have no mask: which of their slices show the disease is not known, and their "
@@ -80,7 +78,7 @@ def _slices_of(sample: Sample) -> Iterator[Sample]:
     masks = open_labels(str(sample.mask))
     if masks.shape != series.geometry.shape:
         raise InputError(
-            f"is {_size(masks.shape)}, its volume {path.name} is {_size(series.geometry.shape)}",
+            f"is {size_text(masks.shape)}, its volume {path.name} is {size_text(series.geometry.shape)}",
             path=sample.mask,
             hint="a mask has the grid of its volume",
         )
@@ -90,27 +88,25 @@ def _slices_of(sample: Sample) -> Iterator[Sample]:
         yield replace(sample, group=group, index=index, empty=empty, label=label)
 
 
-def _size(shape: Sequence[int]) -> str:
-    return " × ".join(map(str, shape))
-
-
 def read_nnunet(root: Path) -> Reading:
     """Read a raw folder of nnU-Net: `dataset.json`, `imagesTr/CASE_0000*` and `labelsTr/CASE*`.
 
-    Raises:
-        InputError: `dataset.json` cannot be read, names several channels, or no file ending.
+    Raises InputError where `dataset.json` cannot be read, names several channels, or no file ending.
     """
-    content = _json(root / NNUNET)
-    channels = content.get("channel_names", content.get("modality", {"0": "CT"}))
+    path = root / NNUNET
+    try:
+        content = json.loads(decode_text(read_file(path, _MAX_JSON)))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"is not JSON: {error}", path=path, hint="write it as nnU-Net does") from error
+    if not isinstance(content, dict):
+        raise InputError("is not a JSON object", path=path, hint="write it as nnU-Net does")
+    channels: Any = content.get("channel_names", content.get("modality", {"0": "CT"}))
     if not isinstance(channels, dict) or len(channels) != 1:
-        raise InputError(
-            f"names {len(channels)} channels, one is expected: CT", path=root / NNUNET, hint="keep the CT alone"
-        )
+        raise InputError(f"names {len(channels)} channels, one is expected: CT", path=path, hint="keep the CT alone")
     ending = content.get("file_ending", ".nii.gz")
     if not isinstance(ending, str) or volume_stem(f"x{ending}") != "x":
-        raise InputError(
-            f"names the file ending {ending!r}; volumes are expected", path=root / NNUNET, hint="for example .nii.gz"
-        )
+        message = f"names the file ending {ending!r}; volumes are expected"
+        raise InputError(message, path=path, hint="for example .nii.gz")
     samples: list[Sample] = []
     problems: list[InputError] = []
     for image in sorted((root / "imagesTr").glob(f"*_0000{ending}"), key=lambda path: natural_key(path.name)):
@@ -120,19 +116,9 @@ def read_nnunet(root: Path) -> Reading:
             samples.append(Sample(image, mask, group=case))
         else:
             problems.append(InputError(f"has no {mask.name} in labelsTr/", path=image, hint="add it"))
-    note = f"labels of {NNUNET}: {content['labels']}" if content.get("labels") else f"{NNUNET} names no labels"
-    names = json.dumps(content["labels"], sort_keys=True) if content.get("labels") else ""
-    return Reading(tuple(samples), (note,), tuple(problems), names)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(decode_text(read_file(path, _MAX_JSON)))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"is not JSON: {error}", path=path, hint="write it as nnU-Net does") from error
-    if not isinstance(content, dict):
-        raise InputError("is not a JSON object", path=path, hint="write it as nnU-Net does")
-    return content
+    labels = content.get("labels")
+    note = f"labels of {NNUNET}: {labels}" if labels else f"{NNUNET} names no labels"
+    return Reading(tuple(samples), (note,), tuple(problems), json.dumps(labels, sort_keys=True) if labels else "")
 
 
 def lesion_labels(text: str) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from jcs_ct.core.errors import InputError, UsageError
-from jcs_ct.datasets.csv_tables import SIGNS, number_of, open_table
+from jcs_ct.datasets.csv_tables import number_of, open_table
 from jcs_ct.datasets.folders import files_below
 from jcs_ct.datasets.folds import FOLDS
 from jcs_ct.datasets.layouts import open_dataset
@@ -231,15 +231,7 @@ def read_probabilities(path: Path) -> list[tuple[str, float]]:
         raise InputError("has a column twice", path=f"{path}:1", hint="keep one")
     rows = []
     for cells in table:
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) != len(table.header):
-            raise InputError(
-                f"has {len(cells)} cells, the header has {len(table.header)}",
-                path=f"{path}:{table.line}",
-                hint=f"put a cell with {SIGNS[table.delimiter]} in quotes",
-            )
-        row = {column: cell.strip() for column, cell in zip(table.header, cells, strict=True)}
+        row = table.by_column(cells)
         try:
             value = number_of(row["probability"], table.delimiter)
         except ValueError:

@@ -18,7 +18,7 @@ from jcs_ct.datasets.slices import between_whole_numbers, wanted_labels
 from jcs_ct.imaging.recipes import RECIPES, resize_map
 from jcs_ct.io.files.kinds import HEAD, RASTERS, sniff
 from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.nifti.labels import read_labels
+from jcs_ct.io.nifti.volume import read_labels
 from jcs_ct.io.pictures import MAX_SIDE
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ fails: where no lungs are found, the field is the whole slice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,22 +30,8 @@ LOW = 0.65  # of the height, below which what reaches both sides is no lung
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
-@dataclass(frozen=True)
-class LungBox:
-    """A box on a slice.
-
-    Attributes:
-        box: (top, left, rows, columns) in pixels of the slice.
-        lungs: Share of the box that is dark lung; 0 where none was found and the box is the whole slice.
-    """
-
-    box: tuple[int, int, int, int]
-    lungs: float
-
-    @property
-    def found(self) -> bool:
-        """Whether lungs were found."""
-        return self.lungs > 0
+Box = tuple[int, int, int, int]
+"""(top, left, rows, columns) in pixels of a picture."""
 
 
 def otsu(values: NDArray[np.uint8]) -> int:
@@ -62,16 +47,13 @@ def otsu(values: NDArray[np.uint8]) -> int:
 def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return the dark regions inside the body of a lung-windowed axial slice: aerated lung and airways.
 
-    Args:
-        grey: uint8, rows × columns.
-
-    Returns:
-        bool, the same shape; all false where there are none.
+    Of uint8, rows × columns; bool, the same shape, all false where there are none.
     """
     from scipy import ndimage
 
     padding = grey <= int(grey.min()) + PADDING_NOISE
-    inside = grey[~padding] if _is_corner(padding) and padding.mean() > 0.05 else grey
+    corners = padding[[0, 0, -1, -1], [0, -1, 0, -1]]
+    inside = grey[~padding] if corners.sum() >= 3 and padding.mean() > 0.05 else grey
     if not inside.size:
         return np.zeros(grey.shape, dtype=bool)
     dark = ndimage.binary_opening(grey <= otsu(inside), iterations=1)
@@ -82,9 +64,8 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     areas[0] = 0
     # Air around the body reaches the corners; in tightly cropped pictures lungs touch edges, but hardly corners.
     rows, columns = max(1, grey.shape[0] // 40), max(1, grey.shape[1] // 40)
-    corners = (labels[:rows, :columns], labels[:rows, -columns:], labels[-rows:, :columns], labels[-rows:, -columns:])
-    for corner in corners:
-        areas[np.unique(corner)] = 0
+    for down in (labels[:rows], labels[-rows:]):
+        areas[np.unique([down[:, :columns], down[:, -columns:]])] = 0
     for edge, length in ((labels[0], 1), (labels[-1], 1), (labels[:, 0], 0), (labels[:, -1], 0)):
         touching = np.bincount(edge, minlength=count + 1)
         areas[touching > 0.6 * grey.shape[length]] = 0  # a strip of table or of padding
@@ -98,40 +79,33 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return kept
 
 
-def _is_corner(region: NDArray[np.bool_]) -> bool:
-    """Return whether most corners of the picture lie in the region."""
-    return int(region[0, 0]) + int(region[0, -1]) + int(region[-1, 0]) + int(region[-1, -1]) >= 3
-
-
-def content_box(grey: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return (top, left, rows, columns) of the picture within frames, plain air, or a viewer's window around it."""
+def content_box(grey: NDArray[np.uint8]) -> Box:
+    """Return the box of the picture within frames, plain air, or a viewer's window around it."""
     top, left, rows, columns = 0, 0, grey.shape[0], grey.shape[1]
     for _ in range(MOST_FRAMES):
         view = grey[top : top + rows, left : left + columns]
-        inner = _trimmed(view)
-        if inner == (0, 0, rows, columns):
-            inner = _framed(view)
-        if inner == (0, 0, rows, columns):
+        inner = _trimmed(view) or _framed(view)
+        if inner is None:
             break
         top, left, rows, columns = top + inner[0], left + inner[1], inner[2], inner[3]
     return top, left, rows, columns
 
 
-def _trimmed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return a picture's box without the even rows and columns around it."""
+def _trimmed(view: NDArray[np.uint8]) -> Box | None:
+    """Return a picture's box without the even rows and columns around it; None where there are none."""
     height, width = view.shape
     down = np.flatnonzero(np.ptp(view, axis=1) > FLAT)
     across = np.flatnonzero(np.ptp(view, axis=0) > FLAT)
     if not down.size or not across.size:
-        return 0, 0, height, width
+        return None
     rows, columns = int(down[-1] - down[0]) + 1, int(across[-1] - across[0]) + 1
-    if rows < LEAST_CONTENT * height or columns < LEAST_CONTENT * width:
-        return 0, 0, height, width
+    if rows < LEAST_CONTENT * height or columns < LEAST_CONTENT * width or (rows, columns) == view.shape:
+        return None
     return int(down[0]), int(across[0]), rows, columns
 
 
-def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return the box of the largest rectangle on a page of one grey value: a slice in a viewer's window, or printed."""
+def _framed(view: NDArray[np.uint8]) -> Box | None:
+    """Return the box of a rectangle on a page of one grey value, if any: a slice in a viewer's window, or printed."""
     from scipy import ndimage
 
     height, width = view.shape
@@ -140,7 +114,7 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     ring = np.concatenate([small[0], small[-1], small[:, 0], small[:, -1]])
     page = int(np.bincount(ring, minlength=256).argmax())
     if (small == page).mean() < LEAST_PAGE:
-        return 0, 0, height, width
+        return None
     labels, _ = ndimage.label(small != page)
     for number, place in enumerate(ndimage.find_objects(labels), 1):
         part = labels[place] == number
@@ -150,34 +124,37 @@ def _framed(view: NDArray[np.uint8]) -> tuple[int, int, int, int]:
         if ndimage.binary_fill_holes(part).mean() > RECTANGLE:
             top, left = place[0].start * step, place[1].start * step
             return top, left, min(height, place[0].stop * step) - top, min(width, place[1].stop * step) - left
-    return 0, 0, height, width
+    return None
 
 
-def find_lung_box(grey: NDArray[np.uint8]) -> LungBox:
-    """Find the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
+def find_lung_box(grey: NDArray[np.uint8]) -> Box:
+    """Return the lung field of a lung-windowed axial slice (uint8, rows × columns), whatever frame is around it."""
     top, left, rows, columns = content_box(grey)
-    found = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
-    y, x, height, width = found.box
-    return LungBox((top + y, left + x, height, width), found.lungs)
+    y, x, height, width = _find_within(np.ascontiguousarray(grey[top : top + rows, left : left + columns]))
+    return top + y, left + x, height, width
 
 
-def _find_within(grey: NDArray[np.uint8]) -> LungBox:
+def reduced(picture: Image.Image) -> Image.Image:
+    """Return a picture whose longer side is `SIDE` at most, each pixel the mean of what it stands for."""
+    factor = max(1.0, max(picture.size) / SIDE)
+    size = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
+    return picture.resize(size, Image.Resampling.BOX)
+
+
+def _find_within(grey: NDArray[np.uint8]) -> Box:
     height, width = grey.shape
-    factor = max(1.0, max(height, width) / SIDE)
-    small = (max(1, round(width / factor)), max(1, round(height / factor)))
-    regions = lung_regions(np.asarray(Image.fromarray(grey).resize(small, Image.Resampling.BOX), dtype=np.uint8))
-    whole = LungBox((0, 0, height, width), 0.0)
+    small = reduced(Image.fromarray(grey))
+    regions = lung_regions(np.asarray(small, dtype=np.uint8))
     if regions.mean() < LEAST_SHARE:
-        return whole
+        return 0, 0, height, width
     down, across = np.flatnonzero(regions.any(axis=1)), np.flatnonzero(regions.any(axis=0))
-    top, bottom = down[0] * height / small[1], (down[-1] + 1) * height / small[1]
-    left, right = across[0] * width / small[0], (across[-1] + 1) * width / small[0]
+    top, bottom = down[0] * height / small.height, (down[-1] + 1) * height / small.height
+    left, right = across[0] * width / small.width, (across[-1] + 1) * width / small.width
     if right - left < 0.2 * width or bottom - top < 0.15 * height:
-        return whole
+        return 0, 0, height, width
     extra = max(0.0, FLATTEST * (right - left) - (bottom - top))
     top, bottom = top - extra / 3, bottom + extra * 2 / 3  # lungs collapse where the patient lies: at the back
     by, bx = MARGIN * (bottom - top), MARGIN * (right - left)
     y0, y1 = max(0, round(top - by)), min(height, round(bottom + by))
     x0, x1 = max(0, round(left - bx)), min(width, round(right + bx))
-    share = float(regions.sum() * (height / small[1]) * (width / small[0]) / ((y1 - y0) * (x1 - x0)))
-    return LungBox((y0, x0, y1 - y0, x1 - x0), share)
+    return y0, x0, y1 - y0, x1 - x0

@@ -36,7 +36,7 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
         grey: The picture.
         box: (top, left, rows, columns); by default what is dark and enclosed, so that scanners do not differ.
     """
-    top, left, rows, columns = find_lung_box(grey).box if box is None else box
+    top, left, rows, columns = find_lung_box(grey) if box is None else box
     box = (left, top, left + columns, top + rows)
     small = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BOX, box=box)
     values = np.asarray(small, dtype=np.float32).ravel()
@@ -47,8 +47,7 @@ def ranks(grey: NDArray[np.uint8], box: tuple[float, float, float, float] | None
 
 def sure_orientation(p: NDArray[np.float32]) -> str:
     """Return how a picture lies, one of `ORIENTATIONS`, by their probabilities; "upright" where none is sure."""
-    best = int(p.argmax())
-    return ORIENTATIONS[best] if p[best] >= SURE else ORIENTATIONS[0]
+    return ORIENTATIONS[int(p.argmax())] if p.max() >= SURE else ORIENTATIONS[0]
 
 
 def mean_orientation(answers: Sequence[NDArray[np.float32]]) -> str:
@@ -56,8 +55,7 @@ def mean_orientation(answers: Sequence[NDArray[np.float32]]) -> str:
     if not answers:
         return ORIENTATIONS[0]
     mean = np.mean(answers, axis=0)
-    best = int(mean.argmax())
-    return ORIENTATIONS[best] if mean[best] > HALF else ORIENTATIONS[0]
+    return ORIENTATIONS[int(mean.argmax())] if mean.max() > HALF else ORIENTATIONS[0]
 
 
 def orientation_probabilities(grey: NDArray[np.uint8]) -> NDArray[np.float32]:

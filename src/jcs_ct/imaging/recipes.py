@@ -71,8 +71,7 @@ RECIPES: dict[str, Recipe] = {
 def recipe(name: str) -> Recipe:
     """Return a recipe by name; "NAME@SIZE" is the recipe at another `size`, a crop scaled with it.
 
-    Raises:
-        UsageError: An unknown name, with the known ones; or no such size.
+    Raises UsageError for an unknown name, with the known ones, and for no such size.
     """
     base, at, size = name.partition("@")
     if base not in RECIPES:
@@ -113,18 +112,10 @@ class Placement:
 
 
 def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32], Placement]:
-    """Turn a slice into a network's input.
+    """Turn a slice (uint8, rows × columns × 3, RGB) into a network's input, and return with it the way back.
 
-    Args:
-        pixels: uint8, rows × columns × 3 (RGB).
-        how: The recipe.
-
-    Returns:
-        float32, 3 × rows × columns, normalised with ImageNet's mean and std (`lung_crop`: 1 × rows × columns, see
-        `stretch`); and the way back.
-
-    Raises:
-        ShapeError: `pixels` is not uint8 rows × columns × 3.
+    The input is float32, 3 × rows × columns, normalised with ImageNet's mean and std (`lung_crop`: 1 × rows × columns,
+    see `stretch`). Raises ShapeError where `pixels` are of another kind.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ShapeError(
@@ -133,9 +124,11 @@ def prepare(pixels: NDArray[np.uint8], how: Recipe) -> tuple[NDArray[np.float32]
     height, width = pixels.shape[:2]
     if how.lung_crop:
         slice_grey = luminance(pixels)
-        box = find_lung_box(slice_grey).box
-        values = stretch(crop_resized(slice_grey, box, (how.size, how.columns)))
-        return values[None], Placement((height, width), (height, width), box)
+        top, left, rows, columns = box = find_lung_box(slice_grey)
+        seen = Image.fromarray(slice_grey).resize(
+            (how.columns, how.size), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
+        )
+        return stretch(np.asarray(seen, dtype=np.uint8))[None], Placement((height, width), (height, width), box)
     if how.keep_aspect:
         shorter = min(height, width)
         resized = (how.size * height // shorter, how.size * width // shorter)
@@ -166,17 +159,6 @@ def luminance(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).convert("L"), dtype=np.uint8)
 
 
-def crop_resized(
-    picture: NDArray[np.uint8], box: tuple[float, float, float, float], shape: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """Return what a box (top, left, rows, columns) of a grey picture shows, at `shape`: bilinear, antialiased."""
-    top, left, rows, columns = box
-    resized = Image.fromarray(picture).resize(
-        (shape[1], shape[0]), Image.Resampling.BILINEAR, box=(left, top, left + columns, top + rows)
-    )
-    return np.asarray(resized, dtype=np.uint8)
-
-
 def stretch(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return grey values with the 2nd percentile at −1 and the 98th at 1, clipped: lung dark, soft tissue bright.
 
@@ -190,14 +172,8 @@ def stretch(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 def restore(values: NDArray[np.float32], placement: Placement) -> NDArray[np.float32]:
     """Bring a map from the network's grid (or a coarser one over the same field) to the grid of the slice.
 
-    Bilinear with pixel centres aligned, antialiased where it shrinks; 0 where the network did not look.
-
-    Args:
-        values: float32, rows × columns.
-        placement: What `prepare` returned with the input.
-
-    Returns:
-        float32, rows × columns of the slice, within the range of `values` (and 0).
+    Bilinear with pixel centres aligned, antialiased where it shrinks; 0 where the network did not look. From float32,
+    rows × columns, to float32, rows × columns of the slice, within the range of `values` (and 0).
     """
     top, left, rows, columns = placement.crop
     if placement.whole:

@@ -31,13 +31,7 @@ def _weights(n_in: int, n_out: int) -> tuple[NDArray[np.intp], NDArray[np.int32]
 def resize_bilinear_8bit(pixels: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
     """Resize like OpenCV's `INTER_LINEAR` on 8-bit pictures: bilinear, pixel centres aligned, not antialiased.
 
-    Args:
-        pixels: uint8, H × W × C.
-        rows: Height of the result.
-        columns: Width of the result.
-
-    Returns:
-        uint8, rows × columns × C.
+    From uint8, H × W × C, to uint8, rows × columns × C.
     """
     height, width = pixels.shape[:2]
     if (height, width) == (rows, columns):

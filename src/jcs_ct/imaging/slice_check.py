@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.imaging.lung_box import SIDE, lung_regions
+from jcs_ct.imaging.lung_box import lung_regions, reduced
 from jcs_ct.imaging.orientation import orientation_probabilities, sure_orientation
 from jcs_ct.imaging.recipes import luminance
 
@@ -86,9 +86,7 @@ def measure_picture(pixels: NDArray[np.uint8]) -> PictureMeasurements:
     from scipy import ndimage
 
     picture = Image.fromarray(pixels)
-    factor = max(1.0, max(picture.size) / SIDE)
-    size = (max(1, round(picture.width / factor)), max(1, round(picture.height / factor)))
-    small = picture.resize(size, Image.Resampling.BOX)
+    small = reduced(picture)
     red, green, blue = np.asarray(small, dtype=np.float32).transpose(2, 0, 1)
     colour = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     grey = np.asarray(small.convert("L"), dtype=np.uint8)

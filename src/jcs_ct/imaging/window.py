@@ -34,15 +34,7 @@ LUNG = Window(-1350.0, 150.0)
 def to_grey(hu: NDArray[np.int16], window: tuple[float, float] = LUNG) -> NDArray[np.uint8]:
     """Return Hounsfield units as 8-bit grey: round(255 · (hu − low) / (high − low)), clipped to 0…255.
 
-    Args:
-        hu: int16, rows × columns (any shape works).
-        window: HU that become 0 and 255.
-
-    Returns:
-        uint8, the same shape.
-
-    Raises:
-        ShapeError: `hu` is not int16, or the window is empty.
+    From int16 of any shape to uint8 of the same. Raises ShapeError for another type, and for an empty window.
     """
     if hu.dtype != np.int16:
         raise ShapeError(f"Hounsfield units are {hu.dtype}, int16 is expected")

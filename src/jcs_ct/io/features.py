@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import warnings
 import zlib
+from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, about
 from jcs_ct.core.types import StageOneFeatures
 from jcs_ct.core.whole_files import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -44,12 +45,9 @@ _DAMAGE = (
 
 
 def quantise(features: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return value · 20 as uint8, cut off (not rounded) as the release does, saturating at 255.
+    """Return float32 values of at least 0, times 20, as uint8, cut off (not rounded) as the release does.
 
     A plain cast, as in the release, wraps around above 12.75; here larger values stay at 255.
-
-    Args:
-        features: float32 of any shape, at least 0.
     """
     return (features * np.float32(SCALE)).clip(0, 255).astype(np.uint8)
 
@@ -62,14 +60,8 @@ def dequantise(features: NDArray[np.uint8]) -> NDArray[np.float32]:
 def write_features(path: Path, arrays: Mapping[str, NDArray[np.uint8]], *, overwrite: bool = False) -> None:
     """Write a COVID-CS `.mat` file, whole or not at all.
 
-    Args:
-        path: Where to.
-        arrays: "vgg" and/or "res2net" to uint8 64×H×W. Both or VGG alone are stored as 1×64×H×W, as for
-            segmentation; Res2Net alone as 64×H×W, as for classification.
-        overwrite: Replace an existing file.
-
-    Raises:
-        OutputError: The file exists, or cannot be written.
+    `arrays` are "vgg" and/or "res2net" to uint8 64×H×W. Both or VGG alone are stored as 1×64×H×W, as for segmentation;
+    Res2Net alone as 64×H×W, as for classification. Raises OutputError where the file exists, or cannot be written.
     """
     from scipy.io import savemat
 
@@ -83,72 +75,60 @@ def read_features(data: bytes, name: str, label: str, wanted: Sequence[str] = ("
     """Read a COVID-CS `.mat` file, whatever its arrays are called.
 
     An array whose name contains "vgg" or "res2net" is that one. Otherwise a single array is the one wanted, and of two
-    the larger is VGG's.
-
-    Args:
-        data: The file's bytes.
-        name: Stem of what will be written for it.
-        label: What messages call it.
-        wanted: Which of "vgg" and "res2net" the network needs.
+    the larger is VGG's. Of the result, messages say `label`, and what is written is called `name`.
 
     Raises:
         InputError: No such file: damaged, another version of the format, no array of 64 channels, another type,
-            sizes that do not belong together, nothing but zeros, or an array that is needed is not there.
+            sizes that do not belong together, nothing but zeros, or an array that is wanted is not there.
     """
-    shapes = _listing(data, label)
-    found = _assign(shapes, label, wanted)
-    missing = [which for which in wanted if which not in found]
-    if missing:
-        held = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in shapes.items())
-        raise InputError(
-            f"holds {held}, but no stage-1 features of {' and '.join(missing)}",
-            path=label,
-            hint="this network needs " + " and ".join(ARRAYS[w] for w in wanted),
-        )
-    arrays = {which: _array(data, found[which], label) for which in wanted}
-    if len(arrays) == 2:
-        rows, columns = arrays["vgg"].shape[1:]
-        needed = ((rows + 1) // 2, (columns + 1) // 2)
-        if arrays["res2net"].shape[1:] != needed:
+    with about(label):
+        shapes = _listing(data)
+        found = _assign(shapes, wanted)
+        missing = [which for which in wanted if which not in found]
+        if missing:
+            held = ", ".join(f"{key} {'×'.join(map(str, shape))}" for key, shape in shapes.items())
             raise InputError(
-                f"VGG features of {rows}×{columns} and Res2Net features of "
-                f"{'×'.join(map(str, arrays['res2net'].shape[1:]))} do not belong together",
-                path=label,
-                hint=f"{needed[0]}×{needed[1]} was expected for Res2Net",
+                f"holds {held}, but no stage-1 features of {' and '.join(missing)}",
+                hint="this network needs " + " and ".join(ARRAYS[w] for w in wanted),
             )
+        arrays = {which: _array(data, found[which]) for which in wanted}
+        if len(arrays) == 2:
+            rows, columns = arrays["vgg"].shape[1:]
+            needed = ((rows + 1) // 2, (columns + 1) // 2)
+            if arrays["res2net"].shape[1:] != needed:
+                raise InputError(
+                    f"VGG features of {rows}×{columns} and Res2Net features of "
+                    f"{'×'.join(map(str, arrays['res2net'].shape[1:]))} do not belong together",
+                    hint=f"{needed[0]}×{needed[1]} was expected for Res2Net",
+                )
     return StageOneFeatures(name, label, arrays.get("vgg"), arrays.get("res2net"))
 
 
-def _listing(data: bytes, label: str) -> dict[str, tuple[int, ...]]:
+def _listing(data: bytes) -> dict[str, tuple[int, ...]]:
     """Return name → shape of every array of 64 channels, from the headers alone."""
     from scipy.io import whosmat
-    from scipy.io.matlab import MatReadError
 
     if data[:8] == b"\x89HDF\r\n\x1a\n" or data[:19] == b"MATLAB 7.3 MAT-file":
-        raise InputError("is a MATLAB v7.3 (HDF5) file, v5 was expected", path=label, hint="save it with -v7")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            listed = whosmat(BytesIO(data))
-    except (*_DAMAGE, MatReadError, NotImplementedError) as error:
-        raise InputError(f"is damaged or no MATLAB v5 file: {_short(error)}", path=label, hint=_EXPECTED) from error
+        raise InputError("is a MATLAB v7.3 (HDF5) file, v5 was expected", hint="save it with -v7")
+    with _problem_of("is damaged or no MATLAB v5 file", _EXPECTED):
+        listed = whosmat(BytesIO(data))
     shapes: dict[str, tuple[int, ...]] = {}
     for key, shape, kind in listed:
         channels_at = {3: 0, 4: 1}.get(len(shape))
         if channels_at is None or shape[channels_at] != CHANNELS or (len(shape) == 4 and shape[0] != 1):
             continue
         if kind != "uint8":
-            raise InputError(f"array {key!r} is {kind}", path=label, hint=_EXPECTED + f", value·{SCALE}")
+            raise InputError(f"array {key!r} is {kind}", hint=_EXPECTED + f", value·{SCALE}")
         if not 1 <= min(shape[-2:]) <= max(shape[-2:]) <= LARGEST:
-            raise InputError(f"array {key!r} is {'×'.join(map(str, shape))}", path=label, hint=f"sides up to {LARGEST}")
+            raise InputError(f"array {key!r} is {'×'.join(map(str, shape))}", hint=f"sides up to {LARGEST}")
         shapes[key] = tuple(shape)
     if not shapes:
         held = ", ".join(f"{key} {kind} {'×'.join(map(str, shape))}" for key, shape, kind in listed[:4]) or "no array"
-        raise InputError(f"holds {held}", path=label, hint=_EXPECTED)
+        raise InputError(f"holds {held}", hint=_EXPECTED)
     return shapes
 
 
-def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[str]) -> dict[str, str]:
+def _assign(shapes: Mapping[str, tuple[int, ...]], wanted: Sequence[str]) -> dict[str, str]:
     """Return "vgg"/"res2net" → the name of the array in the file."""
     found: dict[str, str] = {}
     unnamed = []
@@ -157,7 +137,7 @@ def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[
         if which is None:
             unnamed.append(key)
         elif which in found:
-            raise InputError(f"holds two arrays for {which}: {found[which]} and {key}", path=label, hint="keep one")
+            raise InputError(f"holds two arrays for {which}: {found[which]} and {key}", hint="keep one")
         else:
             found[which] = key
     open_places = [w for w in ARRAYS if w not in found]
@@ -169,31 +149,33 @@ def _assign(shapes: Mapping[str, tuple[int, ...]], label: str, wanted: Sequence[
     elif len(unnamed) > len(open_places):
         raise InputError(
             f"holds {len(shapes)} arrays of {CHANNELS} channels: {', '.join(shapes)}",
-            path=label,
             hint="call them vgg_feats and res2net_feats",
         )
     return found
 
 
-def _array(data: bytes, key: str, label: str) -> NDArray[np.uint8]:
+def _array(data: bytes, key: str) -> NDArray[np.uint8]:
     from scipy.io import loadmat
+
+    with _problem_of(f"array {key!r} is damaged", "fetch the file again"):
+        array = loadmat(BytesIO(data), variable_names=[key])[key]
+    array = array[0] if array.ndim == 4 else array
+    if array.dtype != np.uint8 or array.ndim != 3:
+        raise InputError(f"array {key!r} is {array.dtype} {array.shape}", hint=_EXPECTED)
+    if not array.any():
+        raise InputError(f"array {key!r} is zero everywhere", hint="write the features again")
+    return np.ascontiguousarray(array)
+
+
+@contextmanager
+def _problem_of(what: str, hint: str) -> Iterator[None]:
+    """Turn what SciPy's reader raises on damaged files into a problem, and keep its warnings to itself."""
     from scipy.io.matlab import MatReadError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            array = loadmat(BytesIO(data), variable_names=[key])[key]
+            yield
     except (*_DAMAGE, MatReadError, NotImplementedError) as error:
-        raise InputError(
-            f"array {key!r} is damaged: {_short(error)}", path=label, hint="fetch the file again"
-        ) from error
-    array = array[0] if array.ndim == 4 else array
-    if array.dtype != np.uint8 or array.ndim != 3:
-        raise InputError(f"array {key!r} is {array.dtype} {array.shape}", path=label, hint=_EXPECTED)
-    if not array.any():
-        raise InputError(f"array {key!r} is zero everywhere", path=label, hint="write the features again")
-    return np.ascontiguousarray(array)
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+        short = (str(error).splitlines() or [""])[0][:80] or type(error).__name__
+        raise InputError(f"{what}: {short}", hint=hint) from error

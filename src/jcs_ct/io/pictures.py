@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, _imaging
 from PIL.PngImagePlugin import PngInfo
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, about
 from jcs_ct.core.types import SliceImage
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.io.files.kinds import EXPECTED, HEAD, RASTERS, Kind, sniff
@@ -50,45 +50,32 @@ _process_lock = threading.Lock()
 
 
 def read_slice(source: Source) -> SliceImage:
-    """Read one slice.
+    """Read one slice: of a source only `name` and `label` are used, never the extension.
 
-    Args:
-        source: A picture; of its name only `name` and `label` are used, never the extension.
-
-    Raises:
-        InputError: As `Source.read` and `decode_slice`.
+    Raises InputError as `Source.read` and `decode_slice`.
     """
     return decode_slice(source.read(), source.name, source.label)
 
 
 def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
-    """Decode a picture of one slice.
+    """Decode a picture of one slice, whose file is `data`.
 
     8-bit grey, palette and RGB are taken as they are; transparency is laid over black. 16-bit grey is taken as windowed
-    0–65535, floating point as windowed 0–1.
-
-    Args:
-        data: The whole file.
-        name: Stem of what will be written for it.
-        label: What messages call it.
-
-    Returns:
-        Pixels uint8, rows × columns × 3, C-contiguous and writable, `MIN_SIDE` to `MAX_SIDE` a side, not all the same.
+    0–65535, floating point as windowed 0–1. The pixels are uint8, rows × columns × 3, C-contiguous and writable,
+    `MIN_SIDE` to `MAX_SIDE` a side, not all the same.
 
     Raises:
         InputError: No picture of these formats; damaged; a size, mode or range of values that a slice does not have;
             several pages; or one single colour.
     """
     notes: list[str] = []
-    try:
+    with about(label):
         kind = sniff(data[:HEAD])
         if kind not in RASTERS:
             raise InputError(f"is {kind.value}; {EXPECTED}", hint="convert it to PNG")
         with _pillow_kept_quiet(notes):
             stored = _decode(data, kind, notes)
         _refuse_constant(stored)
-    except InputError as problem:
-        raise InputError(problem.message, path=label, hint=problem.hint) from problem.__cause__
     _remark(stored, notes)
     rgb = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
     pixels = np.require(rgb, requirements=["C", "W"])  # what Pillow hands out is read-only, which PyTorch warns of
@@ -98,8 +85,7 @@ def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
 def encode_picture(picture: Image.Image, label: str) -> tuple[bytes, Kind]:
     """Return a picture that a program holds as a file that `decode_slice` reads with the same pixels, and its kind.
 
-    Raises:
-        InputError: It holds several pictures, is closed, or cannot be written without a loss.
+    Raises InputError where it holds several pictures, is closed, or cannot be written without a loss.
     """
     try:
         pages = int(getattr(picture, "n_frames", 1))
@@ -156,7 +142,9 @@ def _decode(data: bytes, kind: Kind, notes: list[str]) -> NDArray[np.uint8]:
             elif picture.mode in _GREY16:
                 pixels = _from_grey16(picture, inverted, notes)
             else:
-                raise _looks_like_hu(np.asarray(picture))
+                values = np.asarray(picture)
+                message = f"holds whole numbers from {values.min()} to {values.max()}, as CT numbers (HU) are"
+                raise InputError(message + "; a windowed slice is expected", hint=_WINDOW)
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -221,9 +209,7 @@ def _tiff_tag(picture: Image.Image, tag: int, default: int) -> int:
 def _from_8_bits(picture: Image.Image, bits: int, notes: list[str]) -> NDArray[np.uint8]:
     """Return the grey or RGB pixels of a picture that Pillow holds in 8 bits a channel."""
     if bits == 16 and picture.info.pop("transparency", None) is not None:
-        notes.append(
-            CodedWarning("alpha", "its transparent colour is ignored")
-        )  # 16 bits, to be compared with pixels of 8
+        notes.append(CodedWarning("alpha", "its transparent colour is ignored"))  # of 16 bits, while pixels have 8
     if "transparency" in picture.info or picture.mode in {"LA", "PA", "RGBA"}:
         rgba = np.asarray(picture.convert("RGBA"))
         pixels, alpha = rgba[..., :3], rgba[..., 3:]
@@ -300,11 +286,6 @@ def _refuse_constant(pixels: NDArray[np.uint8] | NDArray[np.uint32]) -> None:
 def _looks_like_12_bits(largest: int) -> InputError:
     message = f"is a 16-bit picture with no value above {largest}, as unwindowed 12-bit CT numbers are"
     return InputError(message + "; windowed 0 to 65535 is expected", hint=_WINDOW)
-
-
-def _looks_like_hu(values: NDArray[np.int32]) -> InputError:
-    message = f"holds whole numbers from {values.min()} to {values.max()}, as CT numbers (HU) are"
-    return InputError(message + "; a windowed slice is expected", hint=_WINDOW)
 
 
 def _remark(pixels: NDArray[np.uint8], notes: list[str]) -> None:

@@ -13,20 +13,21 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol
 
-from jcs_ct.core.errors import InputError
+from jcs_ct.core.errors import InputError, printable
 from jcs_ct.core.geometry import OtherSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.candidates import Candidate, SeriesRow, chosen_row, modality_of, series_row
+from jcs_ct.io.dicom.checks import is_original, join_single_slices, not_joined, plane_of, unsuitable
+from jcs_ct.io.dicom.series import case_name, open_next, open_series, place, without_strays
 from jcs_ct.io.files.kinds import FOR_STUDIES, GRIDS, SLICES, Kind
-from jcs_ct.io.files.names import printable, safe_name, tell_apart
+from jcs_ct.io.files.names import safe_name, tell_apart
 from jcs_ct.io.files.sources import Source, find_sources
 from jcs_ct.io.files.walk import count, few
 from jcs_ct.io.plausibility import NO_LUNG, sample_of, shows_lung
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from jcs_ct.core.geometry import CTSeries
@@ -55,6 +56,41 @@ class FinishedStudy(Protocol):
 
     def holds(self, study: str) -> bool:
         """Return whether a file may belong to it: by the UID of its study, or by its folder (or "archive!")."""
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """One series that was found, for a list. Nothing in it names the patient.
+
+    Attributes:
+        study: Number of its study in this call, from 1.
+        name: As `CTSeries.name`.
+        label: A file of it, or the folder it lies in.
+        kind: "dicom", "nifti", "metaimage" or "nrrd".
+        modality: "CT" …; "" where the header does not say.
+        number: Series number, or None.
+        orientation: "axial", "sagittal", "coronal", "oblique", "unknown".
+        slices: Images or slices.
+        size: (rows, columns), or None.
+        spacing: mm between slices, rows, columns; None where unknown.
+        chosen: Whether it is among `FoundSeries.series`.
+        reason: Why not, else "".
+        warnings: As `CTSeries.warnings`.
+    """
+
+    study: int
+    name: str
+    label: str
+    kind: str
+    modality: str
+    number: int | None
+    orientation: str
+    slices: int
+    size: tuple[int, int] | None
+    spacing: tuple[float, float, float] | None
+    chosen: bool = False
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +143,8 @@ def find_series(
     by_file = {(str(s.path.resolve()), s.member): s for s in found.sources} if settled else {}
     out = {i: study for i, study in enumerate(settled) if study.files <= by_file.keys()}
     skipped = {id(by_file[file]) for study in out.values() for file in study.files}
-    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), list(found.problems), list(found.notes))
+    ways = {"allow_gaps": allow_gaps, "drop_odd": drop_odd}
+    finder = _Finder(series, ways, list(found.problems), list(found.notes))
     sources = [source for source in found.sources if id(source) not in skipped]
     finder.add_dicom([source for source in sources if source.kind is Kind.DICOM], out, by_file)
     for source in sources:
@@ -121,15 +158,9 @@ def find_series_in(
     sources: Sequence[Source], *, series: str | None = None, allow_gaps: bool = False, drop_odd: bool = False
 ) -> FoundSeries:
     """Return the CT volumes that DICOM files make which are at hand already. Arguments as in `find_series`."""
-    finder = _Finder(series, _Ways(allow_gaps=allow_gaps, drop_odd=drop_odd), [], [])
+    finder = _Finder(series, {"allow_gaps": allow_gaps, "drop_odd": drop_odd}, [], [])
     finder.add_dicom(sources)
     return finder.result(())
-
-
-def _reader(kind: Kind) -> Callable[[Source], CTSeries]:
-    module, _, function = READERS[kind].partition(":")
-    reader: Callable[[Source], CTSeries] = getattr(import_module(module), function)
-    return reader
 
 
 def _folder(source: Source) -> str:
@@ -153,15 +184,105 @@ def _on_disk(folder: Path, parts: Sequence[str]) -> Path | None:
     return None
 
 
-class _Ways(TypedDict):
-    """What a user allows of a series."""
+class _Candidate:
+    """A series of a study on its way to being chosen."""
 
-    allow_gaps: bool
-    drop_odd: bool
+    def __init__(self, row: SeriesRow, images: list[ImageHeader]) -> None:
+        self.row, self.images = row, images
+        self.opened: Opened | None = None
+        self.problem: InputError | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int, float, float, str]:
+        """What is read first sorts first."""
+        first = self.images[0]
+        number = float("inf") if first.number is None else first.number
+        return not is_original(self.images), -len(self.images), first.thickness or 0.0, number, first.series
+
+    def explained_row(self, best: _Candidate | None, *, asked: bool) -> SeriesRow:
+        """Return the row, with why it was not chosen."""
+        if self is best and self.opened is not None:
+            return _chosen_row(self.row, self.opened.series)
+        if self.row.reason:
+            return self.row
+        if not asked:
+            return replace(self.row, reason="another series was asked for")
+        if self.problem is not None:
+            return replace(self.row, reason=getattr(self.problem, "reason", self.problem.message))
+        # Nobody looked at it so far, where it is not open.
+        if self.opened is None and (reasons := unsuitable(without_strays(self.images)[0])):
+            return replace(self.row, reason="; ".join(reasons))
+        assert best is not None  # noqa: S101  # this one could be opened, or was not looked at after the best one
+        return replace(self.row, reason=self._why_not(best))
+
+    def _why_not(self, best: _Candidate) -> str:
+        number = best.row.number
+        chosen = f"series {number}" if number is not None else "the chosen one"
+        if self.opened is not None and not self.opened.lungs and best.opened is not None and best.opened.lungs:
+            return f"shows no lung, {chosen} does"
+        mine, theirs = self.rank, best.rank
+        if mine[0] != theirs[0]:
+            return f"is derived, {chosen} is original"
+        if mine[1] != theirs[1]:
+            return f"has fewer slices than {chosen}"
+        return f"is thicker than {chosen}" if mine[2] != theirs[2] else f"comes after {chosen}"
+
+
+def _series_row(study: int, name: str, images: Sequence[ImageHeader], *, usable: bool) -> SeriesRow:
+    """Return the row of a series, from the headers of its images (`usable`), or of its other objects."""
+    first = images[0]
+    planes = [plane_of(image) for image in images] if usable else ["unknown"]
+    distance = first.distance or first.thickness
+    spacing = (distance, first.spacing[0], first.spacing[1]) if distance and first.spacing is not None else None
+    reason = ""
+    if not usable and first.modality == "CT":
+        reason = "does not say how large its images are (Rows, Columns)"
+    elif not usable:
+        reason = f"holds no CT images, only {_modality_of(first)}"
+    return SeriesRow(
+        study=study,
+        name=name,
+        label=first.source.label,
+        kind="dicom",
+        modality=_modality_of(first) if first.modality else "",
+        number=first.number,
+        orientation=max(set(planes), key=planes.count),
+        slices=len(images) if usable else 0,
+        size=(first.rows, first.columns) if usable else None,
+        spacing=spacing,
+        reason=reason,
+    )
+
+
+def _chosen_row(row: SeriesRow, series: CTSeries) -> SeriesRow:
+    """Return the row of a series that was chosen: what was read counts, not what the headers promise."""
+    shape = series.geometry.shape
+    return replace(
+        row,
+        name=series.name,
+        label=series.label,
+        orientation="axial",
+        slices=shape[0],
+        size=(shape[1], shape[2]),
+        spacing=series.geometry.spacing,
+        chosen=True,
+        reason="",
+        warnings=series.warnings,
+    )
+
+
+def _modality_of(header: ImageHeader) -> str:
+    """Return the modality for a message; what is no code is not repeated."""
+    word = header.modality
+    return word if word.isascii() and word.isalnum() and len(word) <= 16 else "an object without a modality"
+
+
+def _modalities(headers: Iterable[ImageHeader]) -> str:
+    return ", ".join(sorted({_modality_of(header) for header in headers}))
 
 
 class _Finder:
-    def __init__(self, wanted: str | None, ways: _Ways, problems: list[InputError], notes: list[str]) -> None:
+    def __init__(self, wanted: str | None, ways: dict[str, bool], problems: list[InputError], notes: list[str]) -> None:
         self._wanted, self._ways = wanted, ways
         self._problems, self._notes = problems, notes
         self._series: list[CTSeries] = []
@@ -190,15 +311,16 @@ class _Finder:
         """Add the volume in a NIfTI, MetaImage or NRRD file."""
         self._studies += 1
         row = SeriesRow(self._studies, "", source.label, source.kind.name.lower(), "", None, "unknown", 0, None, None)
+        module, _, function = READERS[source.kind].partition(":")
         try:
-            series = _reader(source.kind)(source)
+            series: CTSeries = getattr(import_module(module), function)(source)
             if not shows_lung([series.read(index) for index in sample_of(len(series))]):
                 series = replace(series, warnings=(*series.warnings, NO_LUNG))
         except InputError as problem:
             self._problems.append(problem)
             self._rows.append(replace(row, name=source.name.rpartition("/")[2], reason=problem.message))
         else:
-            self._rows.append(chosen_row(row, series))
+            self._rows.append(_chosen_row(row, series))
             self._series.append(series)
 
     def add_dicom(
@@ -269,30 +391,26 @@ class _Finder:
         return bool(added)
 
     def _add_study(self, groups: list[list[ImageHeader]]) -> None:
-        from jcs_ct.io.dicom.odd_images import join_single_slices, not_joined
-        from jcs_ct.io.dicom.series import case_name, place
-
-        candidates: list[Candidate] = []
+        candidates: list[_Candidate] = []
         for group in join_single_slices(groups):
             images = [header for header in group if header.is_image]
             objects = [header for header in group if not header.is_image]
             if images and objects:
-                kinds = ", ".join(sorted({modality_of(header) for header in objects}))
-                where = objects[0].source.label
-                self._notes.append(f"{where}: {count(len(objects), 'object')} in a series of images skipped ({kinds})")
-            row = series_row(self._studies, case_name(group), images or group, usable=bool(images))
-            candidates.append(Candidate(row, images))
+                text = f"{count(len(objects), 'object')} in a series of images skipped ({_modalities(objects)})"
+                self._notes.append(f"{objects[0].source.label}: {text}")
+            row = _series_row(self._studies, case_name(group), images or group, usable=bool(images))
+            candidates.append(_Candidate(row, images))
         usable = [c for c in candidates if c.images]
         asked = [c for c in usable if self._asked(c)]
         self._matched |= bool(asked)
-        best: Candidate | None = None
+        best: _Candidate | None = None
         for candidate in sorted(asked, key=lambda c: c.rank):
             try:
                 candidate.opened = self._opened(candidate.images)
             except InputError as problem:
                 candidate.problem = problem
                 continue
-            if best is None or (candidate.opened.lungs and best.opened is not None and not best.opened.lungs):
+            if best is None or candidate.opened.lungs:
                 best = candidate
             if candidate.opened.lungs:
                 break
@@ -326,12 +444,10 @@ class _Finder:
             self._problems.append(LacksSeriesError(message, path=place(images), **about))
         else:  # measurements or masks of another study: nothing that could be read is missing
             objects = [header for group in groups for header in group]
-            kinds = ", ".join(sorted({modality_of(header) for header in objects}))
-            self._notes.append(f"{place(objects)}: the study holds no CT images, only {kinds}, and was skipped")
+            text = f"the study holds no CT images, only {_modalities(objects)}, and was skipped"
+            self._notes.append(f"{place(objects)}: {text}")
 
     def _opened(self, images: Sequence[ImageHeader]) -> Opened:
-        from jcs_ct.io.dicom.series import open_series
-
         opened = open_series(images, **self._ways)
         if not self._divided & {image.series for image in images}:
             return opened
@@ -339,14 +455,12 @@ class _Finder:
         warnings = (*opened.series.warnings, CodedWarning("mixed-studies", text))
         return replace(opened, series=replace(opened.series, warnings=warnings))
 
-    def _other(self, candidate: Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
-        from jcs_ct.io.dicom.series import open_next
-
+    def _other(self, candidate: _Candidate, row: SeriesRow, *, asked: bool) -> OtherSeries:
         usable = asked and candidate.problem is None
         opens = partial(open_next, tuple(candidate.images), **self._ways) if usable else None
         return OtherSeries(row.number, len(candidate.images), row.reason, opens)
 
-    def _asked(self, candidate: Candidate) -> bool:
+    def _asked(self, candidate: _Candidate) -> bool:
         if self._wanted is None:
             return True
         first, wanted = candidate.images[0], self._wanted.strip()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.core.errors import UsageError
+from jcs_ct.core.geometry import CANONICAL, HIGHEST, LOWEST
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.io.pictures import encode_png
 from jcs_ct.phantom import lungs as lung_contents
@@ -118,11 +119,10 @@ def make_phantom(
         sides[index][chest.lungs[LEFT] <= 0] = 2
         truth[index] = opaque & (sides[index] > 0)
         level[: text.shape[0], : text.shape[1]][text] = _TEXT_HU
-        hu[index] = np.clip(np.rint(level), -1024, 3071)
+        hu[index] = np.clip(np.rint(level), LOWEST, HIGHEST)
     half = (size - 1) / 2
     origin = (-half * spacing[2], -half * spacing[1], (slices - 1) * spacing[0])
-    direction = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-    return PhantomStudy(hu, sides, truth, spacing, origin, direction, seed)
+    return PhantomStudy(hu, sides, truth, spacing, origin, CANONICAL, seed)
 
 
 def true_spacing(slices: int, size: int = 512) -> Vector:
@@ -137,13 +137,7 @@ def true_spacing(slices: int, size: int = 512) -> Vector:
 def lung_window(hu: NDArray[np.int16], center: float = -600, width: float = 1500) -> NDArray[np.uint8]:
     """Return Hounsfield units as 8-bit grey: center − width/2 and below is 0, center + width/2 and above is 255.
 
-    Args:
-        hu: Hounsfield units, any shape.
-        center: Middle of the window.
-        width: Its width, more than 0.
-
-    Raises:
-        UsageError: `width` is not positive.
+    Of any shape. Raises UsageError where `width` is not positive.
     """
     if not width > 0:
         raise UsageError(f"window width is {width}, expected more than 0 Hounsfield units")
@@ -153,15 +147,12 @@ def lung_window(hu: NDArray[np.int16], center: float = -600, width: float = 1500
 
 
 def write_pngs(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: bool = False) -> list[Path]:
-    """Write lung-windowed slices, head to feet, and their lesion masks.
+    """Write lung-windowed slices, head to feet, and their lesion masks; return the paths of the slices.
 
     Args:
         study: The phantom.
         folder: Gets `phantom_000.png` … (8-bit grey) and `masks/phantom_000.png` … (0 or 255).
         overwrite: Replace files that exist.
-
-    Returns:
-        The paths of the slices.
 
     Raises:
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.
@@ -177,15 +168,7 @@ def write_pngs(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: b
 
 
 def write_dicom(study: PhantomStudy, folder: str | PathLike[str], *, overwrite: bool = False) -> list[Path]:
-    """Write the study as a CT series, `phantom_000.dcm` … from head to feet; the same study gives the same bytes.
-
-    Args:
-        study: The phantom.
-        folder: Where the files go.
-        overwrite: Replace files that exist.
-
-    Returns:
-        The paths of the slices.
+    """Write a CT series, `phantom_000.dcm` … from head to feet, and return its paths: the same study, the same bytes.
 
     Raises:
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.

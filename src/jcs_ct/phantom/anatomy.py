@@ -69,12 +69,7 @@ def outlines(x: Array, y: Array, t: float) -> Chest:
 def tissue(x: Array, y: Array, t: float, chest: Chest, grain: SmoothNoise) -> Array:
     """Return the Hounsfield units of one level without its lungs' contents and without noise, float32 H×W.
 
-    Args:
-        x: Columns, 1×W (mm).
-        y: Rows, H×1 (mm).
-        t: Level, 0–1.
-        chest: The outlines of this level.
-        grain: Texture of fat and muscle.
+    The columns `x` are 1×W and the rows `y` H×1, in mm; the level `t` is 0–1; `grain` is the texture of fat and muscle.
     """
     pixel = float(x[0, 1] - x[0, 0])
     hu = np.full(chest.cage.shape, _AIR, np.float32)

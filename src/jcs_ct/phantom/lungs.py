@@ -40,13 +40,10 @@ class Tube:
 
 @dataclass(frozen=True)
 class Opacity:
-    """One irregular ellipsoid of ground glass, with or without a consolidated core.
+    """One irregular ellipsoid of ground glass, with or without a consolidated core; lengths in mm.
 
-    Attributes:
-        centre: Its middle (mm).
-        radii: Half its size along x, y, z before the edge is roughened (mm).
-        glass: Hounsfield units of the ground glass, −640 to −400.
-        core: Hounsfield units of the consolidation, or None where it is ground glass only.
+    `radii` are half its size along x, y, z before the edge is roughened; `glass` (−640 to −400) and `core` Hounsfield
+    units, None where it is ground glass only.
     """
 
     centre: Point
@@ -72,10 +69,7 @@ def grow_vessels(rng: np.random.Generator) -> list[Tube]:
 def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float]) -> list[Opacity]:
     """Return `count` opacities, mostly low, at the back and near the pleura, where those of COVID-19 usually lie.
 
-    Args:
-        rng: Source of chance.
-        count: How many.
-        levels: The levels t of the slices; each opacity is centred on one of them, so that none is missed.
+    Each is centred on one of `levels`, the t of the slices, so that none is missed.
     """
     opacities = []
     for number in range(count):
@@ -92,15 +86,9 @@ def place_opacities(rng: np.random.Generator, count: int, levels: Sequence[float
 
 
 def draw_vessels(hu: Array, x: Array, y: Array, z: float, lung: Array, tubes: Sequence[Tube]) -> None:
-    """Draw what the level `z` cuts of the vessels and their bronchi, inside the lung only.
+    """Draw in place what the level `z` cuts of the vessels and their bronchi, inside the lung only.
 
-    Args:
-        hu: Hounsfield units, H×W, changed in place.
-        x: Columns, 1×W (mm).
-        y: Rows, H×1 (mm).
-        z: Level (mm).
-        lung: Share of lung in each pixel, 0–1, H×W.
-        tubes: All vessels of the study.
+    `hu` is H×W, the columns `x` are 1×W, the rows `y` H×1, all in mm; `lung` is its share of each pixel, 0–1, H×W.
     """
     pixel = float(x[0, 1] - x[0, 0])
     for tube in tubes:
@@ -128,14 +116,7 @@ def draw_opacities(
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Draw the opacities at level `z`, in the lung only, and return where they would be without it, bool H×W.
 
-    Args:
-        hu: Hounsfield units, changed in place.
-        x: Columns (mm).
-        y: Rows (mm).
-        z: Level (mm).
-        lung: Share of lung in each pixel, 0–1.
-        opacities: All opacities of the study.
-        noises: Coarse and fine field that roughen the edges; the fine one also mottles the inside.
+    Arguments as of `draw_vessels`; a coarse and a fine field roughen the edges, the fine one mottles the inside too.
     """
     mask = np.zeros(hu.shape, bool)
     rough: Array | None = None

@@ -7,6 +7,7 @@ processor to the next, and the same seed must make the same study everywhere.
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -86,10 +87,8 @@ def along(position: float, knots: Sequence[tuple[float, float]]) -> float:
 class SmoothNoise:
     """Smooth random field in 3-D: random numbers on a lattice, S-shaped interpolation between them.
 
-    Args:
-        rng: Source of the lattice.
-        cell: Distance of lattice points (mm): the size of the blobs.
-        extent: Width of the picture, centred on 0, and length of the stack, from 0 (mm).
+    Lattice points lie `cell` mm apart: the size of the blobs. `extent` is the width of the picture, centred on 0, and
+    the length of the stack, from 0, in mm.
     """
 
     def __init__(self, rng: np.random.Generator, cell: float, extent: tuple[float, float]) -> None:
@@ -139,12 +138,7 @@ def scanner_noise(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
 
 def _separable(image: Array, taps: Sequence[float]) -> Array:
     """Filter rows and columns with `taps`; the result is smaller by len(taps) − 1 in both directions."""
-    reach = len(taps) - 1
-    height, width = image.shape
-    rows = taps[0] * image[: height - reach]
-    for shift in range(1, reach + 1):
-        rows = rows + taps[shift] * image[shift : height - reach + shift]
-    both: Array = taps[0] * rows[:, : width - reach]
-    for shift in range(1, reach + 1):
-        both = both + taps[shift] * rows[:, shift : width - reach + shift]
-    return both
+    for _ in range(2):
+        length = len(image) - len(taps) + 1
+        image = reduce(np.add, (tap * image[shift : shift + length] for shift, tap in enumerate(taps))).T
+    return image

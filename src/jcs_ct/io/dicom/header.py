@@ -147,14 +147,9 @@ _DERIVED_OBJECTS = frozenset({"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTDOSE", "RT
 def image_header(
     source: Source, frame: int | None, get: Callable[[str], Any], *, cut: bool = False, faulty: Sequence[str] = ()
 ) -> ImageHeader:
-    """Return the header of an image.
+    """Return the header of an image. Arguments as in `ImageHeader`.
 
-    Args:
-        source: The file.
-        frame: As in `ImageHeader`.
-        get: Keyword → the value, or None where it is missing, empty or not readable.
-        cut: As in `ImageHeader`.
-        faulty: As in `ImageHeader`.
+    `get` returns the value of a keyword, or None where it is missing, empty or not readable.
     """
     orientation = _numbers(get("ImageOrientationPatient"), 6)
     spacing = _numbers(get("PixelSpacing"), 2)

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.io.dicom.header import ImageHeader
 
-LOWEST = -1024
-"""HU that padding becomes: the lowest value that is kept, so that padding at or below it needs no search."""
 ONE_VALUE = 20.0
 """HU between the lowest and the highest of a region, up to which it has one value; noise alone is more in tissue."""
 LEAST_REGION = 0.002
@@ -80,12 +78,9 @@ def _on_edge(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 def covered_share(hu: NDArray[np.int16], low: float, high: float) -> float:
-    """Return which share of the body is lung or tissue that a range of padding (in HU) covers, in [0, 1].
+    """Return which share of the body is lung or tissue that padding from `low` to `high` HU covers, in [0, 1].
 
-    Args:
-        hu: int16, rows × columns, after `filled` became air.
-        low: Of the range.
-        high: Of the range.
+    `hu` is int16, rows × columns, after `filled` became air.
     """
     solid = hu > SOLID
     sides = np.zeros(hu.shape, np.uint8)  # on which there is body; a lung that the picture cuts has three

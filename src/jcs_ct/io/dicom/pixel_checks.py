@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jcs_ct.anatomy.levels import FEW_PIXELS
+from jcs_ct.core.geometry import LOWEST
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.padding import HIGHEST_AIR, LEAST_COVERED, LOWEST, covered_share, padding_hu
+from jcs_ct.io.dicom.padding import HIGHEST_AIR, LEAST_COVERED, covered_share, padding_hu
 from jcs_ct.io.plausibility import sample_of
 
 if TYPE_CHECKING:
@@ -25,14 +26,13 @@ DENSEST = 2000.0  # HU of what is looked at in a lung or around it; padding abov
 def padding_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     """Return what is to be said of padding; of each range in HU, some slices are read.
 
-    Raises:
-        InputError: One of them cannot be read.
+    Raises InputError where one of them cannot be read.
     """
     from jcs_ct.io.dicom.read import read_hu
 
     groups: dict[tuple[float, float], list[ImageHeader]] = {}
     for image in images:
-        if (span := padding_hu(image)) is not None and span[1] > LOWEST:
+        if (span := padding_hu(image)) is not None and span[1] > LOWEST:  # at or below it needs no search
             groups.setdefault(span, []).append(image)
     found = []
     for (low, high), members in groups.items():
@@ -53,13 +53,8 @@ def rescale_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
     """Return whether a rescale that changes from slice to slice makes a step that the stored values do not have.
 
     Scanners of PET, and some of CT, scale each slice by itself: then the stored values jump and the Hounsfield units go
-    on. Where it is the other way round, a header is wrong.
-
-    Args:
-        images: In the order of their slices.
-
-    Raises:
-        InputError: One of those that are compared cannot be read.
+    on. Where it is the other way round, a header is wrong. The images are in the order of their slices. Raises
+    InputError where one of those that are compared cannot be read.
     """
     from jcs_ct.io.dicom.read import read_hu
 

@@ -11,21 +11,36 @@ import math
 import threading
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_partial
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
-from jcs_ct.core.errors import InputError
-from jcs_ct.io.dicom.header import DIRECTORY, ENHANCED, FUNCTIONAL_GROUPS, KEYWORDS, RESCALE, image_header
-from jcs_ct.io.dicom.padding import LOWEST, filled, padding_hu
+from jcs_ct.core.errors import InputError, printable
+from jcs_ct.core.geometry import HIGHEST, LOWEST
+from jcs_ct.io.dicom.header import (
+    DIRECTORY,
+    ENHANCED,
+    FUNCTIONAL_GROUPS,
+    KEYWORDS,
+    RESCALE,
+    image_header,
+    without_escapes,
+)
+from jcs_ct.io.dicom.padding import filled, padding_hu
 from jcs_ct.io.dicom.stored_bits import WHOLE, Bits, check_sign, overlay_bits, values_of
-from jcs_ct.io.dicom.syntaxes import PLAIN, require_decoder, syntax_name
 from jcs_ct.io.files.opening import open_regular
 
 if TYPE_CHECKING:
@@ -38,29 +53,42 @@ if TYPE_CHECKING:
     from jcs_ct.io.dicom.header import ImageHeader
     from jcs_ct.io.files.sources import Source
 
-HIGHEST = 3071
-"""HU: what 12 bits hold above `LOWEST`."""
+IDENTITY = {
+    "PatientName": "patient name",
+    "PatientID": "patient ID",
+    "PatientBirthDate": "birth date",
+    "PatientSex": "sex",
+    "AccessionNumber": "accession number",
+    "StudyDate": "study date",
+}
+"""Keyword → name of what says whose study it is, read only where a user asks for it (`--keep-identity`)."""
 
 _START = 64 * 2**10  # bytes within which most headers end
 _TAGS = [tag for word in (*KEYWORDS, *FUNCTIONAL_GROUPS) if (tag := tag_for_keyword(word)) is not None]
 _PIXELS = 0x7FE00008  # the first of the elements that hold pixels
 _UNDEFINED = 0xFFFFFFFF  # length of compressed pixels; a delimiter ends them, and little may follow
 _DELIMITER, _TAIL = b"\xfe\xff\xdd\xe0", 4096
+PLAIN = frozenset({ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian})
+"""Those whose pixels are words as they are."""
+_PRIVATE = {UID("1.2.840.113619.5.2"): "GE's private transfer syntax (pixels in big endian, the header in little)"}
+_NEWER = {  # than the dictionary of pydicom 3.0
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+    "1.2.840.10008.1.2.8.1": "Deflated Image Frame Compression",
+}
+_HTJ2K = {f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)}
 _lock = threading.Lock()
 
 
 def read_headers(source: Source) -> list[ImageHeader]:
     """Return the headers of the images in a file: one, or one a frame for enhanced CT; none for a DICOMDIR.
 
-    Raises:
-        InputError: The file cannot be read, or is no DICOM file after all.
+    Raises InputError where the file cannot be read, or is no DICOM file after all.
     """
-    parsed = _parse(source, _START)
-    dataset, cut = parsed.dataset, _is_cut(source, parsed)
-
-    def get(keyword: str) -> Any:
-        return _value(dataset, keyword)
-
+    dataset, end = _parse(source, _START)
+    cut = _is_cut(source, end)
+    get = partial(_value, dataset)
     with quiet():
         if str(_value(dataset.file_meta, "MediaStorageSOPClassUID") or "") == DIRECTORY:
             return []
@@ -71,8 +99,9 @@ def read_headers(source: Source) -> list[ImageHeader]:
         except Exception as error:
             message = "is damaged: what it says of its frames cannot be read"
             raise InputError(message, path=source.label, hint="copy or export it again") from error
+        image = {keyword: get(keyword) for keyword in KEYWORDS}  # what a frame does not say of itself
         return [
-            image_header(source, index, _Either(fields, get), cut=cut, faulty=_faulty(fields, fields.get))
+            image_header(source, index, {**image, **fields}.get, cut=cut, faulty=_faulty(fields, fields.get))
             for index, fields in enumerate(groups)
         ]
 
@@ -80,8 +109,7 @@ def read_headers(source: Source) -> list[ImageHeader]:
 def directory_files(source: Source) -> list[tuple[str, ...]]:
     """Return the files that a DICOMDIR names, each as folders and name, relative to its own folder (PS3.10 8.6).
 
-    Raises:
-        InputError: It is damaged.
+    Raises InputError where it is damaged.
     """
     try:
         with quiet():
@@ -95,13 +123,24 @@ def directory_files(source: Source) -> list[tuple[str, ...]]:
         raise InputError(message, path=source.label, hint="give the folder that it lies in") from error
 
 
+def identity_of(source: Source) -> dict[str, str]:
+    """Return what the header of a DICOM file says of its patient, by the names of `IDENTITY`; no empty values.
+
+    Raises InputError where it cannot be read.
+    """
+    data = io.BytesIO(source.read())
+    with quiet():
+        header = dcmread(data, stop_before_pixels=True, specific_tags=list(IDENTITY), force=True)
+        values = {name: str(header.get(keyword, "") or "") for keyword, name in IDENTITY.items()}
+    found = {name: printable(without_escapes(text)).strip() for name, text in values.items()}
+    return {name: text for name, text in found.items() if text}
+
+
 def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     """Return an image in Hounsfield units, as it is stored: int16, rows × columns, clipped to [LOWEST, HIGHEST].
 
     Values are `slope · stored + intercept` (PS3.3 C.11.1), rounded; padding becomes LOWEST (`jcs_ct.io.dicom.padding`).
-
-    Raises:
-        InputError: The file cannot be read, is cut short, or its pixels cannot be decoded.
+    Raises InputError where the file cannot be read, is cut short, or its pixels cannot be decoded.
     """
     stored = _stored(header)
     slope, intercept = header.rescale
@@ -116,17 +155,12 @@ def read_hu(header: ImageHeader) -> NDArray[np.int16]:
     return hu
 
 
-@dataclass(frozen=True)
-class _Parsed:
-    """A header, and where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None."""
+def _parse(source: Source, size: int | None) -> tuple[FileDataset, int | None]:
+    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that.
 
-    dataset: FileDataset
-    end: int | None
-
-
-def _parse(source: Source, size: int | None) -> _Parsed:
-    """Read the header in the first `size` bytes of a file, or in all of it where it is longer than that."""
-    data = source.read() if size is None else source.start(size)
+    With it comes where the pixels behind it end: in bytes from the start, -1 where a delimiter tells, else None.
+    """
+    data = source.read(size)
     stream = io.BytesIO(data)
     reached, end = False, None
 
@@ -149,17 +183,17 @@ def _parse(source: Source, size: int | None) -> _Parsed:
             raise InputError(message, path=source.label, hint="copy or export it again") from error
     if dataset is None or not (reached or size is None or len(data) < size):  # what was read may end within a value
         return _parse(source, None)
-    return _Parsed(dataset, end)
+    return dataset, end
 
 
-def _is_cut(source: Source, parsed: _Parsed) -> bool:
+def _is_cut(source: Source, end: int | None) -> bool:
     """Return whether a file ends before its pixels do. What is packed has a checksum instead."""
-    if not source.plain or parsed.end is None:
+    if not source.plain or end is None:
         return False
     with open_regular(source.path) as file:
         size = file.seek(0, io.SEEK_END)
-        if parsed.end >= 0:
-            return size < parsed.end
+        if end >= 0:
+            return size < end
         file.seek(-min(size, _TAIL), io.SEEK_END)
         return _DELIMITER not in file.read()
 
@@ -208,17 +242,6 @@ def _fields(group: Any) -> dict[str, Any]:
     return fields
 
 
-@dataclass(frozen=True)
-class _Either:
-    """What a frame says of itself, else what the image says."""
-
-    fields: dict[str, Any]
-    image: Callable[[str], Any]
-
-    def __call__(self, keyword: str) -> Any:
-        return self.fields[keyword] if keyword in self.fields else self.image(keyword)
-
-
 class _Latest(threading.local):
     """The file of many frames that this thread read last, so that it is not read again for every frame."""
 
@@ -240,7 +263,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             dataset = _whole(source)
             _latest.key, _latest.dataset = (key, dataset) if key else ((), None)
         syntax = UID(str(dataset.file_meta.TransferSyntaxUID))
-        require_decoder(source, syntax)
+        _require_decoder(source, syntax)
         word = "NumberOfFrames"
         if word in dataset and not _is_number(_value(dataset, word), dataset, word):
             hint = "correct it in the header, or export it again"
@@ -256,7 +279,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
             what = "pixels cannot be decoded" if syntax not in PLAIN else "pixels cannot be read"
             reason = " ".join(str(error).split())[:160]
             hint = "copy it again, or export it" + " uncompressed" * (syntax not in PLAIN)
-            raise InputError(f"{what} ({syntax_name(syntax)}): {reason}", path=source.label, hint=hint) from error
+            raise InputError(f"{what} ({_syntax_name(syntax)}): {reason}", path=source.label, hint=hint) from error
     if stored.shape != (header.rows, header.columns):
         raise InputError("holds other pixels than its header says", path=source.label, hint="copy it again")
     values = stored if bits is None else values_of(stored, bits, source.label)
@@ -268,8 +291,7 @@ def _stored(header: ImageHeader) -> NDArray[Any]:
 def _bits(header: ImageHeader, dataset: FileDataset, syntax: UID) -> Bits | None:
     """Return what the header says of the bits of uncompressed words, and have them decoded whole; else None.
 
-    Raises:
-        InputError: HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
+    Raises where HighBit makes no sense, or the pixels are compressed, where nobody agrees on what it means.
     """
     stored = header.bits
     high = stored - 1 if header.high_bit is None else header.high_bit
@@ -315,6 +337,29 @@ def _as_it_is(source: Source) -> tuple[object, ...]:
     return source, status.st_ino, status.st_size, status.st_mtime_ns
 
 
+def _require_decoder(source: Source, syntax: UID) -> None:
+    """Raise InputError where a file's pixels cannot be decoded: by its syntax's name, and what to do."""
+    if syntax in _PRIVATE:
+        message = f"is stored in {_PRIVATE[syntax]}, which is not read here"
+        raise InputError(message, path=source.label, hint="export it as Explicit VR Little Endian")
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        message = f"is compressed in a way that is not read here ({_syntax_name(syntax)})"
+        raise InputError(message, path=source.label, hint="export it uncompressed") from error
+    if not decoder.is_available:
+        message = f"is compressed ({_syntax_name(syntax)}), and no plug-in that decodes it is installed"
+        install = "pip install pylibjpeg pylibjpeg-openjpeg" if syntax in _HTJ2K else "pip install python-gdcm"
+        raise InputError(message, path=source.label, hint=f"{install}, or export it uncompressed")
+
+
+def _syntax_name(syntax: UID) -> str:
+    """Return what a message calls a transfer syntax. UIDs that nobody knows are not repeated."""
+    if syntax in _NEWER:
+        return _NEWER[syntax]
+    return syntax.name if syntax.is_transfer_syntax else "unknown transfer syntax"
+
+
 def _whole(source: Source) -> FileDataset:
     data = source.read()
     try:
@@ -327,28 +372,21 @@ def _whole(source: Source) -> FileDataset:
     return dataset
 
 
-class _NotOf(logging.Filter):
-    """Lets pass what other threads log."""
-
-    def __init__(self, thread: int) -> None:
-        super().__init__()
-        self._thread = thread
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread != self._thread
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep pydicom's remarks on odd values from the user and from logs: they may quote a name, and change nothing.
 
     One thread at a time, for filters of warnings belong to the whole process.
     """
-    logger, mine = logging.getLogger("pydicom"), _NotOf(threading.get_ident())
+    logger, mine = logging.getLogger("pydicom"), threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != mine
+
     with _lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logger.addFilter(mine)
+        logger.addFilter(of_others)
         try:
             yield
         finally:
-            logger.removeFilter(mine)
+            logger.removeFilter(of_others)

@@ -18,16 +18,20 @@ import numpy as np
 from jcs_ct.core.errors import InputError
 from jcs_ct.core.geometry import CTSeries
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_localizer, missing_parts, missing_rescale, normal_of, unsuitable
-from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
-from jcs_ct.io.dicom.odd_images import (
+from jcs_ct.io.dicom.checks import (
     LEAVE_OUT,
     are_few,
     dropped_warning,
+    is_localizer,
     joined_warnings,
+    missing_parts,
+    missing_rescale,
+    normal_of,
     other_grids,
+    unsuitable,
     without_other_grids,
 )
+from jcs_ct.io.dicom.header import SECONDARY_CAPTURE
 from jcs_ct.io.dicom.pixel_checks import padding_warnings, rescale_warnings
 from jcs_ct.io.dicom.stack import stack
 from jcs_ct.io.files.walk import count
@@ -60,13 +64,7 @@ class RefusedError(InputError):
 
 @dataclass(frozen=True)
 class Opened:
-    """A series that can be read.
-
-    Attributes:
-        series: It.
-        lungs: Whether the slices looked at show lung.
-        notes: What a user should know beside its warnings.
-    """
+    """A series that can be read, whether the slices looked at show lung, and what to say beside its warnings."""
 
     series: CTSeries
     lungs: bool
@@ -113,13 +111,12 @@ def without_strays(images: Sequence[ImageHeader]) -> tuple[list[ImageHeader], li
 
 
 def open_series(images: Sequence[ImageHeader], *, allow_gaps: bool = False, drop_odd: bool = False) -> Opened:
-    """Return the volume that the images of one series make.
+    """Return the volume that the images of one series, in any order, make.
 
     Args:
-        images: Their headers, in any order.
-        allow_gaps: Accept missing slices and uneven distances: they are told as a warning, and the volume gets the mean
-            distance.
-        drop_odd: Leave out the few images that do not fit the others (`jcs_ct.io.dicom.odd_images`), with a warning.
+        images: Their headers.
+        allow_gaps: Accept missing slices and uneven distances, with a warning; the volume gets the mean distance.
+        drop_odd: Leave out the few images that do not fit the others (see `checks`), with a warning.
 
     Raises:
         InputError: It must not be read, for all reasons named; or a file cannot be read.
@@ -192,8 +189,7 @@ def _distinct(
 ) -> tuple[list[ImageHeader], list[str], list[CodedWarning]]:
     """Leave out images that are there twice; returns the rest, notes and warnings.
 
-    Raises:
-        InputError: Different images lie at the same place, and are too many or not to be dropped.
+    Raises where different images lie at the same place, and are too many or not to be dropped.
     """
     normal = normal_of(images[0])
     ordered = sorted(images, key=lambda image: (float(normal @ np.array(image.position)), image.source.label))

@@ -14,8 +14,8 @@ import numpy as np
 
 from jcs_ct.core.geometry import Axes, Geometry, canonical_axes
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.dicom.checks import is_original, missing_rescale, normal_of
-from jcs_ct.io.dicom.continuity import change_warnings
+from jcs_ct.io.dicom.checks import change_warnings, is_original, missing_rescale, normal_of
+from jcs_ct.io.dicom.header import RESCALE
 from jcs_ct.io.plausibility import extent_warnings
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ ROUNDING = 0.11
 """mm by which slices may lie off an even grid whatever their distances: positions are often rounded to 0.1 mm."""
 ADULT = 18.0
 """Years of age."""
+_TAKEN = {RESCALE: "are missing; 1 and 0 are", RESCALE[:1]: "is missing; 1 is", RESCALE[1:]: "is missing; 0 is"}
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,12 @@ def stack(images: Sequence[ImageHeader]) -> Stack:
         distance = ordered[0].distance or ordered[0].thickness or 1.0
         step = (-normal if normal[2] > 0 else normal) * abs(distance)
     if not reasons and abs(ordered[0].tilt or 0.0) > MAX_TILT:
-        warnings.append(
-            CodedWarning(
-                "header-tilt",
-                f"the header says the gantry was tilted by {ordered[0].tilt:g}°, the positions do not show it",
-            )
-        )
+        text = f"the header says the gantry was tilted by {ordered[0].tilt:g}°, the positions do not show it"
+        warnings.append(CodedWarning("header-tilt", text))
     affine = _affine(ordered[0], step, first)
     shape = (len(ordered), ordered[0].rows, ordered[0].columns)
     axes = canonical_axes(affine)
-    geometry = Geometry(_permuted(shape, axes), axes.affine(affine, shape))
+    geometry = axes.geometry(affine, shape)
     warnings += _extent_warnings(ordered, geometry)
     return Stack(tuple(ordered), geometry, axes, tuple(reasons), tuple(gaps), tuple(warnings))
 
@@ -116,10 +113,6 @@ def _affine(image: ImageHeader, step: NDArray[np.float64], first: NDArray[np.flo
     affine[:3, 2] = np.array(image.orientation[:3]) * image.spacing[1]
     affine[:3, 3] = first
     return affine
-
-
-def _permuted(shape: tuple[int, int, int], axes: Axes) -> tuple[int, int, int]:
-    return shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]
 
 
 def _shift(
@@ -155,46 +148,39 @@ def _gaps(along: NDArray[np.float64], images: Sequence[ImageHeader]) -> list[str
 
 
 def _header_warnings(images: Sequence[ImageHeader]) -> list[CodedWarning]:
-    warnings: list[CodedWarning] = []
-    if any(image.modality == "" for image in images):
-        warnings.append(
-            CodedWarning(
-                "no-modality", "the header does not say that this is CT (Modality is missing); the values look like it"
-            )
-        )
-    if not is_original(images):
-        warnings.append(CodedWarning("derived", "the slices are derived, not as the scanner made them"))
-    if missing := missing_rescale(images[0]):  # then all lack it
-        zero_or_one = {"RescaleSlope": "1 is", "RescaleIntercept": "0 is"}[missing[0]]
-        verb, taken = ("are", "1 and 0 are") if len(missing) == 2 else ("is", zero_or_one)
-        text = f"{' and '.join(missing)} {verb} missing; {taken} taken, and the values look like it"
-        warnings.append(CodedWarning("no-rescale", text))
-    if any(image.rescale_type.upper() == "US" for image in images):
-        warnings.append(
-            CodedWarning(
-                "no-unit",
-                "the header does not say what the values are (RescaleType US); they look like Hounsfield units",
-            )
-        )
-    if any(image.photometric == "MONOCHROME1" for image in images):
-        warnings.append(
-            CodedWarning(
-                "monochrome1", "is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units"
-            )
-        )
-    ages = [image.age for image in images if image.age is not None]
-    if ages and min(ages) < ADULT:
-        text = f"the header says an age of {min(ages):.3g} years; only adults were tested"
-        warnings.append(CodedWarning("child", text))
-    if any(image.annotated for image in images):
-        warnings.append(
-            CodedWarning(
-                "burnt-in-text", "the header says that the images hold burned-in text; it may name the patient"
-            )
-        )
-    if any(image.lossy for image in images):
-        warnings.append(CodedWarning("lossy", "was compressed with loss"))
-    return warnings
+    missing = missing_rescale(images[0])  # then all lack it
+    youngest = min((image.age for image in images if image.age is not None), default=ADULT)
+    found = (
+        (
+            any(image.modality == "" for image in images),
+            "no-modality",
+            "the header does not say that this is CT (Modality is missing); the values look like it",
+        ),
+        (not is_original(images), "derived", "the slices are derived, not as the scanner made them"),
+        (
+            bool(missing),
+            "no-rescale",
+            f"{' and '.join(missing)} {_TAKEN.get(tuple(missing), '')} taken, and the values look like it",
+        ),
+        (
+            any(image.rescale_type.upper() == "US" for image in images),
+            "no-unit",
+            "the header does not say what the values are (RescaleType US); they look like Hounsfield units",
+        ),
+        (
+            any(image.photometric == "MONOCHROME1" for image in images),
+            "monochrome1",
+            "is meant to be shown inverted (MONOCHROME1); the values are taken as Hounsfield units",
+        ),
+        (youngest < ADULT, "child", f"the header says an age of {youngest:.3g} years; only adults were tested"),
+        (
+            any(image.annotated for image in images),
+            "burnt-in-text",
+            "the header says that the images hold burned-in text; it may name the patient",
+        ),
+        (any(image.lossy for image in images), "lossy", "was compressed with loss"),
+    )
+    return [CodedWarning(code, text) for said, code, text in found if said]
 
 
 def _extent_warnings(images: Sequence[ImageHeader], geometry: Geometry) -> list[CodedWarning]:

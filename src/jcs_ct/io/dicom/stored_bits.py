@@ -28,12 +28,9 @@ _AGAIN = "export it again, or correct the header"
 
 @dataclass(frozen=True)
 class Bits:
-    """What a header says of a stored value.
+    """What a header says of a stored value: BitsAllocated, BitsStored, HighBit, and whether PixelRepresentation is 1.
 
-    Attributes:
-        allocated, stored, high: BitsAllocated, BitsStored, HighBit.
-        signed: PixelRepresentation is 1.
-        overlays: Bits of the same word that are overlays (groups 60xx), from 0.
+    `overlays` are bits of the same word that are overlays (groups 60xx), from 0.
     """
 
     allocated: int
@@ -61,18 +58,9 @@ def overlay_bits(dataset: Any) -> tuple[int, ...]:
 
 
 def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
-    """Return the values in stored words.
+    """Return the values in stored words, rows × columns: integers of the same size, signed where the header says so.
 
-    Args:
-        raw: Unsigned words of `bits.allocated` bits, rows × columns.
-        bits: What the header says of them.
-        label: What messages call the file.
-
-    Returns:
-        Integers of the same size, signed where the header says so.
-
-    Raises:
-        InputError: The words contradict the header.
+    `raw` are unsigned words of `bits.allocated` bits. Raises InputError where they contradict the header.
     """
     inside = [bit for bit in bits.overlays if bits.low <= bit <= bits.high]
     if inside:
@@ -91,14 +79,9 @@ def values_of(raw: NDArray[Any], bits: Bits, label: str) -> NDArray[Any]:
 
 
 def check_sign(values: NDArray[Any], stored: int, signed: bool, padding: tuple[int, int] | None, label: str) -> None:
-    """Raise InputError where values were read without the sign that they have.
+    """Raise InputError where the values of a slice were read without the sign that they have.
 
-    Args:
-        values: Of a slice.
-        stored: BitsStored.
-        signed: As in `Bits`.
-        padding: Values from … to … that stand for nothing.
-        label: As in `values_of`.
+    `stored` is BitsStored, `signed` as in `Bits`; values within `padding` stand for nothing.
     """
     half = 1 << (stored - 1)
     if signed or stored < 9 or values.max() < half:

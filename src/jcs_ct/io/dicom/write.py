@@ -1,24 +1,33 @@
-"""DICOM: the only module that knows pydicom. Import it late; pydicom takes a while to load.
-
-So far it writes one thing, a synthetic CT series for demonstration and tests.
-"""
+"""DICOM files that are made here: a synthetic CT series, and data sets that a program holds. Import it late."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
-from jcs_ct.core.errors import UsageError
+from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.geometry import CANONICAL, HIGHEST, LOWEST
 from jcs_ct.core.whole_files import write_whole
+from jcs_ct.io.dicom.read import quiet
+from jcs_ct.io.files.kinds import Kind
+from jcs_ct.io.files.sources import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from numpy.typing import NDArray
@@ -28,8 +37,6 @@ Vector = tuple[float, float, float]
 _INTERCEPT = -1024
 """Stored values are unsigned: HU + 1024 fits the 12 bits that scanners use."""
 
-_AXIAL: tuple[Vector, Vector, Vector] = ((0.0, 0.0, -1.0), (0.0, 1.0, 0.0), (1.0, 0.0, 0.0))
-
 
 def write_ct_series(
     folder: str | PathLike[str],
@@ -37,13 +44,13 @@ def write_ct_series(
     spacing: Vector,
     origin: Vector,
     *,
-    direction: tuple[Vector, Vector, Vector] = _AXIAL,
+    direction: tuple[Vector, Vector, Vector] = CANONICAL,
     key: str = "",
     stem: str = "ct",
     comment: str = "PHANTOM: a computed image of no patient",
     overwrite: bool = False,
 ) -> list[Path]:
-    r"""Write a computed volume as a series of CT images (explicit VR little endian, not compressed).
+    r"""Write a computed volume as a series of CT images (explicit VR little endian, not compressed); return the paths.
 
     The series is marked ORIGINAL\PRIMARY\AXIAL, so that a reader chooses it as it would a scanner's, and says
     PHANTOM wherever a name is asked for. Nothing in it depends on the clock: the same arguments give the same
@@ -62,17 +69,14 @@ def write_ct_series(
         comment: Goes into the header of every image.
         overwrite: Replace files that exist.
 
-    Returns:
-        The paths, in the order of `hu`.
-
     Raises:
         UsageError: `hu` has another shape, type or range, or a length in `spacing` is not positive.
         OutputError: A file exists and `overwrite` is false, or the folder cannot be written.
     """
     if hu.ndim != 3 or hu.dtype != np.int16 or hu.size == 0:
         raise UsageError(f"CT series: got {hu.dtype} {hu.shape}, expected int16 slice × row × column")
-    if hu.min() < -1024 or hu.max() > 3071:
-        raise UsageError(f"CT series: Hounsfield units are {hu.min()} to {hu.max()}, expected -1024 to 3071")
+    if hu.min() < LOWEST or hu.max() > HIGHEST:
+        raise UsageError(f"CT series: Hounsfield units are {hu.min()} to {hu.max()}, expected {LOWEST} to {HIGHEST}")
     if not all(mm > 0 for mm in spacing):
         raise UsageError(f"CT series: spacing is {spacing}, expected three lengths in mm (slice, row, column)")
 
@@ -109,14 +113,8 @@ def _series_header(
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "SOPClassUID": CTImageStorage,
         # A day before any patient of this disease: the phantom has no date of its own.
-        "StudyDate": "20000101",
-        "SeriesDate": "20000101",
-        "AcquisitionDate": "20000101",
-        "ContentDate": "20000101",
-        "StudyTime": "120000",
-        "SeriesTime": "120000",
-        "AcquisitionTime": "120000",
-        "ContentTime": "120000",
+        **dict.fromkeys(("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"), "20000101"),
+        **dict.fromkeys(("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"), "120000"),
         "AccessionNumber": "",
         "Modality": "CT",
         "Manufacturer": "jcs-ct phantom",
@@ -189,3 +187,46 @@ def _uid(digest: str, part: str) -> str:
 def _decimal(value: float) -> str:
     """Return a number as a decimal string, of which the standard allows 16 characters."""
     return f"{round(value, 6) + 0.0:.10g}"
+
+
+def sources_of(datasets: Sequence[Any]) -> list[Source]:
+    """Return pydicom's data sets as sources: what they hold now, as pydicom would write it.
+
+    Raises InputError where one cannot be written. Nothing of it is repeated.
+    """
+    sources = []
+    for number, dataset in enumerate(datasets, 1):
+        label = f"data set {number}" if len(datasets) > 1 else "the data set"
+        try:
+            with quiet():
+                data = _encoded(dataset)
+        except Exception:  # noqa: BLE001  # pydicom raises many kinds, and quotes values
+            message = "cannot be written as a DICOM file"
+            raise InputError(message, path=label, hint="does pydicom save it? Read it again") from None
+        sources.append(Source(f"data-set-{number}", label, Path("data sets"), label, Kind.DICOM, data=data))
+    return sources
+
+
+def _encoded(dataset: Any) -> bytes:
+    """Return the file, without changing the data set."""
+    known = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    made, meta = Dataset(), FileMetaDataset()
+    for element in known:
+        meta.add(element)
+    syntax = UID(str(meta.get("TransferSyntaxUID", "") or ""))
+    implicit, little = dataset.original_encoding
+    if not syntax:
+        big = implicit is not None and not little  # None: it was never in a file
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRBigEndian if big else ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = syntax
+    for tag in dataset.keys():  # noqa: SIM118  # a data set is iterated by element, which would convert each
+        if tag.group > 2:
+            made[tag] = dataset.get_item(tag)
+    made.file_meta, made.preamble = meta, b"\0" * 128
+    made.set_original_encoding(implicit, little, dataset.original_character_set)
+    file = io.BytesIO()
+    private = (
+        {"implicit_vr": syntax.is_implicit_VR, "little_endian": syntax.is_little_endian} if syntax.is_private else {}
+    )
+    dcmwrite(file, made, enforce_file_format=False, **private)
+    return file.getvalue()

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 
-from jcs_ct.io.files.names import EXTENSIONS
+from jcs_ct.io.files.names import EXTENSIONS, VOLUME_ENDINGS
 
 HEAD = 1024
 """Bytes of a file that `sniff` needs; fewer do, where the file is shorter."""
@@ -92,7 +92,7 @@ FOR_STUDIES = Wanted(
     VOLUMES | SLICES,
     "CT study",
     "DICOM, NIfTI, MetaImage, NRRD or slices as PNG, JPEG, TIFF or BMP are expected",
-    EXTENSIONS | {".dcm", ".dicom", ".ima", ".dcm.gz", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr"},
+    EXTENSIONS | {".dcm", ".dicom", ".ima", ".dcm.gz", *VOLUME_ENDINGS},
     "convert it to NIfTI",
 )
 
@@ -150,11 +150,7 @@ _TEXT_CONTROLS = frozenset("\t\n\r\f\x1b")
 
 
 def sniff(head: bytes) -> Kind:
-    """Return what a file is.
-
-    Args:
-        head: The first `HEAD` bytes of the file, or all of it where it is shorter.
-    """
+    """Return what a file is, by its first `HEAD` bytes, or all of it where it is shorter."""
     if not head:
         return Kind.EMPTY
     kind = _by_magic(head)
@@ -177,8 +173,7 @@ def sniff(head: bytes) -> Kind:
 def decode_text(data: bytes) -> str:
     """Return `data` as text: UTF-8, or UTF-16 with a byte order mark (what PowerShell's `>` writes).
 
-    Raises:
-        UnicodeDecodeError: It is neither.
+    Raises UnicodeDecodeError where it is neither.
     """
     return data.decode(_encoding(data))
 

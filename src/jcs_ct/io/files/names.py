@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".mat"})
 """Extensions (lower case) that promise a slice; names leave them off. Others are part of the name ("scan.001")."""
@@ -34,6 +35,11 @@ def leads_out(member: str) -> bool:
     """Return whether the name of an archive's member leads out of the archive, or could not be a name."""
     first, *_ = parts = member.replace("\\", "/").split("/")
     return ".." in parts or first == "" or first[1:2] == ":" or "\0" in member
+
+
+def label(path: Path, member: str | None) -> str:
+    """Return what messages call a file, or a member of an archive."""
+    return str(path) if member is None else f"{path}!{member}"
 
 
 def inner_path(member: str) -> str:
@@ -64,13 +70,6 @@ def volume_stem(name: str) -> str | None:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)]
     return None
-
-
-def printable(text: str) -> str:
-    """Return `text` on one line, without control characters or undecodable bytes (file names may hold them)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def safe_name(path: str) -> str:
@@ -117,9 +116,7 @@ def _key(name: str) -> str:
 
 
 def _safe_part(part: str) -> str:
-    text = part
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else "_" for c in text)
+    text = "".join(c if c.isprintable() else "_" for c in part)
     text = _FORBIDDEN.sub("_", text).rstrip(". ") or "_"
     if _RESERVED.match(text):
         text = f"_{text}"

@@ -10,7 +10,7 @@ from io import BufferedReader
 from typing import TYPE_CHECKING
 
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files.kinds import HEAD, Kind, sniff
+from jcs_ct.io.files.kinds import HEAD, Kind, decode_text, sniff
 
 if TYPE_CHECKING:
     from io import FileIO
@@ -25,11 +25,7 @@ _SPECIAL = ((stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"), (stat.
 
 
 def open_regular(path: Path) -> FileIO:
-    """Open a regular file for reading, unbuffered.
-
-    Raises:
-        InputError: It is missing, not readable, or no regular file.
-    """
+    """Open a regular file for reading, unbuffered. Raises InputError where it is none, or cannot be opened."""
     try:
         # Looked at before it is opened, since opening alone makes some devices act, and again after, since another
         # process may have put a pipe in its place.
@@ -56,14 +52,9 @@ def peek(path: Path) -> tuple[Kind, int]:
 
 
 def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
-    """Return a whole file.
+    """Return a whole file of `limit` bytes at most.
 
-    Args:
-        path: The file.
-        limit: The largest size accepted, in bytes.
-
-    Raises:
-        InputError: As `open_regular`; or it is larger than `limit`, or its size changes while it is read.
+    Raises InputError as `open_regular`, and where it is larger, or its size changes while it is read.
     """
     with BufferedReader(open_regular(path)) as file:
         try:
@@ -76,6 +67,17 @@ def read_file(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     if len(data) != size:
         raise InputError("changes while it is read", path=path, hint="wait until it is copied whole")
     return data
+
+
+def read_text(path: Path, limit: int, hint: str) -> str:
+    """Return a whole text file: UTF-8, or UTF-16 with a byte order mark; `hint` is for one that is neither.
+
+    Raises InputError as `read_file`, and for no such text.
+    """
+    try:
+        return decode_text(read_file(path, limit))
+    except UnicodeDecodeError as error:
+        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint=hint) from error
 
 
 def special(mode: int) -> str:

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from jcs_ct.core.errors import InputError
-from jcs_ct.io.files import archive, packed
-from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted, decode_text
-from jcs_ct.io.files.names import natural_key, printable, safe_name, split_extension, tell_apart
-from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, too_large, unreadable
+from jcs_ct.core.errors import InputError, printable
+from jcs_ct.io.files import archive
+from jcs_ct.io.files.kinds import ARCHIVES, FOR_SLICES, FOR_STUDIES, GRIDS, SLICES, Kind, Wanted
+from jcs_ct.io.files.names import label, natural_key, safe_name, split_extension, tell_apart
+from jcs_ct.io.files.opening import MAX_FILE_BYTES, open_regular, peek, read_file, read_text, too_large, unreadable
 from jcs_ct.io.files.walk import MARK, MARKED, REPORT, count, few, result_around, results_note, walk
 from jcs_ct.io.files.walk import SLICES as TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 LIST_EXTENSIONS = frozenset({".txt", ".lst", ".list"})
-MAX_LIST_BYTES = 64 * 2**20
+MAX_LIST_BYTES, SAVE_LIST = 64 * 2**20, "save the list as UTF-8"
 
 HEADERS = {".mhd", ".nhdr", ".hdr"}
 """Extensions of headers whose values lie in a file of the same name beside them, with one of `VALUES`."""
@@ -76,30 +76,20 @@ class Source:
         """Whether it is a file of its own that is not packed, of which any part can be read."""
         return self.member is None and not self.gzip
 
-    def read(self) -> bytes:
-        """Return the whole file.
+    def read(self, size: int | None = None) -> bytes:
+        """Return the whole file, or its first `size` bytes: all where there are fewer, whatever is damaged further on.
 
-        Raises:
-            InputError: It cannot be read, is damaged (archive members), or exceeds `MAX_FILE_BYTES`.
+        Raises InputError where it cannot be read, is damaged, or exceeds `MAX_FILE_BYTES`.
         """
-        stored = self._stored()
-        return packed.gunzip(stored, self.label) if self.gzip else stored
+        return archive.gunzip(self._stored(), self.label, size) if self.gzip else self._stored(size)
 
-    def _stored(self) -> bytes:
-        if self.data is not None:
-            return self.data
-        if self.member is None:
-            return read_file(self.path)
-        return (packed.read_tar_member if self.tar else archive.read_member)(self.path, self.member)
-
-    def start(self, size: int) -> bytes:
-        """Return the first `size` bytes, or all where there are fewer. Raises as `read`, but for damage further on."""
-        if self.gzip:
-            return packed.gunzip_start(self._stored(), size, self.label)
+    def _stored(self, size: int | None = None) -> bytes:
         if self.data is not None:
             return self.data[:size]
         if self.member is not None:
-            return (packed.read_tar_member if self.tar else archive.read_start)(self.path, self.member, size)
+            return (archive.read_tar_member if self.tar else archive.read_member)(self.path, self.member, size)
+        if size is None:
+            return read_file(self.path)
         with open_regular(self.path) as file:
             try:
                 return file.read(size)
@@ -109,12 +99,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """What the inputs of a command come to.
+    """What the inputs of a command come to; problems (what cannot be used) and notes are a line each.
 
-    Attributes:
-        sources: In the order of the inputs; those of a folder or an archive in natural order (slice2 before slice10).
-        problems: What cannot be used, one line each.
-        notes: What a user should know, a line each.
+    Sources are in the order of the inputs; those of a folder or an archive in natural order (slice2 before slice10).
     """
 
     sources: tuple[Source, ...]
@@ -123,53 +110,33 @@ class Found:
 
 
 def find_sources(inputs: Sequence[str | Path], wanted: Wanted = FOR_SLICES) -> Found:
-    """Return the files of the wanted kinds that `inputs` name: slices and feature files unless told otherwise.
-
-    Args:
-        inputs: Files, folders, zip archives and lists.
-        wanted: What the command reads (`jcs_ct.io.files.kinds`).
-    """
+    """Return the files of the wanted kinds that `inputs` (files, folders, archives and lists) name."""
     finder = _Finder(wanted)
     for item in inputs:
         finder.add_input(item)
     return finder.found()
 
 
-@dataclass(frozen=True)
-class _Entry:
-    relative: str  # "/"-separated, with extension; the name is made of it
-    path: Path
-    member: str | None
-    kind: Kind
-    tar: bool = False
-    gzip: bool = False
-
-
 def list_lines(path: Path) -> list[str]:
     """Return the paths that a list names, as they stand in it. Raises InputError where it names none."""
-    try:
-        lines = decode_text(read_file(path, MAX_LIST_BYTES)).split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("is neither UTF-8 nor UTF-16 text", path=path, hint="save the list as UTF-8") from error
-    wanted = [line.strip() for line in lines]
+    wanted = [line.strip() for line in read_text(path, MAX_LIST_BYTES, SAVE_LIST).split("\n")]
     wanted = [line for line in wanted if line and not line.startswith("#")]
     if not wanted:
         raise InputError("is a list without a file", path=path, hint="write one path per line")
     return wanted
 
 
-def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> _Entry:
-    """Return an entry; what is packed by itself counts as what it holds."""
-    if kind is not Kind.DICOM_GZIP:
-        return _Entry(relative, path, member, kind, tar)
-    stem = relative[:-3] if relative.lower().endswith(".gz") else relative
-    return _Entry(stem, path, member, Kind.DICOM, tar, gzip=True)
+def _entry(relative: str, path: Path, member: str | None, kind: Kind, *, tar: bool = False) -> Source:
+    """Return a source whose name is still its path with extension; what is packed by itself counts as what it holds."""
+    gzip = kind is Kind.DICOM_GZIP
+    stem = relative[:-3] if gzip and relative.lower().endswith(".gz") else relative
+    return Source(stem, printable(label(path, member)), path, member, Kind.DICOM if gzip else kind, tar, gzip)
 
 
 class _Finder:
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._entries: list[_Entry] = []
+        self._entries: list[Source] = []
         self._problems: list[InputError] = []
         self._notes: list[str] = []
         self._parents: dict[Path, str] = {}
@@ -178,13 +145,10 @@ class _Finder:
 
     def found(self) -> Found:
         """Name the entries and return the whole."""
-        stems = [split_extension(entry.relative) for entry in self._entries]
+        stems = [split_extension(entry.name) for entry in self._entries]
         safe = [safe_name(stem) for stem, _ in stems]
         names = tell_apart([(name, extension) for name, (_, extension) in zip(safe, stems, strict=True)])
-        sources = [
-            Source(name, printable(label(e.path, e.member)), e.path, e.member, e.kind, e.tar, e.gzip)
-            for name, e in zip(names, self._entries, strict=True)
-        ]
+        sources = [replace(entry, name=name) for name, entry in zip(names, self._entries, strict=True)]
         notes = list(self._notes)
         if self._repeated:
             notes.append(f"{count(self._repeated, 'path')} named more than once, read once")
@@ -265,12 +229,13 @@ class _Finder:
 
     def _add_archive(self, path: Path, kind: Kind, prefix: str) -> None:
         tar = kind is not Kind.ZIP
-        members, problems = (packed.list_tar if tar else archive.list_members)(path)
+        members, problems = (archive.list_tar if tar else archive.list_members)(path)
         members.sort(key=lambda member: natural_key(member.path))
         self._problems += archive.told_once(problems)
         chosen = []
         results = self._results_in(path, members, tar=tar)
-        members = [member for member in members if not _below(member.path, results)]
+        within = tuple(f"{folder}/" if folder else "" for folder in results)
+        members = [member for member in members if not member.path.startswith(within)]
         for member in members:
             if member.kind in ARCHIVES:
                 title, what = label(path, member.name), f"{member.kind.value} within another"
@@ -286,7 +251,7 @@ class _Finder:
         for member in members:
             pure = PurePath(member.path)
             if pure.name == REPORT and pure.parent in tables:
-                read = packed.read_tar_member if tar else archive.read_start
+                read = archive.read_tar_member if tar else archive.read_member
                 if MARK in read(path, member.name, MARKED):
                     found.append("" if pure.parent == PurePath() else pure.parent.as_posix())
         return found
@@ -309,29 +274,28 @@ class _Finder:
                 entries.append(_entry(prefix + relative, path, None, kind))
         self._add_contents(folder, entries, results, nothing=not files and len(self._problems) == before)
 
-    def _add_contents(self, where: Path, entries: Iterable[_Entry], results: Sequence[str], *, nothing: bool) -> None:
+    def _add_contents(self, where: Path, entries: Sequence[Source], results: Sequence[str], *, nothing: bool) -> None:
         """Add what is in a folder or an archive: slices, problems for what only pretends to be, a note for the rest.
 
         `results` are the folders in it with results of this program, which are left out already.
         """
-        entries = list(entries)
-        if results and not any(self._wanted.promised(e.relative) or self._reads(e.kind) for e in entries):
+        if results and not any(self._wanted.promised(e.name) or self._reads(e.kind) for e in entries):
             message = "holds results of this program and nothing else to read; results are never read as input"
             raise InputError(message, path=where, hint=_GIVE_STUDIES)
         if results:
             self._notes.append(results_note(where, [name or where.name for name in results]))
         if nothing:
             raise InputError(f"is empty; {self._wanted.expected}", path=where, hint="check that it is the right one")
-        skipped: list[_Entry] = []
+        skipped: list[Source] = []
         useful = False
-        headed = {_header_stem(entry.relative) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
+        headed = {_header_stem(entry.name) for entry in entries if entry.kind in GRIDS & self._wanted.kinds}
         for entry in entries:
-            if entry.kind not in self._wanted.kinds and _values_stem(entry.relative) in headed - {None}:
+            if entry.kind not in self._wanted.kinds and _values_stem(entry.name) in headed - {None}:
                 continue  # is read with its header
             if entry.kind in self._wanted.kinds:
                 self._add_entry(entry)
                 useful = True
-            elif self._wanted.promised(entry.relative) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
+            elif self._wanted.promised(entry.name) or (entry.kind is Kind.ANALYZE and GRIDS & self._wanted.kinds):
                 self._problems.append(self._wrong_kind(label(entry.path, entry.member), entry.kind))
                 useful = True
             else:
@@ -340,7 +304,7 @@ class _Finder:
             return
         kinds = Counter(entry.kind for entry in skipped).most_common()
         counts = ", ".join(f"{number} {kind.name.replace('_', ' ')}" for kind, number in kinds)
-        text = f"{count(len(skipped), 'other file')} ({counts}): {few([entry.relative for entry in skipped])}"
+        text = f"{count(len(skipped), 'other file')} ({counts}): {few([entry.name for entry in skipped])}"
         if useful:
             self._notes.append(f"{where}: skipped {text}")
         else:
@@ -348,7 +312,7 @@ class _Finder:
             message = f"holds no {self._wanted.what}, only {text}; {self._wanted.expected}"
             raise InputError(message, path=where, hint=hint)
 
-    def _add_entry(self, entry: _Entry) -> None:
+    def _add_entry(self, entry: Source) -> None:
         parent = entry.path.parent
         if parent not in self._parents:  # resolving asks the disk for every folder on the way
             self._parents[parent] = os.path.normcase(parent.resolve())
@@ -362,10 +326,6 @@ class _Finder:
     def _wrong_kind(self, label: str, kind: Kind) -> InputError:
         hint = _HINTS.get(kind, self._wanted.hint)
         return InputError(f"is {kind.value}; {self._wanted.expected}", path=label, hint=hint)
-
-
-def _below(path: str, folders: Sequence[str]) -> bool:
-    return any(not folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def _header_stem(relative: str) -> str | None:
@@ -383,13 +343,6 @@ def _values_stem(relative: str) -> str | None:
 
 def _archive_stem(relative: str) -> str:
     pure = PurePath(relative)
-    return (
-        (pure.with_suffix("") if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar") else pure)
-        .with_suffix("")
-        .as_posix()
-    )
-
-
-def label(path: Path, member: str | None) -> str:
-    """Return what messages call a file, or a member of an archive."""
-    return str(path) if member is None else archive.label(path, member)
+    if pure.suffix.lower() == ".gz" and pure.stem.lower().endswith(".tar"):
+        pure = pure.with_suffix("")
+    return pure.with_suffix("").as_posix()

@@ -25,11 +25,8 @@ def walk(folder: Path) -> tuple[list[tuple[str, Path]], list[InputError], list[s
     """Return the files below a folder, what cannot be read, what a user should know, and folders with results.
 
     Links to folders are followed last, and only where their folder was not read yet: it keeps its own name, and there
-    is no loop without end.
-
-    Returns:
-        The files in no order, with their "/"-separated paths relative to the folder; problems; notes; the folders with
-        results of this program, which are not read (`results_note` says so).
+    is no loop without end. The files are in no order, with their "/"-separated paths relative to the folder. Folders
+    with results of this program are not read (`results_note` says so).
     """
     files: list[tuple[str, Path]] = []
     problems: list[InputError] = []

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, cast
 import numpy as np
 
 from jcs_ct.core.errors import InputError
+from jcs_ct.core.geometry import HIGHEST, LOWEST
 from jcs_ct.core.memory import available_memory, gib
 from jcs_ct.io.files.opening import open_regular
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from jcs_ct.io.files.sources import Source
 
-LOWEST, HIGHEST = -1024, 3071  # HU that are kept apart
 MAX_RATIO, RATIO_COUNTS_FROM = 200, 2**26  # unpacked to packed; CT packs 2 : 1 to 20 : 1
 FEW_VALUES = 64  # distinct values, up to which a volume is a label map
 LEAST_AIR, LEAST_TISSUE = 0.005, 0.01  # shares of the voxels
@@ -38,7 +38,7 @@ Packing = Literal["gzip or none", "none", "gzip", "zlib"]
 """How values are packed; the first is told from the file's first bytes."""
 
 
-def broken(label: str, what: str, form: str = "NIfTI") -> InputError:
+def broken(what: str, label: str | None = None, form: str = "NIfTI") -> InputError:
     """Return the problem of a damaged file."""
     return InputError(f"is a damaged {form} file: {what}", path=label, hint="copy or convert it again")
 
@@ -73,14 +73,8 @@ def opened(
 ) -> Iterator[tuple[IO[bytes], int, bool]]:
     """Yield the unpacked bytes of a file as a stream, its size before (out of an archive), and whether it was packed.
 
-    Args:
-        source: The file.
-        packing: How it is packed.
-        start: Bytes of the file before the stream; no part of it.
-        form: What a message calls the format.
-
-    Raises:
-        InputError: It cannot be opened, or (also from reading within the block) unpacked.
+    The first `start` bytes of the file are no part of it; messages call the format `form`. Raises InputError where it
+    cannot be opened, or (also from reading within the block) unpacked.
     """
     raw: IO[bytes] = BytesIO(source.read()) if source.member is not None else BufferedReader(open_regular(source.path))
     with raw:
@@ -97,7 +91,7 @@ def opened(
             yield stream, size - start, how != "none"
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "it ends too early" if isinstance(error, EOFError) else f"it cannot be unpacked: {error}"
-            raise broken(source.label, what, form) from error
+            raise broken(what, source.label, form) from error
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", path=source.label) from error
 
@@ -131,30 +125,27 @@ class Voxels:
     _lock: ClassVar[threading.RLock] = threading.RLock()
     _kept: ClassVar[list[tuple[Voxels, NDArray[Any]]]] = []
 
-    def check(self, label: str | None = None) -> None:
+    def check(self) -> None:
         """Look at every value once.
 
-        Args:
-            label: What a message calls the volume; the file of the values unless given.
-
-        Raises:
-            InputError: The file is truncated, damaged or unreasonably packed, or its values are no Hounsfield units.
+        Raises InputError where the file is truncated, damaged or packed beyond reason, or holds no Hounsfield units.
         """
         seen = ValueSummary()
-        with self._lock:
-            self._kept.clear()
-            self._kept.append((self, self._load(seen)))
-        seen.verdict(label or self.source.label)
+        self._stored(seen)
+        seen.verdict()
 
     def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
         """Return a piece of the stored array as HU, clipped to [−1024, 3071]."""
-        with self._lock:
-            if not self._kept or self._kept[0][0] is not self:
-                self._kept.clear()
-                self._kept.append((self, self._load(None)))
-            stored = self._kept[0][1]
+        stored = self._stored()
         piece = stored[index]
         return hounsfield(self._scaled(piece)) if isinstance(stored, np.memmap) else piece
+
+    def _stored(self, seen: ValueSummary | None = None) -> NDArray[Any]:
+        with self._lock:
+            if seen is not None or not self._kept or self._kept[0][0] is not self:
+                self._kept.clear()
+                self._kept.append((self, self._load(seen)))
+            return self._kept[0][1]
 
     def _load(self, seen: ValueSummary | None) -> NDArray[Any]:
         """Return the mapped file, or a new array of HU; show all values to `seen`."""
@@ -165,7 +156,7 @@ class Voxels:
                 message = f"unpacks to {needed / 2**20:,.0f} MiB, more than {MAX_RATIO} times its size"
                 raise InputError(message, path=self.source.label, hint="unpack it yourself, if you trust it")
             if not packed and size < needed:
-                raise broken(self.source.label, f"it has {size:,} bytes of {needed:,}", self.form)
+                raise broken(f"it has {size:,} bytes of {needed:,}", self.source.label, self.form)
             if not packed and self.source.member is None:
                 mapped = np.memmap(file, self.dtype, "r", self.start + self.offset, self.shape, order="F")
                 if seen is not None:
@@ -183,7 +174,7 @@ class Voxels:
                 raw = file.read(plane * self.dtype.itemsize)
                 if len(raw) < plane * self.dtype.itemsize:
                     what = f"it ends in slice {index + 1} of {self.shape[2]}"
-                    raise broken(self.source.label, what, self.form)
+                    raise broken(what, self.source.label, self.form)
                 piece = np.frombuffer(raw, self.dtype).reshape(self.shape[:2], order="F")
                 if seen is not None:
                     seen.add(self._scaled(piece))
@@ -197,11 +188,9 @@ class Voxels:
 
 @dataclass(frozen=True, eq=False)
 class HeldVoxels:
-    """The values of a volume that a program handed over.
+    """The values of a volume that a program handed over: HU, clipped to [−1024, 3071], with the stored axes.
 
-    Attributes:
-        values: HU, clipped to [−1024, 3071], with the stored axes.
-        seen: What they were like before they were clipped.
+    `seen` is what they were like before they were clipped.
     """
 
     values: NDArray[np.int16]
@@ -224,9 +213,9 @@ class HeldVoxels:
         first, second, third = self.values.shape
         return first, second, third
 
-    def check(self, label: str) -> None:
+    def check(self) -> None:
         """Raise InputError where the values are no Hounsfield units."""
-        self.seen.verdict(label)
+        self.seen.verdict()
 
     def plane(self, index: tuple[int | slice, ...]) -> NDArray[np.int16]:
         """Return a piece of the stored array."""
@@ -277,17 +266,14 @@ class ValueSummary:
         if len(self.values) <= FEW_VALUES:
             self.values.update(np.unique(values)[: FEW_VALUES + 1].tolist())
 
-    def verdict(self, label: str) -> None:
+    def verdict(self) -> None:
         """Raise InputError where the values are no Hounsfield units."""
         found = f"values from {self.low:.4g} to {self.high:.4g}"
         expected = "Hounsfield units (air −1000, soft tissue 0 to 100) are expected"
         if self.odd:
-            what, hint = (
-                f"{self.odd:,} of {self.count:,} values are not numbers (NaN) or infinite",
-                "replace them by −1024",
-            )
-            raise InputError(f"{what}; {expected}", path=label, hint=hint)
-        if len(self.values) <= FEW_VALUES:
+            what = f"{self.odd:,} of {self.count:,} values are not numbers (NaN) or infinite"
+            hint = "replace them by −1024"
+        elif len(self.values) <= FEW_VALUES:
             what, hint = f"has {len(self.values)} distinct {found}, as a mask or a label map", "give the CT itself"
         elif self.low >= 0 and self.high <= 1:
             what, hint = f"has {found}: it was rescaled to [0, 1]", "give the CT before it was rescaled"
@@ -301,4 +287,4 @@ class ValueSummary:
             what, hint = f"has {found}, hardly any of {missing}", "give a chest CT in Hounsfield units"
         else:
             return
-        raise InputError(f"{what}; {expected}", path=label, hint=hint)
+        raise InputError(f"{what}; {expected}", hint=hint)

@@ -9,15 +9,16 @@ package to the left, back and head ("LPS").
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError
-from jcs_ct.core.geometry import CANONICAL, CTSeries, Geometry, canonical_axes
+from jcs_ct.core.errors import InputError, about, printable
+from jcs_ct.core.geometry import CANONICAL, CTSeries, canonical_axes
 from jcs_ct.core.warning import CodedWarning
-from jcs_ct.io.files.archive import label as archive_label
-from jcs_ct.io.files.names import printable, safe_name
+from jcs_ct.io.files.names import label as label_of
+from jcs_ct.io.files.names import safe_name
 from jcs_ct.io.nifti.values import HeldVoxels, Voxels, broken, opened
 from jcs_ct.io.plausibility import extent_warnings
 
@@ -47,8 +48,7 @@ _UNITS = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # code → mm
 class NiftiSeries(CTSeries):
     """A volume whose results are NIfTI files on its own stored grid.
 
-    Attributes:
-        grid: The fields of a NIfTI header that say where voxels lie, and its version, for results on the same grid.
+    `grid` are the fields of a NIfTI header that say where voxels lie, its version, and the stored shape.
     """
 
     grid: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -63,131 +63,99 @@ def case_name(source: Source) -> str:
 
 
 def read_nifti(source: Source) -> NiftiSeries:
-    """Return the chest CT in a NIfTI file.
-
-    Args:
-        source: A file or a member of an archive, of kind NIFTI.
+    """Return the chest CT in a NIfTI file, or in one that is a member of an archive.
 
     Raises:
         InputError: It is damaged, truncated or too large; its orientation is unknown, contradictory or too oblique; it
             holds several volumes, colours, or values that are no Hounsfield units.
     """
-    label = source.label
-    header, version, pair = _header(source)
-    shape = _shape(header, label)
-    voxels = _voxels(beside(source, (".img", ".img.gz"), label) if pair else source, header, shape, label, pair=pair)
-    return series_on(header, version, voxels, sources=(source, voxels.source) if pair else (source,), source=source)
+    with about(source.label):
+        header, version, pair = _header(source)
+        shape = volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]])
+        voxels = _voxels(beside(source, (".img", ".img.gz")) if pair else source, header, shape, pair=pair)
+        return series_on(header, version, voxels, source)
 
 
-def series_on(
-    header: Any, version: int, voxels: Voxels | HeldVoxels, *, sources: tuple[Source, ...], source: Source
-) -> NiftiSeries:
-    """Return the volume that a NIfTI header and voxels make.
+def series_on(header: Any, version: int, voxels: Voxels | HeldVoxels, source: Source) -> NiftiSeries:
+    """Return the volume that a header of nibabel's, of version 1 or 2, and voxels make, named after `source`.
 
-    Args:
-        header: nibabel's, of version 1 or 2.
-        version: Of the format.
-        voxels: The values.
-        sources: The files; empty where there are none.
-        source: What gives the volume its name and label.
-
-    Raises:
-        InputError: Its orientation is unknown, contradictory or too oblique; or its values are no Hounsfield units.
+    Raises InputError where its orientation is unknown, contradictory or too oblique, or it holds no Hounsfield units.
     """
-    affine, warnings, facts = _affine(header, voxels.shape, source.label)
+    affine, warnings, facts = _affine(header, voxels.shape)
     facts["format"] = f"NIfTI-{version}, {header.get_data_dtype().name}"
-    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": voxels.shape}
-    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+    return _series(affine, voxels, facts, source, warnings, header, version)
 
 
 def placed_series(
     affine: NDArray[np.float64],
     voxels: Voxels | HeldVoxels,
     facts: dict[str, str],
-    *,
-    warnings: list[str],
-    sources: tuple[Source, ...],
     source: Source,
+    warnings: Sequence[str] = (),
 ) -> NiftiSeries:
-    """Return a volume that came without a NIfTI header; results get one of its grid.
+    """Return a volume that came without a NIfTI header, named after `source`; results get one of its grid.
 
-    Args:
-        affine: Stored index → LPS mm.
-        voxels: The values.
-        facts: As in `CTSeries`.
-        warnings: As in `CTSeries`.
-        sources: The files; empty where there are none.
-        source: What gives the volume its name and label.
-
-    Raises:
-        InputError: Its orientation is impossible or too oblique; or its values are no Hounsfield units.
+    `affine` is stored index → LPS mm; `facts` and `warnings` are those of `CTSeries`. Raises InputError where its
+    orientation is impossible or too oblique, or it holds no Hounsfield units.
     """
     try:
         axes_of(affine)
     except ValueError as error:
-        raise InputError(f"has an impossible orientation: {error}", path=source.label, hint="check it") from error
+        raise InputError(f"has an impossible orientation: {error}", hint="check it") from error
     header, ras = nibabel_library().Nifti1Header(), LPS @ affine
     header.set_data_shape(voxels.shape)
     header.set_qform(ras, code="scanner", strip_shears=True)
     header.set_sform(ras, code="scanner")
     header.set_xyzt_units("mm")
-    grid = {name: header[name].copy() for name in GRID} | {"version": 1, "shape": voxels.shape}
     facts["stored axes"] = "".join(nibabel_library().aff2axcodes(ras))
-    return made_series(affine, voxels, grid, warnings, facts, sources=sources, source=source)
+    return _series(affine, voxels, facts, source, warnings, header, 1)
 
 
-def made_series(
+def _series(
     affine: NDArray[np.float64],
     voxels: Voxels | HeldVoxels,
-    grid: dict[str, Any],
-    warnings: list[str],
     facts: dict[str, str],
-    *,
-    sources: tuple[Source, ...],
     source: Source,
+    warnings: Sequence[str],
+    header: Any,
+    version: int,
 ) -> NiftiSeries:
     """Return a volume with canonical axes, after a look at all of its values. Arguments as in `placed_series`."""
     shape, axes = voxels.shape, canonical_axes(affine)
-    warnings = [*warnings, *_oblique(affine, axes, source.label)]
-    geometry = Geometry((shape[axes.order[0]], shape[axes.order[1]], shape[axes.order[2]]), axes.affine(affine, shape))
-    warnings += extent_warnings(geometry)
-    voxels.check(source.label)
-    read = ReadSlice(voxels, axes, geometry.shape[0])
+    geometry = axes.geometry(affine, shape)
+    said = (*warnings, *_oblique(affine, axes), *extent_warnings(geometry))
+    voxels.check()
+    read = ReadSlice(voxels, axes)
+    files = tuple(dict.fromkeys((source, voxels.source))) if isinstance(voxels, Voxels) else ()
+    grid = {name: header[name].copy() for name in GRID} | {"version": version, "shape": shape}
     name = case_name(source)
-    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, sources, facts, tuple(warnings), grid=grid)
+    return NiftiSeries(name, source.label, "nifti", geometry, axes, read, files, facts, said, grid=grid)
 
 
 @dataclass(frozen=True, eq=False)
 class ReadSlice:
-    """Reads canonical slices of stored voxels. A class, since a result that is pickled takes it along.
-
-    Attributes:
-        voxels: The values.
-        axes: How they are turned.
-        count: Of slices.
-    """
+    """Reads canonical slices of stored voxels. A class, since a result that is pickled takes it along."""
 
     voxels: Voxels | HeldVoxels
     axes: Axes
-    count: int
 
     def __call__(self, index: int) -> NDArray[np.int16]:
         """Return canonical slice `index`."""
-        if not 0 <= index < self.count:
-            raise IndexError(f"slice {index} of {self.count}")
         order, flips = self.axes.order, self.axes.flips
+        count = self.voxels.shape[order[0]]
+        if not 0 <= index < count:
+            raise IndexError(f"slice {index} of {count}")
         place: list[int | slice] = [slice(None)] * 3
-        place[order[0]] = self.count - 1 - index if flips[0] else index
+        place[order[0]] = count - 1 - index if flips[0] else index
         picture = self.voxels.plane(tuple(place))
         picture = picture.T if order[1] > order[2] else picture
         return np.ascontiguousarray(picture[:: -1 if flips[1] else 1, :: -1 if flips[2] else 1])
 
 
-def beside(source: Source, endings: Sequence[str], label: str) -> Source:
+def beside(source: Source, endings: Sequence[str]) -> Source:
     """Return the file of values that lies beside a header and is called like it, but for its extension.
 
-    Raises:
-        InputError: There is none.
+    Raises InputError where there is none.
     """
     name = (source.member or source.path.name).replace("\\", "/").rpartition("/")[2]
     stem = (name[:-3] if name.lower().endswith(".gz") else name).rpartition(".")[0]
@@ -197,7 +165,7 @@ def beside(source: Source, endings: Sequence[str], label: str) -> Source:
             if found is not None:
                 return found
     missing = stem + endings[0]
-    raise InputError(f"lacks its values: {missing} is not beside it", path=label, hint="copy both files, unchanged")
+    raise InputError(f"lacks its values: {missing} is not beside it", hint="copy both files, unchanged")
 
 
 def named_beside(source: Source, name: str) -> Source | None:
@@ -209,12 +177,29 @@ def named_beside(source: Source, name: str) -> Source | None:
         return replace(source, path=path, label=printable(str(path))) if path.is_file() else None
     folder = source.member.replace("\\", "/").rpartition("/")[0]
     member = f"{folder}/{name}" if folder else name
-    found = replace(source, member=member, label=printable(archive_label(source.path, member)))
+    found = replace(source, member=member, label=printable(label_of(source.path, member)))
     try:
-        found.start(1)
+        found.read(1)
     except InputError:
         return None
     return found
+
+
+def read_labels(path: str | Path) -> NDArray[Any]:
+    """Return the labels in a NIfTI file with canonical axes: slices × rows × columns, as they are stored.
+
+    Raises InputError where it cannot be read, or does not hold one volume.
+    """
+    try:
+        image: Any = nibabel_library().load(Path(path))
+        stored = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel raises many kinds on hostile bytes
+        raise InputError(
+            f"cannot be read as NIfTI: {error}", path=path, hint="give a mask as .nii or .nii.gz"
+        ) from error
+    if stored.ndim != 3:
+        raise InputError(f"has {stored.ndim} dimensions, 3 are expected", path=path, hint="save one volume")
+    return canonical_axes(LPS @ image.affine).to_canonical(stored)
 
 
 def nibabel_library() -> Any:
@@ -237,53 +222,45 @@ def _header(source: Source) -> tuple[Any, int, bool]:
         if int(header["sizeof_hdr"]) != size or not 3 <= int(header["dim"][0]) <= 7 or header["dim"].min() < 0:
             raise ValueError(f"{int(header['dim'][0])} dimensions")
     except Exception as error:  # nibabel raises many kinds on hostile bytes
-        raise broken(source.label, f"its header cannot be understood: {error}") from error
+        raise broken(f"its header cannot be understood: {error}") from error
     return header, version, pair
 
 
-def _shape(header: Any, label: str) -> tuple[int, int, int]:
-    return volume_shape([int(n) for n in header["dim"][1 : 1 + int(header["dim"][0])]], label)
-
-
-def volume_shape(sizes: Sequence[int], label: str) -> tuple[int, int, int]:
+def volume_shape(sizes: Sequence[int]) -> tuple[int, int, int]:
     """Return the first three of the sizes of a volume.
 
-    Raises:
-        InputError: It holds several volumes, none, or more voxels than are read.
+    Raises InputError where it holds several volumes, none, or more voxels than are read.
     """
     if len(sizes) < 3:
         message = f"has {len(sizes)} dimensions; three are expected"
-        raise InputError(message, path=label, hint="give the whole volume")
+        raise InputError(message, hint="give the whole volume")
     volumes = int(np.prod(sizes[3:], dtype=object))
     if volumes != 1:
-        raise InputError(f"holds {volumes} volumes, one is expected", path=label, hint="save the one to look at")
+        raise InputError(f"holds {volumes} volumes, one is expected", hint="save the one to look at")
     if min(sizes) < 1 or int(np.prod(sizes, dtype=object)) > MAX_VOXELS:
         found = " × ".join(map(str, sizes[:3]))
-        raise InputError(f"claims to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", path=label, hint="crop it")
+        raise InputError(f"claims to hold {found} voxels, 1 to {MAX_VOXELS:,} are read", hint="crop it")
     return sizes[0], sizes[1], sizes[2]
 
 
-def _affine(
-    header: Any, shape: tuple[int, int, int], label: str
-) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
+def _affine(header: Any, shape: tuple[int, int, int]) -> tuple[NDArray[np.float64], list[str], dict[str, str]]:
     """Return stored index → LPS mm, warnings and facts."""
     warnings: list[str] = []
     facts: dict[str, str] = {}
     unit = int(header["xyzt_units"]) & 7
     if unit not in _UNITS:
-        raise broken(label, f"its unit of length has the unknown code {unit}")
+        raise broken(f"its unit of length has the unknown code {unit}")
     if unit == 0:
         facts["units"] = "not stated, taken as mm"
     try:
         sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except Exception as error:
-        raise broken(label, f"its orientation cannot be understood: {error}") from error
+        raise broken(f"its orientation cannot be understood: {error}") from error
     known = [affine for affine in (sform, qform) if affine is not None]
     if not known:
         raise InputError(
             "does not say how it lies in the patient (sform_code and qform_code are 0), so left and right, head and "
             "feet are unknown",
-            path=label,
             hint="convert it again from DICOM, or set the codes",
         )
     scale = np.diag([_UNITS[unit]] * 3 + [1.0])
@@ -291,7 +268,7 @@ def _affine(
     try:
         turned = [axes_of(affine) for affine in known]
     except ValueError as error:
-        raise broken(label, f"its orientation is impossible: {error}") from error
+        raise broken(f"its orientation is impossible: {error}") from error
     if len(known) == 2:
         corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * [*np.subtract(shape, 1), 1]
         apart = float(np.linalg.norm((known[0] - known[1]) @ corners.T, axis=0).max())
@@ -300,7 +277,6 @@ def _affine(
             raise InputError(
                 f"contradicts itself: its sform and its qform say {names}, so left and right or head and feet are "
                 "uncertain",
-                path=label,
                 hint="set the code of the wrong one to 0",
             )
         if apart > APART_MM:
@@ -318,7 +294,7 @@ def axes_of(affine: NDArray[np.float64]) -> Axes:
     return canonical_axes(affine)
 
 
-def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedWarning]:
+def _oblique(affine: NDArray[np.float64], axes: Axes) -> list[CodedWarning]:
     """Return warnings for axes that are not the patient's, and for axes that are not at right angles."""
     directions = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0))[:, axes.order]
     angle = float(np.degrees(np.arccos(np.abs((np.array(CANONICAL) * directions.T).sum(axis=1)).min().clip(0, 1))))
@@ -326,7 +302,7 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedW
     shear = float(np.degrees(np.arcsin(between.clip(0, 1))))
     if angle > TOO_OBLIQUE or shear > TOO_SHEARED:
         found = f"{angle:.0f}° oblique" if angle > TOO_OBLIQUE else f"sheared by {shear:.0f}°"
-        raise InputError(f"is {found}; axial slices are expected", path=label, hint="resample it to axial slices")
+        raise InputError(f"is {found}; axial slices are expected", hint="resample it to axial slices")
     warnings: list[CodedWarning] = []
     if angle > OBLIQUE:
         text = f"oblique: the axes lie {angle:.0f}° off the patient's; the nearest ones are taken"
@@ -337,34 +313,33 @@ def _oblique(affine: NDArray[np.float64], axes: Axes, label: str) -> list[CodedW
     return warnings
 
 
-def scaling(header: Any, label: str) -> tuple[np.dtype[Any], float, float]:
+def scaling(header: Any) -> tuple[np.dtype[Any], float, float]:
     """Return the type of the stored values, and what turns them into HU: slope and intercept.
 
-    Raises:
-        InputError: They are colours, or no numbers, or the scaling is none.
+    Raises InputError where they are colours, or no numbers, or the scaling is none.
     """
     code = int(header["datatype"])
     if code in _COLOURS:
-        raise InputError("holds colours (RGB), Hounsfield units are expected", path=label, hint="give the CT itself")
+        raise InputError("holds colours (RGB), Hounsfield units are expected", hint="give the CT itself")
     try:
         dtype = header.get_data_dtype()
         slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     except Exception as error:
-        raise broken(label, f"its type of values has the unknown code {code}") from error
+        raise broken(f"its type of values has the unknown code {code}") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise InputError(f"holds values of type {dtype.name}, whole or real numbers are expected", path=label)
+        raise InputError(f"holds values of type {dtype.name}, whole or real numbers are expected")
     if not np.isfinite(slope) or slope == 0:  # both mean "not scaled"
         slope, inter = 1.0, 0.0
     if not np.isfinite(inter):
-        raise broken(label, f"its values are scaled by {slope:g} and shifted by {inter:g}")
+        raise broken(f"its values are scaled by {slope:g} and shifted by {inter:g}")
     return dtype, slope, inter
 
 
-def _voxels(source: Source, header: Any, shape: tuple[int, int, int], label: str, *, pair: bool) -> Voxels:
+def _voxels(source: Source, header: Any, shape: tuple[int, int, int], *, pair: bool) -> Voxels:
     """Return how the values are stored in a file."""
-    dtype, slope, inter = scaling(header, label)
+    dtype, slope, inter = scaling(header)
     offset = float(header["vox_offset"])
     if not 0 <= offset <= MAX_OFFSET:
-        raise broken(label, f"its voxels are said to begin at byte {offset:g}")
+        raise broken(f"its voxels are said to begin at byte {offset:g}")
     first = int(offset) if pair else max(int(offset), int(header.single_vox_offset))
     return Voxels(source, dtype, shape, first, slope, inter)

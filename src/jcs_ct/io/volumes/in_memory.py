@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jcs_ct.core.errors import InputError, UsageError
+from jcs_ct.core.errors import InputError, UsageError, about
 from jcs_ct.core.geometry import Axes, CTSeries, Geometry
 from jcs_ct.io.files.kinds import Kind
 from jcs_ct.io.files.sources import Source
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _ITK_NUMBER = re.compile(r"(8|16|32|64)-bit (signed integer|unsigned integer|float)")
 
 
+@about("the array")
 def series_of_array(
     values: NDArray[Any], spacing: Sequence[float] | None, affine: NDArray[np.float64] | None
 ) -> CTSeries:
@@ -54,10 +55,10 @@ def series_of_array(
     """
     what = _named("array")
     if isinstance(values, np.ma.MaskedArray):
-        raise InputError("is masked", path=what.label, hint="fill what is masked with -1024 (air)")
+        raise InputError("is masked", hint="fill what is masked with -1024 (air)")
     if values.dtype.kind not in "iuf" or values.dtype.itemsize > 8:
         message = "holds values of another type; whole or real numbers (HU) are expected"
-        raise InputError(message, path=what.label, hint="give Hounsfield units")
+        raise InputError(message, hint="give Hounsfield units")
     if (spacing is None) == (affine is None):
         found = "neither" if spacing is None else "both"
         raise UsageError(
@@ -68,12 +69,11 @@ def series_of_array(
     if values.ndim != 3:
         message = f"has {values.ndim} axes; three are expected (slice, row, column)"
         hint = "pictures are given as PIL images" if values.ndim in {2, 4} else "give the whole volume"
-        raise InputError(message, path=what.label, hint=hint)
-    volume_shape(values.shape, what.label)
+        raise InputError(message, hint=hint)
+    volume_shape(values.shape)
     facts = {"format": f"array, {values.dtype.newbyteorder('=').name}"}
     if affine is not None:
-        matrix = _matrix(affine)
-        return placed_series(LPS @ matrix, HeldVoxels.of(values), facts, warnings=[], sources=(), source=what)
+        return placed_series(LPS @ _matrix(affine), HeldVoxels.of(values), facts, what)
     assert spacing is not None  # noqa: S101  # one of them is
     slices, rows, columns = _three(spacing)
     placed = np.diag([0.0, 0.0, 0.0, 1.0])
@@ -84,17 +84,17 @@ def series_of_array(
         raise UsageError(f"spacing is impossible: {error}", hint="give mm between slices, rows, columns") from None
     geometry = Geometry((values.shape[0], values.shape[1], values.shape[2]), placed)
     voxels = HeldVoxels.of(values)
-    voxels.check(what.label)
-    read = ReadSlice(voxels, Axes(), values.shape[0])
+    voxels.check()
+    read = ReadSlice(voxels, Axes())
     warnings = tuple(extent_warnings(geometry))
     return CTSeries(what.name, what.label, "nifti", geometry, Axes(), read, (), facts, warnings)
 
 
+@about("the nibabel image")
 def series_of_nibabel(image: Any) -> CTSeries:
     """Return the volume in an image of nibabel.
 
-    Raises:
-        InputError: As `jcs_ct.io.nifti.volume.read_nifti` does; or its format does not say how it lies.
+    Raises InputError as `jcs_ct.io.nifti.volume.read_nifti`, and where its format does not say how it lies.
     """
     what = _named("nibabel image")
     header, data, affine = image.header, image.dataobj, image.affine
@@ -102,36 +102,33 @@ def series_of_nibabel(image: Any) -> CTSeries:
     nifti = all(hasattr(header, name) for name in ("get_sform", "get_qform"))
     if affine is None or not (nifti or hasattr(header, "get_vox2ras")):  # Analyze has a made-up one
         message = "does not say how it lies in the patient, so left and right, head and feet are unknown"
-        raise InputError(message, path=what.label, hint="give a NIfTI image with an affine")
-    shape = volume_shape([int(size) for size in image.shape], what.label)
+        raise InputError(message, hint="give a NIfTI image with an affine")
+    shape = volume_shape([int(size) for size in image.shape])
     try:
         stored = np.asarray(data.get_unscaled() if proxy else data).reshape(shape)
     except Exception:  # noqa: BLE001  # nibabel raises many kinds; what they say may quote a path with a name in it
         message = "is damaged: its values cannot be read"
-        raise InputError(message, path=what.label, hint="load it again") from None
+        raise InputError(message, hint="load it again") from None
     if stored.dtype.kind not in "iuf" or stored.dtype.itemsize > 8:
-        raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
+        raise InputError("holds values of another type; whole or real numbers (HU) are expected")
     slope, inter = (float(data.slope), float(data.inter)) if proxy else (1.0, 0.0)
     voxels = HeldVoxels.of(stored, slope, inter)
     if not nifti:
         facts = {"format": f"{type(image).__name__}, {stored.dtype.name}"}
-        return placed_series(LPS @ _matrix(affine), voxels, facts, warnings=[], sources=(), source=what)
+        return placed_series(LPS @ _matrix(affine), voxels, facts, what)
     header = header.copy()
     if not np.allclose(affine, header.get_best_affine()):  # as nibabel does when it saves the image
         header.set_sform(affine, code="aligned")
         header.set_qform(affine, code="unknown")
     if proxy:
-        scaling(header, what.label)
+        scaling(header)
     version = 2 if int(header["sizeof_hdr"]) == 540 else 1
-    return series_on(header, version, voxels, sources=(), source=what)
+    return series_on(header, version, voxels, what)
 
 
+@about("the SimpleITK image")
 def series_of_simpleitk(image: Any, values_of: Callable[[Any], NDArray[Any]]) -> CTSeries:
-    """Return the volume in an image of SimpleITK.
-
-    Args:
-        image: It.
-        values_of: SimpleITK's `GetArrayViewFromImage`: image → slice × row × column as they are stored.
+    """Return the volume in an image of SimpleITK; `values_of` is its `GetArrayViewFromImage`.
 
     Raises:
         InputError: It is not a volume with one value for each voxel; its orientation is impossible or
@@ -139,18 +136,16 @@ def series_of_simpleitk(image: Any, values_of: Callable[[Any], NDArray[Any]]) ->
     """
     what = _named("SimpleITK image")
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(
-            "is not a volume with one value for each voxel", path=what.label, hint="give the whole CT volume"
-        )
+        raise InputError("is not a volume with one value for each voxel", hint="give the whole CT volume")
     if _ITK_NUMBER.fullmatch(image.GetPixelIDTypeAsString()) is None:  # a view of labels would end the process
-        raise InputError("holds values of another type; whole or real numbers (HU) are expected", path=what.label)
-    volume_shape(image.GetSize(), what.label)
+        raise InputError("holds values of another type; whole or real numbers (HU) are expected")
+    volume_shape(image.GetSize())
     values = values_of(image)
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     facts = {"format": f"SimpleITK image, {values.dtype.name}"}
-    return placed_series(affine, HeldVoxels.of(values.T), facts, warnings=[], sources=(), source=what)
+    return placed_series(affine, HeldVoxels.of(values.T), facts, what)
 
 
 def _named(what: str) -> Source:

@@ -13,7 +13,7 @@ from jcs_ct.io.nifti.values import Packing, Voxels, opened
 from jcs_ct.io.nifti.volume import named_beside, placed_series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -62,22 +62,12 @@ def read_stored(
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     place: Place,
-    *,
-    warnings: list[str],
+    warnings: Sequence[str] = (),
 ) -> NiftiSeries:
-    """Return the volume of a header.
+    """Return the volume of a header that lies in `source`.
 
-    Args:
-        source: The file of the header.
-        form: What a message and the report call the format.
-        affine: Stored index → LPS mm.
-        shape: Of the stored array, whose first axis runs fastest.
-        dtype: Of the stored values.
-        place: Where they are.
-        warnings: As in `CTSeries`.
-
-    Raises:
-        InputError: There are no such values, or they are no Hounsfield units; or the orientation is impossible.
+    `affine` is stored index → LPS mm; the first axis of the stored `shape` runs fastest. Raises InputError where there
+    are no such values at `place`, or they are no Hounsfield units, or the orientation is impossible.
     """
     held = source if place.name is None else _beside(source, place.name)
     start = place.skip
@@ -88,18 +78,15 @@ def read_stored(
             message = f"has {size:,} bytes of {size - start:,}"
             raise InputError(message, path=held.label, hint="copy it again")
     voxels = Voxels(held, dtype, shape, 0, 1.0, 0.0, place.packing, start, form)
-    sources = (source,) if held is source else (source, held)
-    facts = {"format": f"{form}, {dtype.newbyteorder('=').name}"}
-    return placed_series(affine, voxels, facts, warnings=warnings, sources=sources, source=source)
+    return placed_series(affine, voxels, {"format": f"{form}, {dtype.newbyteorder('=').name}"}, source, warnings)
 
 
 def _beside(source: Source, name: str) -> Source:
     pure = PurePosixPath(name.replace("\\", "/"))
     if pure.is_absolute() or ".." in pure.parts or ":" in name or not pure.parts:
         message = "names a file of values that does not lie beside it or below"
-        raise InputError(message, path=source.label, hint="put both into one folder, and correct the header")
+        raise InputError(message, hint="put both into one folder, and correct the header")
     found = named_beside(source, pure.as_posix())
     if found is None:
-        message = f"lacks its values: {pure.name} is not beside it"
-        raise InputError(message, path=source.label, hint="copy both files, unchanged")
+        raise InputError(f"lacks its values: {pure.name} is not beside it", hint="copy both files, unchanged")
     return found

@@ -111,7 +111,7 @@ class LiteSlices(TorchDataset[Item]):
         shape = self.shape if step >= self.coarse else (self.shape[0] * 3 // 4, self.shape[1] * 3 // 4)
         hounsfield = raw.dtype == np.int16
         if position not in self.boxes:
-            self.boxes[position] = find_lung_box(read.grey).box
+            self.boxes[position] = find_lung_box(read.grey)
         box = jitter(self.boxes[position], (raw.shape[0], raw.shape[1]), rng)
         picture = windowed(self._thick(position, rng), rng) if hounsfield else recurved(raw, rng)
         target = None if mask is None else mask.astype(np.uint8) * np.uint8(255)

@@ -13,7 +13,7 @@ import pytest
 
 from dicom_help import read_only, volume, write_body
 from jcs_ct.core.errors import InputError
-from jcs_ct.io.files import packed as module
+from jcs_ct.io.files import archive as module
 from jcs_ct.io.files.kinds import FOR_STUDIES, Kind, sniff
 from jcs_ct.io.files.sources import find_sources
 from jcs_ct.io.studies import find_series
@@ -60,7 +60,7 @@ def test_pictures_in_an_archive(tmp_path: Path) -> None:
     found = find_sources([path])
     assert [source.name for source in found.sources] == ["b/1", "b/2", "b/10"]
     assert all(source.read() == PNG for source in found.sources)
-    assert found.sources[0].start(4) == PNG[:4]
+    assert found.sources[0].read(4) == PNG[:4]
     listed = tmp_path / "list.txt"
     listed.write_text("a.tar.gz\n")
     assert [source.name for source in find_sources([listed]).sources] == ["a/b/1", "a/b/2", "a/b/10"]
@@ -122,11 +122,11 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path / "a.tar", ("a.png", PNG), ("b.png", PNG), ("c.png", PNG))
     monkeypatch.setattr(module, "MAX_MEMBERS", 2)
     assert "holds more than 2 members" in problems(path)[0]
-    monkeypatch.setattr(module, "_latest", [])
+    monkeypatch.setattr(module, "_latest_tar", [])
     monkeypatch.setattr(module, "MAX_MEMBERS", 3)
     monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 2 * len(PNG))
     assert "unpacks to more than" in problems(path)[0]
-    monkeypatch.setattr(module, "_latest", [])
+    monkeypatch.setattr(module, "_latest_tar", [])
     monkeypatch.setattr(module, "MAX_TOTAL_BYTES", 2**40)
     monkeypatch.setattr(module, "MAX_FILE_BYTES", len(PNG) - 1)
     assert len(problems(path)) == 3
