@@ -24,10 +24,10 @@ from scipy.special import expit
 from jcs_ct.datasets.layouts import open_dataset
 from jcs_ct.datasets.slices import read_sample
 from jcs_ct.imaging.recipes import grey_as_rgb, prepare, recipe, restore
+from jcs_ct.metrics import Counts
 from jcs_ct.metrics.segmentation import pixel_counts
 from jcs_ct.models.lite import LiteNetwork
 from jcs_ct.models.mirror import merged, with_mirrors
-from jcs_ct.training.lite.collect import MARKED
 from jcs_ct.weights import load
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ COLUMNS = ("fold", "file", "slice", "source", "group", "threshold", "dice", "tp"
 PATIENTS = ("coronacases", "radiopaedia")  # sets of whole series; in the others a patient has one slice
 
 Row = dict[str, str]
-Counts = tuple[float, float, float, float]  # Dice, then tp, fp, fn
 
 
 def score(data: str, fold: int, weights: str, out: Path) -> None:
@@ -97,8 +96,8 @@ def line(rows: Sequence[Row]) -> str:
     for source in ("ct100", "mosmed"):
         part = [row for row in rows if row["source"] == source and row["dice"]]
         found += ["{} {:.3f} / {:.3f}".format(source, *dice_of(part))] if part else []
-    empty = [float(row["fp"]) / (float(row["fp"]) + float(row["tn"])) for row in rows if not row["dice"]]
-    return ", ".join([*found, f"marked {sum(share > MARKED for share in empty)} of {len(empty)}"])
+    empty = [Counts(*(float(row[name]) for name in ("tp", "fp", "fn", "tn"))) for row in rows if not row["dice"]]
+    return ", ".join([*found, f"marked {sum(one.marks_the_empty for one in empty)} of {len(empty)}"])
 
 
 def table(files: Sequence[Path]) -> None:
