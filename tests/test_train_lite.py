@@ -174,7 +174,7 @@ def test_folds_are_put_together(tmp_path: Path) -> None:
     card = finish(tmp_path, folds, (dict(network), card_for("jcs-lite", covid_threshold=0.5)), print)
     tensors, stored = load(tmp_path / "best.safetensors")
     assert stored.covid_threshold == card.covid_threshold != 0.5
-    assert any(note.startswith("held-out dice: 0.800") for note in stored.notes)
+    assert any(note.startswith("held out, Dice per image: 0.800") for note in stored.notes)
     assert (tmp_path / "best.safetensors").stat().st_size <= 14e6
     name = "fusion.mix.conv.weight"
     torch.testing.assert_close(tensors[name], network[name], rtol=1e-3, atol=1e-6)

@@ -19,7 +19,6 @@ from jcs_ct.cli.common import (
     threads_option,
     verbose_option,
 )
-from jcs_ct.weights.card import plain_notes
 from jcs_ct.weights.catalogue import CATALOGUE, Entry
 from jcs_ct.weights.store import (
     SHIPPED,
@@ -262,8 +261,6 @@ def _to_read(facts: dict[str, Any]) -> dict[str, Any]:
         plain["download size"] = _size(plain["download size"])
     if plain.get("covid threshold") is not None:
         plain["covid threshold"] = round(plain["covid threshold"], 3)
-    if "notes" in plain:
-        plain["notes"] = plain_notes(plain["notes"])
     if isinstance(plain.get("classes"), list):
         plain["classes"] = ", ".join(plain["classes"])
     return plain

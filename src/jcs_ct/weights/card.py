@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from jcs_ct.core.errors import WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from pathlib import Path
 
 SCHEMA_VERSION = 1
@@ -185,22 +184,3 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {  # every other field is a string
     "whole_study": lambda value: value is None or isinstance(value, dict),  # its numbers are checked where it is used
     "schema_version": lambda value: isinstance(value, int),
 }
-
-_LABELS = {
-    r"held-out pointing:": "attention, pointing game on held-out slices:",
-    r"held-out energy:": "attention, energy inside the lesions of held-out slices:",
-    r"held-out auc ([^:]+):": r"AUC on held-out slices of \1:",
-}
-"""How a note begins, as training writes it → how it begins for a reader."""
-
-
-def plain_notes(notes: Iterable[str]) -> list[str]:
-    """Return the notes of a card, with labels that a reader knows in place of names of metrics.
-
-    >>> plain_notes(["held-out auc mosmed: 0.8", "not for children"])
-    ['AUC on held-out slices of mosmed: 0.8', 'not for children']
-    """
-    found = list(notes)
-    for begins, label in _LABELS.items():
-        found = [re.sub(f"^{begins}", label, note) for note in found]
-    return found

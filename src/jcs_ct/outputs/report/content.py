@@ -10,7 +10,6 @@ from jcs_ct.imaging.window import LUNG
 from jcs_ct.outputs.report import words
 from jcs_ct.outputs.report.language import mark
 from jcs_ct.study.settings import UsedNetwork, cards_fit, rule_fit
-from jcs_ct.weights.card import plain_notes
 
 if TYPE_CHECKING:
     from jcs_ct.core.geometry import CTSeries
@@ -28,7 +27,7 @@ def build_report(study: StudyResult) -> dict[str, Any]:
     case, card, verdict, burden = study.case, study.screen.card, study.verdict, study.burden
     series, segmenter = case.series, segmenter_of(study)
     reasons = study.doubts()
-    notes = plain_notes(card.notes)
+    notes = list(card.notes)
     if segmenter is not None:
         notes.append(f"lesions by {segmenter['name']} ({segmenter['architecture']})")
     shapes = {one.lesions.shape for one in study.slices}

@@ -8,7 +8,7 @@ import numpy as np
 
 from jcs_ct.metrics import Counts, roc_auc
 from jcs_ct.metrics.bootstrap import average, bootstrap
-from jcs_ct.training.lite.score import Row, counts_of, summary
+from jcs_ct.training.lite.score import Row, counts_of, label, summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ POOLED = ("miou", "sensitivity", "precision")
 BY_SLICE = ("dice", "pointing", "energy")
 COUNTS = ("tp", "fp", "fn", "tn")
 PLAIN = {"", "ct100"}  # sources whose scores have no ending
+UNTOLD = POOLED  # how scores begin that a card leaves to scores.json
 
 
 def collect(folds: Sequence[Sequence[Row]]) -> dict[str, Score]:
@@ -95,8 +96,9 @@ def describe(scores: dict[str, Score], calibration: Calibration, told: Mapping[s
     """Return the scores and what else a user should know, a line each, for the card."""
     lines = []
     for name, values in scores.items():
-        interval = f" (95 % interval {values['low']:.3f} to {values['high']:.3f})"
-        lines.append(f"held-out {name.replace('_', ' ')}: {values['value']:.3f}{interval}")
+        if not name.startswith(UNTOLD):
+            interval = f"95 % interval {values['low']:.3f} to {values['high']:.3f}"
+            lines.append(f"held out, {label(name)}: {values['value']:.3f} ({interval})")
     lines.append(
         f"COVID-19 at p >= {calibration.threshold:.3f}: held-out sensitivity {calibration.sensitivity:.3f}, "
         f"specificity {calibration.specificity:.3f}; calibration error {calibration.error:.3f}"

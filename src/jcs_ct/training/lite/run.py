@@ -214,7 +214,7 @@ def card_of(config: LiteConfig, out: Path, scores: Mapping[str, float], notes: S
         recipe="lung-field",
         classes=("COVID-19", "lesion"),
         licence="research use: that of the data it was trained on",
-        notes=(*(f"held-out {name.replace('_', ' ')}: {value:.3f}" for name, value in scores.items()), *notes),
+        notes=(*(f"held out, {label(name)}: {value:.3f}" for name, value in scores.items()), *notes),
         covid_threshold=0.5,
         mirror=True,
     )

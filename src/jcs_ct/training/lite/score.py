@@ -61,6 +61,7 @@ LABELS = {
     "dice": "Dice per image", "pooled_dice": "Dice, all pixels pooled", "miou": "mIoU with background, pooled",
     "sensitivity": "sensitivity of pixels, pooled", "precision": "precision of pixels, pooled",
     "pointing": "attention, pointing game", "energy": "attention, energy inside lesions", "auc": "AUC of slices",
+    "marked_empty_slices": "slices without lesion that have more than 0.1 % of their pixels marked",
 }  # fmt: skip
 COLUMNS = ("file", "slice", "source", "group", "label", "logit", "dice", "tp", "fp", "fn", "tn", "pointing", "energy")
 
@@ -82,13 +83,15 @@ def counts_of(row: Mapping[str, Any]) -> Counts:
 
 
 def label(name: str) -> str:
-    """Return what a score of `summary` is called for a reader.
+    """Return what a score of `summary` or of `collect`, which may end in a source, is called for a reader.
 
     >>> label("auc_mosmed"), label("miou")
     ('AUC of slices, mosmed', 'mIoU with background, pooled')
+    >>> label("pooled_dice_ct100")
+    'Dice, all pixels pooled, ct100'
     """
-    first, _, source = name.partition("_")
-    return f"{LABELS['auc']}, {source}" if first == "auc" and source else LABELS.get(name, name)
+    kind = next((kind for kind in LABELS if f"{name}_".startswith(f"{kind}_")), name)
+    return ", ".join([LABELS.get(kind, kind), *filter(None, [name[len(kind) + 1 :]])])
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
