@@ -106,9 +106,9 @@ def test_file_card_and_code_agree(stored: dict[str, Any]) -> None:
     notes = " ".join(card.notes)
     for word in (
         "Dice per image",
-        "auc ucsd",
-        "auc sarscov2",
-        "auc mosmed",
+        "AUC of slices, ucsd",
+        "AUC of slices, sarscov2",
+        "AUC of slices, mosmed",
         "95 % interval",
         "sensitivity",
         "not for diagnosis",
