@@ -141,7 +141,14 @@ def _ended(name: str, report: dict[str, Any] | None) -> Any:
 
 
 def _report(call: str, *, reliable: bool, html: bool = True) -> dict[str, Any]:
-    verdict = {"call": call, "score": 0.814, "interval": [0.6, 0.925], "reliable": reliable, "positive": True}
+    verdict = {
+        "call": call,
+        "score": 0.814,
+        "limit": 0.5,
+        "interval": [0.6, 0.925],
+        "reliable": reliable,
+        "positive": True,
+    }
     files = {"html": "report.html"} if html else {}
     return {"verdict": verdict, "files": files, "burden": {"lesion_ml": 186.44, "severity": {"name": "CT-1"}}}
 
@@ -168,6 +175,10 @@ def test_several_studies_end_with_a_table_of_all_of_them(tmp_path: Path) -> None
         ["b", "indeterminate", "0.81 (0.60 to 0.93)", "NO", str(tmp_path / "b/report.html")],
         ["c", "failed", "in/c"],
     ]
+    near = _report("negative", reliable=True)
+    near["verdict"] |= {"score": 0.4956, "interval": None}
+    closing.study(_ended("d", near))
+    assert "  0.496  " in closing.table(), "never the limit's own digits beside a verdict that does not reach it"
     assert closing.last() == f"Open a report of the table above; all numbers are in {tmp_path / 'summary.csv'}"
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from jcs_ct.core.warning import CodedWarning
 from jcs_ct.imaging.slice_check import MISORIENTED
-from jcs_ct.outputs.report.content import build_report, score_text, segmenter_of, verdict_text
+from jcs_ct.outputs.report.content import build_report, segmenter_of, verdict_text
+from jcs_ct.outputs.report.words import score_text
 from jcs_ct.study.case import PictureCase
 from jcs_ct.study.flow import Clock
 from jcs_ct.study.packed import PackedMap

@@ -26,7 +26,7 @@ from jcs_ct.cli.common import (
 )
 from jcs_ct.core.errors import InputError, JcsError, OutputError, UsageError
 from jcs_ct.outputs.report.language import LANGUAGES
-from jcs_ct.outputs.report.words import call_of
+from jcs_ct.outputs.report.words import call_of, score_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -315,14 +315,15 @@ class Closing:
             self._rows.append((ended.name, "failed", "", "", "", "", ended.case.label))
             return
         verdict, burden = ended.report["verdict"], ended.report["burden"] or {}
-        interval = "" if verdict.get("interval") is None else " ({:.2f} to {:.2f})".format(*verdict["interval"])
+        score, *ends = (score_text(p, verdict["limit"]) for p in (verdict["score"], *(verdict.get("interval") or ())))
+        interval = f" ({' to '.join(ends)})" if ends else ""
         page = self._out / ended.name / ended.report["files"].get("html", "report.json")
         self._pages.append(page)
         self._rows.append(
             (
                 ended.name,
                 call_of(verdict),
-                f"{verdict['score']:.2f}{interval}",
+                f"{score}{interval}",
                 "yes" if verdict["reliable"] else "NO",
                 "" if burden.get("lesion_ml") is None else f"{burden['lesion_ml']:.1f} ml",
                 (burden.get("severity") or {}).get("name", ""),

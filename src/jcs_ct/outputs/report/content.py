@@ -122,8 +122,8 @@ def verdict_text(study: StudyResult) -> str:
     positive, score, limit = sum(one.positive for one in looked), verdict.score, verdict.limit
     sure = "" if verdict.interval is None else " ({:.2f} to {:.2f})".format(*verdict.interval)
     what = {
-        "whole-study": f"probability {score_text(score, limit)}{sure} of the whole study, threshold {limit:.2f}",
-        "top-k": f"probability {score_text(score, limit)} from the most suspicious tenth of the slices, "
+        "whole-study": f"probability {words.score_text(score, limit)}{sure} of the whole study, threshold {limit:.2f}",
+        "top-k": f"probability {words.score_text(score, limit)} from the most suspicious tenth of the slices, "
         f"threshold {limit:.2f}",
         "fraction": f"{100 * score:.0f} % of the slices are positive, threshold {100 * limit:.0f} %",
         "release-count": f"{score:.0f} slices are positive, threshold {limit:.0f}",
@@ -131,11 +131,3 @@ def verdict_text(study: StudyResult) -> str:
     opacities = study.burden is not None and bool(study.burden.severity)
     found = words.finding(verdict.call, opacities=opacities, positive=positive / max(1, len(looked)))
     return f"{found}: {what}; {positive} of {len(looked)} slices positive."
-
-
-def score_text(score: float, limit: float) -> str:
-    """Return a score with two digits, or with as many as tell it from the limit."""
-    digits = 2
-    while digits < 6 and f"{score:.{digits}f}" == f"{limit:.{digits}f}" and score != limit:
-        digits += 1
-    return f"{score:.{digits}f}"

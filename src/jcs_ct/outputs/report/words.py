@@ -24,6 +24,14 @@ def call_of(verdict: Mapping[str, Any]) -> str:
     return str(verdict.get("call") or ("positive" if verdict["positive"] else "negative"))
 
 
+def score_text(score: float, limit: float) -> str:
+    """Return a score with two digits, or with as many as tell it from the limit."""
+    digits = 2
+    while digits < 6 and f"{score:.{digits}f}" == f"{limit:.{digits}f}" and score != limit:
+        digits += 1
+    return f"{score:.{digits}f}"
+
+
 def finding(call: str, *, opacities: bool, positive: float) -> str:
     """Return a verdict as an English clause that agrees with what else was found.
 
