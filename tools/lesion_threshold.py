@@ -18,16 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from scipy.special import expit
 
 from jcs_ct.datasets.layouts import open_dataset
-from jcs_ct.datasets.slices import read_sample
-from jcs_ct.imaging.recipes import grey_as_rgb, prepare, recipe, restore
+from jcs_ct.imaging.recipes import restore
 from jcs_ct.metrics import Counts
 from jcs_ct.metrics.segmentation import pixel_counts
 from jcs_ct.models.lite import LiteNetwork
-from jcs_ct.models.mirror import merged, with_mirrors
+from jcs_ct.training.lite.score import answers
 from jcs_ct.weights import load
 
 if TYPE_CHECKING:
@@ -46,25 +44,18 @@ def score(data: str, fold: int, weights: str, out: Path) -> None:
     network = LiteNetwork()
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     network.eval()
-    how = recipe("lung-field")
+    held = [s for s in open_dataset(data, None).samples if s.fold == fold and (s.mask is not None or s.empty)]
     with out.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for sample in open_dataset(data, None).samples:
-            if sample.fold != fold or (sample.mask is None and not sample.empty):
+        for sample, mask, placement, _, _, logits in answers(network, held):
+            if mask is None:
                 continue
-            pixels = read_sample(sample)
-            if pixels.mask is None:
-                continue
-            values, placement = prepare(grey_as_rgb(pixels.grey), how)
-            with torch.inference_mode():
-                found = network(torch.from_numpy(with_mirrors([values])))
-            maps = merged(found.logit.numpy(), found.evidence.numpy(), found.maps.numpy())[2]
-            lesion = restore(expit(maps[0, 0]), placement)
+            lesion = restore(expit(logits), placement)
             who = (sample.path.name, "" if sample.index is None else sample.index, sample.source, sample.group)
             for threshold in THRESHOLDS:
-                counts = pixel_counts((lesion >= threshold).astype(np.float32), pixels.mask)
-                dice = round(counts.scores()["dice"], 5) if pixels.mask.any() else ""
+                counts = pixel_counts((lesion >= threshold).astype(np.float32), mask)
+                dice = round(counts.scores()["dice"], 5) if mask.any() else ""
                 pixel = (int(counts.tp), int(counts.fp), int(counts.fn), int(counts.tn))
                 writer.writerow((fold, *who, threshold, dice, *pixel))
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TextIO
 
+    from jcs_ct.training.config import TrainConfig
+    from jcs_ct.training.lite.config import LiteConfig
+
 # What decides a run; None keeps the recipe's value. Kept when a run is resumed.
 _OPTIONS = (
     click.option(
@@ -124,13 +127,10 @@ def _train(
             from jcs_ct.training.folds import train_all
             from jcs_ct.training.run import train as start
 
-        how: Any = {"resume": resume, "say": say, "progress": line, "accept": accept}
-        if config.all_folds:
-            lines, files = train_all(config, out, **how), _OF_FOLDS
-        else:
-            lines = start(config, out, **how).lines()
-            files = "best.safetensors, last.ckpt, metrics.csv, curves.png, config.json"
-    for text in (*lines, f"{out}: {files}"):
+        how = {"resume": resume, "say": say, "progress": line, "accept": accept}
+        files = "best.safetensors, last.ckpt, metrics.csv, curves.png, config.json"
+        lines = _trained(config, out, train_all, start, files, **how)
+    for text in lines:
         say(text)
 
 
@@ -255,14 +255,20 @@ def lite(
         if build:
             build_all(config, out, jobs=jobs, say=say, accept=accept)
             return
-        how: Any = {"resume": resume, "say": say, "progress": line, "accept": accept}
-        if config.all_folds:
-            lines, files = train_all(config, out, **how), _OF_FOLDS
-        else:
-            lines = start(config, out, **how).lines()
-            files = "best.safetensors, last.ckpt, metrics.csv, config.json"
-    for text in (*lines, f"{out}: {files}"):
+        how = {"resume": resume, "say": say, "progress": line, "accept": accept}
+        files = "best.safetensors, last.ckpt, metrics.csv, config.json"
+        lines = _trained(config, out, train_all, start, files, **how)
+    for text in lines:
         say(text)
+
+
+def _trained(
+    config: TrainConfig | LiteConfig, out: Path, folds: Callable[..., list[str]], one: Any, files: str, **how: Any
+) -> list[str]:
+    """Train all folds, or one run that writes `files`; return the lines that say how it ended."""
+    if config.all_folds:
+        return [*folds(config, out, **how), f"{out}: {_OF_FOLDS}"]
+    return [*one(config, out, **how).lines(), f"{out}: {files}"]
 
 
 def _chosen_fold(fold: str | None, folds: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,48 @@ from jcs_ct.models.mirror import merged, with_mirrors
 from jcs_ct.training.records import csv_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from jcs_ct.datasets.samples import Sample
+    from jcs_ct.imaging.recipes import Placement
     from jcs_ct.models.lite import LiteNetwork
 
 Row = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a network says of a slice and its mirror image; its maps are brought to the slice by `restore`.
+
+    Attributes:
+        sample: The slice.
+        mask: bool, rows × columns of the slice; None where its lesions are not known.
+        placement: Where the maps lie on the slice.
+        logit: Of COVID-19.
+        evidence: float32, see `jcs_ct.inference.attention.of_evidence`.
+        lesion: float32, logits of lesion.
+    """
+
+    sample: Sample
+    mask: NDArray[np.bool_] | None
+    placement: Placement
+    logit: float
+    evidence: NDArray[np.float32]
+    lesion: NDArray[np.float32]
+
+
+def answers(network: LiteNetwork, samples: Iterable[Sample]) -> Iterator[Answer]:
+    """Yield what a network in evaluation mode says of each slice."""
+    how = recipe("lung-field")
+    for sample in samples:
+        pixels = read_sample(sample)
+        values, placement = prepare(grey_as_rgb(pixels.grey), how)
+        with torch.inference_mode():
+            out = network(torch.from_numpy(with_mirrors([values])))
+        logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())
+        yield Answer(sample, pixels.mask, placement, float(logit[0]), evidence[0], maps[0, 0])
 
 
 def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
@@ -34,23 +69,15 @@ def score(network: LiteNetwork, samples: Sequence[Sample]) -> Iterator[Row]:
 
     Pixels of slices with a mask, or known to be empty, are counted. The network is in evaluation mode.
     """
-    how = recipe("lung-field")
-    for sample in samples:
-        pixels = read_sample(sample)
-        mask = pixels.mask
-        values, placement = prepare(grey_as_rgb(pixels.grey), how)
-        with torch.inference_mode():
-            out = network(torch.from_numpy(with_mirrors([values])))
-        logit, evidence, maps = merged(out.logit.numpy(), out.evidence.numpy(), out.maps.numpy())
+    for sample, mask, placement, logit, evidence, lesion in answers(network, samples):
         row: Row = {"file": sample.path.name, "slice": "" if sample.index is None else sample.index}
         row |= {"source": sample.source or "", "group": sample.group or ""}
-        row |= {"label": "" if sample.label is None else sample.label, "logit": round(float(logit[0]), 5)}
+        row |= {"label": "" if sample.label is None else sample.label, "logit": round(logit, 5)}
         if mask is not None:
-            lesion = restore(expit(maps[0, 0]), placement)
-            found = pixel_counts(lesion, mask)
+            found = pixel_counts(restore(expit(lesion), placement), mask)
             row |= {name: int(number) for name, number in vars(found).items()}
             if mask.any():
-                attention = restore(of_evidence(evidence[0]), placement)
+                attention = restore(of_evidence(evidence), placement)
                 row["dice"] = round(found.scores()["dice"], 5)
                 row["pointing"] = round(pointing_game(attention, mask), 5)
                 row["energy"] = round(energy_inside(attention, mask), 5)
