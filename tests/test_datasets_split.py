@@ -142,6 +142,12 @@ def test_what_cannot_be_divided(tmp_path: Path) -> None:
             make_folds(data, folds)
     with pytest.raises(UsageError, match="has no mask, and lists are for segmentation"):
         save_lists(make_folds(data, 3), tmp_path)
+    unequal = [
+        Sample(Path(f"/d/{i}.png"), None, None, int(label), f"g{group}", "a")
+        for i, (label, group) in enumerate(zip("001100001", "000001123", strict=True))
+    ]
+    with pytest.raises(UsageError, match="so unequal that fold 3 of 4 would be empty"):
+        make_folds(Dataset(Path("/d"), "classify", tuple(unequal), "manifest"), 4)
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import expit, logit
 
 from jcs_ct.core.errors import ShapeError, UsageError
 from jcs_ct.metrics import (
@@ -198,6 +200,16 @@ def test_top_k_is_the_mean_log_odds_of_the_highest_slices() -> None:
     assert TopK()([0.5]).positive
     assert TopK(slope=2, intercept=-1)([0.5]).score == pytest.approx(1 / (1 + math.e))
     assert 0 < TopK()([0.0] * 3).score < TopK()([1.0, 0.0, 0.0]).score < 1
+
+
+def test_a_fit_on_patients_says_nothing_of_a_single_slice_and_little_of_few() -> None:
+    rule = TopK(slope=1.4, intercept=-2.7, fitted_from=8)
+    assert rule([0.87]).score == pytest.approx(0.87)  # there was nothing to choose the highest from
+    full = replace(rule, fitted_from=1)
+    scores = [rule([0.87] * n).score for n in range(1, 10)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[6] > scores[7] == scores[8] == pytest.approx(full([0.87] * 8).score)
+    assert rule([0.87, 0.87]).score == pytest.approx(expit((1 + 0.4 / 3) * logit(0.87) - 2.7 / 3))  # log 2 / log 8
 
 
 def test_top_k_is_fitted_as_scikit_learn_fits_a_sigmoid() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from PIL import Image
 from jcs_ct.core.errors import InputError
 from jcs_ct.io.files.kinds import HEAD, RASTERS, sniff
 from jcs_ct.io.files.opening import read_file
-from jcs_ct.io.pictures import MAX_SIDE
+from jcs_ct.io.pictures import MAX_SIDE, pillow_kept_quiet
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,15 +48,14 @@ def decode_mask(data: bytes, label: str) -> Mask:
     if kind not in RASTERS:
         raise InputError(f"is {kind.value}; a mask is a PNG, TIFF or BMP picture", path=label, hint=_HINT)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong shows in the values
-            with Image.open(BytesIO(data), formats=[kind.name]) as picture:
-                if max(picture.size) > MAX_SIDE:
-                    raise InputError(f"is {picture.size[1]} × {picture.size[0]} pixels", path=label, hint=_HINT)
-                if kind.name == "PNG":
-                    with Image.open(BytesIO(data), formats=["PNG"]) as copy:
-                        copy.verify()  # decoding alone does not look at the checksums of the pixel data
-                values = _values(picture)
+        # What is wrong shows in the values.
+        with pillow_kept_quiet([]), Image.open(BytesIO(data), formats=[kind.name]) as picture:
+            if max(picture.size) > MAX_SIDE:
+                raise InputError(f"is {picture.size[1]} × {picture.size[0]} pixels", path=label, hint=_HINT)
+            if kind.name == "PNG":
+                with Image.open(BytesIO(data), formats=["PNG"]) as copy:
+                    copy.verify()  # decoding alone does not look at the checksums of the pixel data
+            values = _values(picture)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever damaged bytes lead them to

@@ -64,7 +64,7 @@ def make_folds(
         watch: As in `jcs_ct.datasets.check.check`, with `join_duplicates`.
 
     Raises:
-        UsageError: There are fewer groups than folds, or `folds` is not from 2 to 100.
+        UsageError: There are fewer groups than folds, a fold would be empty, or `folds` is not from 2 to 100.
         InputError: A file cannot be read (`join_duplicates`).
         JcsError: scikit-learn is missing.
     """
@@ -97,6 +97,12 @@ def make_folds(
     if rare:
         notes.append(f"too rare to be in every fold (label|source): {', '.join(rare)}")
     numbers = _divide(divider, folds, seed, strata, groups)
+    if empty := sorted(set(range(folds)) - set(numbers)):
+        raise UsageError(
+            f"its groups are so unequal that fold {empty[0] + 1} of {folds} would be empty",
+            path=dataset.root,
+            hint="make fewer folds, or try another --seed",
+        )
     parts = tuple(tuple(s for s, n in zip(samples, numbers, strict=True) if n == fold) for fold in range(folds))
     facts = {
         "made_by": f"jcs-ct {__version__}, scikit-learn {version}",

@@ -73,7 +73,7 @@ def decode_slice(data: bytes, name: str, label: str) -> SliceImage:
         kind = sniff(data[:HEAD])
         if kind not in RASTERS:
             raise InputError(f"is {kind.value}; {EXPECTED}", hint="convert it to PNG")
-        with _pillow_kept_quiet(notes):
+        with pillow_kept_quiet(notes):
             stored = _decode(data, kind, notes)
         _refuse_constant(stored)
     _remark(stored, notes)
@@ -302,7 +302,7 @@ def _remark(pixels: NDArray[np.uint8], notes: list[str]) -> None:
 
 
 @contextmanager
-def _pillow_kept_quiet(notes: list[str]) -> Iterator[None]:
+def pillow_kept_quiet(notes: list[str]) -> Iterator[None]:
     """Collect what Pillow warns of meanwhile as notes, instead of printing it."""
     with _process_lock, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

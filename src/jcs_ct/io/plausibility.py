@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,7 @@ def extent_warnings(geometry: Geometry) -> list[CodedWarning]:
     if count < FEW:
         warnings.append(CodedWarning("few-slices", f"few slices: {count}"))
     if extent < WHOLE_CHEST_MM:
-        text = f"partial chest: {extent:.0f} mm along the body, a whole one has at least {WHOLE_CHEST_MM:.0f}"
+        text = f"partial chest: {math.floor(extent)} mm along the body, a whole one has at least {WHOLE_CHEST_MM:.0f}"
         warnings.append(CodedWarning("partial-chest", text))
     if down > THICK_MM + 0.01:
         text = f"thick slices: {down:.3g} mm; small lesions are lost between them"

@@ -13,7 +13,7 @@ The score of a rule is what its limit is compared with; patients can be ranked b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 _CLIP = 1e-6  # probabilities of 0 and 1 have no finite log-odds
+LEAST_SLICES = 8  # of a patient on whom top-k is fitted for shipped weights
 
 
 Call = Literal["positive", "negative", "indeterminate"]
@@ -150,6 +151,9 @@ class TopK:
         slope: Below 1 where neighbouring slices agree in being over-confident.
         intercept: Makes up for the bias of taking the highest.
         limit: Positive where the probability reaches this.
+        fitted_from: Fewest slices for which slope and intercept hold in full. There is nothing to choose the highest
+            from in one slice, whose own probability stands; between them both count by log n / log `fitted_from`, as
+            the highest of n grows.
     """
 
     share: float = 0.1
@@ -157,6 +161,7 @@ class TopK:
     intercept: float = 0.0
     limit: float = 0.5
     name: str = "top-k"
+    fitted_from: int = 1
 
     def evidence(self, probabilities: ArrayLike) -> float:
         """Return x: the mean log-odds of the highest slices, each clipped to ±13.8 (p = 10⁻⁶ …)."""
@@ -165,7 +170,9 @@ class TopK:
 
     def __call__(self, probabilities: ArrayLike) -> Verdict:
         """Judge one patient, see `Rule`."""
-        score = float(expit(self.slope * self.evidence(probabilities) + self.intercept))
+        evidence, n = self.evidence(probabilities), np.size(probabilities)
+        part = 1.0 if n >= self.fitted_from else float(np.log(n) / np.log(self.fitted_from))
+        score = float(expit((1 + part * (self.slope - 1)) * evidence + part * self.intercept))
         return Verdict(self.name, score, self.limit, score >= self.limit)
 
     def fit(self, patients: Sequence[ArrayLike], labels: Sequence[int]) -> TopK:
@@ -201,7 +208,7 @@ class TopK:
             return float(np.sum(np.logaddexp(0, z) - target * z)), np.array([np.sum(gap * x), np.sum(gap)])
 
         found = minimize(loss, [1.0, 0.0], jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
-        return TopK(self.share, float(found.x[0]), float(found.x[1]), self.limit, self.name)
+        return replace(self, slope=float(found.x[0]), intercept=float(found.x[1]))
 
 
 RULES: dict[str, Rule] = {rule.name: rule for rule in (Count(), Fraction(), TopK())}

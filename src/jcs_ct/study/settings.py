@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from jcs_ct.core.errors import UsageError
-from jcs_ct.study.rules import RULES, Rule, TopK, rule
+from jcs_ct.study.rules import LEAST_SLICES, RULES, Rule, TopK, rule
 from jcs_ct.study.whole_study import NAME, WholeStudy
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def rule_for(name: str, patient: tuple[float, float] | None) -> Rule:
         raise UsageError(f"no patient rule is called {name!r}", hint=f"known: {', '.join(RULE_NAMES)}")
     chosen = rule(TopK().name if name == NAME else name)
     if isinstance(chosen, TopK) and patient is not None:
-        return replace(chosen, slope=patient[0], intercept=patient[1])
+        return replace(chosen, slope=patient[0], intercept=patient[1], fitted_from=LEAST_SLICES)
     return chosen
 
 

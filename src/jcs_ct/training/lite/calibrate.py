@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from jcs_ct.metrics.classification import calibration_error
-from jcs_ct.study.rules import TopK
+from jcs_ct.study.rules import LEAST_SLICES, TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Calibration:
     raw_error: float
 
 
-LEAST_SLICES, LEAST_GROUPS = 8, 5  # of a group that stands for a patient; of such groups in each class
+LEAST_GROUPS = 5  # of each class, of the groups that stand for patients
 
 
 def fit_patients(groups: Sequence[tuple[NDArray[np.float64], int]]) -> tuple[float, float] | None:
