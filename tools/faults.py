@@ -12,6 +12,7 @@ is called unreliable. A slice that was seen before is not computed again, so tha
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import tempfile
@@ -128,7 +129,7 @@ def table(clean: dict[str, Report], rows: Sequence[Row], seconds: float) -> str:
     lines = [
         "# Generated faults",
         "",
-        f"`python tools/faults.py docs/faults.md`, {date.today()}, {seconds / 60:.0f} minutes on 2 cores AMD EPYC.",
+        f"`python tools/faults.py docs/faults.md`, {date.today()}, {seconds / 60:.0f} minutes, {os.cpu_count()} cores.",
         "",
         *(__doc__ or "").split("\n\n")[2].strip().splitlines(),
         "",
