@@ -52,6 +52,24 @@ def test_padding_around_the_scan_is_no_lung(study: PhantomStudy) -> None:
     assert (study.lungs[6] > 0)[top : top + rows, left : left + columns].sum() >= 0.97 * (study.lungs[6] > 0).sum()
 
 
+@pytest.mark.parametrize("index", range(3, 10))
+@pytest.mark.parametrize(("down", "across"), [(1, 0), (4, 2), (2, 3)])
+def test_the_field_moves_with_the_body_pixel_by_pixel(study: PhantomStudy, index: int, down: int, across: int) -> None:
+    picture = lung_window(study.hu[index])
+    top, left, rows, columns = find_lung_box(picture)
+    assert (rows, columns) != picture.shape
+    moved = np.roll(picture, (down, across), axis=(0, 1))  # what is rolled over is air
+    assert find_lung_box(moved) == (top + down, left + across, rows, columns)
+
+
+@pytest.mark.parametrize("index", range(3, 10))
+def test_text_beside_the_body_leaves_the_field_where_it_is(study: PhantomStudy, index: int) -> None:
+    picture = lung_window(study.hu[index])
+    written = picture.copy()
+    written[4:30:3, 4:60] = 255
+    assert find_lung_box(written) == find_lung_box(picture)
+
+
 @pytest.mark.parametrize(
     "picture",
     [

@@ -105,6 +105,14 @@ def test_a_large_patient_does_not_drown_a_small_one() -> None:
     assert weights[:100].sum() / weights[100:].sum() == pytest.approx((200 / 16) ** 0.25)
 
 
+def test_both_labels_of_a_source_are_drawn_and_few_patients_are_not_learned_by_heart() -> None:
+    samples = [Sample(Path(f"a{i}"), group=f"g{i}", source="public", label=int(i < 80)) for i in range(160)]
+    samples += [Sample(Path(f"b{i}"), group="one", source="study", label=0) for i in range(60)]
+    weights = balanced_shares(samples)
+    assert weights[:80].sum() == pytest.approx(weights[80:160].sum())
+    assert weights[80:160].sum() / weights[160:].sum() == pytest.approx((80 * 80 / 60) ** 0.25)
+
+
 def test_augmentation_stays_in_the_slice() -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (256, 320)).astype(np.uint8)

@@ -94,6 +94,21 @@ def test_what_is_frozen_keeps_its_values(data: tuple[str, str], tmp_path: Path) 
         LiteModule(small(data, freeze=("",)))
 
 
+def test_each_fold_goes_on_from_its_own_network(data: tuple[str, str], finished: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    shutil.copytree(finished, begun / "fold_1")
+    still = ("encoder.", "top.", "fusion.", "context.", "evidence.", "gain", "offset")
+    train(small(data, init=str(begun), freeze=still, steps=1), tmp_path / "on", resume=False, say=print)
+    before, after = (load(folder / "best.safetensors")[0] for folder in (begun / "fold_1", tmp_path / "on"))
+    assert [n for n in before if n.startswith(still) and not torch.allclose(before[n], after[n], atol=1e-6)] == []
+    with pytest.raises(InputError, match=r"has no fold_2/best\.safetensors with its fingerprint"):
+        train_all(small(data, init=str(begun), fold=None), tmp_path / "folds", resume=False, say=print)
+    (begun / "fold_1").rename(begun / "fold_2")
+    with pytest.raises(InputError, match=r"fold_2: was trained on \d+ slices that this run holds out"):
+        train(small(data, init=str(begun), fold=2), tmp_path / "leak", resume=False, say=print)
+    assert not (tmp_path / "leak" / "config.json").exists()
+
+
 def test_the_command_builds_all_folds_and_the_shipped_file(
     data: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

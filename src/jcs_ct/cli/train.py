@@ -196,7 +196,11 @@ _command(
 @click.option(
     "--quiet-slices", "quiet_slices", type=click.IntRange(0), help="Number of slices without lesions in each step."
 )
-@click.option("--init", help="Start from these weights (jcs-lite, or a file) instead of ImageNet's.")
+@click.option(
+    "--init",
+    help="Start from these weights instead of ImageNet's: jcs-lite, a file, or the folder of a --build, of which each "
+    "run takes the network of its fold.",
+)
 @click.option(
     "--freeze",
     multiple=True,

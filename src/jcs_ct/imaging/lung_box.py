@@ -27,6 +27,8 @@ LEAST_FRAMED, MOST_FRAMED = 0.12, 0.93  # share of a page that a slice on it tak
 RECTANGLE = 0.97  # of its box that a region with its holes fills, where it is a picture and not a body
 LEAST_PAGE = 0.1  # share of a page that has exactly its grey value
 LOW = 0.65  # of the height, below which what reaches both sides is no lung
+STEP = 16  # grey values
+TAIL = 0.001  # of the pixels of the lungs, at each end
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
@@ -141,20 +143,45 @@ def reduced(picture: Image.Image) -> Image.Image:
     return picture.resize(size, Image.Resampling.BOX)
 
 
+def _between(small: NDArray[np.uint8], regions: NDArray[np.bool_]) -> int:
+    """Return the grey value half-way between the regions and what is brighter than them, in steps of `STEP`."""
+    dark = float(small[regions].mean())
+    bright = small[small > otsu(small)]
+    return round((dark + float(bright.mean() if bright.size else 255)) / 2 / STEP) * STEP
+
+
+def _extent(grey: NDArray[np.uint8], regions: NDArray[np.bool_], most: int) -> tuple[int, int, int, int]:
+    """Return top, bottom, left and right of the pixels up to `most` in regions that were found on a reduced picture.
+
+    Of the pixels themselves, so that the box moves with a body that is shown elsewhere, and stays where text or a table
+    is drawn beside it; without the few at the ends (`TAIL`), of which noise decides.
+    """
+    from scipy import ndimage
+
+    height, width = grey.shape
+    around = ndimage.binary_dilation(regions, iterations=1)
+    y = np.arange(height) * regions.shape[0] // height
+    x = np.arange(width) * regions.shape[1] // width
+    dark = around[y][:, x] & (grey <= most)
+    ends = []
+    for axis in (1, 0):
+        up_to = np.count_nonzero(dark, axis=axis).cumsum()
+        ends += [int(np.searchsorted(up_to, TAIL * up_to[-1])), int(np.searchsorted(up_to, (1 - TAIL) * up_to[-1])) + 1]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
 def _find_within(grey: NDArray[np.uint8]) -> Box:
     height, width = grey.shape
-    small = reduced(Image.fromarray(grey))
-    regions = lung_regions(np.asarray(small, dtype=np.uint8))
+    small = np.asarray(reduced(Image.fromarray(grey)), dtype=np.uint8)
+    regions = lung_regions(small)
     if regions.mean() < LEAST_SHARE:
         return 0, 0, height, width
-    down, across = np.flatnonzero(regions.any(axis=1)), np.flatnonzero(regions.any(axis=0))
-    top, bottom = down[0] * height / small.height, (down[-1] + 1) * height / small.height
-    left, right = across[0] * width / small.width, (across[-1] + 1) * width / small.width
+    top, bottom, left, right = _extent(grey, regions, _between(small, regions))
     if right - left < 0.2 * width or bottom - top < 0.15 * height:
         return 0, 0, height, width
     extra = max(0.0, FLATTEST * (right - left) - (bottom - top))
-    top, bottom = top - extra / 3, bottom + extra * 2 / 3  # lungs collapse where the patient lies: at the back
-    by, bx = MARGIN * (bottom - top), MARGIN * (right - left)
-    y0, y1 = max(0, round(top - by)), min(height, round(bottom + by))
-    x0, x1 = max(0, round(left - bx)), min(width, round(right + bx))
+    above, below = extra / 3, extra * 2 / 3  # lungs collapse where the patient lies: at the back
+    by, bx = MARGIN * (bottom - top + extra), round(MARGIN * (right - left))
+    y0, y1 = max(0, top - round(above + by)), min(height, bottom + round(below + by))
+    x0, x1 = max(0, left - bx), min(width, right + bx)
     return y0, x0, y1 - y0, x1 - x0

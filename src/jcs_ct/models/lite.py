@@ -185,14 +185,18 @@ class LiteNetwork(nn.Module):
         self.offset = nn.Parameter(torch.zeros(()))
         self.lesion = LesionDecoder()
 
-    def forward(self, x: Tensor) -> LiteOutput:
-        """Map N×1×H×W (H, W ≥ 32) to the logits, the evidence and the lesion maps. Raises ShapeError as `check`."""
+    def forward(self, x: Tensor, mapped: Tensor | None = None) -> LiteOutput:
+        """Map N×1×H×W (H, W ≥ 32) to the logits, the evidence and the lesion maps. Raises ShapeError as `check`.
+
+        Where `mapped` (N, bool) is given, the maps are of those slices alone: in training, of those with a mask.
+        """
         self.check(x)
         levels = self.encoder(x)
         evidence = self.evidence_of(levels)
         flat = evidence.flatten(1).float() * SHARPNESS
         pooled = (torch.logsumexp(flat, dim=1) - math.log(flat.shape[1])) / SHARPNESS
-        maps = [resize(logits, x) for logits in self.lesion(levels)]
+        chosen = levels if mapped is None else [level[mapped] for level in levels]
+        maps = [resize(logits, x) for logits in self.lesion(chosen)]
         return LiteOutput(self.gain * pooled + self.offset, evidence, torch.cat(maps, dim=1))
 
     def check(self, x: Tensor) -> None:

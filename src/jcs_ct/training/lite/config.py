@@ -20,11 +20,12 @@ class LiteConfig(RunConfig):
         fold: Hold this fold out of every data set, and score on it; None: train on all of it.
         folds: Number of folds that are made, by group, for a data set that brings none.
         without: Sources that are left out, where one holds a single class.
-        init: Weights to start from ("jcs-lite" or a file); "": ImageNet values of the encoder.
+        init: Weights to start from ("jcs-lite", a file, or the folder of a --build, of which each run takes the network
+            of its own fold); "": ImageNet values of the encoder.
         freeze: Beginnings of the names of parameters that keep their values, with their norms' statistics.
         steps: Optimiser steps.
         coarse: Share of the steps, from the first on, that see slices at three quarters of the size.
-        labelled: Slices with labels in a step, drawn so that source, label and group come equally often.
+        labelled: Slices with labels in a step, drawn by source and label, then by patient.
         lesions: Slices with lesion masks in a step, drawn by source, then by patient.
         quiet: Slices that are known to show no lesion in a step, drawn in the same way.
         lr: Peak learning rate of AdamW with one cycle; the encoder has half of it.

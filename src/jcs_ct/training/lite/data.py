@@ -20,7 +20,6 @@ from jcs_ct.datasets.slices import Pixels, read_sample
 from jcs_ct.imaging.lung_box import content_box, find_lung_box
 from jcs_ct.imaging.recipes import recipe, stretch
 from jcs_ct.training.lite.augment import jitter, random_view, recurved, vary_appearance, vary_contrast, windowed
-from jcs_ct.training.sampling import balanced_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,14 +34,15 @@ Item = dict[str, Tensor]
 
 
 def balanced_shares(samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Return how often to draw each sample: by source, then by group, then by slice.
+    """Return how often to draw each sample: by source and label, then by group, then by slice.
 
-    A source counts as the fourth root of slices times groups: large sets say more, and small ones are not drowned.
+    Those of a source with one label count as the fourth root of slices times groups: large sets say more, small ones
+    are not drowned, and two patients of whom there are many slices are not learned by heart.
     """
-    group_of = [(s.source or "", s.group or str(s.path)) for s in samples]
-    groups, slices = Counter(group_of), Counter(source for source, _ in group_of)
-    count = Counter(source for source, _ in groups)
-    share = {source: (number * count[source]) ** 0.25 / count[source] for source, number in slices.items()}
+    group_of = [((s.source or "", s.label), s.group or str(s.path)) for s in samples]
+    groups, slices = Counter(group_of), Counter(cell for cell, _ in group_of)
+    count = Counter(cell for cell, _ in groups)
+    share = {cell: (number * count[cell]) ** 0.25 / count[cell] for cell, number in slices.items()}
     weights = np.array([share[group[0]] / groups[group] for group in group_of])
     even: NDArray[np.float64] = weights / weights.sum()
     return even
@@ -141,10 +141,8 @@ class LiteSteps(Sampler[list[tuple[int, int, int]]]):
         self.config = config
         pick = corpus.samples.__getitem__
         self.parts: list[tuple[list[int], Any, int]] = []
-        if corpus.labelled:
-            weights = np.asarray(balanced_weights([pick(i) for i in corpus.labelled]))
-            self.parts.append((corpus.labelled, weights, config.labelled))
-        for positions, count in ((corpus.lesions, config.lesions), (corpus.quiet, config.quiet)):
+        kinds = (corpus.labelled, config.labelled), (corpus.lesions, config.lesions), (corpus.quiet, config.quiet)
+        for positions, count in kinds:
             if positions:
                 self.parts.append((positions, balanced_shares([pick(i) for i in positions]), count))
         self.start = 0  # the first step of the next iteration (see `ResumableLoader`)

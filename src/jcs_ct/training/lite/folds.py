@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from jcs_ct.core.whole_files import write_whole
 from jcs_ct.training.folds import TABLE, cell, over_folds, printed, train_each
 from jcs_ct.training.lite.corpus import divide, fingerprint_of, folds_of, open_sets
+from jcs_ct.training.lite.initial import initial_weights
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.run import LiteResult, train
 from jcs_ct.training.outlook import UNDEFINED
@@ -78,6 +79,8 @@ def inspect_run(
     corpus = divide(config, datasets)
     now = fingerprint_of(config, corpus, datasets)
     refuse_copies(config, now)
+    if config.init:
+        initial_weights(config, now)
     return outlook_of(config, corpus, lesions).warnings, lambda: now
 
 

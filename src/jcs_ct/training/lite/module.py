@@ -63,14 +63,15 @@ class LiteModule(L.LightningModule):
             image = torch.cat([blend(image[:count], partner, share), image[count:]])
             label = torch.cat([blend(label[:count], partner, share), label[count:]])
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            out = LiteOutput(*self.network(image.contiguous(memory_format=torch.channels_last)))
+            mapped = known if bool(known.any()) else None
+            out = LiteOutput(*self.network(image.contiguous(memory_format=torch.channels_last), mapped))
         out = LiteOutput(*(part.float() for part in out))
         loss: Tensor = out.logit.sum() * 0
         labelled = label >= 0
         if bool(labelled.any()):
             loss = loss + F.binary_cross_entropy_with_logits(out.logit[labelled], label[labelled])
         if bool(known.any()):
-            loss = loss + lesion_loss(out.maps[known], mask[known], self.config.silence)
+            loss = loss + lesion_loss(out.maps, mask[known], self.config.silence)
             if self.config.attention:
                 grid = (out.evidence.shape[1], out.evidence.shape[2])
                 target = F.adaptive_avg_pool2d(mask[known][:, None], grid)[:, 0]

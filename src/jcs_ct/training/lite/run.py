@@ -16,6 +16,7 @@ from jcs_ct.training.fingerprint import compare_checkpoint
 from jcs_ct.training.lite.corpus import Corpus, divide, fingerprint_of, open_sets
 from jcs_ct.training.lite.data import LiteSlices, LiteSteps
 from jcs_ct.training.lite.encoder import load_imagenet
+from jcs_ct.training.lite.initial import initial_weights
 from jcs_ct.training.lite.module import LiteModule
 from jcs_ct.training.lite.outlook import outlook_of, refuse_copies, with_lesions
 from jcs_ct.training.lite.score import label, score, summary, table
@@ -164,7 +165,7 @@ def _train(config: LiteConfig, out: Path, progress: Progress, *, resume: bool, a
     module = LiteModule(config)
     if not resume:
         if config.init:
-            module.network.load_state_dict(floats(load(config.init)[0]))
+            module.network.load_state_dict(floats(load(initial_weights(config, now))[0]))
         else:
             load_imagenet(module.network.encoder)
         module.average.module.load_state_dict(module.network.state_dict())
