@@ -63,6 +63,17 @@ def test_the_field_moves_with_the_body_pixel_by_pixel(study: PhantomStudy, index
 
 
 @pytest.mark.parametrize("index", range(3, 10))
+def test_air_within_a_table_is_no_lung(study: PhantomStudy, index: int) -> None:
+    picture = lung_window(study.hu[index])
+    below = np.full((80, picture.shape[1]), picture[:4].mean(), np.uint8)
+    lying = np.concatenate([picture, below])
+    tabled = lying.copy()
+    tabled[-70:-20, 40:-40] = 240
+    tabled[-66:-24, 44:-44] = picture[:4].mean()  # a hollow of 42 × 168 pixels
+    assert find_lung_box(tabled) == find_lung_box(lying)
+
+
+@pytest.mark.parametrize("index", range(3, 10))
 def test_text_beside_the_body_leaves_the_field_where_it_is(study: PhantomStudy, index: int) -> None:
     picture = lung_window(study.hu[index])
     written = picture.copy()

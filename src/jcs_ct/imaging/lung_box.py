@@ -7,7 +7,7 @@ fails: where no lungs are found, the field is the whole slice.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ LEAST_PAGE = 0.1  # share of a page that has exactly its grey value
 LOW = 0.65  # of the height, below which what reaches both sides is no lung
 STEP = 16  # grey values
 TAIL = 0.001  # of the pixels of the lungs, at each end
+WIDE, FLAT_AIR = 0.4, 2.5  # of the picture's width, and of its own height: what lies so below all else is no lung
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
@@ -77,7 +78,25 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
             areas[number] = 0
     if areas.max() < LEAST_SHARE * grey.size / 2:
         return np.zeros(grey.shape, dtype=bool)
-    kept: NDArray[np.bool_] = np.isin(labels, np.flatnonzero(areas >= SMALL_PART * areas.max()))
+    large = np.flatnonzero(areas >= SMALL_PART * areas.max())
+    kept: NDArray[np.bool_] = np.isin(labels, _without_tables(labels, large))
+    return kept
+
+
+def _without_tables(labels: NDArray[Any], large: NDArray[Any]) -> list[int]:
+    """Return the `large` regions without the air in tables: what lies below all others, wide and flat."""
+    from scipy import ndimage
+
+    found = ndimage.find_objects(labels)
+    kept = [int(number) for number in large]
+    heights = {n: np.nonzero(labels[found[n - 1]] == n)[0].mean() + found[n - 1][0].start for n in kept}
+    for number in sorted(kept, key=heights.__getitem__, reverse=True):  # the lowest first: tables have several layers
+        down, across = found[number - 1]
+        width = across.stop - across.start
+        flat = width > WIDE * labels.shape[1] and width > FLAT_AIR * (down.stop - down.start)
+        others = [found[n - 1][0].stop for n in kept if n != number]
+        if flat and others and heights[number] >= max(others):
+            kept.remove(number)
     return kept
 
 
