@@ -30,6 +30,7 @@ LOW = 0.65  # of the height, below which what reaches both sides is no lung
 STEP = 16  # grey values
 TAIL = 0.001  # of the pixels of the lungs, at each end
 WIDE, FLAT_AIR = 0.4, 2.5  # of the picture's width, and of its own height: what lies so below all else is no lung
+BENEATH = 0.2  # of the height, by which the lungs of one chest never differ
 SMALL_PART = 0.12  # of the largest region, below which a dark region is gas or noise
 
 
@@ -79,17 +80,25 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if areas.max() < LEAST_SHARE * grey.size / 2:
         return np.zeros(grey.shape, dtype=bool)
     large = np.flatnonzero(areas >= SMALL_PART * areas.max())
-    kept: NDArray[np.bool_] = np.isin(labels, _without_tables(labels, large))
+    kept: NDArray[np.bool_] = np.isin(labels, _without_air_beneath(labels, large))
     return kept
 
 
-def _without_tables(labels: NDArray[Any], large: NDArray[Any]) -> list[int]:
-    """Return the `large` regions without the air in tables: what lies below all others, wide and flat."""
+def _without_air_beneath(labels: NDArray[Any], large: NDArray[Any]) -> list[int]:
+    """Return the `large` regions without the air in and on tables.
+
+    That is what lies below all others, wide and flat; and what reaches an edge and is far below those that do not.
+    """
     from scipy import ndimage
 
     found = ndimage.find_objects(labels)
     kept = [int(number) for number in large]
     heights = {n: np.nonzero(labels[found[n - 1]] == n)[0].mean() + found[n - 1][0].start for n in kept}
+    at_edge = {int(n) for edge in (labels[-1], labels[:, 0], labels[:, -1]) for n in np.unique(edge)}
+    within = [heights[n] for n in kept if n not in at_edge]
+    if within:
+        far = max(within) + BENEATH * labels.shape[0]
+        kept = [n for n in kept if n not in at_edge or heights[n] <= far]
     for number in sorted(kept, key=heights.__getitem__, reverse=True):  # the lowest first: tables have several layers
         down, across = found[number - 1]
         width = across.stop - across.start
