@@ -186,11 +186,9 @@ def _extent(grey: NDArray[np.uint8], regions: NDArray[np.bool_], most: int) -> t
     """
     from scipy import ndimage
 
-    height, width = grey.shape
-    around = ndimage.binary_dilation(regions, iterations=1)
-    y = np.arange(height) * regions.shape[0] // height
-    x = np.arange(width) * regions.shape[1] // width
-    dark = around[y][:, x] & (grey <= most)
+    around = Image.fromarray(ndimage.binary_dilation(regions).view(np.uint8))
+    near = around.resize((grey.shape[1], grey.shape[0]), Image.Resampling.NEAREST)
+    dark = np.asarray(near).view(np.bool_) & (grey <= most)
     ends = []
     for axis in (1, 0):
         up_to = np.count_nonzero(dark, axis=axis).cumsum()
