@@ -74,6 +74,25 @@ def test_air_within_a_table_is_no_lung(study: PhantomStudy, index: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(3, 10))
+def test_air_between_the_body_and_a_table_is_no_lung(study: PhantomStudy, index: int) -> None:
+    picture = lung_window(study.hu[index])
+    air = np.full((50, picture.shape[1]), picture[:4].mean(), np.uint8)
+    lying = np.concatenate([picture, air])
+    tabled = lying.copy()
+    tabled[-44:-40, :90] = tabled[-8:-4, :90] = tabled[-44:-4, 86:90] = 240  # the end of a table, cut at one side
+    assert find_lung_box(tabled) == find_lung_box(lying)
+
+
+def test_lungs_at_the_edge_stay_below_gas() -> None:
+    picture = np.full((120, 200), 220, np.uint8)
+    picture[60:110, :70] = picture[60:110, 130:] = 90  # lungs, cut at both sides
+    picture[10:30, 80:120] = 20  # gas in a bowel
+    regions = lung_regions(picture)
+    assert regions[80, 20]
+    assert regions[80, 180]
+
+
+@pytest.mark.parametrize("index", range(3, 10))
 def test_text_beside_the_body_leaves_the_field_where_it_is(study: PhantomStudy, index: int) -> None:
     picture = lung_window(study.hu[index])
     written = picture.copy()

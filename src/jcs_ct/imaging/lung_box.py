@@ -80,14 +80,15 @@ def lung_regions(grey: NDArray[np.uint8]) -> NDArray[np.bool_]:
     if areas.max() < LEAST_SHARE * grey.size / 2:
         return np.zeros(grey.shape, dtype=bool)
     large = np.flatnonzero(areas >= SMALL_PART * areas.max())
-    kept: NDArray[np.bool_] = np.isin(labels, _without_air_beneath(labels, large))
+    kept: NDArray[np.bool_] = np.isin(labels, _without_air_beneath(labels, large, areas))
     return kept
 
 
-def _without_air_beneath(labels: NDArray[Any], large: NDArray[Any]) -> list[int]:
+def _without_air_beneath(labels: NDArray[Any], large: NDArray[Any], areas: NDArray[Any]) -> list[int]:
     """Return the `large` regions without the air in and on tables.
 
-    That is what lies below all others, wide and flat; and what reaches an edge and is far below those that do not.
+    That is what lies below all others, wide and flat; and what reaches an edge and is far below a larger one that does
+    not. `areas` are those of all labels, in pixels.
     """
     from scipy import ndimage
 
@@ -95,10 +96,10 @@ def _without_air_beneath(labels: NDArray[Any], large: NDArray[Any]) -> list[int]
     kept = [int(number) for number in large]
     heights = {n: np.nonzero(labels[found[n - 1]] == n)[0].mean() + found[n - 1][0].start for n in kept}
     at_edge = {int(n) for edge in (labels[-1], labels[:, 0], labels[:, -1]) for n in np.unique(edge)}
-    within = [heights[n] for n in kept if n not in at_edge]
-    if within:
-        far = max(within) + BENEATH * labels.shape[0]
-        kept = [n for n in kept if n not in at_edge or heights[n] <= far]
+    for number in sorted(at_edge & set(kept)):
+        lungs = [heights[n] for n in kept if n not in at_edge and areas[n] >= areas[number]]  # gas may lie above lungs
+        if lungs and heights[number] > max(lungs) + BENEATH * labels.shape[0]:
+            kept.remove(number)
     for number in sorted(kept, key=heights.__getitem__, reverse=True):  # the lowest first: tables have several layers
         down, across = found[number - 1]
         width = across.stop - across.start
