@@ -65,21 +65,19 @@ def test_the_field_moves_with_the_body_pixel_by_pixel(study: PhantomStudy, index
 @pytest.mark.parametrize("index", range(3, 10))
 def test_air_within_a_table_is_no_lung(study: PhantomStudy, index: int) -> None:
     picture = lung_window(study.hu[index])
-    below = np.full((80, picture.shape[1]), picture[:4].mean(), np.uint8)
-    lying = np.concatenate([picture, below])
+    lying = np.concatenate([picture, np.tile(picture[20:40], (4, 1))])  # more of the air above the body, below it
     tabled = lying.copy()
     tabled[-70:-20, 40:-40] = 240
-    tabled[-66:-24, 44:-44] = picture[:4].mean()  # a hollow of 42 × 168 pixels
+    tabled[-66:-24, 44:-44] = lying[-66:-24, 44:-44]  # a hollow of 42 × 168 pixels
     assert find_lung_box(tabled) == find_lung_box(lying)
 
 
 @pytest.mark.parametrize("index", range(3, 10))
 def test_air_between_the_body_and_a_table_is_no_lung(study: PhantomStudy, index: int) -> None:
     picture = lung_window(study.hu[index])
-    air = np.full((50, picture.shape[1]), picture[:4].mean(), np.uint8)
-    lying = np.concatenate([picture, air])
+    lying = np.concatenate([picture, np.tile(picture[20:40], (3, 1))])
     tabled = lying.copy()
-    tabled[-44:-40, :90] = tabled[-8:-4, :90] = tabled[-44:-4, 86:90] = 240  # the end of a table, cut at one side
+    tabled[-50:-46, :120] = tabled[-8:-4, :120] = tabled[-50:-4, 116:120] = 240  # the end of a table, cut at one side
     assert find_lung_box(tabled) == find_lung_box(lying)
 
 
