@@ -238,7 +238,7 @@ def test_lesions_without_lungs_are_ignored() -> None:
     [(0, 0), (1e-6, 1), (0.2499, 1), (0.25, 2), (0.4999, 2), (0.5, 3), (0.75, 3), (0.7501, 4), (1, 4)],
 )
 def test_severity(share: float, grade: int) -> None:
-    assert severity(share, 5000 * share if share > 1e-3 else 1.0) == grade
+    assert severity(share, 5000 * share if share > 1e-3 else module.HEALTHY_ML) == grade
 
 
 def test_what_healthy_chests_reach_is_no_grade() -> None:
