@@ -81,6 +81,13 @@ def test_air_between_the_body_and_a_table_is_no_lung(study: PhantomStudy, index:
     assert find_lung_box(tabled) == find_lung_box(lying)
 
 
+@pytest.mark.parametrize("index", range(3, 10))
+def test_little_contrast_moves_the_field_by_little(study: PhantomStudy, index: int) -> None:
+    picture = lung_window(study.hu[index])
+    before, after = find_lung_box(picture), find_lung_box(picture // 24)
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) <= 8
+
+
 def test_lungs_at_the_edge_stay_below_gas() -> None:
     picture = np.full((120, 200), 220, np.uint8)
     picture[60:110, :70] = picture[60:110, 130:] = 90  # lungs, cut at both sides

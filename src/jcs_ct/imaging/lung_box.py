@@ -173,10 +173,12 @@ def reduced(picture: Image.Image) -> Image.Image:
 
 
 def _between(small: NDArray[np.uint8], regions: NDArray[np.bool_]) -> int:
-    """Return the grey value half-way between the regions and what is brighter than them, in steps of `STEP`."""
+    """Return the grey value half-way between the regions and what is brighter than them, in steps of `STEP` at most."""
     dark = float(small[regions].mean())
     bright = small[small > otsu(small)]
-    return round((dark + float(bright.mean() if bright.size else 255)) / 2 / STEP) * STEP
+    light = float(bright.mean()) if bright.size else 255.0
+    step = STEP if light - dark >= STEP else 1  # so that it stays between both
+    return round((dark + light) / 2 / step) * step
 
 
 def _extent(grey: NDArray[np.uint8], regions: NDArray[np.bool_], most: int) -> tuple[int, int, int, int]:
